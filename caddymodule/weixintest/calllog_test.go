@@ -1,0 +1,77 @@
+package weixintest_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+func TestCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		var told []weixintest.Call
+		cfg.OnCall = func(c weixintest.Call) { told = append(told, c) }
+		s := weixintest.New(cfg)
+		code := s.Code(appA, "alice")
+		login(t, s, code)
+		time.Sleep(time.Second)
+		login(t, s, code)
+		login(t, s, "other")
+		calls := s.Calls()
+		if len(calls) != 3 || len(told) != 3 || s.Count(loginPath) != 3 || s.Count(tokenPath) != 0 {
+			t.Fatalf("%d calls, %d told, %d counted", len(calls), len(told), s.Count(loginPath))
+		}
+		for i, want := range []weixintest.Call{
+			{Time: time.Now().Add(-time.Second), ErrCode: 0, User: "alice", OpenID: s.OpenID(appA, "alice")},
+			{Time: time.Now(), ErrCode: 40163, User: "alice", OpenID: s.OpenID(appA, "alice")},
+			{Time: time.Now(), ErrCode: 40029},
+		} {
+			want.Method, want.Path, want.AppID, want.Code = "GET", loginPath, appA, calls[i].Code
+			if calls[i] != want || told[i] != want {
+				t.Errorf("call %d: %+v, told %+v, want %+v", i, calls[i], told[i], want)
+			}
+		}
+		if calls[0].Code != calls[1].Code || calls[0].Code == calls[2].Code || len(calls[0].Code) != 4 {
+			t.Errorf("codes %q", []string{calls[0].Code, calls[1].Code, calls[2].Code})
+		}
+		s.Reset()
+		if len(s.Calls()) != 0 || s.Count(loginPath) != 0 {
+			t.Error("calls survive Reset")
+		}
+		wantErrCode(t, login(t, s, code), 40163) // codes do
+	})
+}
+
+func TestThreat28_CallsHoldNoSecrets(t *testing.T) {
+	s := weixintest.New(config())
+	code, phone, access := s.Code(appA, "alice"), s.PhoneCode(appA, "13580006666"), token(t, s)
+	key := login(t, s, code).text("session_key")
+	// Values in the wrong place do not get in either.
+	call(t, s, "GET", loginPath+"?appid="+secretA+"&secret="+appA+"&js_code="+code+"&grant_type=authorization_code", "")
+	signed(t, s, checkPath, "alice", key)
+	newKey := signed(t, s, resetPath, "alice", key).text("session_key")
+	exchange(t, s, phonePath, phone)
+	log, err := json.Marshal(s.Calls())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{secretA, code, phone, access, key, newKey, "13580006666"} {
+		if strings.Contains(string(log), secret) {
+			t.Errorf("%q is in %s", secret, log)
+		}
+	}
+}
+
+func TestCallLogIsBounded(t *testing.T) {
+	s := weixintest.New(config())
+	for range 10001 {
+		call(t, s, "GET", "/x", "")
+	}
+	if len(s.Calls()) != 10000 || s.Count("/x") != 10001 {
+		t.Errorf("%d calls kept, %d counted", len(s.Calls()), s.Count("/x"))
+	}
+}

@@ -1,0 +1,182 @@
+package weixintest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const controlPrefix = "/_sim/"
+
+// who names a user in a control request.
+type who struct {
+	AppID string `json:"appid"`
+	User  string `json:"user"`
+}
+
+type phoneRequest struct {
+	AppID string `json:"appid"`
+	Phone string `json:"phone"`
+}
+
+type pluginRequest struct {
+	Plugin string `json:"plugin"`
+	Host   string `json:"host"`
+	User   string `json:"user"`
+}
+
+type encryptRequest struct {
+	who
+	Data json.RawMessage `json:"data"`
+}
+
+type userRequest struct {
+	who
+	UserOptions
+	KeyRefresh duration `json:"key_refresh"`
+}
+
+type userAnswer struct {
+	OpenID     string `json:"openid"`
+	UnionID    string `json:"unionid,omitempty"`
+	SessionKey string `json:"session_key"`
+}
+
+type faultRequest struct {
+	Fault
+	Delay duration `json:"delay"`
+}
+
+type callsAnswer struct {
+	Counts map[string]int `json:"counts"`
+	Calls  []Call         `json:"calls"`
+}
+
+type codeAnswer struct {
+	Code string `json:"code"`
+}
+
+// controlHandler is the control API of the package comment. An answer of nil
+// becomes 204.
+func (s *Simulator) controlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST /_sim/code", control(func(in who) (any, error) {
+		return codeAnswer{s.Code(in.AppID, in.User)}, s.known(in.AppID)
+	}))
+	mux.Handle("POST /_sim/phone_code", control(func(in phoneRequest) (any, error) {
+		return codeAnswer{s.PhoneCode(in.AppID, in.Phone)}, s.known(in.AppID)
+	}))
+	mux.Handle("POST /_sim/plugin_code", control(func(in pluginRequest) (any, error) {
+		return codeAnswer{s.PluginCode(in.Plugin, in.Host, in.User)}, s.known(in.Plugin)
+	}))
+	mux.Handle("POST /_sim/encrypt", control(func(in encryptRequest) (any, error) {
+		return s.Encrypt(in.AppID, in.User, in.Data)
+	}))
+	mux.Handle("POST /_sim/user", control(func(in userRequest) (any, error) {
+		in.UserOptions.KeyRefresh = time.Duration(in.KeyRefresh)
+		s.SetUser(in.AppID, in.User, in.UserOptions)
+		return s.describe(in.who), s.known(in.AppID)
+	}))
+	mux.Handle("POST /_sim/rotate_key", control(func(in who) (any, error) {
+		s.RotateKey(in.AppID, in.User)
+		return s.describe(in), s.known(in.AppID)
+	}))
+	mux.Handle("POST /_sim/pay", control(func(in who) (any, error) {
+		return s.Pay(in.AppID, in.User), s.known(in.AppID)
+	}))
+	mux.Handle("POST /_sim/fault", control(func(in faultRequest) (any, error) {
+		in.Fault.Delay = time.Duration(in.Delay)
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		s.Inject(in.Fault)
+		return nil, nil
+	}))
+	mux.Handle("POST /_sim/reset", control(func(struct{}) (any, error) {
+		s.Reset()
+		return nil, nil
+	}))
+	mux.Handle("GET /_sim/calls", control(func(struct{}) (any, error) {
+		return callsAnswer{s.allCounts(), s.Calls()}, nil
+	}))
+	return localOnly(mux)
+}
+
+// localOnly refuses requests that a browser sends for some page (THREATS.md 31):
+// no page has business here, not even one of the same origin, since after DNS
+// rebinding every page is.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		site := r.Header.Get("Sec-Fetch-Site")
+		if len(r.Header["Origin"]) > 0 || site != "" && site != "none" {
+			refuseControl(w, http.StatusForbidden, errors.New("the control API takes no requests from web pages"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// control reads one JSON object (none is an empty one) and answers with what do
+// returns; its error is the caller's mistake.
+func control[In any](do func(In) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBody))
+		d.DisallowUnknownFields()
+		err := d.Decode(&in)
+		if err == nil && d.More() {
+			err = errors.New("more than one JSON value")
+		}
+		if err != nil && err != io.EOF {
+			refuseControl(w, http.StatusBadRequest, err)
+			return
+		}
+		out, err := do(in)
+		switch {
+		case err != nil:
+			refuseControl(w, http.StatusBadRequest, err)
+		case out == nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			reply{http.StatusOK, "application/json", append(mustJSON(out), '\n')}.write(w)
+		}
+	}
+}
+
+func refuseControl(w http.ResponseWriter, status int, err error) {
+	msg := strings.TrimPrefix(err.Error(), "json: ")
+	reply{status, "application/json", append(mustJSON(map[string]string{"error": msg}), '\n')}.write(w)
+}
+
+func (s *Simulator) known(appid string) error {
+	if s.apps[appid] == nil { // never changes after New
+		return fmt.Errorf("unknown appid %q", appid)
+	}
+	return nil
+}
+
+// describe tells what a test needs to know of a user, "" throughout for an
+// unknown appid.
+func (s *Simulator) describe(w who) userAnswer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.apps[w.AppID]
+	if a == nil {
+		return userAnswer{}
+	}
+	u := a.user(w.User)
+	return userAnswer{u.openid, u.unionID(), s.key(u)}
+}
+
+// duration is a time.Duration written as "1m30s".
+type duration time.Duration
+
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = duration(v)
+	return err
+}

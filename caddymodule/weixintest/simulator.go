@@ -1,0 +1,196 @@
+package weixintest
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxRequestBody bounds what is read of one request, in bytes.
+const maxRequestBody = 1 << 20
+
+// Config describes a Simulator. Only Apps is needed.
+type Config struct {
+	// Apps holds the AppSecret of each mini program (and plugin) by appid.
+	Apps map[string]string
+	// Now is the clock of codes, keys, tokens and limits; nil means time.Now. A
+	// fault's Delay passes in real time (in bubble time inside testing/synctest).
+	Now func() time.Time
+	// KeyRefresh is the shortest time between two session_keys of one user:
+	// wx.login after it brings a new key (WECHAT.md 2.6). Zero means
+	// DefaultKeyRefresh; a negative value renews the key at each wx.login.
+	KeyRefresh time.Duration
+	// OnCall, if not nil, is told of each call once it is over, from the
+	// goroutine that served it.
+	OnCall func(Call)
+}
+
+// Simulator is api.weixin.qq.com as an http.Handler. Make one with New. Its
+// methods are safe for concurrent use.
+type Simulator struct {
+	cfg    Config
+	routes map[string]route
+	admin  http.Handler
+	done   chan struct{}  // closed by Close
+	busy   sync.WaitGroup // calls in work
+
+	mu      sync.Mutex
+	apps    map[string]*app
+	codes   map[string]*code
+	minted  []*code
+	tokens  map[string]*token
+	faults  []*Fault
+	calls   []*Call
+	counts  map[string]int
+	replies int
+}
+
+// app is one mini program as WeChat keeps it.
+type app struct {
+	id, secret string
+	users      map[string]*user // by name
+	openids    map[string]*user
+	current    *token
+	forced     []time.Time // forced token refreshes of the last day
+}
+
+// New returns a Simulator of the given mini programs.
+func New(cfg Config) *Simulator {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.KeyRefresh == 0 {
+		cfg.KeyRefresh = DefaultKeyRefresh
+	}
+	s := &Simulator{
+		cfg:    cfg,
+		done:   make(chan struct{}),
+		apps:   make(map[string]*app),
+		codes:  make(map[string]*code),
+		tokens: make(map[string]*token),
+		counts: make(map[string]int),
+	}
+	for id, secret := range cfg.Apps {
+		s.apps[id] = &app{id: id, secret: secret, users: make(map[string]*user), openids: make(map[string]*user)}
+	}
+	s.routes = s.table()
+	s.admin = s.controlHandler()
+	return s
+}
+
+// Close ends every call that a fault holds up and returns when no call is in
+// work. Later calls are broken off.
+func (s *Simulator) Close() {
+	s.stop()
+	s.busy.Wait()
+}
+
+func (s *Simulator) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed() {
+		close(s.done)
+	}
+}
+
+func (s *Simulator) closed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// query is one call of the API while it is worked on.
+type query struct {
+	url.Values
+	body []byte
+	now  time.Time
+	app  *app // owner of the access_token, where one is needed
+	call *Call
+}
+
+// route is one path of the API. Its work runs under the Simulator's lock and
+// returns the success object, or an errcode other than 0.
+type route struct {
+	method string // empty: any
+	mime   string
+	token  bool // access_token needed
+	work   func(*query) (any, int)
+}
+
+func (s *Simulator) table() map[string]route {
+	const (
+		text  = "text/plain"                       // WECHAT.md 2.2
+		loose = "application/json; encoding=utf-8" // WECHAT.md 2.2
+		json  = "application/json; charset=UTF-8"
+	)
+	return map[string]route{
+		"/sns/jscode2session":              {"", text, false, s.code2Session},
+		"/cgi-bin/stable_token":            {http.MethodPost, loose, false, s.stableToken},
+		"/wxa/checksession":                {http.MethodGet, json, true, s.checkSession},
+		"/wxa/resetusersessionkey":         {http.MethodGet, json, true, s.resetSessionKey},
+		"/wxa/business/getuserencryptkey":  {"", json, true, s.userEncryptKey},
+		"/wxa/business/getuserphonenumber": {http.MethodPost, json, true, s.phoneNumber},
+		"/wxa/getpaidunionid":              {http.MethodGet, json, true, s.paidUnionID},
+		"/wxa/getpluginopenpid":            {http.MethodPost, json, true, s.pluginOpenPID},
+	}
+}
+
+// ServeHTTP answers one call of the simulated API, or of the control API under
+// /_sim/.
+func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, controlPrefix) {
+		s.admin.ServeHTTP(w, r)
+		return
+	}
+	// net/http notices that a client has gone only after the body was read.
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequestBody))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	call, fault := s.arrive(r)
+	defer s.busy.Done()
+	if s.cfg.OnCall != nil {
+		defer func() { s.cfg.OnCall(s.snapshot(call)) }()
+	}
+	s.play(w, r, fault, call, func() reply { return s.work(r, body, call) })
+}
+
+// work does what WeChat would do with the call.
+func (s *Simulator) work(r *http.Request, body []byte, call *Call) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &query{Values: r.URL.Query(), body: body, now: s.cfg.Now(), call: call}
+	rt, known := s.routes[r.URL.Path]
+	if !known {
+		rt = route{"", "application/json; charset=UTF-8", false, func(*query) (any, int) { return nil, 40066 }}
+	}
+	v, code := s.dispatch(rt, r.Method, q)
+	call.ErrCode = code
+	if code != 0 {
+		v = s.failure(q.now, code, message(code))
+	}
+	return reply{status: http.StatusOK, mime: rt.mime, body: encode(v)}
+}
+
+func (s *Simulator) dispatch(rt route, method string, q *query) (any, int) {
+	switch {
+	case rt.method == http.MethodGet && method != http.MethodGet:
+		return nil, 43001
+	case rt.method == http.MethodPost && method != http.MethodPost:
+		return nil, 43002
+	}
+	if rt.token {
+		a, code := s.authorize(q.Get("access_token"), q.now)
+		if code != 0 {
+			return nil, code
+		}
+		q.app, q.call.AppID = a, a.id
+	}
+	return rt.work(q)
+}

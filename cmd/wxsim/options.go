@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+const (
+	demoAppID  = "wx0123456789abcdef"
+	demoSecret = "demo-secret"
+)
+
+// options is the command line.
+type options struct {
+	listen string
+	apps   map[string]string // appid to secret
+}
+
+var appIDShape = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
+
+// parse reads the command line. What package flag finds wrong, it has already
+// written to stderr when parse returns errUsage or flag.ErrHelp.
+func parse(args []string, stderr io.Writer) (options, error) {
+	var (
+		o           options
+		apps        []string
+		allowRemote bool
+	)
+	fs := flag.NewFlagSet("wxsim", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&o.listen, "listen", "127.0.0.1:8750", "TCP `address` to listen on")
+	fs.BoolVar(&allowRemote, "allow-remote", false, "accept a -listen address that is not loopback")
+	// Checked below: package flag would print the value, secret and all.
+	fs.Func("app", "mini program as `appid=secret`; may be repeated (default "+demoAppID+"="+demoSecret+")",
+		func(v string) error { apps = append(apps, v); return nil })
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return o, err
+		}
+		return o, errUsage
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if !allowRemote && !loopback(o.listen) {
+		return o, fmt.Errorf("-listen %s is not a loopback address; the control API has no password, so this needs -allow-remote", o.listen)
+	}
+	var err error
+	o.apps, err = parseApps(apps)
+	return o, err
+}
+
+var errUsage = errors.New("bad usage")
+
+func parseApps(list []string) (map[string]string, error) {
+	if len(list) == 0 {
+		return map[string]string{demoAppID: demoSecret}, nil
+	}
+	apps := make(map[string]string)
+	for i, v := range list {
+		appid, secret, _ := strings.Cut(v, "=")
+		switch {
+		case !appIDShape.MatchString(appid) || secret == "":
+			return nil, fmt.Errorf("-app number %d is not of the form wx0123456789abcdef=secret", i+1)
+		case apps[appid] != "":
+			return nil, fmt.Errorf("-app %s is given twice", appid)
+		}
+		apps[appid] = secret
+	}
+	return apps, nil
+}
+
+// loopback reports whether address can be reached from this machine only. A
+// name other than localhost could stand for anything.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}

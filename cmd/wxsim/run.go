@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// run is the program; it ends with ctx and returns the exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	case err != nil:
+		fmt.Fprintln(stderr, "wxsim:", err)
+		return 2
+	}
+	if err := serve(ctx, o, stdout, slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{ReplaceAttr: dropEmpty}))); err != nil {
+		fmt.Fprintln(stderr, "wxsim:", err)
+		return 1
+	}
+	return 0
+}
+
+// dropEmpty keeps what a call does not have out of its line.
+func dropEmpty(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Equal(slog.StringValue("")) {
+		return slog.Attr{}
+	}
+	return a
+}
+
+func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) error {
+	sim := weixintest.New(weixintest.Config{Apps: o.apps, OnCall: func(c weixintest.Call) {
+		log.Info("call", "method", c.Method, "path", c.Path, "appid", c.AppID, "user", c.User,
+			"code", c.Code, "errcode", c.ErrCode, "fault", string(c.Fault))
+	}})
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler:           sim,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	greet(stdout, "http://"+l.Addr().String(), o.apps)
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	// Nothing here is worth waiting for: an answer takes microseconds unless a
+	// fault holds it up.
+	err = srv.Close()
+	sim.Close()
+	return err
+}
+
+// greet prints what to try. Of the secrets it prints the demo's only.
+func greet(w io.Writer, url string, apps map[string]string) {
+	appid := slices.Min(slices.Collect(maps.Keys(apps)))
+	secret := "SECRET"
+	if apps[appid] == demoSecret {
+		secret = demoSecret
+	}
+	fmt.Fprintf(w, `wxsim: simulating api.weixin.qq.com at %[1]s
+
+  curl %[1]s/_sim/code -d '{"appid":"%[2]s","user":"alice"}'
+  curl '%[1]s/sns/jscode2session?appid=%[2]s&secret=%[3]s&grant_type=authorization_code&js_code=CODE'
+  curl %[1]s/_sim/calls
+`, url, appid, secret)
+}
