@@ -1,0 +1,71 @@
+package weixin_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
+	const secret, key = "canary-appsecret", "canary-session-key"
+	app := weixin.App{ID: "wx0123456789abcdef", Secret: secret}
+	session := weixin.Session{OpenID: "o-visible", SessionKey: key, UnionID: "u-visible"}
+	values := map[string]any{
+		"wx0123456789abcdef": app,
+		"o-visible":          session,
+	}
+	nested := []any{
+		&app, &session,
+		[]weixin.App{app},
+		[]weixin.Session{session},
+		map[string]any{"a": app, "s": session},
+		struct{ A weixin.App }{app},
+		struct{ S *weixin.Session }{&session},
+	}
+	var out strings.Builder
+	out.WriteString(app.GoString() + session.GoString())
+	for id, v := range values {
+		got := renderings(v)
+		if !strings.Contains(got, id) {
+			t.Errorf("%T without its id: %s", v, got)
+		}
+		out.WriteString(got)
+	}
+	for _, v := range nested {
+		out.WriteString(renderings(v))
+	}
+	for _, c := range canaryForms(secret, key) {
+		if strings.Contains(out.String(), c) {
+			t.Errorf("%q leaked: %s", c, out.String())
+		}
+	}
+}
+
+// renderings is v in every form in which it could reach a log.
+func renderings(v any) string {
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t", "%T"} {
+		fmt.Fprintf(&out, verb+"\n", v)
+	}
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	slog.New(slog.NewJSONHandler(&out, options)).Debug("m", "v", v)
+	slog.New(slog.NewTextHandler(&out, options)).Debug("m", "v", v)
+	if j, err := json.Marshal(v); err == nil {
+		out.Write(j)
+	}
+	return out.String()
+}
+
+// canaryForms is what a secret looks like after the renderings: plain and in hexadecimal.
+func canaryForms(secrets ...string) []string {
+	var forms []string
+	for _, s := range secrets {
+		forms = append(forms, s, fmt.Sprintf("%x", s), fmt.Sprintf("%X", s), strings.Trim(fmt.Sprint([]byte(s)), "[]"))
+	}
+	return forms
+}
