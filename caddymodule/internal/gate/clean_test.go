@@ -1,0 +1,249 @@
+package gate_test
+
+import (
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/gate"
+	"pgregory.net/rapid"
+)
+
+func TestThreat1_OwnedHeadersAreDeleted(t *testing.T) {
+	g := newGate(t, gate.Config{OpenIDHeader: "X-User-Id"})
+	r := request(http.Header{
+		"X-Wx-Openid":                  {"victim", "victim2"},
+		"x-wx-openid":                  {"victim"},
+		"X-WX-UNIONID":                 {"victim"},
+		"X-Wx-From-Openid":             {"victim"},
+		"X-Wx-Cloudbase-Access-Token":  {"t"},
+		"X-Wx-":                        {"v"},
+		"X-User-Id":                    {"victim"},
+		"x-user-ID":                    {"victim"},
+		"X-Wxgate-Something-Harmless":  {"stays"},
+		"X-Wx":                         {"stays"},
+		"X-User-Id-2":                  {"stays"},
+		"Http-X-Wx-Openid-Lookalike-1": {"stays"},
+	})
+	if _, err := g.Clean(r); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"Http-X-Wx-Openid-Lookalike-1", "X-User-Id-2", "X-Wx", "X-Wxgate-Something-Harmless"}
+	if got := slices.Sorted(maps.Keys(r.Header)); !slices.Equal(got, want) {
+		t.Fatalf("left %q, want %q", got, want)
+	}
+}
+
+func TestThreat1_InjectSetsOneValueEach(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	for _, tc := range []struct {
+		name string
+		id   gate.Identity
+		want http.Header
+	}{
+		{"with unionid", gate.Identity{OpenID: "o1", UnionID: "u1", AppID: "wx1"}, http.Header{
+			"X-Wx-Openid": {"o1"}, "X-Wx-Unionid": {"u1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"},
+		}},
+		{"without unionid", gate.Identity{OpenID: "o1", AppID: "wx1"}, http.Header{
+			"X-Wx-Openid": {"o1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := request(http.Header{"X-Wx-Unionid": {"victim"}, "X-Wx-Openid": {"a", "b"}})
+			if err := g.Inject(r, tc.id); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(r.Header, tc.want) {
+				t.Fatalf("got %v, want %v", r.Header, tc.want)
+			}
+			// A later Add must not spill into the neighbouring value.
+			for name := range r.Header {
+				r.Header.Add(name, "more")
+			}
+			for name, v := range tc.want {
+				if r.Header[name][0] != v[0] || len(r.Header[name]) != 2 {
+					t.Fatalf("after Add: %v", r.Header)
+				}
+			}
+		})
+	}
+}
+
+func TestThreat30_InjectRefusesWhatIsNotVisibleASCII(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	good := gate.Identity{OpenID: "o", UnionID: "u", AppID: "a"}
+	for _, bad := range []string{"a b", "a\r\nX: y", "\x00", "\x7f", "微信", "\x80", "\t"} {
+		for i, id := range []gate.Identity{good, good, good} {
+			*[]*string{&id.OpenID, &id.UnionID, &id.AppID}[i] = bad
+			r := request(http.Header{"Accept": {"*/*"}})
+			if err := g.Inject(r, id); err != gate.ErrBadIdentity || len(r.Header) != 1 {
+				t.Errorf("%q: err %v, header %v", id, err, r.Header)
+			}
+		}
+	}
+	for _, id := range []gate.Identity{{}, {OpenID: "o"}, {AppID: "a"}} {
+		if err := g.Inject(request(http.Header{}), id); err != gate.ErrBadIdentity {
+			t.Errorf("%+v: err %v", id, err)
+		}
+	}
+}
+
+func TestThreat2_AliasesAreDeleted(t *testing.T) {
+	g := newGate(t, gate.Config{AppIDHeader: "X-App"})
+	for _, name := range []string{
+		"X_WX_OPENID", "X.WX.OPENID", "X-Wx_Openid", "X~Wx~Openid", "X-Wx!Openid", "x wx openid", "X\xffWX\x00OPENID",
+		"X_App", "x.app", "X+APP", // configured name
+		"X_3rd_Session", "x-3rd-session", "X-3RD-SESSION", "authorization", "AUTHORIZATION", // token headers
+	} {
+		r := request(http.Header{name: {"victim"}})
+		if _, err := g.Clean(r); err != nil || len(r.Header) != 0 {
+			t.Errorf("%q: err %v, left %v", name, err, r.Header)
+		}
+	}
+	r := request(http.Header{"X-3rd-Session": {"wxs_1"}, "Authorization": {"Bearer wxs_1"}})
+	if _, err := g.Clean(r); err != nil || len(r.Header) != 2 {
+		t.Errorf("canonical token headers: err %v, left %v", err, r.Header)
+	}
+}
+
+func TestThreat3_Connection(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	ws := func(h http.Header) http.Header { h["Upgrade"] = []string{"WebSocket"}; return h }
+	for _, tc := range []struct {
+		name    string
+		header  http.Header
+		want    []string // Connection
+		dropped int
+	}{
+		{"absent", http.Header{}, nil, 0},
+		{"clean", http.Header{"Connection": {"keep-alive"}}, []string{"keep-alive"}, 0},
+		{"clean, odd case", http.Header{"Connection": {"Close"}}, []string{"close"}, 0},
+		{"names our header", http.Header{"Connection": {"close, X-Wx-Openid"}}, []string{"close"}, 1},
+		{"nothing else", http.Header{"Connection": {"X-Wx-Openid"}}, nil, 1},
+		{"odd case and blanks", http.Header{"Connection": {"\tx-WX-openid ,, Keep-Alive\t"}}, []string{"keep-alive"}, 1},
+		{"several lines", http.Header{"Connection": {"close", "X-Wx-Openid, X-Wx-Appid", "keep-alive"}}, []string{"close, keep-alive"}, 2},
+		{"odd key", http.Header{"cOnnection": {"close, X-Wx-Openid"}}, []string{"close"}, 1},
+		{"odd key beside the right one", http.Header{"connection": {"X-Wx-Openid"}, "Connection": {"close, te"}}, []string{"close"}, 2},
+		{"empty", http.Header{"Connection": {""}}, nil, 0},
+		{"no value", http.Header{"Connection": {}}, nil, 0},
+		{"quoted", http.Header{"Connection": {`"close"`}}, nil, 1},
+		{"WebSocket handshake", ws(http.Header{"Connection": {"keep-alive, Upgrade, X-Wx-Openid"}}), []string{"keep-alive, Upgrade"}, 1},
+		{"WebSocket, two lines", ws(http.Header{"Connection": {"upgrade", "X-Wx-Openid"}}), []string{"Upgrade"}, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := request(tc.header)
+			dropped, err := g.Clean(r)
+			if err != nil || dropped != tc.dropped || !slices.Equal(r.Header["Connection"], tc.want) {
+				t.Errorf("got %q, dropped %d, %v; want %q, %d", r.Header["Connection"], dropped, err, tc.want, tc.dropped)
+			}
+			for name := range r.Header {
+				if name != "Connection" && slowFold(name) == "connection" {
+					t.Errorf("%q left", name)
+				}
+			}
+		})
+	}
+}
+
+func TestThreat3_ConnectionHoldsKnownOptionsOnly(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	known := []string{"close", "keep-alive", "Upgrade"}
+	rapid.Check(t, func(t *rapid.T) {
+		line := rapid.StringOf(rapid.SampledFrom([]rune("close,keep-aliveUPGRADE \tX-Wx;\"")))
+		word := rapid.SampledFrom([]string{"close,", "Keep-Alive ,", "upgrade", ",", "X-Wx-Openid", " ", "closed"})
+		lines := rapid.SliceOf(rapid.OneOf(line, word)).Draw(t, "lines")
+		r := request(http.Header{"Connection": lines, "Upgrade": {"websocket"}})
+		if _, err := g.Clean(r); err != nil {
+			t.Fatal(err)
+		}
+		got := r.Header["Connection"]
+		if len(got) > 1 {
+			t.Fatalf("%d lines", len(got))
+		}
+		if len(got) == 1 {
+			for _, option := range splitList(got[0]) {
+				if !slices.Contains(known, option) {
+					t.Fatalf("option %q survived of %q", option, lines)
+				}
+			}
+		}
+	})
+}
+
+func TestThreat5_Upgrade(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	for _, tc := range []struct {
+		name, method string
+		header       http.Header
+		upgraded     bool
+	}{
+		{"websocket", "GET", http.Header{"Upgrade": {"websocket"}}, true},
+		{"websocket, odd case", "GET", http.Header{"Upgrade": {" WebSocket "}}, true},
+		{"h2c", "GET", http.Header{"Upgrade": {"h2c"}, "Http2-Settings": {"AAMAAABk"}}, false},
+		{"h2c, odd key", "GET", http.Header{"upgrade": {"h2c"}, "HTTP2-Settings": {"AAMAAABk"}}, false},
+		{"h2c behind websocket", "GET", http.Header{"Upgrade": {"websocket, h2c"}}, false},
+		{"two lines", "GET", http.Header{"Upgrade": {"websocket", "h2c"}}, false},
+		{"TLS", "OPTIONS", http.Header{"Upgrade": {"TLS/1.2"}}, false},
+		{"websocket by POST", "POST", http.Header{"Upgrade": {"websocket"}}, false},
+		{"websocket by no method", "", http.Header{"Upgrade": {"websocket"}}, false},
+		{"empty", "GET", http.Header{"Upgrade": {""}}, false},
+		{"absent", "GET", http.Header{}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := request(tc.header)
+			r.Method = tc.method
+			r.Header["Connection"] = []string{"Upgrade, HTTP2-Settings"}
+			if _, err := g.Clean(r); err != nil {
+				t.Fatal(err)
+			}
+			want := http.Header{}
+			if tc.upgraded {
+				want = http.Header{"Connection": {"Upgrade"}, "Upgrade": tc.header["Upgrade"]}
+			}
+			if !reflect.DeepEqual(r.Header, want) {
+				t.Fatalf("got %v, want %v", r.Header, want)
+			}
+		})
+	}
+	t.Run("without the connection option", func(t *testing.T) {
+		r := request(http.Header{"Upgrade": {"websocket"}, "Connection": {"keep-alive"}})
+		if _, err := g.Clean(r); err != nil || len(r.Header) != 1 {
+			t.Fatalf("err %v, header %v", err, r.Header)
+		}
+	})
+	t.Run("settings without an upgrade", func(t *testing.T) {
+		r := request(http.Header{"Http2_Settings": {"x"}, "http2-settings": {"x"}})
+		if _, err := g.Clean(r); err != nil || len(r.Header) != 0 {
+			t.Fatalf("err %v, header %v", err, r.Header)
+		}
+	})
+}
+
+func TestThreat5_ExtendedConnect(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	for _, tc := range []struct {
+		name, method string
+		major        int
+		protocol     []string
+		kept         bool
+	}{
+		{"websocket", "CONNECT", 2, []string{"websocket"}, true},
+		{"another protocol", "CONNECT", 2, []string{"connect-udp"}, false},
+		{"two protocols", "CONNECT", 2, []string{"websocket", "connect-udp"}, false},
+		{"not CONNECT", "GET", 2, []string{"websocket"}, false},
+		{"not HTTP/2", "CONNECT", 1, []string{"websocket"}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := request(http.Header{":protocol": tc.protocol, "Sec-Websocket-Version": {"13"}})
+			r.Method, r.ProtoMajor = tc.method, tc.major
+			if _, err := g.Clean(r); err != nil {
+				t.Fatal(err)
+			}
+			if _, kept := r.Header[":protocol"]; kept != tc.kept || len(r.Header["Sec-Websocket-Version"]) != 1 {
+				t.Fatalf("header %v", r.Header)
+			}
+		})
+	}
+}

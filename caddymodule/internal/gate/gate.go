@@ -1,0 +1,89 @@
+// Package gate is pure request hygiene. It owns the answer to four questions about an *http.Request: which parts a
+// client may not send (Clean), whether it carries our credential (Credential), what the app is told about the caller
+// (Inject), and whether its path needs a session at all (Route).
+//
+// It must not know sessions, stores, WeChat or Caddy, and it answers no request: it reports, the caller decides.
+// Clean comes first on every request, whatever its route and whatever its outcome.
+package gate
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+)
+
+// Config says what a Gate guards. The zero value of every field means its default.
+type Config struct {
+	// The names under which the app is told about the caller. Defaults: X-WX-OPENID, X-WX-UNIONID, X-WX-APPID and
+	// X-WX-SOURCE, as WeChat Cloud Hosting has them (WECHAT.md 8.1).
+	OpenIDHeader, UnionIDHeader, AppIDHeader, SourceHeader string
+
+	// TokenHeader is the only header that may carry a token. Default: Authorization with the scheme Bearer, and
+	// X-3rd-Session. Authorization given by name means the Bearer form alone.
+	TokenHeader string
+
+	// TokenPrefix is what every token begins with. Default: wxs_.
+	TokenPrefix string
+
+	// Endpoints is the path prefix of the gate's own endpoints. Default: /wx.
+	Endpoints string
+
+	// Public and Optional are path patterns (see ValidatePattern) that open what is otherwise Required.
+	Public, Optional []string
+}
+
+// Gate is an immutable, validated Config. It is safe for concurrent use.
+type Gate struct {
+	names       nameTable
+	sources     []source
+	tokenPrefix string
+	identity    identityHeaders
+	endpoints   endpoints
+	rules       []rule
+}
+
+// New validates the whole of c. An error names the word at fault and what to write instead.
+func New(c Config) (*Gate, error) {
+	c.OpenIDHeader = cmp.Or(c.OpenIDHeader, "X-WX-OPENID")
+	c.UnionIDHeader = cmp.Or(c.UnionIDHeader, "X-WX-UNIONID")
+	c.AppIDHeader = cmp.Or(c.AppIDHeader, "X-WX-APPID")
+	c.SourceHeader = cmp.Or(c.SourceHeader, "X-WX-SOURCE")
+	c.TokenPrefix = cmp.Or(c.TokenPrefix, "wxs_")
+	c.Endpoints = cmp.Or(c.Endpoints, "/wx")
+
+	if !isToken(c.TokenPrefix) {
+		return nil, fmt.Errorf("token prefix %q: not a word of letters, digits, hyphens and underscores; use wxs_", c.TokenPrefix)
+	}
+	identity := []string{c.OpenIDHeader, c.UnionIDHeader, c.AppIDHeader, c.SourceHeader}
+	for i, name := range identity {
+		if err := ValidateHeaderName(name); err != nil {
+			return nil, err
+		}
+		identity[i] = http.CanonicalHeaderKey(name)
+	}
+	if c.TokenHeader != "" {
+		if err := ValidateTokenHeader(c.TokenHeader); err != nil {
+			return nil, err
+		}
+	}
+	sources := credentialSources(c.TokenHeader)
+	if err := checkCollisions(identity, sources); err != nil {
+		return nil, err
+	}
+	if err := ValidateEndpoints(c.Endpoints); err != nil {
+		return nil, err
+	}
+	own := newEndpoints(c.Endpoints)
+	rules, err := newRules(c.Public, c.Optional, &own)
+	if err != nil {
+		return nil, err
+	}
+	return &Gate{
+		names:       newNameTable(identity, sources),
+		sources:     sources,
+		tokenPrefix: c.TokenPrefix,
+		identity:    identityHeaders{openID: identity[0], unionID: identity[1], appID: identity[2], source: identity[3]},
+		endpoints:   own,
+		rules:       rules,
+	}, nil
+}

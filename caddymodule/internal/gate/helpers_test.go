@@ -1,0 +1,54 @@
+package gate_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/gate"
+)
+
+func newGate(t testing.TB, c gate.Config) *gate.Gate {
+	t.Helper()
+	g, err := gate.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// request returns a GET with raw header keys, as an earlier handler could leave them.
+func request(header http.Header) *http.Request {
+	return &http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: http.NoBody,
+	}
+}
+
+// slowFold is the definition of THREATS.md, written anew.
+func slowFold(name string) string {
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		switch {
+		case strings.IndexByte("abcdefghijklmnopqrstuvwxyz0123456789", c) >= 0:
+			b.WriteByte(c)
+		case strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZ", c) >= 0:
+			b.WriteByte(c + 32)
+		default:
+			b.WriteByte('-')
+		}
+	}
+	return b.String()
+}
+
+// splitList splits a comma-separated header value as the proxy does.
+func splitList(line string) []string {
+	var words []string
+	for word := range strings.SplitSeq(line, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			words = append(words, word)
+		}
+	}
+	return words
+}

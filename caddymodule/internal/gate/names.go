@@ -1,0 +1,195 @@
+package gate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ownedPrefix, folded, begins every name that belongs to WeChat's gateway and therefore to us. The gateway drops
+// such headers from clients too (WECHAT.md 8.9).
+const ownedPrefix = "x-wx-"
+
+// foldTable lower-cases letters, keeps digits and turns every other byte into a hyphen: CGI-like servers map all
+// punctuation to one character, so names that differ only in it may meet again in the app (THREATS.md 2).
+var foldTable = func() (t [256]byte) {
+	for i := range t {
+		switch c := byte(i); {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			t[i] = c
+		case 'A' <= c && c <= 'Z':
+			t[i] = c + 'a' - 'A'
+		default:
+			t[i] = '-'
+		}
+	}
+	return t
+}()
+
+func fold(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		b[i] = foldTable[c]
+	}
+	return string(b)
+}
+
+// foldsTo reports whether fold(name) == folded, without building it.
+func foldsTo(name, folded string) bool {
+	if len(name) != len(folded) {
+		return false
+	}
+	for i := range len(name) {
+		if foldTable[name[i]] != folded[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func hasOwnedPrefix(name string) bool {
+	return len(name) >= len(ownedPrefix) && foldTable[name[0]] == ownedPrefix[0] && foldsTo(name[:len(ownedPrefix)], ownedPrefix)
+}
+
+// kind is what a header name means to Clean.
+type kind uint8
+
+const (
+	ordinary      kind = iota
+	owned              // only the gate may set it
+	credential         // may carry a token when spelled canonically
+	connection         // Connection
+	upgrade            // Upgrade
+	h2cSettings        // HTTP2-Settings
+	pseudo             // :protocol, which net/http keeps among the headers
+	trailerHeader      // Trailer, left over where net/http had no use for it
+)
+
+type namedKind struct {
+	folded, canonical string
+	kind              kind
+}
+
+// nameTable classifies header names by their fold. It is short, and lengths (bit n: a name of n bytes is listed)
+// lets most names pass without a look at it.
+type nameTable struct {
+	list    []namedKind
+	lengths uint64
+}
+
+func newNameTable(identity []string, sources []source) nameTable {
+	t := nameTable{list: []namedKind{
+		{"connection", "Connection", connection},
+		{"upgrade", "Upgrade", upgrade},
+		{"http2-settings", "Http2-Settings", h2cSettings},
+		{"-protocol", ":protocol", pseudo},
+		{"trailer", "Trailer", trailerHeader},
+	}}
+	for _, s := range sources {
+		t.list = append(t.list, namedKind{fold(s.name), s.name, credential})
+	}
+	for _, name := range identity {
+		if !hasOwnedPrefix(name) {
+			t.list = append(t.list, namedKind{fold(name), name, owned})
+		}
+	}
+	for _, n := range t.list {
+		t.lengths |= lengthBit(n.folded)
+	}
+	return t
+}
+
+func lengthBit(name string) uint64 { return 1 << min(len(name), 63) }
+
+// classify returns what name means and, for a listed name, whether it is spelled canonically.
+func (t *nameTable) classify(name string) (k kind, canonical bool) {
+	if hasOwnedPrefix(name) {
+		return owned, false
+	}
+	if t.lengths&lengthBit(name) == 0 {
+		return ordinary, false
+	}
+	for i := range t.list {
+		if n := &t.list[i]; foldsTo(name, n.folded) {
+			return n.kind, name == n.canonical
+		}
+	}
+	return ordinary, false
+}
+
+// reserved reports whether no trailer may have this name.
+func (t *nameTable) reserved(name string) bool {
+	k, _ := t.classify(name)
+	return k == owned || k == credential
+}
+
+// Names that HTTP, the proxy or the gate itself gives a meaning to, folded. A name in families stands for all
+// names that begin with it.
+var (
+	takenNames = []string{
+		"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+		"host", "cookie", "set-cookie", "authorization", "forwarded", "x-real-ip", "x-wxgate",
+	}
+	takenFamilies = []string{"proxy-", "content-", "sec-", "x-forwarded-"}
+)
+
+// ValidateHeaderName reports why an identity header may not have this name, and what to write instead
+// (THREATS.md 7).
+func ValidateHeaderName(name string) error {
+	if fault := nameFault(name); fault != "" {
+		return fmt.Errorf("header name %q: %s; use another, such as X-WX-OPENID", name, fault)
+	}
+	return nil
+}
+
+// ValidateTokenHeader reports why the token may not travel in a header of this name, and what to write instead.
+func ValidateTokenHeader(name string) error {
+	if strings.EqualFold(name, authorization) {
+		return nil
+	}
+	fault := nameFault(name)
+	if fault == "" && hasOwnedPrefix(name) {
+		fault = "names beginning with X-WX- are removed from every request, here and by WeChat's own gateway"
+	}
+	if fault != "" {
+		return fmt.Errorf("token header %q: %s; use %s or %s", name, fault, thirdSession, authorization)
+	}
+	return nil
+}
+
+func nameFault(name string) string {
+	if !isToken(name) {
+		return "not an HTTP field name (letters, digits and hyphens)"
+	}
+	folded := fold(name)
+	if slices.Contains(takenNames, folded) ||
+		slices.ContainsFunc(takenFamilies, func(f string) bool { return strings.HasPrefix(folded, f) }) {
+		return "it has a meaning of its own in HTTP or in the proxy"
+	}
+	return ""
+}
+
+// checkCollisions refuses two names that some server may take for one.
+func checkCollisions(identity []string, sources []source) error {
+	seen := make(map[string]string)
+	for _, s := range sources {
+		seen[fold(s.name)] = s.name
+	}
+	for _, name := range identity {
+		if other, ok := seen[fold(name)]; ok {
+			return fmt.Errorf("header name %q: it reads the same as %q once punctuation and case are ignored; give each value a name of its own", name, other)
+		}
+		seen[fold(name)] = name
+	}
+	return nil
+}
+
+// isToken reports whether s is a token of RFC 9110 5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; foldTable[c] == '-' && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}
