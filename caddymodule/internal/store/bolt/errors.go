@@ -1,0 +1,68 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+var (
+	errClosed  = errors.New("the store is closed")
+	errSlow    = errors.New("the disk took too long")
+	errDamage  = errors.New("the file is damaged")
+	errForeign = errors.New("the file is a bbolt database, but not a session store")
+	errAppID   = errors.New("appid too long")
+)
+
+// panicError is a panic of a transaction, turned into an error.
+type panicError struct{ value any }
+
+func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// protect runs f and returns its error, or its panic as a panicError. A page that cannot be read from the mapped file is a memory fault, which would end the process; here it is a panic.
+func protect(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicError{v}
+		}
+	}()
+	return f()
+}
+
+// unavailable wraps err in store.ErrUnavailable.
+func unavailable(doing string, err error) error {
+	return fmt.Errorf("%s: %w: %w", doing, store.ErrUnavailable, err)
+}
+
+// fault is why the store cannot be written to.
+type fault struct {
+	err   error
+	final bool // a transaction panicked: what is in memory can no longer be trusted, only a restart helps
+}
+
+// settle records the outcome of a transaction that may have failed, and logs when it is another than before.
+func (s *Store) settle(err error) {
+	old := s.fault.Load()
+	switch {
+	case old != nil && old.final:
+	case errors.As(err, new(panicError)):
+		if s.fault.CompareAndSwap(old, &fault{err: err, final: true}) {
+			s.log.Error("session store failed; no writes until it is opened again", zap.Error(err))
+			return
+		}
+		s.settle(err)
+	case err != nil:
+		if s.fault.CompareAndSwap(old, &fault{err: err}) && old == nil {
+			s.log.Error("session store cannot be written to; trying again", zap.Error(err))
+		}
+	case old != nil:
+		if s.fault.CompareAndSwap(old, nil) {
+			s.log.Info("session store can be written to again")
+		}
+	}
+}

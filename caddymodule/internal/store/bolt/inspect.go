@@ -1,0 +1,133 @@
+package bolt
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"go.uber.org/zap"
+)
+
+// The marker is a file beside the store that exists while it is open for writing: found at open, it tells that the last process died.
+
+func markerPath(path string) string { return path + ".dirty" }
+
+func hasMarker(path string) (bool, error) {
+	_, err := os.Stat(markerPath(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func putMarker(path string) error {
+	f, err := os.OpenFile(markerPath(path), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func removeMarker(path string) error {
+	if err := os.Remove(markerPath(path)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// inspect reads the whole file after an unclean stop, in this goroutine, where a panic can be caught. A damaged file is renamed and its new path returned; then there is none at path.
+//
+// It finds every page that cannot be read or is out of order, not all structural damage: a branch page that leads back to itself would need a child process to be survived (STORE.md 2.3).
+func inspect(path string, log *zap.Logger) (setAside string, err error) {
+	var file *os.File
+	var info os.FileInfo
+	o := &bolt.Options{Timeout: lockWait, ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		if file, err = os.OpenFile(name, flag, mode); err == nil {
+			info, err = file.Stat()
+		}
+		return file, err
+	}}
+	defer func() {
+		if file != nil {
+			file.Close() // bbolt leaves it open, and locked, when it panics; else this is a second close, which does nothing
+		}
+	}()
+	err = protect(func() error {
+		db, err := bolt.Open(path, 0, o)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		if err := preload(path); err != nil {
+			return err
+		}
+		return db.View(func(tx *bolt.Tx) error {
+			if info.Size() < tx.Size() {
+				return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
+			}
+			return tx.ForEach(walk)
+		})
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err == nil:
+		log.Warn("session store was not closed properly; its file has been checked and is sound")
+		return "", nil
+	case !isDamage(err):
+		return "", err
+	}
+	return putAway(path, info, err, log)
+}
+
+// putAway renames the damaged file, unless another process has done so in the meantime.
+func putAway(path string, inspected os.FileInfo, cause error, log *zap.Logger) (string, error) {
+	if now, err := os.Stat(path); err != nil || inspected != nil && !os.SameFile(now, inspected) {
+		return "", errors.Join(fmt.Errorf("the file was replaced while it was being checked: %w", cause), err)
+	}
+	to := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(path, to); err != nil {
+		return "", err
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return "", err
+	}
+	log.Error("session store is damaged and was set aside; starting with an empty one, every user has to log in again", zap.String("set_aside", to), zap.Error(cause))
+	return to, nil
+}
+
+// preload reads the file once from front to back, so that the walk finds its pages in memory and not one by one on the disk.
+func preload(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, f)
+	return err
+}
+
+// walk reads every page of a bucket. Keys that do not ascend mean pages that are shared, lost or in a circle.
+func walk(name []byte, b *bolt.Bucket) error {
+	var last []byte
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		if last != nil && bytes.Compare(last, k) >= 0 {
+			return fmt.Errorf("%w: keys of bucket %q are out of order", errDamage, name)
+		}
+		last = k
+	}
+	return nil
+}
+
+// isDamage tells damage from failures to look.
+func isDamage(err error) bool {
+	return errors.Is(err, errDamage) || errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.As(err, new(panicError))
+}

@@ -1,0 +1,132 @@
+package bolt_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+const pageSize = 4096
+
+// unclean fills a store and leaves it as a killed process does. It returns the digests' number and the bytes of the file.
+func unclean(t *testing.T, path string, users int) []byte {
+	t.Helper()
+	s := open(t, bolt.Config{Path: path})
+	fill(t, s, users)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path + ".dirty"); err == nil {
+		t.Fatal("Close left the marker")
+	}
+	if err := os.WriteFile(path+".dirty", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestUncleanStop(t *testing.T) {
+	path := newPath(t)
+	unclean(t, path, 300)
+	core, logs := observer.New(zap.InfoLevel)
+	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+	if s.SetAside() != "" || logs.FilterMessageSnippet("sound").Len() != 1 {
+		t.Errorf("set aside %q, log %v", s.SetAside(), logs.All())
+	}
+	checkFilled(t, s, 300)
+	s.Close()
+	open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+	if logs.Len() != 1 {
+		t.Errorf("a clean stop was not seen as one: %v", logs.All())
+	}
+}
+
+func TestUncleanWithoutFile(t *testing.T) {
+	path := newPath(t)
+	if err := os.WriteFile(path+".dirty", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, bolt.Config{Path: path}); s.SetAside() != "" {
+		t.Errorf("set aside %q", s.SetAside())
+	}
+}
+
+// TestDamagedFile: whatever page of the file is damaged, the process lives, and either everything is there or the file is put away unchanged and reported. Without the check after an unclean
+// stop, bbolt ends the process (STORE.md 2.3).
+func TestDamagedFile(t *testing.T) {
+	const users = 300
+	path := newPath(t)
+	sound := unclean(t, path, users)
+	pages := len(sound) / pageSize
+	used := 0
+	for p := range pages {
+		if strings.Trim(string(sound[p*pageSize:(p+1)*pageSize]), "\x00") != "" {
+			used = p + 1
+		}
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	page := func(b []byte) []byte { p := 2 + rnd.IntN(used-2); return b[p*pageSize : (p+1)*pageSize] }
+	kinds := map[string]func([]byte) []byte{
+		"zeroed": func(b []byte) []byte { clear(page(b)); return b },
+		"garbage": func(b []byte) []byte {
+			p := page(b)[:16]
+			for i := range p {
+				p[i] = byte(rnd.Uint32())
+			}
+			return b
+		},
+		"truncated": func(b []byte) []byte { return b[:rnd.IntN(used*pageSize)] },
+		"swapped":   func(b []byte) []byte { copy(page(b), page(b)); return b },
+		"no metas":  func(b []byte) []byte { clear(b[:2*pageSize]); return b },
+	}
+	setAside := 0
+	for name, damage := range kinds {
+		for i := range 12 {
+			t.Run(fmt.Sprint(name, i), func(t *testing.T) {
+				path := newPath(t)
+				b := damage(append([]byte(nil), sound...))
+				for p, b := range map[string][]byte{path: b, path + ".dirty": nil} {
+					if err := os.WriteFile(p, b, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				core, logs := observer.New(zap.ErrorLevel)
+				s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+				away, _ := filepath.Glob(path + ".damaged-*")
+				if s.SetAside() == "" {
+					if len(away) != 0 || logs.Len() != 0 {
+						t.Fatalf("sound, but set aside: %v, %v", away, logs.All())
+					}
+					if len(b) > 0 { // an empty file is a new one
+						checkFilled(t, s, users)
+					}
+					return
+				}
+				setAside++
+				if len(away) != 1 || away[0] != s.SetAside() || logs.Len() != 1 {
+					t.Fatalf("set aside %q, found %v, log %v", s.SetAside(), away, logs.All())
+				}
+				if kept, err := os.ReadFile(away[0]); err != nil || string(kept) != string(b) {
+					t.Errorf("the damaged file was changed: %v", err)
+				}
+				login(t, s, "o", 1, time.Hour)
+			})
+		}
+	}
+	if setAside < 12 {
+		t.Errorf("only %d damaged files were found", setAside)
+	}
+}

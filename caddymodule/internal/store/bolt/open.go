@@ -1,0 +1,92 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"go.uber.org/zap"
+)
+
+// lockWait is how long Open waits for the lock. Never 0, which would wait for ever (STORE.md 2.4).
+const lockWait = time.Second
+
+// options are the settings of STORE.md 2.4. NoFreelistSync makes commits several times cheaper; the price is a walk over the file at every open and after every failed commit.
+func options() *bolt.Options {
+	o := &bolt.Options{Timeout: lockWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true}
+	if strconv.IntSize == 64 && runtime.GOOS != "windows" {
+		// Address space, not memory and not file size: spares remapping, which waits for all readers. On Windows the file would grow to it.
+		o.InitialMmapSize = 1 << 30
+	}
+	return o
+}
+
+// openFile opens the file for writing. It returns where a damaged one was put away, if so.
+func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, "", err
+	}
+	unclean, err := hasMarker(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if unclean {
+		if setAside, err = inspect(path, log); err != nil {
+			return nil, "", explain(err)
+		}
+	}
+	// The marker comes first: bbolt reads a damaged file in a goroutine of its own, whose panic ends the process (STORE.md 2.3). The next start then finds the marker and inspects the file.
+	if err := putMarker(path); err != nil {
+		return nil, setAside, err
+	}
+	err = protect(func() error {
+		if db, err = bolt.Open(path, 0o600, options()); err != nil {
+			return err
+		}
+		return errors.Join(db.Update(migrate), putMarker(path), syncDir(filepath.Dir(path)))
+	})
+	if err == nil {
+		return db, setAside, nil
+	}
+	if errors.As(err, new(panicError)) {
+		return nil, setAside, explain(err) // no Close: a lock may still be taken
+	}
+	if !unclean && !errors.Is(err, berrors.ErrTimeout) {
+		// Nothing was written; a file that is not ours must not look like one that was left unclean.
+		err = errors.Join(err, removeMarker(path))
+	}
+	if db != nil {
+		db.Close()
+	}
+	return nil, setAside, explain(err)
+}
+
+// explain puts the likely cause in front of bbolt's terse errors.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return fmt.Errorf("the file is locked, probably by another running instance of this server: %w", err)
+	case isDamage(err):
+		return fmt.Errorf("the file is damaged or not a session store: %w", err)
+	}
+	return err
+}
+
+// syncDir makes the directory's entries durable: without it a new file could be gone after a power cut, with all that was written to it.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // cannot sync directories
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

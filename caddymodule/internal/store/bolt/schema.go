@@ -1,0 +1,86 @@
+package bolt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// The layout of the file. Records are as store encodes them.
+//
+//	meta   "schema" -> schema version, one byte; "probe" -> time of the last write that tried whether the disk is back
+//	sess   digest -> store.Session
+//	user   store.UserID.Hash -> store.User; kept when the last session ends, since it holds the unionid and the epoch
+//	exp    expiry | digest -> nothing; grows at its right edge only. The row of a session that ended early stays until its time: taking it out would cost a page write a log-out
+//	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program; both made by the first login that needs them
+const schemaVersion = 1
+
+// The buckets, as indexes of bucketNames.
+const (
+	meta = iota
+	sess
+	user
+	exp
+	epoch
+)
+
+var (
+	bucketNames = [...][]byte{meta: []byte("meta"), sess: []byte("sess"), user: []byte("user"), exp: []byte("exp"), epoch: []byte("epoch")}
+
+	keySchema = []byte("schema")
+	keyProbe  = []byte("probe")
+	keyGlobal = []byte("g")
+)
+
+// maxAppID bounds what may become a key. Real appids have 18 characters.
+const maxAppID = 1024
+
+// migrate makes the buckets of a new file, or checks that this program understands the file.
+func migrate(tx *bolt.Tx) error {
+	m := tx.Bucket(bucketNames[meta])
+	if m == nil {
+		if k, _ := tx.Cursor().First(); k != nil {
+			return errForeign
+		}
+		for _, name := range bucketNames {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion})
+	}
+	v := m.Get(keySchema)
+	if len(v) != 1 || v[0] == 0 {
+		return errForeign
+	}
+	if v[0] > schemaVersion {
+		return fmt.Errorf("the file has schema version %d, this program knows up to %d: it was written by a newer one", v[0], schemaVersion)
+	}
+	for _, name := range bucketNames {
+		if tx.Bucket(name) == nil {
+			return errForeign
+		}
+	}
+	return nil
+}
+
+// expKey orders sessions by expiry, also those before 1970.
+func expKey(expires time.Time, d store.Digest) []byte {
+	b := make([]byte, 0, 8+len(d))
+	b = binary.BigEndian.AppendUint64(b, uint64(expires.UnixMilli())^1<<63)
+	return append(b, d[:]...)
+}
+
+// splitExpKey is the inverse of expKey.
+func splitExpKey(k []byte) (time.Time, store.Digest, bool) {
+	if len(k) != 8+len(store.Digest{}) {
+		return time.Time{}, store.Digest{}, false
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(k) ^ 1<<63)), store.Digest(k[8:]), true
+}
+
+func appKey(appID string) []byte { return append([]byte("a"), appID...) }

@@ -1,0 +1,146 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// Records at rest: a version byte, then fixed-width little-endian numbers and length-prefixed strings. Both engines keep the same bytes, so that moving between them is copying.
+const (
+	sessionVersion = 1
+	userVersion    = 1
+)
+
+// AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
+func (s Session) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, sessionVersion)
+	b = appendTime(b, s.Created)
+	b = appendTime(b, s.LastSeen)
+	b = appendTime(b, s.Expires)
+	b = binary.LittleEndian.AppendUint64(b, s.Epochs.Global)
+	b = binary.LittleEndian.AppendUint64(b, s.Epochs.App)
+	b = binary.LittleEndian.AppendUint64(b, s.Epochs.User)
+	b = appendBytes(b, s.User.AppID)
+	return appendBytes(b, s.User.OpenID), nil
+}
+
+// UnmarshalBinary reads what AppendBinary wrote. It keeps no reference to b. Anything else is refused with an error wrapping ErrDamaged.
+func (s *Session) UnmarshalBinary(b []byte) error {
+	d := decoder{rest: b}
+	d.version(sessionVersion)
+	out := Session{
+		Created:  d.time(),
+		LastSeen: d.time(),
+		Expires:  d.time(),
+		Epochs:   Epochs{Global: d.uint64(), App: d.uint64(), User: d.uint64()},
+		User:     UserID{AppID: string(d.bytes()), OpenID: string(d.bytes())},
+	}
+	if err := d.end("session"); err != nil {
+		return err
+	}
+	*s = out
+	return nil
+}
+
+// AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
+func (u User) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, userVersion)
+	b = binary.LittleEndian.AppendUint64(b, u.Epoch)
+	b = binary.LittleEndian.AppendUint64(b, u.KeyVersion)
+	b = appendTime(b, u.LastLogin)
+	b = appendBytes(b, u.ID.AppID)
+	b = appendBytes(b, u.ID.OpenID)
+	b = appendBytes(b, u.UnionID)
+	for _, k := range []SealedKey{u.Key, u.PrevKey} {
+		b = append(b, k.Tag[:]...)
+		b = appendBytes(b, k.Box)
+	}
+	b = binary.AppendUvarint(b, uint64(len(u.Sessions)))
+	for _, s := range u.Sessions {
+		b = append(b, s.Digest[:]...)
+		b = appendTime(b, s.Created)
+		b = appendTime(b, s.Expires)
+	}
+	return b, nil
+}
+
+// UnmarshalBinary reads what AppendBinary wrote. It keeps no reference to b. Anything else is refused with an error wrapping ErrDamaged.
+func (u *User) UnmarshalBinary(b []byte) error {
+	d := decoder{rest: b}
+	d.version(userVersion)
+	out := User{
+		Epoch:      d.uint64(),
+		KeyVersion: d.uint64(),
+		LastLogin:  d.time(),
+		ID:         UserID{AppID: string(d.bytes()), OpenID: string(d.bytes())},
+		UnionID:    string(d.bytes()),
+		Key:        d.sealedKey(),
+		PrevKey:    d.sealedKey(),
+	}
+	for range d.count(len(Digest{}) + 16) {
+		out.Sessions = append(out.Sessions, SessionRef{Digest: Digest(d.take(len(Digest{}))), Created: d.time(), Expires: d.time()})
+	}
+	if err := d.end("user"); err != nil {
+		return err
+	}
+	*u = out
+	return nil
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	return binary.LittleEndian.AppendUint64(b, uint64(t.UnixMilli()))
+}
+
+func appendBytes[T string | []byte](b []byte, v T) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
+}
+
+// decoder reads a record; after the first damage every read yields zeros and end reports it.
+type decoder struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.bad || n > len(d.rest) {
+		d.bad, d.rest = true, nil
+		return make([]byte, n)
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+// count reads a number of items of at least size bytes each, so that a damaged one cannot ask for more memory than the record is long. A number padded with zeros is damage too: every
+// record has one spelling.
+func (d *decoder) count(size int) int {
+	n, used := binary.Uvarint(d.rest)
+	padded := used > 1 && d.rest[used-1] == 0
+	if d.bad || used <= 0 || padded || n > uint64((len(d.rest)-used)/size) {
+		d.bad, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[used:]
+	return int(n)
+}
+
+func (d *decoder) version(want byte) { d.bad = d.take(1)[0] != want || d.bad }
+func (d *decoder) uint64() uint64    { return binary.LittleEndian.Uint64(d.take(8)) }
+func (d *decoder) time() time.Time   { return time.UnixMilli(int64(d.uint64())) }
+func (d *decoder) bytes() []byte     { return d.take(d.count(1)) }
+
+func (d *decoder) sealedKey() SealedKey {
+	k := SealedKey{Tag: [8]byte(d.take(8))}
+	if box := d.bytes(); len(box) > 0 {
+		k.Box = append([]byte(nil), box...)
+	}
+	return k
+}
+
+func (d *decoder) end(what string) error {
+	if d.bad || len(d.rest) != 0 {
+		return fmt.Errorf("reading %s record: %w", what, ErrDamaged)
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package store_test
+
+import (
+	"bytes"
+	"encoding"
+	"errors"
+	"math"
+	"reflect"
+	"runtime"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+var (
+	_ encoding.BinaryAppender    = store.Session{}
+	_ encoding.BinaryUnmarshaler = (*store.Session)(nil)
+	_ encoding.BinaryAppender    = store.User{}
+	_ encoding.BinaryUnmarshaler = (*store.User)(nil)
+)
+
+func encode(t interface{ Fatal(args ...any) }, v encoding.BinaryAppender) []byte {
+	b, err := v.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func times() *rapid.Generator[time.Time] {
+	return rapid.Map(rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 1<<42), rapid.SampledFrom([]int64{0, -1, math.MinInt64, math.MaxInt64})), time.UnixMilli)
+}
+
+func userIDs() *rapid.Generator[store.UserID] {
+	return rapid.Custom(func(t *rapid.T) store.UserID {
+		return store.UserID{AppID: rapid.String().Draw(t, "appid"), OpenID: rapid.String().Draw(t, "openid")}
+	})
+}
+
+func digests() *rapid.Generator[store.Digest] {
+	return rapid.Custom(func(t *rapid.T) store.Digest {
+		return store.Digest(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest"))
+	})
+}
+
+func sealedKeys() *rapid.Generator[store.SealedKey] {
+	return rapid.Custom(func(t *rapid.T) store.SealedKey {
+		k := store.SealedKey{Tag: [8]byte(rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "tag"))}
+		if box := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "box"); len(box) > 0 {
+			k.Box = box
+		}
+		return k
+	})
+}
+
+func sessions() *rapid.Generator[store.Session] {
+	return rapid.Custom(func(t *rapid.T) store.Session {
+		return store.Session{
+			User:    userIDs().Draw(t, "user"),
+			Created: times().Draw(t, "created"), LastSeen: times().Draw(t, "seen"), Expires: times().Draw(t, "expires"),
+			Epochs: store.Epochs{Global: rapid.Uint64().Draw(t, "global"), App: rapid.Uint64().Draw(t, "app"), User: rapid.Uint64().Draw(t, "user epoch")},
+		}
+	})
+}
+
+func users() *rapid.Generator[store.User] {
+	return rapid.Custom(func(t *rapid.T) store.User {
+		u := store.User{
+			ID: userIDs().Draw(t, "id"), UnionID: rapid.String().Draw(t, "unionid"),
+			Epoch: rapid.Uint64().Draw(t, "epoch"), KeyVersion: rapid.Uint64().Draw(t, "version"),
+			Key: sealedKeys().Draw(t, "key"), PrevKey: sealedKeys().Draw(t, "previous"),
+			LastLogin: times().Draw(t, "login"),
+		}
+		for range rapid.IntRange(0, 12).Draw(t, "sessions") {
+			u.Sessions = append(u.Sessions, store.SessionRef{Digest: digests().Draw(t, "digest"), Created: times().Draw(t, "created"), Expires: times().Draw(t, "expires")})
+		}
+		return u
+	})
+}
+
+func TestSessionRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := sessions().Draw(t, "session")
+		b := encode(t, want)
+		var got store.Session
+		if err := got.UnmarshalBinary(b); err != nil {
+			t.Fatal(err)
+		}
+		clear(b) // what was read must not point into the bytes it came from
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestUserRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := users().Draw(t, "user")
+		b := encode(t, want)
+		var got store.User
+		if err := got.UnmarshalBinary(b); err != nil {
+			t.Fatal(err)
+		}
+		clear(b)
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestAppendBinaryAppends(t *testing.T) {
+	for _, v := range []encoding.BinaryAppender{store.Session{User: alice}, store.User{ID: alice}} {
+		b, err := v.AppendBinary([]byte("before"))
+		if err != nil || !bytes.Equal(b, append([]byte("before"), encode(t, v)...)) {
+			t.Errorf("%T: %q, %v", v, b, err)
+		}
+	}
+}
+
+// TestDamagedRecords: a record that is cut short, goes on too long, is of another version or spells a length in more bytes than needed is refused and leaves the receiver as it was.
+func TestDamagedRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, u := sessions().Draw(t, "session"), users().Draw(t, "user")
+		for _, b := range [][]byte{encode(t, s), encode(t, u)} {
+			read := func(b []byte) error {
+				ses, usr := s, u
+				sesErr, usrErr := ses.UnmarshalBinary(b), usr.UnmarshalBinary(b)
+				if (sesErr != nil && !reflect.DeepEqual(ses, s)) || (usrErr != nil && !reflect.DeepEqual(usr, u)) {
+					t.Fatal("a refused record changed the receiver")
+				}
+				if sesErr != nil && usrErr != nil {
+					return sesErr
+				}
+				return nil
+			}
+			for name, damaged := range map[string][]byte{
+				"short":   b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")],
+				"long":    append(bytes.Clone(b), rapid.SliceOfN(rapid.Byte(), 1, 9).Draw(t, "more")...),
+				"version": append([]byte{b[0] + 1}, b[1:]...),
+			} {
+				if err := read(damaged); !errors.Is(err, store.ErrDamaged) {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+		}
+	})
+}
+
+func TestPaddedLengthIsDamage(t *testing.T) {
+	b := encode(t, store.Session{})
+	b = append(b[:len(b)-1], 0x80, 0x00) // an openid of length 0, spelled in two bytes
+	if err := new(store.Session).UnmarshalBinary(b); !errors.Is(err, store.ErrDamaged) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func FuzzSession(f *testing.F) {
+	f.Add(encode(f, store.Session{}))
+	f.Add(encode(f, store.Session{User: alice, Created: noon, LastSeen: noon, Expires: noon.Add(time.Hour), Epochs: store.Epochs{Global: 1, App: 2, User: 3}}))
+	f.Add([]byte{1})
+	f.Add(append(encode(f, store.Session{})[:49], 0xff, 0xff, 0xff, 0xff, 0x0f, 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var s store.Session
+		decodeFuzzed(t, b, &s, func() []byte { return encode(t, s) })
+	})
+}
+
+func FuzzUser(f *testing.F) {
+	u := store.User{ID: alice, UnionID: "union", Epoch: 7, KeyVersion: 2, Key: key(1), PrevKey: key(2), LastLogin: noon}
+	f.Add(encode(f, store.User{}))
+	f.Add(encode(f, u))
+	u.Admit(login(1))
+	u.Admit(login(2))
+	f.Add(encode(f, u))
+	f.Add(append(encode(f, store.User{})[:len(encode(f, store.User{}))-1], 0xff, 0xff, 0xff, 0xff, 0x7f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var u store.User
+		decodeFuzzed(t, b, &u, func() []byte { return encode(t, u) })
+	})
+}
+
+// decodeFuzzed reads b into v: either it is refused as damaged, or it is exactly what again writes.
+func decodeFuzzed(t *testing.T, b []byte, v encoding.BinaryUnmarshaler, again func() []byte) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := v.UnmarshalBinary(b)
+	runtime.ReadMemStats(&after)
+	// The list of sessions grows by doubling and an entry is about twice as large in memory as at rest; the constant covers the error and what the test process does beside.
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(len(b))*16+256<<10; got > most {
+		t.Fatalf("%d bytes allocated for a record of %d", got, len(b))
+	}
+	switch {
+	case err != nil && !errors.Is(err, store.ErrDamaged):
+		t.Fatalf("error without its sentinel: %v", err)
+	case err == nil && !bytes.Equal(again(), b):
+		t.Fatalf("%x decodes and re-encodes as %x", b, again())
+	}
+}

@@ -1,0 +1,77 @@
+// Package store defines the authoritative record of sessions and users: the contract every engine keeps (Store), the facts it holds (Session, User) and their bytes at rest.
+//
+// A store records and reports facts. Whether a session is still good (time, idle limit, epochs) is judged in package session, once for all engines. A store never sees a token or a
+// session_key in the clear: sessions are named by the digest of their token, keys come sealed.
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// Store is the authoritative record of sessions and users. It is safe for concurrent use. Every engine passes the suite in package storetest.
+//
+// A method that could not reach or trust the underlying medium returns an error wrapping ErrUnavailable and has changed nothing as far as it knows; ErrNotFound is returned only when the
+// store has positively answered that there is no such record. The two are never mixed up: one logs a user out, the other must not (THREATS.md 23).
+type Store interface {
+	// Login applies l in one atomic step and returns when it is durable: a session that it reports survives the loss of the process (DESIGN.md P2).
+	Login(ctx context.Context, l Login) (LoginResult, error)
+
+	// Lookup returns what is recorded about the session with digest d, or ErrNotFound when the session, its user or one of its epochs is missing.
+	Lookup(ctx context.Context, d Digest) (Record, error)
+
+	// User returns the record of one user, or ErrNotFound.
+	User(ctx context.Context, id UserID) (User, error)
+
+	// End removes one session durably. A session that is already gone is not an error.
+	End(ctx context.Context, d Digest) error
+
+	// RevokeUser ends every session of a user by moving the user's epoch on. An unknown user is not an error.
+	RevokeUser(ctx context.Context, id UserID) error
+
+	// RevokeApp ends every session of a mini program by moving its epoch on.
+	RevokeApp(ctx context.Context, appID string) error
+
+	// RevokeAll ends every session by moving the global epoch on.
+	RevokeAll(ctx context.Context) error
+
+	// Touch notes that the session with digest d was seen at t. It never blocks and never waits for the medium: the write rides on another commit, and losing it in a crash only makes
+	// an idle limit come early (DESIGN.md 5). A time before the one recorded changes nothing, nor does an unknown session.
+	Touch(d Digest, t time.Time)
+
+	// Health returns nil while the store can be expected to take a login, else an error wrapping ErrUnavailable. It is asked before a code is spent (DESIGN.md 5), so it must be cheap.
+	Health(ctx context.Context) error
+
+	// Close flushes what Touch left, then releases the medium. Calls that come later return an error wrapping ErrUnavailable.
+	Close() error
+}
+
+// Login is one answered wx.login: the user's facts as WeChat told them and the session to make.
+type Login struct {
+	User    UserID
+	UnionID string    // empty when WeChat did not tell one; a known one is then kept (WECHAT.md 2.5)
+	Key     SealedKey // the session_key of this exchange
+	Digest  Digest    // names the new session
+	Created time.Time // start of the session; also "now" for pruning expired ones
+	Expires time.Time // absolute end of the session
+
+	// Ends is the session that was presented with the login and ends with it, whoever it belongs to; the zero Digest for none.
+	Ends Digest
+
+	// MaxPerUser bounds the live sessions of the user, the new one included: the oldest go. 0 means no bound.
+	MaxPerUser int
+}
+
+// LoginResult tells what a login did beside making the session.
+type LoginResult struct {
+	UnionID        string   // what is now known; empty when nothing is
+	UnionIDChanged bool     // other sessions of the user now show another unionid than before
+	Ended          []Digest // sessions that this login ended, by Ends or MaxPerUser
+}
+
+// Record is a session with what decides whether it still holds.
+type Record struct {
+	Session Session
+	UnionID string // from the user's record; empty when not known
+	Current Epochs // as they stand now; a session holds only while they equal Session.Epochs
+}

@@ -1,0 +1,297 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// model is the contract in plain Go: what a store must say after any sequence of calls. Time is the model's own and runs ahead of the clock, so that an engine that removes expired sessions by
+// the clock removes none that the model still knows.
+type model struct {
+	t     *rapid.T
+	s     store.Store
+	open  Opener
+	now   time.Time
+	users map[store.UserID]*modelUser
+	all   map[store.Digest]*modelSession // every session ever made
+}
+
+type modelUser struct {
+	unionID    string
+	keyVersion uint64
+	key, prev  string
+	sessions   []*modelSession // not ended, oldest first
+}
+
+type modelSession struct {
+	login      store.Login
+	ended      bool
+	seen, last time.Time // seen: newest time that a lookup has shown; last: newest touch
+}
+
+var (
+	ctxb       = context.Background()
+	modelUsers = []store.UserID{alice, bob, alice2}
+)
+
+func testModel(t *testing.T, f *fixture) {
+	f.must(f.Close())
+	rapid.Check(t, func(rt *rapid.T) {
+		m := &model{
+			t: rt, open: f.open, now: time.UnixMilli(time.Now().Add(time.Hour).UnixMilli()),
+			users: make(map[store.UserID]*modelUser), all: make(map[store.Digest]*modelSession),
+		}
+		m.start()
+		defer func() {
+			if err := m.s.Close(); err != nil {
+				rt.Errorf("closing: %v", err)
+			}
+		}()
+		for _, id := range modelUsers { // what the sequence before has left
+			m.must(m.s.RevokeUser(ctxb, id))
+			if u, err := m.s.User(ctxb, id); err == nil {
+				m.users[id] = &modelUser{unionID: u.UnionID, keyVersion: u.KeyVersion, key: name(u.Key), prev: name(u.PrevKey)}
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"login":       m.login,
+			"login again": m.login, // twice as likely
+			"end":         m.end,
+			"revoke user": m.revokeUser,
+			"revoke app":  m.revokeApp,
+			"revoke all":  m.revokeAll,
+			"touch":       m.touch,
+			"reopen":      m.reopen,
+			"wait": func(rt *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(rt, "minutes")) * time.Minute)
+			},
+			"": m.check,
+		})
+	})
+	f.start()
+}
+
+func (m *model) must(err error) {
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *model) start() {
+	s, err := m.open()
+	m.must(err)
+	m.s = s
+}
+
+// pick draws a session, mostly one that was made.
+func (m *model) pick(rt *rapid.T) store.Digest {
+	made := slices.SortedFunc(maps.Keys(m.all), func(a, b store.Digest) int { return m.all[a].login.Created.Compare(m.all[b].login.Created) })
+	if len(made) == 0 || rapid.IntRange(0, 9).Draw(rt, "made") == 0 {
+		return newDigest()
+	}
+	return made[rapid.IntRange(0, len(made)-1).Draw(rt, "session")]
+}
+
+func (m *model) holds(s *modelSession) bool { return !s.ended && s.login.Expires.After(m.now) }
+
+func (m *model) login(rt *rapid.T) {
+	m.now = m.now.Add(time.Millisecond) // keeps the order of pick the order of logins
+	id := rapid.SampledFrom(modelUsers).Draw(rt, "user")
+	l := store.Login{
+		User: id, UnionID: rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(rt, "unionid"),
+		Key: key(rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(rt, "key")), Digest: newDigest(),
+		Created: m.now, Expires: m.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(rt, "minutes")) * time.Minute),
+		MaxPerUser: rapid.IntRange(0, 4).Draw(rt, "max"),
+	}
+	if rapid.Bool().Draw(rt, "presents") {
+		l.Ends = m.pick(rt)
+	}
+	res, err := m.s.Login(ctxb, l)
+	m.must(err)
+
+	u, known := m.users[id]
+	if !known {
+		u = new(modelUser)
+		m.users[id] = u
+	}
+	var must []store.Digest // sessions that held and that this login ends
+	if s, ok := m.all[l.Ends]; ok {
+		if m.holds(s) {
+			must = append(must, l.Ends)
+		}
+		s.ended = true
+	}
+	u.sessions = slices.DeleteFunc(u.sessions, func(s *modelSession) bool { return !m.holds(s) })
+	s := &modelSession{login: l, seen: l.Created, last: l.Created}
+	u.sessions = append(u.sessions, s)
+	for l.MaxPerUser > 0 && len(u.sessions) > l.MaxPerUser {
+		must = append(must, u.sessions[0].login.Digest)
+		u.sessions[0].ended = true
+		u.sessions = u.sessions[1:]
+	}
+	m.all[l.Digest] = s
+	m.checkLogin(l, res, u, known, must)
+	if l.UnionID != "" {
+		u.unionID = l.UnionID
+	}
+	if n := name(l.Key); n != u.key {
+		u.keyVersion, u.prev, u.key = u.keyVersion+1, u.key, n
+	}
+}
+
+// checkLogin checks the result against the user as it was before. A store may report more sessions as ended than held, never one that still does.
+func (m *model) checkLogin(l store.Login, res store.LoginResult, u *modelUser, known bool, must []store.Digest) {
+	want := u.unionID
+	if l.UnionID != "" {
+		want = l.UnionID
+	}
+	if res.UnionID != want {
+		m.t.Fatalf("login shows unionid %q, want %q", res.UnionID, want)
+	}
+	if changed := want != u.unionID; res.UnionIDChanged && !(known && changed) || !res.UnionIDChanged && changed && len(u.sessions) > 1 {
+		m.t.Fatalf("unionid %q became %q: changed is %v", u.unionID, want, res.UnionIDChanged)
+	}
+	for _, d := range must {
+		if !slices.Contains(res.Ended, d) {
+			m.t.Fatalf("%x was ended, but not reported", d)
+		}
+	}
+	for _, d := range res.Ended {
+		if s, ok := m.all[d]; !ok || m.holds(s) {
+			m.t.Fatalf("%x is reported as ended", d)
+		}
+	}
+}
+
+func (m *model) end(rt *rapid.T) {
+	d := m.pick(rt)
+	m.must(m.s.End(ctxb, d))
+	if s, ok := m.all[d]; ok {
+		s.ended = true
+	}
+}
+
+func (m *model) revokeUser(rt *rapid.T) {
+	id := rapid.SampledFrom(modelUsers).Draw(rt, "user")
+	m.must(m.s.RevokeUser(ctxb, id))
+	m.revoke(func(u store.UserID) bool { return u == id })
+}
+
+func (m *model) revokeApp(rt *rapid.T) {
+	app := rapid.SampledFrom(modelUsers).Draw(rt, "user").AppID
+	m.must(m.s.RevokeApp(ctxb, app))
+	m.revoke(func(u store.UserID) bool { return u.AppID == app })
+}
+
+func (m *model) revokeAll(*rapid.T) {
+	m.must(m.s.RevokeAll(ctxb))
+	m.revoke(func(store.UserID) bool { return true })
+}
+
+func (m *model) revoke(hit func(store.UserID) bool) {
+	for _, s := range m.all {
+		if hit(s.login.User) {
+			s.ended = true
+		}
+	}
+}
+
+func (m *model) touch(rt *rapid.T) {
+	d := m.pick(rt)
+	at := m.now.Add(time.Duration(rapid.IntRange(-60, 60).Draw(rt, "minutes")) * time.Minute)
+	m.s.Touch(d, at)
+	if s, ok := m.all[d]; ok && at.After(s.last) {
+		s.last = at
+	}
+}
+
+// reopen also is the moment at which every touch must have arrived.
+func (m *model) reopen(*rapid.T) {
+	m.must(m.s.Close())
+	m.start()
+	for _, s := range m.all {
+		s.seen = s.last
+	}
+}
+
+// check compares everything the store says with the model.
+func (m *model) check(rt *rapid.T) {
+	m.must(m.s.Health(ctxb))
+	for d, s := range m.all {
+		m.checkSession(d, s)
+	}
+	for _, id := range modelUsers {
+		m.checkUser(id)
+	}
+}
+
+func (m *model) checkSession(d store.Digest, s *modelSession) {
+	rec, err := m.s.Lookup(ctxb, d)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		m.t.Fatal(err)
+	}
+	if !s.ended && !m.holds(s) {
+		return // expired: a store may keep it or not, the judgement is not its own
+	}
+	found := err == nil && live(rec)
+	if found == s.ended {
+		m.t.Fatalf("session %x: found %v, ended %v", d[:4], found, s.ended)
+	}
+	if !found {
+		return
+	}
+	got, l := rec.Session, s.login
+	if got.User != l.User || !got.Created.Equal(l.Created) || !got.Expires.Equal(l.Expires) || rec.UnionID != m.users[l.User].unionID {
+		m.t.Fatalf("session %+v, unionid %q; login was %+v", got, rec.UnionID, l)
+	}
+	if got.LastSeen.Before(s.seen) || got.LastSeen.After(s.last) {
+		m.t.Fatalf("last seen %v, want from %v to %v", got.LastSeen, s.seen, s.last)
+	}
+	s.seen = got.LastSeen
+}
+
+func (m *model) checkUser(id store.UserID) {
+	got, err := m.s.User(ctxb, id)
+	want, known := m.users[id]
+	if !known {
+		if !errors.Is(err, store.ErrNotFound) {
+			m.t.Fatalf("user %v: %v", id, err)
+		}
+		return
+	}
+	m.must(err)
+	if got.UnionID != want.unionID || got.KeyVersion != want.keyVersion || name(got.Key) != want.key || name(got.PrevKey) != want.prev {
+		m.t.Fatalf("user %+v, want %+v", got, want)
+	}
+	var listed, holding []store.SessionRef
+	for _, r := range got.Sessions {
+		s, ok := m.all[r.Digest]
+		if ok && m.holds(s) {
+			listed = append(listed, r)
+		}
+	}
+	for _, s := range want.sessions {
+		if m.holds(s) {
+			holding = append(holding, store.SessionRef{Digest: s.login.Digest, Created: s.login.Created, Expires: s.login.Expires})
+		}
+	}
+	if !slices.EqualFunc(listed, holding, sameRef) {
+		m.t.Fatalf("listed %+v, want %+v", listed, holding)
+	}
+}
+
+// name is the inverse of key.
+func name(k store.SealedKey) string {
+	if len(k.Box) == 0 {
+		return ""
+	}
+	return string(k.Box[len("box of "):])
+}
