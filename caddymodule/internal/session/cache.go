@@ -1,0 +1,107 @@
+package session
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+	"unique"
+
+	"github.com/dgraph-io/ristretto/v2"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// cacheTTL bounds the life of a cached entry. It only returns memory to idle gates and lets the cache heal from anything unforeseen: revocation never waits for it.
+const cacheTTL = 10 * time.Minute
+
+// entry is a session as the cache holds it: what a check needs and nothing secret. It is not changed after it was put, except for lastSeen.
+type entry struct {
+	digest   store.Digest
+	readAt   uint64 // clock of marks when the read behind it began
+	userKey  uint64
+	expires  int64 // Unix milliseconds
+	appID    string
+	openID   string
+	unionID  string
+	lastSeen atomic.Int64 // Unix milliseconds, as last sent to the store
+}
+
+// newEntry keeps openid and unionid in one piece of memory and shares the appid between all entries: a million of them are in memory at once.
+func newEntry(d store.Digest, rec store.Record, readAt uint64) *entry {
+	s := rec.Session
+	ids := s.User.OpenID + rec.UnionID
+	e := &entry{
+		digest:  d,
+		readAt:  readAt,
+		userKey: userKey(s.User),
+		expires: s.Expires.UnixMilli(),
+		appID:   unique.Make(s.User.AppID).Value(),
+		openID:  ids[:len(s.User.OpenID)],
+		unionID: ids[len(s.User.OpenID):],
+	}
+	e.lastSeen.Store(s.LastSeen.UnixMilli())
+	return e
+}
+
+func digestKey(d store.Digest) uint64 { return binary.LittleEndian.Uint64(d[:8]) }
+
+func userKey(u store.UserID) uint64 {
+	h := u.Hash()
+	return binary.LittleEndian.Uint64(h[:8])
+}
+
+// lossyCache is what is asked of ristretto: it may forget, drop and delay as it likes.
+type lossyCache interface {
+	Get(key uint64) (*entry, bool)
+	SetWithTTL(key uint64, e *entry, cost int64, ttl time.Duration) bool
+	UpdateMaxCost(n int64)
+	Close()
+}
+
+// cache is ristretto made safe: the full digest is compared on each hit, since its uint64 keys are not checked for collisions (THREATS.md 17), and marks decide what may still be believed.
+type cache struct {
+	marks
+	entries lossyCache
+}
+
+func newCache(maxSessions int64) (*cache, error) {
+	c, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
+		// Twice the entries, not ten times: counters only steer who is admitted to a full cache, and the cache is sized never to be full. Ten times would cost 50 MB at the default size.
+		NumCounters:        2 * maxSessions,
+		MaxCost:            maxSessions,
+		BufferItems:        64,
+		IgnoreInternalCost: true, // or every entry would count 56 times over (STORE.md 1.1)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making session cache: %w", err)
+	}
+	return &cache{entries: c}, nil
+}
+
+// get returns the entry of d if it may be believed, else nil. It neither judges time nor allocates.
+func (c *cache) get(d *store.Digest) *entry {
+	e, ok := c.entries.Get(digestKey(*d))
+	if !ok || e.digest != *d || !c.fresh(e) {
+		return nil
+	}
+	return e
+}
+
+// fresh reports whether nothing that concerns e was revoked or changed since it was read.
+func (c *cache) fresh(e *entry) bool {
+	return c.holds(digestKey(e.digest), e.userKey, e.readAt)
+}
+
+// put offers e to the cache until it expires or cacheTTL has passed. Whether it is kept does not matter.
+func (c *cache) put(e *entry, now time.Time) {
+	// Spread by a tenth, so that sessions made together do not all fall out in one sweep (STORE.md 1.3).
+	ttl := cacheTTL - rand.N(cacheTTL/10)
+	if left := time.UnixMilli(e.expires).Sub(now); left < ttl {
+		ttl = left
+	}
+	if ttl > 0 {
+		c.entries.SetWithTTL(digestKey(e.digest), e, 1, ttl)
+	}
+}

@@ -1,0 +1,83 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// CoreConfig is what a Core is made of.
+type CoreConfig struct {
+	Store       store.Store // closed by Core.Close
+	MaxSessions int64       // entries that the cache may hold; should exceed the live sessions
+	Logger      *zap.Logger // told of each outage of the store, once; nil for none
+
+	// Hits and Misses count the checks that the cache answered and did not answer; nil for none.
+	Hits, Misses Counter
+}
+
+// Counter is what a metric has to offer. It must be cheap: it is on the path of every request.
+type Counter interface{ Inc() }
+
+type noCounter struct{}
+
+func (noCounter) Inc() {}
+
+// Core is the part of the gate's state that must outlive a configuration: the open store, the cache in front of it, and the logins and look-ups under way. Services of several
+// configurations may share one; it is safe for concurrent use.
+type Core struct {
+	store   store.Store
+	cache   *cache
+	lookups singleflight.Group
+	logins  flights
+	outage  Outage
+	work    sync.WaitGroup // logins whose client may have gone
+
+	hits, misses Counter
+}
+
+// NewCore returns a Core over an open store.
+func NewCore(cfg CoreConfig) (*Core, error) {
+	c, err := newCache(cfg.MaxSessions)
+	if err != nil {
+		return nil, err
+	}
+	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses}
+	if core.outage.Log == nil {
+		core.outage.Log = zap.NewNop()
+	}
+	if core.hits == nil {
+		core.hits = noCounter{}
+	}
+	if core.misses == nil {
+		core.misses = noCounter{}
+	}
+	return core, nil
+}
+
+// SetMaxSessions changes the number of entries that the cache may hold.
+func (c *Core) SetMaxSessions(n int64) { c.cache.entries.UpdateMaxCost(n) }
+
+// Close waits for the logins under way, then closes the cache and the store. No other method may be called during or after it: ristretto does not survive that (STORE.md 1.8).
+func (c *Core) Close() error {
+	c.work.Wait()
+	c.cache.entries.Close()
+	return c.store.Close()
+}
+
+// asked notes the outcome of a call to the store and returns it. Only unavailability is news about the store; a caller who gave up is not.
+func (c *Core) asked(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+	case errors.Is(err, store.ErrUnavailable):
+		c.outage.Note(err)
+	default:
+		c.outage.Note(nil)
+	}
+	return err
+}

@@ -1,0 +1,26 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// ErrInvalid means that a presented token opens nothing. The client is told no more than that (THREATS.md 22); the errors that wrap it carry the reason to the log and the metrics.
+var ErrInvalid = errors.New("invalid session")
+
+// Why a token is invalid. Each wraps ErrInvalid.
+var (
+	ErrMalformed = fmt.Errorf("%w: malformed token", ErrInvalid)
+	ErrForged    = fmt.Errorf("%w: token not made by this gate or its key is gone", ErrInvalid)
+	ErrUnknown   = fmt.Errorf("%w: no such session", ErrInvalid)
+	ErrExpired   = fmt.Errorf("%w: expired", ErrInvalid)
+	ErrRevoked   = fmt.Errorf("%w: revoked", ErrInvalid)
+)
+
+// ErrUnavailable means that the store could not be asked, so that nothing is known about the session: never a reason to log anybody out (THREATS.md 23).
+var ErrUnavailable = store.ErrUnavailable
+
+// ErrUnknownApp means that a login names a mini program that is not configured.
+var ErrUnknownApp = errors.New("mini program not configured")

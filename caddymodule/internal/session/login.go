@@ -1,0 +1,114 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// LoginRequest is one call of /wx/login.
+type LoginRequest struct {
+	AppID, Code string
+	Presented   string     // the token sent along, or empty; a live one ends with the login and never changes its answer
+	Client      netip.Addr // who may be given the same answer again; the zero Addr: nobody
+}
+
+// Login is an answered login.
+type Login struct {
+	Token   string
+	Expires time.Time
+	User    store.UserID
+	Digest  store.Digest // names the session in logs
+
+	UnionIDBound bool
+	Replayed     bool // the answer of an earlier request with the same code
+}
+
+// errInterrupted is what waiting requests get when a login panicked.
+var errInterrupted = fmt.Errorf("%w: login interrupted", ErrUnavailable)
+
+// storeTimeout bounds the durable write of a login; the code is spent by then, so it is generous.
+const storeTimeout = 10 * time.Second
+
+// Login exchanges a code for a session. The error is ErrUnknownApp, wraps ErrUnavailable, or is a *weixin.Error. A login that was sent to WeChat is finished whether or not ctx lives on:
+// its code is spent, and the client may come back for the answer.
+func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
+	app, ok := s.apps[req.AppID]
+	if !ok {
+		return Login{}, ErrUnknownApp
+	}
+	c := s.cfg.Core
+	// Before the code is spent: a store that is down would turn it into nothing (THREATS.md 23).
+	if err := c.store.Health(ctx); err != nil {
+		return Login{}, fmt.Errorf("logging in: %w", c.asked(err))
+	}
+
+	f, leads, ok := c.logins.join(flightKey(req.AppID, req.Code), req.Client)
+	if !ok {
+		return Login{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, Reason: "the code is in use by another client"}
+	}
+	if leads {
+		c.work.Go(func() {
+			// A panic on a goroutine of ours would end the whole process, every site of it.
+			out, err := Login{}, errInterrupted
+			defer func() {
+				if p := recover(); p != nil {
+					c.outage.Log.Error("login panicked", zap.Any("panic", p), zap.Stack("stack"))
+				}
+				c.logins.finish(f, out, err, s.cfg.Replay)
+			}()
+			out, err = s.exchange(context.WithoutCancel(ctx), app, req)
+		})
+	}
+	select {
+	case <-ctx.Done():
+		return Login{}, fmt.Errorf("waiting for login: %w", ctx.Err())
+	case <-f.done:
+		out := f.login
+		out.Replayed = !leads
+		return out, f.err
+	}
+}
+
+// exchange spends the code and makes the session durable.
+func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest) (Login, error) {
+	wx, err := s.cfg.WeChat.Code2Session(ctx, app, req.Code)
+	if err != nil {
+		return Login{}, err
+	}
+	token := s.cfg.Keys.mint()
+	now := time.Now()
+	l := store.Login{
+		User:       store.UserID{AppID: app.ID, OpenID: wx.OpenID},
+		UnionID:    wx.UnionID,
+		Digest:     digestOf(token),
+		Created:    now,
+		Expires:    now.Add(s.cfg.TTL),
+		MaxPerUser: s.cfg.MaxPerUser,
+	}
+	l.Key = s.cfg.Keys.seal(l.User, wx.SessionKey)
+	if wellFormed(req.Presented) {
+		l.Ends = digestOf(req.Presented)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	c := s.cfg.Core
+	res, err := c.store.Login(ctx, l)
+	if c.asked(err) != nil {
+		return Login{}, fmt.Errorf("storing login: %w", err)
+	}
+	for _, d := range res.Ended {
+		c.cache.void(digestKey(d))
+	}
+	if res.UnionIDChanged {
+		c.cache.void(userKey(l.User))
+	}
+	return Login{Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest, UnionIDBound: res.UnionID != ""}, nil
+}

@@ -1,0 +1,140 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// Exchanger is what a login needs of WeChat. Its errors are *weixin.Error.
+type Exchanger interface {
+	Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error)
+}
+
+// Config is what one configuration of the gate says about sessions. All fields but Idle, MaxPerUser and Replay are required.
+type Config struct {
+	Core   *Core
+	WeChat Exchanger
+	Apps   []weixin.App
+	Keys   *KeyRing
+
+	TTL        time.Duration // absolute life of a session
+	Idle       time.Duration // 0: no idle limit
+	MaxPerUser int           // live sessions of one user; 0: no limit
+	Replay     time.Duration // how long a finished login is answered again to the same client; 0: never
+}
+
+// Service logs users in and tells who a token belongs to. It is safe for concurrent use.
+type Service struct {
+	cfg        Config
+	apps       map[string]weixin.App
+	touchEvery int64 // milliseconds
+}
+
+// New returns a Service of cfg.
+func New(cfg Config) *Service {
+	s := &Service{cfg: cfg, apps: make(map[string]weixin.App, len(cfg.Apps))}
+	for _, a := range cfg.Apps {
+		s.apps[a.ID] = a
+	}
+	s.touchEvery = touchInterval(cfg.TTL, cfg.Idle).Milliseconds()
+	return s
+}
+
+// touchInterval is how seldom a session in use is noted in the store (DESIGN.md 5): a twentieth of the limit that it serves and no more than once a minute, yet often enough for a limit
+// of minutes.
+func touchInterval(ttl, idle time.Duration) time.Duration {
+	if idle <= 0 {
+		return max(time.Minute, ttl/20)
+	}
+	return min(max(time.Minute, idle/20), idle/4)
+}
+
+// Identity is who a token belongs to.
+type Identity struct {
+	AppID, OpenID string
+	UnionID       string    // empty when not known
+	Expires       time.Time // when the session ends at the latest
+}
+
+// lookupTimeout bounds what a check waits for the store, so that an outage is answered within DESIGN.md P4's 100 ms.
+const lookupTimeout = 90 * time.Millisecond
+
+// Authenticate returns whose token it is. The error wraps ErrInvalid when the token opens nothing and ErrUnavailable when that could not be found out. A token in the cache costs no
+// allocation and no call to the store (DESIGN.md P8).
+func (s *Service) Authenticate(ctx context.Context, token string) (Identity, error) {
+	if !wellFormed(token) {
+		return Identity{}, ErrMalformed
+	}
+	d := digestOf(token)
+	e := s.cfg.Core.cache.get(&d)
+	if e != nil {
+		s.cfg.Core.hits.Inc()
+	} else {
+		var err error
+		if e, err = s.lookup(ctx, token, d); err != nil {
+			return Identity{}, err
+		}
+	}
+	return s.admit(e, time.Now().UnixMilli())
+}
+
+// admit judges the time limits of a believed entry and notes the use.
+func (s *Service) admit(e *entry, now int64) (Identity, error) {
+	seen := e.lastSeen.Load()
+	if now >= e.expires || (s.cfg.Idle > 0 && now-seen >= s.cfg.Idle.Milliseconds()) {
+		return Identity{}, ErrExpired
+	}
+	if now-seen >= s.touchEvery && e.lastSeen.CompareAndSwap(seen, now) {
+		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(now))
+	}
+	return Identity{AppID: e.appID, OpenID: e.openID, UnionID: e.unionID, Expires: time.UnixMilli(e.expires)}, nil
+}
+
+// lookup asks the store, once for all concurrent checks of the same token.
+func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*entry, error) {
+	if !s.cfg.Keys.minted(token) {
+		return nil, ErrForged
+	}
+	c := s.cfg.Core
+	c.misses.Inc()
+	for {
+		answer := c.lookups.DoChan(string(d[:]), func() (any, error) { return c.read(ctx, d) })
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ErrUnavailable, ctx.Err())
+		case r := <-answer:
+			if r.Err != nil {
+				return nil, r.Err
+			}
+			// The look-up may have been under way before this check began: what it read holds only if nothing was revoked since.
+			if e := r.Val.(*entry); c.cache.fresh(e) {
+				return e, nil
+			}
+		}
+	}
+}
+
+// read fetches one session from the store, judges its epochs and offers it to the cache.
+func (c *Core) read(ctx context.Context, d store.Digest) (*entry, error) {
+	// The first caller's patience must not decide for those who wait with it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+	defer cancel()
+
+	readAt := c.cache.now()
+	rec, err := c.store.Lookup(ctx, d)
+	switch c.asked(err); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, ErrUnknown
+	case err != nil:
+		return nil, err
+	case rec.Session.Epochs != rec.Current:
+		return nil, ErrRevoked
+	}
+	e := newEntry(d, rec, readAt)
+	c.cache.put(e, time.Now())
+	return e, nil
+}
