@@ -1,0 +1,162 @@
+package caddymodule
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("wechat", func(d *caddyfile.Dispenser, existing any) (any, error) {
+		if existing != nil {
+			return nil, d.Err("the global option wechat is given twice: put both blocks into one")
+		}
+		a := new(App)
+		if err := a.UnmarshalCaddyfile(d); err != nil {
+			return nil, err
+		}
+		return httpcaddyfile.App{Name: "wechat", Value: caddyconfig.JSON(a, nil)}, nil
+	})
+}
+
+// UnmarshalCaddyfile reads the global option; the type's documentation shows its form.
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the option's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	b := newBlock(d)
+	for b.next() {
+		var err error
+		switch d.Val() {
+		case "app":
+			err = a.unmarshalApp(d)
+		case "api":
+			err = a.API.unmarshal(b)
+		case "session":
+			err = a.Session.unmarshal(b)
+		case "store":
+			err = a.unmarshalStore(b)
+		case "cache":
+			err = a.Cache.unmarshal(b)
+		case "max_staleness":
+			err = b.duration(&a.MaxStaleness)
+		case "seal_key":
+			if err = b.once(&a.SealKey); err == nil {
+				if e := checkSecret("seal_key", a.SealKey); e != nil {
+					err = d.WrapErr(e)
+				}
+			}
+		case "login_rate":
+			err = a.LoginRate.unmarshal(b)
+		default:
+			err = b.unknown("app, api, session, store, cache, max_staleness, seal_key or login_rate")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(a.Apps) == 0 {
+		return d.Err("wechat needs at least one line: app <appid> {env.WX_SECRET}")
+	}
+	return nil
+}
+
+func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 2 {
+		return d.Err("app takes an appid and the placeholder of its secret: app wx0123456789abcdef {env.WX_SECRET}")
+	}
+	m := MiniProgram{AppID: args[0], Secret: args[1]}
+	if !strings.HasPrefix(m.AppID, "{") {
+		if err := checkAppID(m.AppID); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	if err := checkSecret("the secret", m.Secret); err != nil {
+		return d.WrapErr(err)
+	}
+	for _, other := range a.Apps {
+		if other.AppID == m.AppID {
+			return d.Errf("mini program %s is given twice", m.AppID)
+		}
+	}
+	a.Apps = append(a.Apps, m)
+	return nil
+}
+
+func (c *API) unmarshal(b *block) error {
+	return b.sub(func(in *block) error {
+		switch in.d.Val() {
+		case "base_url":
+			return in.once(&c.BaseURL)
+		case "timeout":
+			return in.duration(&c.Timeout)
+		}
+		return in.unknown("base_url or timeout")
+	})
+}
+
+func (s *SessionLimits) unmarshal(b *block) error {
+	return b.sub(func(in *block) error {
+		switch in.d.Val() {
+		case "ttl":
+			return in.duration(&s.TTL)
+		case "idle":
+			return in.duration(&s.Idle)
+		case "max_per_user":
+			var n int64
+			err := in.number(&n)
+			s.MaxPerUser = int(n)
+			return err
+		case "replay":
+			if err := in.duration(&s.Replay); err != nil {
+				return err
+			}
+			if s.Replay == 0 {
+				s.Replay = -1 // said, as opposed to left out
+			}
+			return nil
+		}
+		return in.unknown("ttl, idle, max_per_user or replay")
+	})
+}
+
+func (c *Cache) unmarshal(b *block) error {
+	return b.sub(func(in *block) error {
+		if in.d.Val() == "max_sessions" {
+			return in.number(&c.MaxSessions)
+		}
+		return in.unknown("max_sessions")
+	})
+}
+
+func (a *App) unmarshalStore(b *block) error {
+	if err := b.first(); err != nil {
+		return err
+	}
+	d := b.d
+	if !d.NextArg() {
+		return d.Err("store takes the name of a store: store bolt <path>")
+	}
+	name := d.Val()
+	if _, err := caddy.GetModule("wechat.stores." + name); err != nil {
+		return d.Errf("there is no store %q in this build: it has %s", name, strings.Join(storeNames(), ", "))
+	}
+	mod, err := caddyfile.UnmarshalModule(d, "wechat.stores."+name)
+	if err != nil {
+		return err
+	}
+	a.StoreRaw = caddyconfig.JSONModuleObject(mod, "type", name, nil)
+	return nil
+}
+
+func storeNames() (names []string) {
+	for _, m := range caddy.GetModules("wechat.stores") {
+		names = append(names, m.ID.Name())
+	}
+	return names
+}

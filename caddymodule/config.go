@@ -1,0 +1,97 @@
+package caddymodule
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// MiniProgram is one mini program.
+type MiniProgram struct {
+	// The AppID: `wx` and 16 letters or digits. May be a placeholder.
+	AppID string `json:"appid,omitempty"`
+
+	// The AppSecret, as a placeholder: `{env.WX_SECRET}` or `{file./run/secrets/wx}`.
+	Secret string `json:"secret,omitempty"`
+}
+
+// API is how WeChat is reached.
+type API struct {
+	// Where the API lives. Default: https://api.weixin.qq.com.
+	BaseURL string `json:"base_url,omitempty"`
+
+	// How long one call may take, retry included. Default: 5s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+}
+
+// SessionLimits is how long sessions live.
+type SessionLimits struct {
+	// Life of a session, counted from the login. Default: 48h. WeChat's staff give a session_key three days, so more than 72h is a warning.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// A session that is not used for this long ends. Use is noted lazily, so it may come up to a twentieth early (a quarter, for limits of a few minutes). Default: no such limit.
+	Idle caddy.Duration `json:"idle,omitempty"`
+
+	// How many sessions one user may have at a time; the oldest goes. Default: 10. Negative: no limit.
+	MaxPerUser int `json:"max_per_user,omitempty"`
+
+	// How long a finished login is answered again when the same client sends the same code, because the answer got lost on the way. Default: 10s. Negative: never.
+	Replay caddy.Duration `json:"replay,omitempty"`
+}
+
+// Cache is the cache in front of the store.
+type Cache struct {
+	// How many sessions it holds, at about 0.4 KiB each. Should exceed the number of users active at a time. Default: 1000000.
+	MaxSessions int64 `json:"max_sessions,omitempty"`
+}
+
+// StoreOpener is what a module in the namespace `wechat.stores` offers.
+type StoreOpener interface {
+	// Identity names the resource, such as a file or a server and database, and holds no secret. Two configurations with the same identity share what Open returned.
+	Identity() string
+
+	// Open opens the store. It is called when the configuration starts, never when it is only validated.
+	Open(log *zap.Logger) (store.Store, error)
+}
+
+// KeyKeeper is a StoreOpener that keeps a master key beside the store, for operators who give none.
+type KeyKeeper interface {
+	// MasterKey returns the key, made on the first call ever.
+	MasterKey() (string, error)
+}
+
+func (a *App) setDefaults() {
+	def := func(d *caddy.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = caddy.Duration(v)
+		}
+	}
+	def(&a.API.Timeout, 5*time.Second)
+	def(&a.Session.TTL, 48*time.Hour)
+	def(&a.Session.Replay, 10*time.Second)
+	def(&a.MaxStaleness, 30*time.Second)
+	if a.Session.MaxPerUser == 0 {
+		a.Session.MaxPerUser = 10
+	}
+	if a.Cache.MaxSessions == 0 {
+		a.Cache.MaxSessions = 1_000_000
+	}
+	if a.API.BaseURL == "" {
+		a.API.BaseURL = "https://api.weixin.qq.com"
+	}
+}
+
+// appIDPattern is the form of every AppID known (WECHAT.md 2.1). Stray spaces and cut-off ends are the common mistakes (WECHAT.md 11.29).
+var appIDPattern = regexp.MustCompile(`^wx[0-9a-z]{16}$`)
+
+func checkAppID(id string) error {
+	if !appIDPattern.MatchString(id) {
+		return fmt.Errorf("%q is not an AppID: it is wx followed by 16 lower-case letters or digits, as the WeChat console shows it", id)
+	}
+	return nil
+}

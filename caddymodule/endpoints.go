@@ -1,0 +1,98 @@
+package caddymodule
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/gate"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+)
+
+// serveEndpoint answers one of the gate's own endpoints (DESIGN.md 3). A problem, wherever it comes from, ends the call.
+func (g *Gate) serveEndpoint(w http.ResponseWriter, r *http.Request, name, token string) error {
+	methods := map[string]string{gate.EndpointLogin: "POST", gate.EndpointLogout: "POST", gate.EndpointSession: "GET"}
+	if want := methods[name]; r.Method != want {
+		p := invalidRequest(http.StatusMethodNotAllowed, "call it with "+want)
+		p.allow = want
+		return p.write(w)
+	}
+	var err error
+	switch name {
+	case gate.EndpointLogin:
+		err = g.serveLogin(w, r, token)
+	case gate.EndpointLogout:
+		err = g.serveLogout(w, r, token)
+	case gate.EndpointSession:
+		err = g.serveSession(w, r, token)
+	}
+	if p, ok := errors.AsType[problem](err); ok {
+		return p.write(w)
+	}
+	return err
+}
+
+// sessionAnswer tells a client about a session without telling who it is.
+type sessionAnswer struct {
+	ThirdSession string `json:"3rd_session,omitempty"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+	UnionIDBound bool   `json:"unionid_bound"`
+}
+
+func secondsUntil(t time.Time) int64 { return max(int64(time.Until(t).Round(time.Second)/time.Second), 0) }
+
+// serveSession tells whether the presented session holds.
+func (g *Gate) serveSession(w http.ResponseWriter, r *http.Request, token string) error {
+	if token == "" {
+		return g.refuse(w, r, resultMissing, probMissing)
+	}
+	id, err := g.authenticate(r, token)
+	if err != nil {
+		return g.refuseToken(w, r, err)
+	}
+	metrics.decided(resultAccepted)
+	return answer(w, http.StatusOK, "application/json", sessionAnswer{ExpiresIn: secondsUntil(id.Expires), UnionIDBound: id.UnionID != ""})
+}
+
+// serveLogout ends the presented session, or all of its user.
+func (g *Gate) serveLogout(w http.ResponseWriter, r *http.Request, token string) error {
+	if token == "" {
+		return g.refuse(w, r, resultMissing, probMissing)
+	}
+	body, err := readObject(w, r)
+	if err != nil {
+		return err
+	}
+	all, err := flag(body, "all")
+	if err != nil {
+		return err
+	}
+	if err := g.logout(r, token, all); err != nil {
+		return g.refuseToken(w, r, err)
+	}
+	g.log.Info("logout", zap.Bool("all", all), zap.String("client_ip", clientIP(r)))
+	mark(w.Header())
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (g *Gate) logout(r *http.Request, token string, all bool) error {
+	if all {
+		// Ending every session of a user is for those who may act for the user here.
+		if _, err := g.authenticate(r, token); err != nil {
+			return err
+		}
+	}
+	live, err := g.app.enter(r.Context())
+	if err != nil {
+		return err
+	}
+	defer g.app.lease.leave()
+	err = live.sessions.Logout(r.Context(), token, all)
+	if all && errors.Is(err, session.ErrInvalid) {
+		return nil // gone between the two
+	}
+	return err
+}

@@ -1,0 +1,32 @@
+package caddymodule
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// checkSecret refuses a secret that is written out. Caddy shows its configuration in several places (the admin API's /config, the autosave file, debug logs; CADDY.md 1.9), so a secret
+// must be named, not stated: the placeholder is what is shown. {$VAR} does not help, it is replaced before anybody looks. The error does not repeat the value.
+func checkSecret(what, value string) error {
+	name, ok := strings.CutPrefix(value, "{")
+	name, closed := strings.CutSuffix(name, "}")
+	if ok && closed && strings.Contains(name, ".") && !strings.ContainsAny(name, "{} ") {
+		return nil
+	}
+	return fmt.Errorf("%s is written out, or came from {$VAR}, and would be shown by /config and in debug logs: name it instead, as {env.WX_SECRET} or {file./run/secrets/wx}", what)
+}
+
+// resolveSecret returns what the placeholder stands for, without the newline that files end with. It is empty when the variable or file is missing or empty.
+func resolveSecret(what, value string) (string, error) {
+	if err := checkSecret(what, value); err != nil {
+		return "", err
+	}
+	s, err := caddy.NewReplacer().ReplaceOrErr(value, false, true)
+	if err != nil {
+		// Not the error: it repeats the value, which may be a secret in braces.
+		return "", fmt.Errorf("resolving %s: its placeholder is not known: use {env.NAME} or {file.PATH}", what)
+	}
+	return strings.TrimSpace(s), nil
+}
