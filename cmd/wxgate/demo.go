@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "demo",
+		Usage: "[--once]",
+		Short: "Shows the gate at work, with a simulated WeChat and a sample app",
+		Long: `
+Starts three things on free loopback ports: a simulator of api.weixin.qq.com, a sample app that answers with the headers it received, and the gate between them.
+Then walks through a login, a call, a forged header and a log-out, printing each request and its real answer, and stays up for you to try more.
+
+With --once it ends after the walk; the exit status is 0 only if every step came out as it should.
+`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Flags().Bool("once", false, "End after the walk")
+			cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
+				ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+				defer stop()
+				if err := runDemo(ctx, os.Stdout, fl.Bool("once")); err != nil {
+					return caddy.ExitCodeFailedStartup, err
+				}
+				return caddy.ExitCodeSuccess, nil
+			})
+		},
+	})
+}
+
+const (
+	demoApp    = "wx0123456789abcdef"
+	demoSecret = "secret-of-the-demo"
+	demoUser   = "ada"
+)
+
+// demo is the three parts, running.
+type demo struct {
+	dir    string
+	wechat *weixintest.Server
+	app    *httptest.Server
+	gate   string // base URL
+	config string // the Caddyfile
+}
+
+// runDemo starts the parts, walks, and stays up until ctx ends unless once is set.
+func runDemo(ctx context.Context, out io.Writer, once bool) (err error) {
+	d, err := startDemo()
+	if err != nil {
+		return fmt.Errorf("starting demo: %w", err)
+	}
+	defer func() { err = errors.Join(err, d.stop()) }()
+
+	fmt.Fprintf(out, "WeChat, simulated   %s\nyour app            %s\nthe gate            %s\n\nThe gate's Caddyfile:\n\n%s\n", d.wechat.URL, d.app.URL, d.gate, indent(d.config))
+	w := walk{out: out, gate: d.gate, client: &http.Client{}, code: func() string { return d.wechat.Code(demoApp, demoUser) }, openID: d.wechat.OpenID(demoApp, demoUser)}
+	if err := w.run(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "Every step came out as it should.")
+	if once {
+		return nil
+	}
+	fmt.Fprintf(out, tryIt, d.wechat.URL, demoApp, demoUser, d.gate)
+	<-ctx.Done()
+	fmt.Fprintln(out)
+	return nil
+}
+
+const tryIt = `
+It stays up until you press Ctrl-C. Try, in another terminal:
+
+  CODE=$(curl -s %[1]s/_sim/code -d '{"appid":"%[2]s","user":"%[3]s"}' | cut -d'"' -f4)
+  curl -s %[4]s/wx/login -d "{\"code\":\"$CODE\"}"
+  TOKEN=wxs_...                                              # from the answer
+  curl -s %[4]s/hello -H "Authorization: Bearer $TOKEN"
+  curl -s %[4]s/hello -H "Authorization: Bearer $TOKEN" -H 'X-WX-OPENID: somebody-else'
+  curl -i %[4]s/hello -H 'X-WX-OPENID: somebody-else'
+  curl -s %[4]s/healthz
+  curl -i -X POST %[4]s/wx/logout -H "Authorization: Bearer $TOKEN"
+
+`
+
+// startDemo starts simulator, app and gate.
+func startDemo() (_ *demo, err error) {
+	d := &demo{}
+	defer func() {
+		if err != nil {
+			d.stop()
+		}
+	}()
+	if d.dir, err = os.MkdirTemp("", "wxgate-demo-*"); err != nil {
+		return nil, err
+	}
+	d.wechat = weixintest.NewServer(weixintest.Config{Apps: map[string]string{demoApp: demoSecret}})
+	d.app = httptest.NewServer(http.HandlerFunc(sampleApp))
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	d.gate = "http://" + addr
+	d.config = fmt.Sprintf(demoCaddyfile, demoApp, d.wechat.URL, filepath.Join(d.dir, "sessions.db"), d.gate, d.app.Listener.Addr())
+	if err := os.Setenv("WX_SECRET", demoSecret); err != nil {
+		return nil, err
+	}
+	// What a site would leave to Caddy's defaults is kept inside the demo's folder.
+	house := fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\tstorage file_system %s\n\tlog {\n\t\toutput file %s\n\t}\n", filepath.Join(d.dir, "caddy"), filepath.Join(d.dir, "gate.log"))
+	return d, load(house + d.config[len("{\n"):])
+}
+
+const demoCaddyfile = `{
+	wechat {
+		app %s {env.WX_SECRET}
+		api {
+			base_url %s
+		}
+		store bolt %s
+	}
+}
+
+%s {
+	wechat_auth {
+		public /healthz
+	}
+	reverse_proxy %s
+}
+`
+
+// load runs Caddy in this process with the configuration given.
+func load(caddyfile string) error {
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+// freeAddress finds a loopback port that nobody uses.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// stop ends what startDemo started.
+func (d *demo) stop() error {
+	err := caddy.Stop()
+	if d.app != nil {
+		d.app.Close()
+	}
+	if d.wechat != nil {
+		d.wechat.Close()
+	}
+	return errors.Join(err, os.RemoveAll(d.dir))
+}
