@@ -1,0 +1,347 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// internalRoot is the directory of the packages that know nothing of Caddy, seen from the module's root.
+const internalRoot = "caddymodule/internal"
+
+const caddyModule = "github.com/caddyserver/caddy/v2"
+
+// maxLines is the longest a Go file may be, tests apart.
+const maxLines = 350
+
+// row says what a package may import, test files apart.
+type row struct {
+	ours    []string // packages of this module, by place
+	foreign []string // modules, or {any}
+	tests   bool     // holds tests only: nothing but a doc.go besides
+}
+
+// anyModule in a row's foreign modules leaves the choice to go.mod.
+const anyModule = "*"
+
+// house is DESIGN.md 4 as a table: arrows point down only.
+var house = map[string]row{
+	"cmd/wxgate":  {ours: []string{"caddymodule", "caddymodule/redisstore", "caddymodule/weixintest"}, foreign: []string{anyModule}},
+	"cmd/wxsim":   {ours: []string{"caddymodule/weixintest"}},
+	"cmd/wxbuild": {},
+
+	"caddymodule": {
+		ours: []string{
+			internalRoot + "/gate", internalRoot + "/limit", internalRoot + "/session", internalRoot + "/store",
+			internalRoot + "/store/bolt", internalRoot + "/weixin", internalRoot + "/weixin/opendata",
+		},
+		foreign: []string{anyModule},
+	},
+	"caddymodule/redisstore": {ours: []string{"caddymodule", internalRoot + "/store"}, foreign: []string{anyModule}},
+	"caddymodule/weixintest": {},
+
+	internalRoot + "/session": {
+		ours:    []string{internalRoot + "/store", internalRoot + "/weixin", internalRoot + "/weixin/opendata"},
+		foreign: []string{"github.com/dgraph-io/ristretto/v2", "go.uber.org/zap", "golang.org/x/sync", "golang.org/x/time"},
+	},
+	internalRoot + "/store": {},
+	internalRoot + "/store/bolt": {
+		ours:    []string{internalRoot + "/store"},
+		foreign: []string{"go.etcd.io/bbolt", "go.uber.org/zap", "golang.org/x/time"},
+	},
+	internalRoot + "/store/storetest": {
+		ours:    []string{internalRoot + "/store"},
+		foreign: []string{"pgregory.net/rapid"},
+	},
+	internalRoot + "/gate":  {},
+	internalRoot + "/limit": {foreign: []string{"golang.org/x/time"}},
+	internalRoot + "/weixin": {
+		ours:    []string{internalRoot + "/weixin/opendata"},
+		foreign: []string{"github.com/sony/gobreaker/v2", "golang.org/x/sync", "golang.org/x/time"},
+	},
+	internalRoot + "/weixin/opendata": {},
+
+	internalRoot + "/e2e": {tests: true},
+	"examples":            {tests: true},
+}
+
+// goPackage is what go list says of a package.
+type goPackage struct {
+	Dir, ImportPath, Name string
+	GoFiles               []string
+	Imports, Deps         []string
+	Standard              bool
+	Module                *goModule
+}
+
+type goModule struct {
+	Path, Dir string
+	Main      bool
+}
+
+// packages lists the module's packages and all that they depend on, by import path. Every test here needs the list and
+// it takes seconds.
+var packages = sync.OnceValues(func() (map[string]*goPackage, error) {
+	cmd := exec.Command("go", "list", "-deps", "-json=Dir,ImportPath,Name,GoFiles,Imports,Deps,Standard,Module", "./...")
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return nil, fmt.Errorf("finding the module: %w", err)
+	}
+	cmd.Dir = strings.TrimSpace(string(root))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing packages: %w\n%s", err, &stderr)
+	}
+	listed := make(map[string]*goPackage)
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		p := new(goPackage)
+		if err := dec.Decode(p); errors.Is(err, io.EOF) {
+			return listed, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("reading go list's answer: %w", err)
+		}
+		listed[p.ImportPath] = p
+	}
+})
+
+// listedPackages returns the packages and the module's root.
+func listedPackages(t *testing.T) (all map[string]*goPackage, root string) {
+	t.Helper()
+	all, err := packages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
+		if p.own() {
+			return all, p.Module.Dir
+		}
+	}
+	t.Fatal("go list names no package of this module")
+	return nil, ""
+}
+
+func (p *goPackage) own() bool { return p.Module != nil && p.Module.Main }
+
+// place is the package's directory seen from the module's root, the key of the table.
+func (p *goPackage) place() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, p.Module.Path), "/")
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	all, _ := listedPackages(t)
+	for _, complaint := range complaints(all) {
+		t.Error(complaint)
+	}
+}
+
+// complaints holds every package of the module against its row.
+func complaints(all map[string]*goPackage) []string {
+	var found []string
+	for _, p := range all {
+		if !p.own() {
+			continue
+		}
+		r, placed := house[p.place()]
+		if !placed {
+			found = append(found, fmt.Sprintf("%s is not in the table: say there what it may import, or move it where DESIGN.md 4 has a room for it", p.place()))
+			continue
+		}
+		if r.tests && slices.ContainsFunc(p.GoFiles, func(name string) bool { return name != "doc.go" }) {
+			found = append(found, fmt.Sprintf("%s holds tests only, but has %q", p.place(), p.GoFiles))
+		}
+		if strings.HasPrefix(p.place(), internalRoot+"/") {
+			if i := slices.IndexFunc(p.Deps, isCaddy); i >= 0 {
+				found = append(found, fmt.Sprintf("%s depends on %s, and nothing in there may know of Caddy", p.place(), p.Deps[i]))
+			}
+		}
+		found = append(found, badImports(all, p, r)...)
+	}
+	slices.Sort(found)
+	return found
+}
+
+func badImports(all map[string]*goPackage, p *goPackage, r row) []string {
+	var found []string
+	for _, name := range p.Imports {
+		dep := all[name]
+		switch {
+		case dep == nil || dep.Standard: // "C" and "unsafe" are not listed
+		case dep.own():
+			if !slices.Contains(r.ours, dep.place()) {
+				found = append(found, fmt.Sprintf("%s imports %s, which is not below it", p.place(), dep.place()))
+			}
+		case !slices.Contains(r.foreign, anyModule) && !slices.Contains(r.foreign, dep.Module.Path):
+			found = append(found, fmt.Sprintf("%s imports %s: its row allows the standard library and %q", p.place(), name, r.foreign))
+		}
+	}
+	return found
+}
+
+func isCaddy(importPath string) bool {
+	return importPath == caddyModule || strings.HasPrefix(importPath, caddyModule+"/")
+}
+
+// TestArrowsAreJudged shows that the judge of TestArrowsPointDown is not blind.
+func TestArrowsAreJudged(t *testing.T) {
+	const ours = "example.org/x"
+	tests := []struct {
+		place   string
+		files   []string
+		imports []string
+		deps    []string
+		want    string
+	}{
+		{place: internalRoot + "/gate", imports: []string{"net/http"}},
+		{place: internalRoot + "/gate", imports: []string{ours + "/" + internalRoot + "/store"}, want: "gate imports " + internalRoot + "/store, which is not below it"},
+		{place: internalRoot + "/session", imports: []string{ours + "/" + internalRoot + "/store"}},
+		{place: internalRoot + "/session", imports: []string{ours + "/" + internalRoot + "/gate"}, want: "which is not below it"},
+		{place: internalRoot + "/store", imports: []string{ours + "/caddymodule"}, want: "which is not below it"},
+		{place: internalRoot + "/store/bolt", imports: []string{caddyModule}, want: "its row allows the standard library"},
+		{place: internalRoot + "/limit", deps: []string{caddyModule + "/modules/caddyhttp"}, want: "may know of Caddy"},
+		{place: "caddymodule", imports: []string{caddyModule, ours + "/" + internalRoot + "/session"}},
+		{place: "caddymodule", imports: []string{ours + "/caddymodule/weixintest"}, want: "which is not below it"},
+		{place: "cmd/wxgate", imports: []string{ours + "/" + internalRoot + "/session"}, want: "which is not below it"},
+		{place: "cmd/wxbuild", imports: []string{caddyModule}, want: "its row allows the standard library"},
+		{place: internalRoot + "/e2e", files: []string{"doc.go"}},
+		{place: internalRoot + "/e2e", files: []string{"doc.go", "help.go"}, want: "holds tests only"},
+		{place: internalRoot + "/newcomer", want: "is not in the table"},
+	}
+	module := &goModule{Path: ours, Main: true}
+	for _, tt := range tests {
+		all := map[string]*goPackage{
+			"net/http":  {ImportPath: "net/http", Standard: true},
+			caddyModule: {ImportPath: caddyModule, Module: &goModule{Path: caddyModule}},
+		}
+		for place := range house {
+			all[ours+"/"+place] = &goPackage{ImportPath: ours + "/" + place, Module: module}
+		}
+		all[ours+"/"+tt.place] = &goPackage{
+			ImportPath: ours + "/" + tt.place, Module: module,
+			GoFiles: tt.files, Imports: tt.imports, Deps: tt.deps,
+		}
+		got := complaints(all)
+		switch {
+		case tt.want == "" && len(got) > 0:
+			t.Errorf("%s importing %q: got %q, want no complaint", tt.place, tt.imports, got)
+		case tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)):
+			t.Errorf("%s importing %q: got %q, want %q", tt.place, tt.imports, got, tt.want)
+		}
+	}
+}
+
+func TestEveryPackageHasAComment(t *testing.T) {
+	all, _ := listedPackages(t)
+	for _, p := range all {
+		if !p.own() || len(p.GoFiles) == 0 {
+			continue
+		}
+		want := []string{"Package " + p.Name + " "}
+		if p.Name == "main" {
+			name := path.Base(p.ImportPath)
+			want = []string{"Command " + name + " ", strings.ToUpper(name[:1]) + name[1:] + " "}
+		}
+		var comments []string
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.PackageClauseOnly|parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file.Doc != nil {
+				firstLine, _, _ := strings.Cut(file.Doc.Text(), "\n")
+				comments = append(comments, firstLine)
+			}
+		}
+		begins := func(prefix string) bool { return strings.HasPrefix(comments[0], prefix) }
+		if len(comments) != 1 || !slices.ContainsFunc(want, begins) {
+			t.Errorf("%s: want exactly one package comment, beginning with one of %q; got %q", p.place(), want, comments)
+		}
+	}
+}
+
+func TestNoFileIsLong(t *testing.T) {
+	_, root := listedPackages(t)
+	count := 0
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && name != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata"):
+			return filepath.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		count++
+		if lines := strings.Count(string(text), "\n"); lines > maxLines {
+			t.Errorf("%s has %d lines, want at most %d: it holds more than one idea", strings.TrimPrefix(name, root), lines, maxLines)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count == 0 {
+		t.Error("found no Go file at all")
+	}
+}
+
+// topLevel is what DESIGN.md 4 puts at the top.
+var topLevel = []string{
+	strings.Split(internalRoot, "/")[0], "caddymodule", "cmd", "examples", "Caddyfile", "go.mod", "go.sum", "README.md", "xcaddy.json", "LICENSE",
+}
+
+// TestTopLevelIsTidy looks past names beginning with a dot and past what .gitignore lists, such as a program just built.
+func TestTopLevelIsTidy(t *testing.T) {
+	_, root := listedPackages(t)
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored, err := os.ReadFile(filepath.Join(root, ".gitignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if !strings.HasPrefix(name, ".") && !slices.Contains(topLevel, name) && !matchesAny(t, string(ignored), name) {
+			t.Errorf("%s is at the top, where DESIGN.md 4 has only %q", name, topLevel)
+		}
+	}
+}
+
+// matchesAny understands the plain patterns that this repository's .gitignore keeps to.
+func matchesAny(t *testing.T, gitignore, name string) bool {
+	t.Helper()
+	for line := range strings.Lines(gitignore) {
+		pattern := strings.Trim(strings.TrimSpace(line), "/")
+		if pattern == "" || strings.HasPrefix(pattern, "#") {
+			continue
+		}
+		ok, err := path.Match(pattern, name)
+		if err != nil {
+			t.Fatalf(".gitignore: %q: %v", pattern, err)
+		}
+		if ok {
+			return true
+		}
+	}
+	return false
+}
