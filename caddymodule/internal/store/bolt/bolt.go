@@ -156,13 +156,3 @@ func (s *Store) damaged(kind string, key []byte) {
 		s.log.Error("damaged record in session store; treated as absent", zap.String("kind", kind), zap.String("key", fmt.Sprintf("%x", key[:min(4, len(key))])), zap.Int64("seen", n))
 	})
 }
-
-// closed reports whether Close was called.
-func (s *Store) closed() bool {
-	select {
-	case <-s.closing:
-		return true
-	default:
-		return false
-	}
-}

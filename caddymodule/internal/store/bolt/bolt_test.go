@@ -216,20 +216,21 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		for i := range 150 {
+		const sessions = 750 // ten for each of 75 users, far more than a batch
+		for i := range sessions {
 			login(t, s, fmt.Sprint("o", i%75), i, time.Minute)
 		}
-		ended := login(t, s, "o0", 998, time.Minute)
+		ended := login(t, s, "p", 998, time.Minute)
 		if err := s.End(t.Context(), ended.Digest); err != nil {
 			t.Fatal(err)
 		}
-		keep := login(t, s, "o0", 999, time.Hour)
+		keep := login(t, s, "p", 999, time.Hour)
 		time.Sleep(59 * time.Second)
 		if _, err := s.Lookup(t.Context(), digest("o1", 1)); err != nil {
 			t.Errorf("a session went before its time: %v", err)
 		}
-		time.Sleep(10 * time.Second)
-		for i := range 150 {
+		time.Sleep(3 * time.Second)
+		for i := range sessions {
 			if _, err := s.Lookup(t.Context(), digest(fmt.Sprint("o", i%75), i)); err != store.ErrNotFound {
 				t.Fatalf("session %d after its time: %v", i, err)
 			}
@@ -244,7 +245,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("user without sessions: %+v, %v", u, err)
 		}
 	})
-	if n := count(t, path); n["sess"] != 1 || n["exp"] != 1 || n["user"] != 75 {
+	if n := count(t, path); n["sess"] != 1 || n["exp"] != 1 || n["user"] != 76 {
 		t.Errorf("rows left: %v", n)
 	}
 }

@@ -32,9 +32,6 @@ type operation struct {
 // write queues f and waits until it is durable.
 func (s *Store) write(ctx context.Context, f func(*tables) error) error {
 	const doing = "writing session store"
-	if s.closed() {
-		return unavailable(doing, errClosed)
-	}
 	if f := s.fault.Load(); f != nil && f.final {
 		return unavailable(doing, f.err)
 	}

@@ -122,6 +122,14 @@ func TestP4_DiskFull(t *testing.T) {
 			if err := s.Health(t.Context()); err != nil {
 				t.Fatalf("round %d: room again: %v", round, err)
 			}
+			if err := s.read(t.Context(), func(tb *tables) error {
+				if tb.bucket(meta).Get(keyProbe) == nil {
+					t.Error("recovered by a commit that needed no room")
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
 			mustLogin(t, s, 10+round)
 			if _, err := s.Lookup(t.Context(), testLogin(100).Digest); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("a refused login left a session: %v", err)

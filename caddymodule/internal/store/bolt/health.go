@@ -16,8 +16,10 @@ func (s *Store) Health(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return unavailable(doing, context.Cause(ctx))
 	}
-	if s.closed() {
+	select {
+	case <-s.closing:
 		return unavailable(doing, errClosed)
+	default:
 	}
 	if f := s.fault.Load(); f != nil {
 		return unavailable(doing, f.err)

@@ -69,7 +69,7 @@ func inspect(path string, log *zap.Logger) (setAside string, err error) {
 			return err
 		}
 		return db.View(func(tx *bolt.Tx) error {
-			if info.Size() < tx.Size() {
+			if info.Size() < tx.Size() { // bbolt never shrinks a file
 				return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
 			}
 			return tx.ForEach(walk)

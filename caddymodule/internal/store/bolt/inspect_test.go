@@ -1,6 +1,8 @@
 package bolt_test
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	bbolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -17,7 +20,7 @@ import (
 
 const pageSize = 4096
 
-// unclean fills a store and leaves it as a killed process does. It returns the digests' number and the bytes of the file.
+// unclean fills a store and leaves it as a killed process does. It returns the bytes of the file.
 func unclean(t *testing.T, path string, users int) []byte {
 	t.Helper()
 	s := open(t, bolt.Config{Path: path})
@@ -90,7 +93,13 @@ func TestDamagedFile(t *testing.T) {
 		},
 		"truncated": func(b []byte) []byte { return b[:rnd.IntN(used*pageSize)] },
 		"swapped":   func(b []byte) []byte { copy(page(b), page(b)); return b },
-		"no metas":  func(b []byte) []byte { clear(b[:2*pageSize]); return b },
+		"doubled": func(b []byte) []byte { // a lost write: an older page of the same bucket under the right number
+			leaves := sessionLeaves(b)
+			to, from := leaves[rnd.IntN(len(leaves))], leaves[rnd.IntN(len(leaves))]
+			copy(to[8:], from[8:])
+			return b
+		},
+		"no metas": func(b []byte) []byte { clear(b[:2*pageSize]); return b },
 	}
 	setAside := 0
 	for name, damage := range kinds {
@@ -128,5 +137,41 @@ func TestDamagedFile(t *testing.T) {
 	}
 	if setAside < 12 {
 		t.Errorf("only %d damaged files were found", setAside)
+	}
+}
+
+// sessionLeaves returns the pages that look like leaves of the bucket of sessions, in use or not: flag 2, and a first key of 32 bytes.
+func sessionLeaves(b []byte) (leaves [][]byte) {
+	for p := 2; p < len(b)/pageSize; p++ {
+		page := b[p*pageSize : (p+1)*pageSize]
+		if binary.LittleEndian.Uint16(page[8:]) == 2 && binary.LittleEndian.Uint32(page[24:]) == 32 {
+			leaves = append(leaves, page)
+		}
+	}
+	return leaves
+}
+
+// TestShortenedFile: a file that has lost its end is damaged even when all that was there was free room; the store would write past what it believes to be its own.
+func TestShortenedFile(t *testing.T) {
+	path := newPath(t)
+	s := open(t, bolt.Config{Path: path})
+	l := login(t, s, "o", 0, time.Hour)
+	for i := range 200 { // a record of several pages, which become free
+		l.Digest, l.MaxPerUser = digest("more", i), 0
+		if _, err := s.Login(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RevokeUser(t.Context(), l.User); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	var size int64
+	edit(t, path, func(tx *bbolt.Tx) error { size = tx.Size(); return nil })
+	if err := errors.Join(os.Truncate(path, size-pageSize), os.WriteFile(path+".dirty", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, bolt.Config{Path: path}); s.SetAside() == "" {
+		t.Error("taken for sound")
 	}
 }

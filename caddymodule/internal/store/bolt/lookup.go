@@ -54,9 +54,6 @@ func (s *Store) read(ctx context.Context, f func(*tables) error) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(doing, context.Cause(ctx))
 	}
-	if s.closed() {
-		return unavailable(doing, errClosed)
-	}
 	err := protect(func() error {
 		return s.db.View(func(tx *bolt.Tx) error { return f(s.tables(tx)) })
 	})

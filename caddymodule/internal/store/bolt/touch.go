@@ -22,11 +22,7 @@ func newTouches() touches {
 }
 
 // Touch implements store.Store.
-func (s *Store) Touch(d store.Digest, t time.Time) {
-	if !s.closed() {
-		s.touches.add(d, t)
-	}
-}
+func (s *Store) Touch(d store.Digest, t time.Time) { s.touches.add(d, t) }
 
 func (p *touches) add(d store.Digest, t time.Time) {
 	p.mu.Lock()
