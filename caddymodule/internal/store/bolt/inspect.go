@@ -44,7 +44,8 @@ func removeMarker(path string) error {
 
 // inspect reads the whole file after an unclean stop, in this goroutine, where a panic can be caught. A damaged file is renamed and its new path returned; then there is none at path.
 //
-// It finds every page that cannot be read or is out of order, not all structural damage: a branch page that leads back to itself would need a child process to be survived (STORE.md 2.3).
+// It finds every page that cannot be read or is out of order, not all damage: an older state of a page in its own place looks sound, and a branch page that leads back to itself would need a
+// child process to be survived (STORE.md 2.3).
 func inspect(path string, log *zap.Logger) (setAside string, err error) {
 	var file *os.File
 	var info os.FileInfo
