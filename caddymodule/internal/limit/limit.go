@@ -60,19 +60,26 @@ func (l *Limiter) Set(cfg Config) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if cfg.Total != l.cfg.Total {
-		l.total.SetLimit(cfg.Total.limit())
-		l.total.SetBurst(cfg.Total.Events)
+		l.total = adjust(l.total, cfg.Total)
 	}
 	if cfg.PerClient != l.cfg.PerClient || cfg.PerPrivateClient != l.cfg.PerPrivateClient {
 		for _, generation := range []map[netip.Prefix]*rate.Limiter{l.young, l.old} {
 			for p, b := range generation {
-				r := cfg.rateOf(p.Addr())
-				b.SetLimit(r.limit())
-				b.SetBurst(r.Events)
+				generation[p] = adjust(b, cfg.rateOf(p.Addr()))
 			}
 		}
 	}
 	l.cfg = cfg
+}
+
+// adjust changes the rate of a bucket. One that had no limit never counted what was taken, so it starts full.
+func adjust(b *rate.Limiter, r Rate) *rate.Limiter {
+	if b.Limit() == rate.Inf {
+		return rate.NewLimiter(r.limit(), r.Events)
+	}
+	b.SetLimit(r.limit())
+	b.SetBurst(r.Events)
+	return b
 }
 
 // Enter asks to let one login of a client in. When ok, leave must be called once when the login is over. Otherwise wait is how long the client should stay away, at least a second, and
@@ -112,7 +119,7 @@ func take(b *rate.Limiter, now time.Time) (time.Duration, bool) {
 
 // bucket returns the bucket of a client. Two generations stand in for a list by age: when the young one is full it becomes the old one, and whoever still comes is carried over.
 func (l *Limiter) bucket(client netip.Addr) *rate.Limiter {
-	client = client.Unmap().WithZone("")
+	client = client.Unmap()
 	bits := client.BitLen()
 	if client.Is6() {
 		bits = 64 // one subscriber's network
@@ -145,5 +152,7 @@ func (c Config) rateOf(client netip.Addr) Rate {
 
 // IsPublic reports whether an address can be one client's own as seen from the internet.
 func IsPublic(a netip.Addr) bool {
-	return a.IsValid() && !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast() && !sharedSpace.Contains(a)
+	a = a.Unmap()
+	// The unspecified address is also what is left of ::1 in its /64.
+	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast() && !sharedSpace.Contains(a)
 }

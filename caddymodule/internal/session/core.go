@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"sync"
 
 	"go.uber.org/zap"
@@ -71,13 +73,28 @@ func (c *Core) Close() error {
 }
 
 // asked notes the outcome of a call to the store and returns it. Only unavailability is news about the store; a caller who gave up is not.
-func (c *Core) asked(err error) error {
+func (c *Core) asked(way uint32, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 	case errors.Is(err, store.ErrUnavailable):
-		c.outage.Note(err)
+		c.outage.note(way, err)
 	default:
-		c.outage.Note(nil)
+		c.outage.note(way, nil)
 	}
 	return err
+}
+
+// survive turns a panic into an error: on a goroutine of ours it would end the process, every site of it. The panic's value is not logged unless it is Go's own, since it may hold anything.
+func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			text := fmt.Sprintf("%T", p)
+			if e, ok := p.(runtime.Error); ok {
+				text = e.Error()
+			}
+			c.outage.Log.Error("panicked", zap.String("panic", text), zap.Stack("stack"))
+			err = fmt.Errorf("%w: interrupted", ErrUnavailable)
+		}
+	}()
+	return f()
 }

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
@@ -30,9 +28,6 @@ type Login struct {
 	Replayed     bool // the answer of an earlier request with the same code
 }
 
-// errInterrupted is what waiting requests get when a login panicked.
-var errInterrupted = fmt.Errorf("%w: login interrupted", ErrUnavailable)
-
 // storeTimeout bounds the durable write of a login; the code is spent by then, so it is generous.
 const storeTimeout = 10 * time.Second
 
@@ -46,7 +41,7 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	c := s.cfg.Core
 	// Before the code is spent: a store that is down would turn it into nothing (THREATS.md 23).
 	if err := c.store.Health(ctx); err != nil {
-		return Login{}, fmt.Errorf("logging in: %w", c.asked(err))
+		return Login{}, fmt.Errorf("logging in: %w", c.asked(writing, err))
 	}
 
 	f, leads, ok := c.logins.join(flightKey(req.AppID, req.Code), req.Client)
@@ -55,20 +50,13 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	}
 	if leads {
 		c.work.Go(func() {
-			// A panic on a goroutine of ours would end the whole process, every site of it.
-			out, err := Login{}, errInterrupted
-			defer func() {
-				if p := recover(); p != nil {
-					c.outage.Log.Error("login panicked", zap.Any("panic", p), zap.Stack("stack"))
-				}
-				c.logins.finish(f, out, err, s.cfg.Replay)
-			}()
-			out, err = s.exchange(context.WithoutCancel(ctx), app, req)
+			out, err := survive(c, func() (Login, error) { return s.exchange(context.WithoutCancel(ctx), app, req) })
+			c.logins.finish(f, out, err, s.cfg.Replay)
 		})
 	}
 	select {
 	case <-ctx.Done():
-		return Login{}, fmt.Errorf("waiting for login: %w", ctx.Err())
+		return Login{}, fmt.Errorf("%w: waiting for login: %w", ErrUnavailable, ctx.Err())
 	case <-f.done:
 		out := f.login
 		out.Replayed = !leads
@@ -101,7 +89,9 @@ func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest
 	defer cancel()
 	c := s.cfg.Core
 	res, err := c.store.Login(ctx, l)
-	if c.asked(err) != nil {
+	if c.asked(writing, err) != nil {
+		// The change may have gone through all the same; what the cache knows of these is asked for again.
+		c.cache.void(digestKey(l.Ends), userKey(l.User))
 		return Login{}, fmt.Errorf("storing login: %w", err)
 	}
 	for _, d := range res.Ended {

@@ -11,18 +11,27 @@ type Outage struct {
 	What string // the subject of the log lines, such as "session store"
 	Log  *zap.Logger
 
-	down atomic.Bool
+	down atomic.Uint32 // ways that have failed
 }
 
+// Ways to notice an outage. A full disk fails every write and no read, so the one must not end what the other has noticed.
+const (
+	writing uint32 = 1 << iota
+	reading
+)
+
 // Note records the outcome of one call: nil for an answer, an error for an outage.
-func (o *Outage) Note(err error) {
+func (o *Outage) Note(err error) { o.note(writing, err) }
+
+// note is Note for one of several ways to notice: the outage ends when all that failed work again.
+func (o *Outage) note(way uint32, err error) {
 	switch {
-	case err != nil && o.down.CompareAndSwap(false, true):
+	case err != nil && o.down.Load()&way == 0 && o.down.Or(way) == 0:
 		o.Log.Error(o.What+" is unavailable", zap.Error(err))
-	case err == nil && o.down.Load() && o.down.CompareAndSwap(true, false):
+	case err == nil && o.down.Load()&way != 0 && o.down.And(^way) == way:
 		o.Log.Info(o.What + " is back")
 	}
 }
 
 // Down reports whether the last call failed.
-func (o *Outage) Down() bool { return o.down.Load() }
+func (o *Outage) Down() bool { return o.down.Load() != 0 }

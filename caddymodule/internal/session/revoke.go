@@ -28,7 +28,7 @@ func (s *Service) Logout(ctx context.Context, token string, all bool) error {
 	}
 	d := digestOf(token)
 	c := s.cfg.Core
-	err := c.asked(c.store.End(ctx, d))
+	err := c.asked(writing, c.store.End(ctx, d))
 	c.cache.void(digestKey(d))
 	return wrap("ending session", err)
 }
@@ -36,7 +36,7 @@ func (s *Service) Logout(ctx context.Context, token string, all bool) error {
 // RevokeUser ends every session of a user.
 func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 	c := s.cfg.Core
-	err := c.asked(c.store.RevokeUser(ctx, id))
+	err := c.asked(writing, c.store.RevokeUser(ctx, id))
 	c.cache.void(userKey(id))
 	return wrap("revoking user", err)
 }
@@ -44,7 +44,7 @@ func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 // RevokeApp ends every session of a mini program.
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	c := s.cfg.Core
-	err := c.asked(c.store.RevokeApp(ctx, appID))
+	err := c.asked(writing, c.store.RevokeApp(ctx, appID))
 	c.cache.voidAll()
 	return wrap("revoking mini program", err)
 }
@@ -52,7 +52,7 @@ func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 // RevokeAll ends every session.
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
-	err := c.asked(c.store.RevokeAll(ctx))
+	err := c.asked(writing, c.store.RevokeAll(ctx))
 	c.cache.voidAll()
 	return wrap("revoking everybody", err)
 }

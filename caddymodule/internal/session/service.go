@@ -70,14 +70,17 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 		return Identity{}, ErrMalformed
 	}
 	d := digestOf(token)
-	e := s.cfg.Core.cache.get(&d)
-	if e != nil {
-		s.cfg.Core.hits.Inc()
-	} else {
-		var err error
-		if e, err = s.lookup(ctx, token, d); err != nil {
-			return Identity{}, err
+	if e := s.cfg.Core.cache.get(&d); e != nil {
+		now := time.Now().UnixMilli()
+		// An idle limit reached by what the cache remembers is not reached yet: the session may have been seen by way of another entry or on another node.
+		if id, err := s.admit(e, now); err == nil || now >= e.expires {
+			s.cfg.Core.hits.Inc()
+			return id, err
 		}
+	}
+	e, err := s.lookup(ctx, token, d)
+	if err != nil {
+		return Identity{}, err
 	}
 	return s.admit(e, time.Now().UnixMilli())
 }
@@ -102,7 +105,9 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 	c := s.cfg.Core
 	c.misses.Inc()
 	for {
-		answer := c.lookups.DoChan(string(d[:]), func() (any, error) { return c.read(ctx, d) })
+		answer := c.lookups.DoChan(string(d[:]), func() (any, error) {
+			return survive(c, func() (*entry, error) { return c.read(ctx, d) })
+		})
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(ErrUnavailable, ctx.Err())
@@ -126,7 +131,7 @@ func (c *Core) read(ctx context.Context, d store.Digest) (*entry, error) {
 
 	readAt := c.cache.now()
 	rec, err := c.store.Lookup(ctx, d)
-	switch c.asked(err); {
+	switch c.asked(reading, err); {
 	case errors.Is(err, store.ErrNotFound):
 		return nil, ErrUnknown
 	case err != nil:

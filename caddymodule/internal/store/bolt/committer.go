@@ -143,6 +143,12 @@ func (s *Store) commit(batch []*operation) {
 		})
 		s.committing.Store(nil)
 		s.settle(err)
+		if err != nil {
+			// The sessions were in use all the same: forgotten, their idle limit would come during the outage and log them out.
+			for d, t := range seen {
+				s.touches.add(d, t)
+			}
+		}
 	}
 	for _, o := range batch {
 		if o.late {

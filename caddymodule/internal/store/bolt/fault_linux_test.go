@@ -102,6 +102,8 @@ func TestP4_DiskFull(t *testing.T) {
 		kept := mustLogin(t, s, 1)
 		for round := range 2 {
 			free := fillDisk(t, path)
+			seen := time.Now().Add(time.Minute).Truncate(time.Millisecond)
+			s.Touch(kept.Digest, seen)
 			for n := range 3 {
 				if _, err := s.Login(t.Context(), testLogin(100+n)); !isUnavailable(err) {
 					t.Fatalf("login on a full disk: %v", err)
@@ -131,6 +133,9 @@ func TestP4_DiskFull(t *testing.T) {
 				t.Error(err)
 			}
 			mustLogin(t, s, 10+round)
+			if rec, err := s.Lookup(t.Context(), kept.Digest); err != nil || !rec.Session.LastSeen.Equal(seen) {
+				t.Errorf("a session used during the outage was last seen at %v, not %v, %v", rec.Session.LastSeen, seen, err)
+			}
 			if _, err := s.Lookup(t.Context(), testLogin(100).Digest); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("a refused login left a session: %v", err)
 			}

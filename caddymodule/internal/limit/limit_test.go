@@ -1,0 +1,425 @@
+package limit_test
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	perMinute = func(n int) limit.Rate { return limit.Rate{Events: n, Per: time.Minute} }
+	phone     = netip.MustParseAddr("203.0.113.7")
+	other     = netip.MustParseAddr("203.0.113.8")
+)
+
+// enter lets one login in and out again.
+func enter(t *testing.T, l *limit.Limiter, client netip.Addr) (time.Duration, bool) {
+	t.Helper()
+	leave, wait, ok := l.Enter(client)
+	switch {
+	case ok && (wait != 0 || leave == nil):
+		t.Fatalf("let in, with a wait of %v", wait)
+	case !ok && (wait < time.Second || leave != nil):
+		t.Fatalf("refused, with a wait of %v", wait)
+	case ok:
+		leave()
+	}
+	return wait, ok
+}
+
+// admitted returns how many of n logins are let in.
+func admitted(t *testing.T, l *limit.Limiter, client netip.Addr, n int) (in int) {
+	t.Helper()
+	for range n {
+		if _, ok := enter(t, l, client); ok {
+			in++
+		}
+	}
+	return in
+}
+
+func wantAdmitted(t *testing.T, l *limit.Limiter, client netip.Addr, n, want int) {
+	t.Helper()
+	if got := admitted(t, l, client, n); got != want {
+		t.Errorf("%v: %d of %d let in, want %d", client, got, n, want)
+	}
+}
+
+func TestNoLimit(t *testing.T) {
+	l := limit.New(limit.Config{})
+	var leaves []func()
+	for range 10_000 {
+		leave, _, ok := l.Enter(phone)
+		if !ok {
+			t.Fatal("refused without a limit")
+		}
+		leaves = append(leaves, leave)
+	}
+	for _, leave := range leaves {
+		leave()
+	}
+}
+
+// TestRefill: all events may come at once, then they trickle in evenly, and no more are saved than the bucket holds.
+func TestRefill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(30)})
+		wantAdmitted(t, l, phone, 100, 30)
+		time.Sleep(2*time.Second - time.Millisecond)
+		wantAdmitted(t, l, phone, 5, 0)
+		time.Sleep(time.Millisecond)
+		wantAdmitted(t, l, phone, 5, 1)
+		time.Sleep(20 * time.Second)
+		wantAdmitted(t, l, phone, 50, 10)
+		time.Sleep(time.Hour)
+		wantAdmitted(t, l, phone, 100, 30)
+	})
+}
+
+// TestWait: a client that stays away for as long as it was told is let in, one that comes earlier need not be, and being refused does not make the wait longer.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			rate limit.Rate
+			wait time.Duration
+		}{
+			{limit.Rate{Events: 1, Per: time.Hour}, time.Hour},
+			{perMinute(10), 6 * time.Second},
+			{limit.Rate{Events: 100, Per: time.Second}, time.Second},
+		} {
+			for name, cfg := range map[string]limit.Config{"client": {PerClient: tt.rate}, "total": {Total: tt.rate}} {
+				l := limit.New(cfg)
+				wantAdmitted(t, l, phone, tt.rate.Events, tt.rate.Events)
+				for range 50 {
+					if wait, ok := enter(t, l, phone); ok || wait != tt.wait {
+						t.Fatalf("%s, %+v: let in %v, wait %v", name, tt.rate, ok, wait)
+					}
+				}
+				time.Sleep(tt.wait)
+				if _, ok := enter(t, l, phone); !ok {
+					t.Errorf("%s, %+v: refused after the wait", name, tt.rate)
+				}
+			}
+		}
+	})
+}
+
+// TestThreat26_Subscriber: one bucket an IPv4 address and one an IPv6 network of a subscriber, in whatever form the address comes.
+func TestThreat26_Subscriber(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		same bool
+	}{
+		{"203.0.113.7", "203.0.113.7", true},
+		{"203.0.113.7", "203.0.113.6", false},
+		{"203.0.113.7", "::ffff:203.0.113.7", true},
+		{"::ffff:203.0.113.7", "::ffff:203.0.113.6", false},
+		{"2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff", true},
+		{"2001:db8:0:1::1", "2001:db8:0:2::1", false},
+		{"2001:db8:0:1::1%eth0", "2001:db8:0:1::2%eth1", true},
+		{"fe80::1%eth0", "fe80::1", true},
+		{"::ffff:203.0.113.7%eth0", "203.0.113.7", true},
+		{"203.0.113.7", "::203.0.113.7", false},
+		{"0.0.0.0", "::", false},
+	} {
+		l := limit.New(limit.Config{PerClient: perMinute(1), PerPrivateClient: perMinute(1)})
+		wantAdmitted(t, l, netip.MustParseAddr(tt.a), 2, 1)
+		want := 1
+		if tt.same {
+			want = 0
+		}
+		wantAdmitted(t, l, netip.MustParseAddr(tt.b), 2, want)
+	}
+	l := limit.New(limit.Config{PerClient: perMinute(1), PerPrivateClient: perMinute(1)})
+	wantAdmitted(t, l, netip.Addr{}, 3, 1) // all unknown clients share one
+	wantAdmitted(t, l, netip.MustParseAddr("0.0.0.0"), 3, 1)
+}
+
+var addresses = []struct {
+	addr   string
+	public bool
+}{
+	{"203.0.113.7", true}, {"2001:db8::1", true}, {"::ffff:203.0.113.7", true}, {"11.0.0.1", true}, {"172.15.255.255", true}, {"172.32.0.0", true}, {"100.63.255.255", true},
+	{"100.128.0.0", true}, {"169.253.255.255", true}, {"fe00::1", true},
+	{"10.1.2.3", false}, {"172.16.0.0", false}, {"172.31.255.255", false}, {"192.168.1.1", false}, {"127.0.0.1", false}, {"127.255.255.255", false}, {"169.254.1.1", false},
+	{"100.64.0.0", false}, {"100.127.255.255", false}, {"::1", false}, {"fd00::1", false}, {"fc00::1", false}, {"fe80::1", false}, {"fe80::1%eth0", false}, {"0.0.0.0", false}, {"::", false},
+	{"::ffff:10.1.2.3", false}, {"::ffff:100.64.0.1", false}, {"::ffff:127.0.0.1", false}, {"::ffff:169.254.1.1", false},
+}
+
+func TestIsPublic(t *testing.T) {
+	for _, tt := range addresses {
+		if got := limit.IsPublic(netip.MustParseAddr(tt.addr)); got != tt.public {
+			t.Errorf("%s: public is %v", tt.addr, got)
+		}
+	}
+	if limit.IsPublic(netip.Addr{}) {
+		t.Error("no address is public")
+	}
+}
+
+// TestPrivateClients: an address that may stand for many clients has a rate of its own, also after a reload.
+func TestPrivateClients(t *testing.T) {
+	cfg := limit.Config{PerClient: perMinute(2), PerPrivateClient: perMinute(5)}
+	for _, tt := range addresses {
+		synctest.Test(t, func(t *testing.T) {
+			l, client := limit.New(cfg), netip.MustParseAddr(tt.addr)
+			want := 5
+			if tt.public {
+				want = 2
+			}
+			wantAdmitted(t, l, client, 20, want)
+			l.Set(limit.Config{PerClient: perMinute(3), PerPrivateClient: perMinute(6)})
+			time.Sleep(time.Hour)
+			wantAdmitted(t, l, client, 20, want+1)
+		})
+	}
+}
+
+// TestTotal: the bucket of everybody holds for any number of addresses, and a client whose own bucket is empty takes nothing from it.
+func TestTotal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(5), Total: perMinute(20)})
+		wantAdmitted(t, l, phone, 1000, 5)
+		wantAdmitted(t, l, other, 1000, 5)
+		in := 0
+		for i := range 100 {
+			in += admitted(t, l, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 1)
+		}
+		if in != 10 {
+			t.Errorf("%d let in beside the 10 before, want 10", in)
+		}
+		time.Sleep(3 * time.Second)
+		wantAdmitted(t, l, netip.MustParseAddr("198.51.100.200"), 3, 1)
+	})
+}
+
+// TestInFlight: no more logins are under way than the cap, leaving makes room once however often it is called, and a refusal for want of room spends nothing.
+func TestInFlight(t *testing.T) {
+	l := limit.New(limit.Config{PerClient: perMinute(6), InFlight: 2})
+	leave := func() func() {
+		t.Helper()
+		f, _, ok := l.Enter(phone)
+		if !ok {
+			t.Fatal("refused with room left")
+		}
+		return f
+	}
+	full := func() {
+		t.Helper()
+		for range 10 {
+			if f, wait, ok := l.Enter(phone); ok || wait != time.Second || f != nil {
+				t.Fatalf("full: let in %v, wait %v", ok, wait)
+			}
+		}
+	}
+	a, b := leave(), leave()
+	full()
+	for range 3 {
+		a()
+	}
+	c := leave()
+	full()
+	b()
+	c()
+	wantAdmitted(t, l, phone, 10, 3) // six in all
+}
+
+// TestThreat32_SetKeepsSpent: a reload, of the same limits or others, gives nobody a second helping, and leaves logins under way counted.
+func TestThreat32_SetKeepsSpent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := limit.Config{PerClient: perMinute(10), PerPrivateClient: perMinute(10), Total: perMinute(100), InFlight: 1}
+		l := limit.New(cfg)
+		wantAdmitted(t, l, phone, 20, 10)
+		wantAdmitted(t, l, other, 4, 4)
+		leave, _, ok := l.Enter(other)
+		for range 5 {
+			l.Set(cfg)
+		}
+		if _, _, again := l.Enter(other); !ok || again {
+			t.Error("a reload forgot the login that is under way")
+		}
+		leave()
+		wantAdmitted(t, l, phone, 5, 0)
+		wantAdmitted(t, l, other, 20, 5)
+
+		cfg.PerClient = perMinute(60)
+		l.Set(cfg)
+		wantAdmitted(t, l, phone, 5, 0)
+		time.Sleep(2 * time.Second)
+		wantAdmitted(t, l, phone, 5, 2) // at the new pace
+		cfg.PerClient = perMinute(1)
+		l.Set(cfg)
+		time.Sleep(time.Hour)
+		wantAdmitted(t, l, phone, 5, 1)
+
+		cfg.Total = perMinute(3)
+		l.Set(cfg)
+		time.Sleep(time.Hour)
+		in := 0
+		for i := range 10 {
+			in += admitted(t, l, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 1)
+		}
+		if in != 3 {
+			t.Errorf("%d let in under a total of 3", in)
+		}
+	})
+}
+
+// TestSetReachesOldBuckets: a changed rate holds for addresses that have not been seen for a while, too.
+func TestSetReachesOldBuckets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(10)})
+		wantAdmitted(t, l, phone, 1, 1)
+		for i := range limit.MaxBuckets {
+			enter(t, l, address(i))
+		}
+		l.Set(limit.Config{PerClient: perMinute(3)})
+		time.Sleep(time.Hour)
+		wantAdmitted(t, l, phone, 20, 3)
+	})
+}
+
+// TestSetSwitchesOn: a limit that a reload brings in begins with full buckets, also for those who came before it; one that goes lets everybody in.
+func TestSetSwitchesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{})
+		wantAdmitted(t, l, phone, 50, 50)
+		l.Set(limit.Config{PerClient: perMinute(5), Total: perMinute(8)})
+		wantAdmitted(t, l, phone, 50, 5)
+		wantAdmitted(t, l, other, 50, 3)
+		l.Set(limit.Config{})
+		wantAdmitted(t, l, phone, 50, 50)
+	})
+}
+
+func TestAbove(t *testing.T) {
+	hour := limit.Rate{Events: 60, Per: time.Hour}
+	for _, tt := range []struct {
+		a, b limit.Rate
+		want bool
+	}{
+		{perMinute(2), perMinute(1), true},
+		{perMinute(1), perMinute(2), false},
+		{perMinute(1), hour, false},
+		{hour, perMinute(1), false},
+		{limit.Rate{}, perMinute(1), true},
+		{perMinute(1), limit.Rate{}, false},
+		{limit.Rate{}, limit.Rate{}, false},
+	} {
+		if got := tt.a.Above(tt.b); got != tt.want {
+			t.Errorf("%+v above %+v: %v", tt.a, tt.b, got)
+		}
+	}
+}
+
+func address(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
+}
+
+// TestThreat26_MemoryIsBounded: a million addresses have no more than two generations of buckets, and the total holds for them.
+func TestThreat26_MemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(5), Total: perMinute(1000)})
+		in := 0
+		for i := range 1_000_000 {
+			in += admitted(t, l, address(i), 1)
+			if n := l.Buckets(); n > 2*limit.MaxBuckets {
+				t.Fatalf("%d buckets after %d addresses", n, i)
+			}
+		}
+		if in != 1000 {
+			t.Errorf("%d let in, want the 1000 of the total", in)
+		}
+	})
+}
+
+// TestCarriedOver: an address that keeps coming keeps its bucket through any number of generations, so that a flood of others does not refill it.
+func TestCarriedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(5)})
+		wantAdmitted(t, l, phone, 10, 5)
+		for i := range 10 * limit.MaxBuckets {
+			enter(t, l, address(i))
+			if i%(limit.MaxBuckets/2) == 0 {
+				wantAdmitted(t, l, phone, 1, 0)
+			}
+		}
+		wantAdmitted(t, l, phone, 5, 0)
+	})
+}
+
+func TestConcurrent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(100), Total: perMinute(1000), InFlight: 50})
+		in := make([]int, 16)
+		var wg sync.WaitGroup
+		for i := range in {
+			wg.Go(func() {
+				for range 500 {
+					if leave, _, ok := l.Enter(address(i)); ok {
+						in[i]++
+						leave()
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			for range 100 {
+				l.Set(limit.Config{PerClient: perMinute(100), Total: perMinute(1000), InFlight: 50})
+			}
+		})
+		wg.Wait()
+		sum := 0
+		for _, n := range in {
+			sum += n
+			if n > 100 {
+				t.Errorf("%d let in of one client", n)
+			}
+		}
+		if sum != 1000 {
+			t.Errorf("%d let in, want 1000", sum)
+		}
+	})
+}
+
+func BenchmarkEnter(b *testing.B) {
+	for name, cfg := range map[string]limit.Config{
+		"let in":  {PerClient: limit.Rate{Events: 1 << 40, Per: time.Second}, Total: limit.Rate{Events: 1 << 40, Per: time.Second}, InFlight: 1000},
+		"refused": {PerClient: limit.Rate{Events: 1, Per: 1000 * time.Hour}},
+	} {
+		for _, clients := range []int{1, 1 << 12, 1 << 20} {
+			if name == "refused" && clients == 1<<20 {
+				continue // nobody comes back before being forgotten
+			}
+			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
+				l := limit.New(cfg)
+				for i := range clients {
+					if leave, _, ok := l.Enter(address(i)); ok {
+						leave()
+					}
+				}
+				b.ReportAllocs()
+				i := 0
+				for b.Loop() {
+					leave, _, ok := l.Enter(address(i & (clients - 1)))
+					if ok != (name == "let in") {
+						b.Fatal(ok)
+					}
+					if ok {
+						leave()
+					}
+					i++
+				}
+			})
+		}
+	}
+}

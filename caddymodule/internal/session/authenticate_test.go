@@ -1,0 +1,397 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+type counter struct{ atomic.Int64 }
+
+func (c *counter) Inc() { c.Add(1) }
+
+func TestNewCoreRefusesNoRoom(t *testing.T) {
+	if _, err := session.NewCore(session.CoreConfig{Store: newMemStore(newMemData())}); err == nil {
+		t.Error("a cache of no size was made")
+	}
+}
+
+func TestAuthenticateIdentity(t *testing.T) {
+	var hits, misses counter
+	g := newGate(t, withCore(func(c *session.CoreConfig) { c.Hits, c.Misses = &hits, &misses }))
+	l := g.login("alice/union")
+	for i := range 3 {
+		id := g.accept(l.Token)
+		want := session.Identity{AppID: appA, OpenID: "alice", UnionID: "union", Expires: time.UnixMilli(l.Expires.UnixMilli())}
+		if id != want {
+			t.Fatalf("check %d: got %+v, want %+v", i, id, want)
+		}
+		g.settle()
+	}
+	if id := g.accept(g.login("bob").Token); id.OpenID != "bob" || id.UnionID != "" {
+		t.Errorf("a user without unionid: %+v", id)
+	}
+	g.refuse("junk", session.ErrMalformed)
+	g.refuse(newKeys(t).Mint(), session.ErrForged)
+	if hits.Load() != 2 || misses.Load() != 2 {
+		t.Errorf("%d hits and %d misses counted, want 2 and 2", hits.Load(), misses.Load())
+	}
+}
+
+// TestP8_CachedCheck: a check that the cache answers allocates nothing, reads nothing and writes nothing.
+func TestP8_CachedCheck(t *testing.T) {
+	g := newGate(t, with(func(c *session.Config) { c.Idle = time.Hour }))
+	token, ctx := g.cached("alice/union"), context.Background()
+	asked := g.asks(func() {
+		allocs := testing.AllocsPerRun(5000, func() {
+			if id, err := g.Authenticate(ctx, token); err != nil || id.OpenID != "alice" {
+				t.Fatal(id, err)
+			}
+		})
+		if allocs != 0 {
+			t.Errorf("%v allocations", allocs)
+		}
+	})
+	if asked != 0 {
+		t.Errorf("the store was asked %d times", asked)
+	}
+}
+
+// TestP8_MadeUpTokens: malformed and forged tokens are refused without the store.
+func TestP8_MadeUpTokens(t *testing.T) {
+	g := newGate(t)
+	forged, malformed := newKeys(t).Mint(), strings.Repeat("A", 45)
+	if n := g.asks(func() { g.refuse(forged, session.ErrForged); g.refuse(malformed, session.ErrMalformed) }); n != 0 {
+		t.Errorf("the store was asked %d times", n)
+	}
+	if allocs := testing.AllocsPerRun(1000, func() { _, _ = g.Authenticate(context.Background(), malformed) }); allocs != 0 {
+		t.Errorf("a malformed token costs %v allocations", allocs)
+	}
+}
+
+// lifetimes records how long the cache is asked to keep what it is given.
+type lifetimes struct {
+	forgetful
+	given []time.Duration
+}
+
+func (l *lifetimes) SetWithTTL(_ uint64, _ *session.Entry, _ int64, ttl time.Duration) bool {
+	l.given = append(l.given, ttl)
+	return false
+}
+
+// TestCacheLifetime: entries are kept for about ten minutes, never past the end of their session, and do not all fall out at once.
+func TestCacheLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, l := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour })), new(lifetimes)
+		g.core.SetEntries(l)
+		token := g.login("alice").Token
+		for range 50 {
+			g.accept(token)
+		}
+		if low, high := slices.Min(l.given), slices.Max(l.given); low < 9*time.Minute || high > 10*time.Minute || low == high {
+			t.Errorf("kept from %v to %v", low, high)
+		}
+		l.given = nil
+		time.Sleep(time.Hour - time.Second)
+		g.accept(token)
+		time.Sleep(time.Second)
+		g.refuse(token, session.ErrExpired)
+		if !slices.Equal(l.given, []time.Duration{time.Second}) {
+			t.Errorf("a second before the end and at the end: kept for %v", l.given)
+		}
+	})
+}
+
+// TestThreat22_Reasons: all refusals are one kind to the client and told apart in the log.
+func TestThreat22_Reasons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
+		defer g.core.Close()
+		g.refuse("", session.ErrMalformed)
+		g.refuse(newKeys(t).Mint(), session.ErrForged)
+		g.refuse(g.keys.Mint(), session.ErrUnknown)
+		ended := g.cached("alice")
+		g.must(g.Logout(t.Context(), ended, false))
+		g.refuse(ended, session.ErrUnknown)
+		for _, revoke := range []func() error{
+			func() error { return g.RevokeUser(t.Context(), user("alice")) },
+			func() error { return g.RevokeApp(t.Context(), appA) },
+			func() error { return g.RevokeAll(t.Context()) },
+		} {
+			token := g.cached("alice")
+			g.must(revoke())
+			g.refuse(token, session.ErrRevoked)
+		}
+		expired := g.cached("alice")
+		time.Sleep(time.Hour)
+		g.refuse(expired, session.ErrExpired)
+	})
+}
+
+// TestAuthenticateOneLookup: concurrent checks of a token that the cache does not hold ask the store once, also when the first of them gives up.
+func TestAuthenticateOneLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.core.Close()
+		token := g.login("alice").Token
+		held := make(chan struct{})
+		g.store.before = func(_ context.Context, op string) error {
+			if op == "Lookup" {
+				<-held
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			id, err := g.Authenticate(ctx, token)
+			if g.checkRefused(id, err, session.ErrUnavailable); !errors.Is(err, context.Canceled) {
+				t.Errorf("the first: %v", err)
+			}
+		})
+		synctest.Wait()
+		for range 50 {
+			wg.Go(func() {
+				if id, err := g.Authenticate(t.Context(), token); err != nil || id.OpenID != "alice" {
+					t.Errorf("a joiner: %+v, %v", id, err)
+				}
+			})
+		}
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		close(held)
+		wg.Wait()
+		if n := g.store.count("Lookup"); n != 1 {
+			t.Errorf("%d look-ups for 51 checks", n)
+		}
+	})
+}
+
+// TestP3_JoinerAfterRevoke: a check that begins after a revocation joins a look-up that read before it, and is not answered from that.
+func TestP3_JoinerAfterRevoke(t *testing.T) {
+	for name, revoke := range map[string]func(*gate, session.Login) error{
+		"session": func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token, false) },
+		"user":    func(g *gate, l session.Login) error { return g.RevokeUser(context.Background(), l.User) },
+		"app":     func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
+		"all":     func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t)
+				defer g.core.Close()
+				l := g.login("alice")
+				held, first := make(chan struct{}), true
+				g.store.after = func(_ context.Context, op string) error {
+					if op == "Lookup" && first {
+						first = false
+						<-held // the answer is read and on its way
+					}
+					return nil
+				}
+				var wg sync.WaitGroup
+				wg.Go(func() { _, _ = g.Authenticate(t.Context(), l.Token) })
+				synctest.Wait()
+				g.must(revoke(g, l))
+				wg.Go(func() {
+					if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
+						t.Errorf("the joiner: %v", err)
+					}
+				})
+				synctest.Wait()
+				close(held)
+				wg.Wait()
+				g.settle()
+				if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
+					t.Errorf("afterwards: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestUnionIDShowsAtOnce: a unionid that a login tells is seen by the next request of every session of the user.
+func TestUnionIDShowsAtOnce(t *testing.T) {
+	g := newGate(t)
+	tokens := []string{g.cached("alice"), g.cached("alice"), g.cached("alice")}
+	bystander := g.cached("bob/hers")
+	for _, union := range []string{"u1", "u2", "", "u2"} {
+		l := g.login("alice/" + union)
+		want := union
+		if union == "" {
+			want = "u2" // not told is not unbound
+		}
+		for _, token := range append(tokens, l.Token) {
+			if id := g.accept(token); id.UnionID != want {
+				t.Fatalf("told %q, got %+v", union, id)
+			}
+		}
+		if !l.UnionIDBound {
+			t.Errorf("told %q: the login says that none is known", union)
+		}
+		g.settle()
+	}
+	if id := g.accept(bystander); id.UnionID != "hers" {
+		t.Errorf("bystander: %+v", id)
+	}
+	if g.login("carol").UnionIDBound {
+		t.Error("a unionid is bound that nobody told")
+	}
+}
+
+// TestThreat17_Collision: two tokens whose digests agree in the 64 bits that the cache compares never share an identity.
+func TestThreat17_Collision(t *testing.T) {
+	g := newGate(t)
+	mallory, victim := g.cached("mallory"), g.cached("alice")
+	cache := g.core.Entries()
+	key := func(token string) uint64 { return session.DigestKey(session.DigestOf(token)) }
+	e, ok := cache.Get(key(victim))
+	if !ok {
+		t.Fatal("the victim is not cached")
+	}
+	// The victim's entry, as if mallory had found a token with the same first eight bytes.
+	collide := func(token string, d store.Digest) {
+		cache.SetWithTTL(key(token), e.WithDigest(d), 1, time.Minute)
+		g.settle()
+	}
+	far := session.DigestOf(mallory)
+	for i := 8; i < len(far); i++ {
+		near := far
+		near[i] ^= 1
+		collide(mallory, near)
+		if id := g.accept(mallory); id.OpenID != "mallory" {
+			t.Fatalf("byte %d of the digest is not compared: mallory is %+v", i, id)
+		}
+		g.settle()
+	}
+	unknown := g.keys.Mint()
+	collide(unknown, session.DigestOf(victim))
+	g.refuse(unknown, session.ErrUnknown)
+	// And that the trick works when the digest is the same: otherwise the test proves nothing.
+	collide(mallory, far)
+	if id := g.accept(mallory); id.OpenID != "alice" {
+		t.Fatalf("the planted entry was not used: %+v", id)
+	}
+}
+
+// TestP4_StoreDown: sessions in the cache go on, all others are unavailable and never invalid, and made-up tokens are still told apart.
+func TestP4_StoreDown(t *testing.T) {
+	g := newGate(t)
+	cached, cold, revoked := g.cached("alice"), g.login("bob").Token, g.cached("carol")
+	g.must(g.RevokeUser(t.Context(), user("carol")))
+	g.store.setDown(true)
+	for range 3 {
+		if id := g.accept(cached); id.OpenID != "alice" {
+			t.Fatalf("cached: %+v", id)
+		}
+		for _, token := range []string{cold, revoked, g.keys.Mint()} {
+			g.refuse(token, session.ErrUnavailable)
+		}
+		g.refuse("junk", session.ErrMalformed)
+		g.refuse(newKeys(t).Mint(), session.ErrForged)
+	}
+	g.store.setDown(false)
+	for _, token := range []string{cached, cold} {
+		g.accept(token)
+	}
+	g.refuse(revoked, session.ErrRevoked)
+}
+
+// TestP4_StoreHangs: a store that does not answer is an outage within DESIGN.md P4's 100 ms, and one that answers late has not logged anybody out.
+func TestP4_StoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.core.Close()
+		token := g.login("alice").Token
+		g.store.before = func(ctx context.Context, op string) error {
+			if op == "Lookup" {
+				<-ctx.Done()
+				return errors.Join(store.ErrUnavailable, ctx.Err())
+			}
+			return nil
+		}
+		start := time.Now()
+		id, err := g.Authenticate(t.Context(), token)
+		g.checkRefused(id, err, session.ErrUnavailable)
+		if d := time.Since(start); d > 100*time.Millisecond {
+			t.Errorf("answered after %v", d)
+		}
+		g.store.before = nil
+		g.accept(token)
+	})
+}
+
+// TestP4_StorePanics: a store with a bug is an outage for those who ask it, not the end of the process, which a panic on the goroutine of a shared look-up would be.
+func TestP4_StorePanics(t *testing.T) {
+	g := newGate(t)
+	token := g.login("alice").Token
+	g.store.before = func(_ context.Context, op string) error {
+		if op == "Lookup" {
+			panic("a bug")
+		}
+		return nil
+	}
+	id, err := g.Authenticate(t.Context(), token)
+	g.checkRefused(id, err, session.ErrUnavailable)
+	g.store.before = nil
+	g.accept(token)
+}
+
+// TestAuthenticateCanceled: a caller who gives up is told so at once, learns nothing about the session and is no outage.
+func TestAuthenticateCanceled(t *testing.T) {
+	g := newGate(t)
+	token, cold := g.cached("alice"), g.login("bob").Token
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := g.Authenticate(ctx, token); err != nil {
+		t.Errorf("cached: %v", err) // costs nothing, so it is answered
+	}
+	for range 20 {
+		id, err := g.Authenticate(ctx, cold)
+		if err == nil {
+			continue // the store was quicker than the look at ctx
+		}
+		if g.checkRefused(id, err, session.ErrUnavailable); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	g.accept(cold)
+}
+
+// TestAuthenticateOnBolt: the same over the real store, with a restart between.
+func TestAuthenticateOnBolt(t *testing.T) {
+	path, keys := filepath.Join(t.TempDir(), "sessions.db"), newKeys(t)
+	start := func() *gate {
+		s, err := bolt.Open(bolt.Config{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newGate(t, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Keys = s, keys })
+	}
+	g := start()
+	kept, ended, revoked := g.cached("alice/union"), g.cached("alice"), g.cached("bob")
+	g.must(g.Logout(t.Context(), ended, false))
+	g.must(g.RevokeUser(t.Context(), user("bob")))
+	for range 2 {
+		if id := g.accept(kept); id.OpenID != "alice" || id.UnionID != "union" {
+			t.Errorf("got %+v", id)
+		}
+		for _, token := range []string{ended, revoked, keys.Mint()} {
+			g.refuse(token, session.ErrInvalid)
+		}
+		g.must(g.core.Close())
+		g = start()
+	}
+}

@@ -1,0 +1,174 @@
+package session_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+// cachedTokens fills the cache with n sessions and returns their tokens.
+func cachedTokens(b *testing.B, g *gate, n int) []string {
+	tokens := make([]string, n)
+	for i := range tokens {
+		tokens[i] = g.login(fmt.Sprintf("o%027d/u%027d", i, i)).Token
+		g.accept(tokens[i])
+		if i%1024 == 0 {
+			g.settle()
+		}
+	}
+	g.settle()
+	rand.Shuffle(n, func(i, j int) { tokens[i], tokens[j] = tokens[j], tokens[i] })
+	if n := g.asks(func() {
+		for _, token := range tokens {
+			g.accept(token)
+		}
+	}); n != 0 {
+		b.Fatalf("%d of %d sessions are not in the cache", n, len(tokens))
+	}
+	return tokens
+}
+
+func BenchmarkP8_CachedCheck(b *testing.B) {
+	for _, n := range []int{1 << 10, 1 << 18} {
+		g := newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.MaxSessions, c.Replay = 1<<19, 0 })
+		tokens := cachedTokens(b, g, n)
+		ctx := context.Background()
+		b.Run(fmt.Sprintf("tokens=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := g.Authenticate(ctx, tokens[i&(n-1)]); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+		b.Run(fmt.Sprintf("tokens=%d/parallel", n), func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(p *testing.PB) {
+				for i := rand.IntN(n); p.Next(); i++ {
+					if _, err := g.Authenticate(ctx, tokens[i&(n-1)]); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// forgetful caches nothing, so that every check goes to the store.
+type forgetful struct{}
+
+func (forgetful) Get(uint64) (*session.Entry, bool)                            { return nil, false }
+func (forgetful) SetWithTTL(uint64, *session.Entry, int64, time.Duration) bool { return false }
+func (forgetful) UpdateMaxCost(int64)                                          {}
+func (forgetful) Close()                                                       {}
+
+func boltGate(b *testing.B) *gate {
+	s, err := bolt.Open(bolt.Config{Path: filepath.Join(b.TempDir(), "sessions.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Replay = s, 0 })
+}
+
+func BenchmarkMissOnBolt(b *testing.B) {
+	g := boltGate(b)
+	g.core.SetEntries(forgetful{})
+	tokens := make([]string, 1<<10)
+	var wg sync.WaitGroup
+	for i := range tokens {
+		wg.Go(func() { tokens[i] = g.login(fmt.Sprintf("o%027d/u%027d", i, i)).Token })
+	}
+	wg.Wait()
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := g.Authenticate(context.Background(), tokens[i&(len(tokens)-1)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func benchmarkRefused(b *testing.B, g *gate, tokens []string, want error) {
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := g.Authenticate(context.Background(), tokens[i%len(tokens)]); !errors.Is(err, want) {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func mint(keys *session.KeyRing, n int) []string {
+	tokens := make([]string, n)
+	for i := range tokens {
+		tokens[i] = keys.Mint()
+	}
+	return tokens
+}
+
+// BenchmarkForged: tokens of the right shape that bear the id of our key.
+func BenchmarkForged(b *testing.B) {
+	g := boltGate(b)
+	tokens := mint(g.keys, 1<<10)
+	for i, token := range tokens {
+		last := "A"
+		if token[44] == 'A' {
+			last = "B"
+		}
+		tokens[i] = token[:44] + last
+	}
+	benchmarkRefused(b, g, tokens, session.ErrForged)
+}
+
+func BenchmarkUnknownOnBolt(b *testing.B) {
+	g := boltGate(b)
+	g.login("alice")
+	benchmarkRefused(b, g, mint(g.keys, 1<<10), session.ErrUnknown)
+}
+
+func BenchmarkMalformed(b *testing.B) {
+	benchmarkRefused(b, newGate(b), []string{"", "wxs_", "eyJhbGciOiJIUzI1NiJ9.e30.abcdefghijklmnopqrst"}, session.ErrMalformed)
+}
+
+func BenchmarkLoginOnBolt(b *testing.B) {
+	g := boltGate(b)
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			n := codes.Add(1)
+			if _, err := g.Login(context.Background(), session.LoginRequest{AppID: appA, Code: fmt.Sprintf("o%d#%d", n%5000, n)}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// BenchmarkRevokeUser is what a revocation costs beside the store, with shards that overflow now and then.
+func BenchmarkRevokeUser(b *testing.B) {
+	g := newGate(b)
+	b.ReportAllocs()
+	i := uint64(0)
+	for b.Loop() {
+		id := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, i))
+		_ = g.RevokeUser(context.Background(), store.UserID{AppID: appA, OpenID: string(id[:8])})
+		i++
+	}
+}

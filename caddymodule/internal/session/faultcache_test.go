@@ -1,0 +1,80 @@
+package session_test
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+)
+
+// faultCache is a cache that does all the wrong that a cache might: it drops and delays what it is given, applies it in another order, forgets, brings back what was replaced long ago,
+// ignores times to live, and mixes up keys.
+type faultCache struct {
+	mu      sync.Mutex
+	rng     *rand.Rand
+	now     map[uint64]*session.Entry
+	waiting []put
+	ever    map[uint64][]*session.Entry
+	all     []*session.Entry
+}
+
+type put struct {
+	key uint64
+	e   *session.Entry
+}
+
+func newFaultCache(seed uint64) *faultCache {
+	return &faultCache{rng: rand.New(rand.NewPCG(seed, 0)), now: make(map[uint64]*session.Entry), ever: make(map[uint64][]*session.Entry)}
+}
+
+func (c *faultCache) SetWithTTL(key uint64, e *session.Entry, _ int64, _ time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ever[key] = append(c.ever[key], e)
+	c.all = append(c.all, e)
+	switch c.rng.IntN(4) {
+	case 0:
+		return false
+	case 1:
+		c.waiting = append(c.waiting, put{key, e})
+	default:
+		c.now[key] = e
+	}
+	return true
+}
+
+func (c *faultCache) Get(key uint64) (*session.Entry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) > 0 && c.rng.IntN(3) == 0 {
+		i := c.rng.IntN(len(c.waiting))
+		p := c.waiting[i]
+		c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
+		c.now[p.key] = p.e
+	}
+	switch c.rng.IntN(10) {
+	case 0:
+		delete(c.now, key)
+	case 1, 2, 3:
+		if old := c.ever[key]; len(old) > 0 {
+			c.now[key] = old[c.rng.IntN(len(old))]
+		}
+	case 4:
+		if len(c.all) > 0 {
+			return c.all[c.rng.IntN(len(c.all))], true
+		}
+	}
+	e, ok := c.now[key]
+	return e, ok
+}
+
+func (c *faultCache) UpdateMaxCost(int64) {}
+func (c *faultCache) Close()              {}
+
+// drop forgets everything at once; late writes and old entries may still come back.
+func (c *faultCache) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.now)
+}

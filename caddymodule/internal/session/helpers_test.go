@@ -1,0 +1,195 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	appA = "wxaaaaaaaaaaaaaaaa"
+	appB = "wxbbbbbbbbbbbbbbbb"
+)
+
+var (
+	phone = netip.MustParseAddr("203.0.113.7")
+	other = netip.MustParseAddr("203.0.113.8")
+)
+
+// exchanger is WeChat as a function.
+type exchanger func(ctx context.Context, app weixin.App, code string) (weixin.Session, error)
+
+func (f exchanger) Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+	return f(ctx, app, code)
+}
+
+// wechat answers the code "<openid>" or "<openid>/<unionid>", with anything after a '#', and counts its calls.
+type wechat struct{ calls atomic.Int64 }
+
+func (w *wechat) Code2Session(_ context.Context, _ weixin.App, code string) (weixin.Session, error) {
+	w.calls.Add(1)
+	who, _, _ := strings.Cut(code, "#")
+	openID, unionID, _ := strings.Cut(who, "/")
+	return weixin.Session{OpenID: openID, SessionKey: "key of " + openID, UnionID: unionID}, nil
+}
+
+// gate is a Service, what it stands on, and shorthands.
+type gate struct {
+	*session.Service
+	t      testing.TB
+	core   *session.Core
+	store  *memStore
+	wechat *wechat
+	keys   *session.KeyRing
+}
+
+// newGate returns a gate on a store in memory. An edit may replace every part but the core.
+func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *gate {
+	t.Helper()
+	g := &gate{t: t, store: newMemStore(newMemData()), wechat: new(wechat)}
+	cc := session.CoreConfig{Store: g.store, MaxSessions: 1 << 12}
+	c := session.Config{WeChat: g.wechat, Apps: []weixin.App{{ID: appA, Secret: "secretA"}, {ID: appB, Secret: "secretB"}}, Keys: newKeys(t), TTL: 2 * time.Hour, Replay: 10 * time.Second}
+	for _, e := range edit {
+		e(&cc, &c)
+	}
+	if s, ok := cc.Store.(*memStore); ok {
+		g.store = s
+	}
+	core, err := session.NewCore(cc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { core.Close() })
+	c.Core, g.core, g.keys = core, core, c.Keys
+	g.Service = session.New(c)
+	return g
+}
+
+func with(f func(*session.Config)) func(*session.CoreConfig, *session.Config) {
+	return func(_ *session.CoreConfig, c *session.Config) { f(c) }
+}
+
+func withCore(f func(*session.CoreConfig)) func(*session.CoreConfig, *session.Config) {
+	return func(c *session.CoreConfig, _ *session.Config) { f(c) }
+}
+
+func newKeys(t testing.TB, text ...string) *session.KeyRing {
+	t.Helper()
+	if len(text) == 0 {
+		text = []string{session.NewMasterKey()}
+	}
+	ring, err := session.ParseKeyRing(strings.Join(text, ","))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+var codes atomic.Int64
+
+// login logs a user in with a code of its own.
+func (g *gate) login(who string, edit ...func(*session.LoginRequest)) session.Login {
+	g.t.Helper()
+	req := session.LoginRequest{AppID: appA, Code: fmt.Sprint(who, "#", codes.Add(1)), Client: phone}
+	for _, e := range edit {
+		e(&req)
+	}
+	l, err := g.Login(context.Background(), req)
+	if err != nil {
+		g.t.Fatalf("login: %v", err)
+	}
+	return l
+}
+
+// cached logs a user in and returns the token when the cache holds the session.
+func (g *gate) cached(who string) string {
+	g.t.Helper()
+	token := g.login(who).Token
+	g.accept(token)
+	g.settle()
+	return token
+}
+
+// settle waits until the cache has taken what it was given.
+func (g *gate) settle() { g.core.SettleCache() }
+
+// authenticate asks again when a busy machine made a look-up too slow: no test of what is true may depend on that.
+func (g *gate) authenticate(token string) (id session.Identity, err error) {
+	for range 100 {
+		if id, err = g.Authenticate(context.Background(), token); !errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+	}
+	return id, err
+}
+
+func (g *gate) accept(token string) session.Identity {
+	g.t.Helper()
+	id, err := g.authenticate(token)
+	if err != nil {
+		g.t.Fatalf("refused: %v", err)
+	}
+	return id
+}
+
+// refuse expects a token to be refused for the reason given, and the caller to be told nothing else.
+func (g *gate) refuse(token string, reason error) {
+	g.t.Helper()
+	id, err := g.authenticate(token)
+	g.checkRefused(id, err, reason)
+}
+
+func (g *gate) checkRefused(id session.Identity, err, reason error) {
+	g.t.Helper()
+	if !errors.Is(err, reason) || id != (session.Identity{}) {
+		g.t.Fatalf("got %+v, %v; want %v", id, err, reason)
+	}
+	if errors.Is(err, session.ErrInvalid) == errors.Is(err, session.ErrUnavailable) {
+		g.t.Fatalf("%v is both invalid and unavailable, or neither", err)
+	}
+}
+
+// must fails the test on an error of the call just made.
+func (g *gate) must(err error) {
+	g.t.Helper()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// asks returns how often f made the gate ask the store in any way.
+func (g *gate) asks(f func()) int {
+	sum := func() (n int) {
+		for _, c := range g.store.snapshot() {
+			n += c
+		}
+		return n
+	}
+	before := sum()
+	f()
+	return sum() - before
+}
+
+func user(openID string) store.UserID { return store.UserID{AppID: appA, OpenID: openID} }
+
+// wantClass expects the error of WeChat's kind.
+func wantClass(t testing.TB, err error, want weixin.Class) {
+	t.Helper()
+	e, ok := errors.AsType[*weixin.Error](err)
+	if !ok || e.Class != want {
+		t.Fatalf("got %v, want class %v", err, want)
+	}
+}

@@ -1,0 +1,487 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+func request(code string, client netip.Addr) session.LoginRequest {
+	return session.LoginRequest{AppID: appA, Code: code, Client: client}
+}
+
+func weChat(f exchanger) func(*session.CoreConfig, *session.Config) {
+	return with(func(c *session.Config) { c.WeChat = f })
+}
+
+func TestLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
+		defer g.core.Close()
+		l := g.login("alice/union")
+		if l.User != alice || l.Digest != session.DigestOf(l.Token) || !l.UnionIDBound || l.Replayed || !l.Expires.Equal(time.Now().Add(time.Hour)) {
+			t.Errorf("got %+v", l)
+		}
+		u, err := g.store.User(t.Context(), alice)
+		g.must(err)
+		if key, err := g.keys.Open(alice, u.Key); err != nil || key != "key of alice" {
+			t.Errorf("stored session_key: %q, %v", key, err)
+		}
+		if again := g.login("alice"); again.Token == l.Token || again.Digest == l.Digest || !again.UnionIDBound {
+			t.Errorf("second login: %+v", again)
+		}
+		g.accept(l.Token) // a login never ends the user's other sessions
+	})
+}
+
+func TestLoginUnknownApp(t *testing.T) {
+	g := newGate(t)
+	for _, app := range []string{"", "wxcccccccccccccccc", appA + " "} {
+		if n := g.asks(func() {
+			if _, err := g.Login(t.Context(), session.LoginRequest{AppID: app, Code: "c"}); !errors.Is(err, session.ErrUnknownApp) {
+				t.Errorf("%q: %v", app, err)
+			}
+		}); n != 0 {
+			t.Errorf("%q: the store was asked", app)
+		}
+	}
+	if n := g.wechat.calls.Load(); n != 0 {
+		t.Errorf("WeChat was called %d times", n)
+	}
+	b, err := g.Login(t.Context(), session.LoginRequest{AppID: appB, Code: "alice"})
+	g.must(err)
+	if id := g.accept(b.Token); id.AppID != appB {
+		t.Errorf("got %+v", id)
+	}
+}
+
+// TestThreat25_ParallelPosts: one code posted many times at once is exchanged once and all get the same session.
+func TestThreat25_ParallelPosts(t *testing.T) {
+	for name, boom := range map[string]error{"success": nil, "failure": &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeInvalid, ErrCode: 40029}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				held, calls := make(chan struct{}), 0
+				g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+					calls++
+					<-held
+					return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
+				}))
+				defer g.core.Close()
+				var mu sync.Mutex
+				tokens, first := make(map[string]int), 0
+				var wg sync.WaitGroup
+				for range 40 {
+					wg.Go(func() {
+						l, err := g.Login(t.Context(), request("code", phone))
+						if !errors.Is(err, boom) {
+							t.Errorf("got %v, want %v", err, boom)
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						tokens[l.Token]++
+						if !l.Replayed {
+							first++
+						}
+					})
+				}
+				synctest.Wait()
+				_, err := g.Login(t.Context(), request("code", other))
+				wantClass(t, err, weixin.ClassCodeUsed) // in use by another client, while it is under way
+				close(held)
+				wg.Wait()
+				if len(tokens) != 1 || calls != 1 {
+					t.Errorf("%d tokens of %d exchanges", len(tokens), calls)
+				}
+				if boom == nil && first != 1 {
+					t.Errorf("%d answers claim to be the first", first)
+				}
+			})
+		})
+	}
+}
+
+// TestThreat25_Replay: the answer is given again to the same client, for the time configured, and never to another.
+func TestThreat25_Replay(t *testing.T) {
+	const long = time.Hour
+	for name, tt := range map[string]struct {
+		replay, after time.Duration
+		first, then   netip.Addr
+		class         weixin.Class // ClassOK: replayed
+		exchanged     int64
+	}{
+		"same client":                   {10 * time.Second, 9999 * time.Millisecond, phone, phone, weixin.ClassOK, 1},
+		"at once":                       {10 * time.Second, 0, phone, phone, weixin.ClassOK, 1},
+		"too late":                      {10 * time.Second, 10 * time.Second, phone, phone, weixin.ClassCodeUsed, 2},
+		"switched off":                  {0, 0, phone, phone, weixin.ClassCodeUsed, 2},
+		"another client":                {10 * time.Second, time.Second, phone, other, weixin.ClassCodeUsed, 1},
+		"client unknown":                {long, 0, netip.Addr{}, netip.Addr{}, weixin.ClassCodeUsed, 1},
+		"client unknown at first":       {long, 0, netip.Addr{}, phone, weixin.ClassCodeUsed, 1},
+		"client unknown then":           {long, 0, phone, netip.Addr{}, weixin.ClassCodeUsed, 1},
+		"same network, another address": {long, 0, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), weixin.ClassCodeUsed, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, spent := new(wechat), make(map[string]bool)
+				g := newGate(t, with(func(c *session.Config) {
+					c.Replay = tt.replay
+					c.WeChat = exchanger(func(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+						s, err := w.Code2Session(ctx, app, code)
+						if spent[code] {
+							return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
+						}
+						spent[code] = true
+						return s, err
+					})
+				}))
+				defer g.core.Close()
+				l, err := g.Login(t.Context(), request("alice", tt.first))
+				g.must(err)
+				time.Sleep(tt.after)
+				synctest.Wait()
+				again, err := g.Login(t.Context(), request("alice", tt.then))
+				if tt.class == weixin.ClassOK {
+					g.must(err)
+					want := l
+					want.Replayed = true
+					if again != want {
+						t.Errorf("got %+v, want %+v", again, want)
+					}
+				} else {
+					wantClass(t, err, tt.class)
+					if again.Token != "" {
+						t.Error("an error comes with a token")
+					}
+				}
+				if n := w.calls.Load(); n != tt.exchanged {
+					t.Errorf("%d exchanges, want %d", n, tt.exchanged)
+				}
+				g.accept(l.Token)
+			})
+		})
+	}
+}
+
+// TestReplayIsByAppAndCode: the same code of another mini program is another code, and no two pairs run together.
+func TestReplayIsByAppAndCode(t *testing.T) {
+	g := newGate(t)
+	tokens := make(map[string]bool)
+	for _, req := range []session.LoginRequest{{AppID: appA, Code: "alice"}, {AppID: appB, Code: "alice"}, {AppID: appA, Code: "alice "}, {AppID: appA, Code: "\x00alice"}} {
+		req.Client = phone
+		l, err := g.Login(t.Context(), req)
+		g.must(err)
+		tokens[l.Token] = true
+	}
+	if len(tokens) != 4 {
+		t.Errorf("%d sessions of 4 codes", len(tokens))
+	}
+}
+
+// TestLoginFailureIsNotRemembered: the next attempt with the same code is a new one, from any client.
+func TestLoginFailureIsNotRemembered(t *testing.T) {
+	boom := &weixin.Error{Op: "exchanging code", Class: weixin.ClassUnavailable}
+	fail := true
+	g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+		if fail {
+			return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
+		}
+		return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+	}))
+	for _, client := range []netip.Addr{phone, phone, other} {
+		if l, err := g.Login(t.Context(), request("code", client)); !errors.Is(err, boom) || l != (session.Login{}) {
+			t.Fatalf("got %+v, %v", l, err)
+		}
+	}
+	if n := g.store.count("Login"); n != 0 {
+		t.Errorf("%d failed exchanges reached the store", n)
+	}
+	fail = false
+	if l, err := g.Login(t.Context(), request("code", other)); err != nil || l.Replayed {
+		t.Errorf("got %+v, %v", l, err)
+	}
+}
+
+// TestP4_LoginStoreDown: a store that is known to be down costs no code.
+func TestP4_LoginStoreDown(t *testing.T) {
+	g := newGate(t)
+	g.store.setDown(true)
+	for range 3 {
+		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := g.wechat.calls.Load(); n != 0 {
+		t.Errorf("WeChat was called %d times: the code is spent", n)
+	}
+	g.store.setDown(false)
+	l, err := g.Login(t.Context(), request("alice", phone))
+	g.must(err)
+	g.accept(l.Token)
+}
+
+// TestP4_LoginStoreFailsLate: a store that fails after the exchange leaves nothing behind, and the next login works.
+func TestP4_LoginStoreFailsLate(t *testing.T) {
+	g := newGate(t)
+	presented := g.cached("alice/union")
+	g.store.before = func(_ context.Context, op string) error {
+		if op == "Login" {
+			return fmt.Errorf("%w: disk full", store.ErrUnavailable)
+		}
+		return nil
+	}
+	req := request("bob", phone)
+	req.Presented = presented
+	l, err := g.Login(t.Context(), req)
+	if !errors.Is(err, session.ErrUnavailable) || l != (session.Login{}) {
+		t.Fatalf("got %+v, %v", l, err)
+	}
+	if _, err := g.store.User(t.Context(), user("bob")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("half a user: %v", err)
+	}
+	g.accept(presented)
+	g.store.before = nil
+	again, err := g.Login(t.Context(), req)
+	if err != nil || again.Replayed {
+		t.Fatalf("next login: %+v, %v", again, err)
+	}
+	g.accept(again.Token)
+	g.refuse(presented, session.ErrInvalid)
+}
+
+// TestLoginStoreHangs: the durable write of a login has ten seconds, however patient the client is.
+func TestLoginStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		defer g.core.Close()
+		g.store.before = func(ctx context.Context, op string) error {
+			if op == "Login" {
+				<-ctx.Done()
+				return errors.Join(store.ErrUnavailable, ctx.Err())
+			}
+			return nil
+		}
+		start := time.Now()
+		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) || time.Since(start) != 10*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+// TestLoginClientGone: a login whose client hangs up in the middle is finished, its session is durable, and the client is given the answer that it missed.
+func TestLoginClientGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		type key struct{}
+		g := newGate(t, weChat(func(ctx context.Context, _ weixin.App, _ string) (weixin.Session, error) {
+			select {
+			case <-held:
+			case <-ctx.Done():
+				t.Error("the exchange was given up with its client")
+			}
+			if ctx.Value(key{}) != "trace" {
+				t.Error("the exchange lost the values of its context")
+			}
+			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+		}))
+		defer g.core.Close()
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "trace"))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := g.Login(ctx, request("code", phone))
+			if !errors.Is(err, context.Canceled) || !errors.Is(err, session.ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		if n := g.store.count("Login"); n != 0 {
+			t.Fatalf("%d logins stored before the exchange", n)
+		}
+		wg.Go(func() {
+			l, err := g.Login(t.Context(), request("code", phone))
+			if err != nil || !l.Replayed {
+				t.Errorf("the client that came back: %+v, %v", l, err)
+				return
+			}
+			g.accept(l.Token)
+		})
+		synctest.Wait()
+		close(held)
+		wg.Wait()
+		if n := g.store.count("Login"); n != 1 {
+			t.Errorf("%d logins stored", n)
+		}
+	})
+}
+
+// TestThreat20_Presented: a token that comes with a login ends if it lives, is ignored otherwise, and is never adopted.
+func TestThreat20_Presented(t *testing.T) {
+	g := newGate(t)
+	with := func(presented string) session.Login {
+		t.Helper()
+		l := g.login("alice", func(r *session.LoginRequest) { r.Presented = presented })
+		if l.Token == presented {
+			t.Fatal("the presented token was adopted")
+		}
+		g.accept(l.Token)
+		g.settle()
+		return l
+	}
+	keep := g.cached("alice")
+	own := g.cached("alice")
+	with(own)
+	g.refuse(own, session.ErrUnknown)
+	foreign := g.cached("bob") // somebody else used this phone before
+	with(foreign)
+	g.refuse(foreign, session.ErrUnknown)
+	with(own) // already ended
+
+	made := g.keys.Mint() // offered by an attacker who hopes that it becomes the victim's
+	for _, junk := range []string{made, newKeys(t).Mint(), "", "junk", "wxs_", keep + "x", keep[:44], string(make([]byte, 1<<20))} {
+		with(junk)
+	}
+	g.refuse(made, session.ErrUnknown)
+	g.accept(keep)
+}
+
+func TestMaxPerUser(t *testing.T) {
+	g := newGate(t, with(func(c *session.Config) { c.MaxPerUser = 2 }))
+	bystander := g.cached("bob")
+	var tokens []string
+	for range 5 {
+		tokens = append(tokens, g.cached("alice"))
+		for i, token := range tokens {
+			if i < len(tokens)-2 {
+				g.refuse(token, session.ErrUnknown)
+			} else {
+				g.accept(token)
+			}
+		}
+		g.settle()
+	}
+	g.accept(bystander)
+}
+
+// TestLoginPanic: a panic in what a login calls ends neither the process nor the logins after it, and whoever waits for that code is answered.
+func TestLoginPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zc, logs := observer.New(zap.DebugLevel)
+		held, bad := make(chan struct{}), true
+		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(zc) }), weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+			if bad {
+				<-held
+				panic("a bug")
+			}
+			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+		}))
+		defer g.core.Close()
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				if l, err := g.Login(t.Context(), request("code", phone)); !errors.Is(err, session.ErrUnavailable) || l.Token != "" {
+					t.Errorf("got %+v, %v", l, err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(held)
+		wg.Wait()
+		lines := logs.FilterMessage("panicked").All()
+		if len(lines) != 1 || lines[0].Level != zap.ErrorLevel || lines[0].ContextMap()["stack"] == "" || lines[0].ContextMap()["panic"] != "string" {
+			t.Errorf("logged %+v", logs.All())
+		}
+		bad = false
+		l, err := g.Login(t.Context(), request("code", phone))
+		g.must(err)
+		g.accept(l.Token)
+	})
+}
+
+// TestCloseWaits: Close lets a login whose client has gone come to its end before the store goes.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+			<-held
+			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+		}))
+		ctx, cancel := context.WithCancel(t.Context())
+		var steps []string
+		g.store.after = func(_ context.Context, op string) error {
+			if op == "Login" {
+				steps = append(steps, "stored")
+			}
+			return nil
+		}
+		go func() { _, _ = g.Login(ctx, request("code", phone)) }()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := g.core.Close(); err != nil {
+				t.Error(err)
+			}
+			steps = append(steps, "closed")
+		})
+		synctest.Wait()
+		if len(steps) != 0 {
+			t.Fatalf("%q while the exchange was under way", steps)
+		}
+		close(held)
+		wg.Wait()
+		if !slices.Equal(steps, []string{"stored", "closed"}) {
+			t.Errorf("%q", steps)
+		}
+		if err := g.store.Health(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+			t.Error("the store was not closed")
+		}
+	})
+}
+
+// TestLoginsOnBolt: parallel logins of several clients over the real store, all of which hold.
+func TestLoginsOnBolt(t *testing.T) {
+	s, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(t, func(cc *session.CoreConfig, _ *session.Config) { cc.Store = s })
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			var presented string
+			for range 3 {
+				l, err := g.Login(t.Context(), session.LoginRequest{AppID: appA, Code: fmt.Sprint("user", i, "#", codes.Add(1)), Presented: presented, Client: phone})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if id, err := g.authenticate(l.Token); err != nil || id.OpenID != fmt.Sprint("user", i) {
+					t.Errorf("got %+v, %v", id, err)
+				}
+				if presented != "" {
+					if _, err := g.authenticate(presented); !errors.Is(err, session.ErrInvalid) {
+						t.Errorf("the presented session: %v", err)
+					}
+				}
+				presented = l.Token
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,398 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// TestP3_Model drives random schedules of everything that a gate does over a cache that does everything wrong, with look-ups that the store answers late. The model decides what must be
+// accepted and what refused.
+func TestP3_Model(t *testing.T) {
+	for range 5 { // more than rapid does by itself: what is looked for is rare
+		rapid.Check(t, func(t *rapid.T) {
+			rapid.SyncTest(t, func(t *rapid.T) {
+				m := newModel(t)
+				defer m.stop()
+				t.Repeat(map[string]func(*rapid.T){
+					"login":        m.login,
+					"login again":  m.login,
+					"check":        m.check,
+					"check again":  m.check,
+					"begin check":  m.beginCheck,
+					"finish check": m.finishCheck,
+					"log out":      m.logout,
+					"log out all":  m.logoutAll,
+					"revoke user":  m.revokeUser,
+					"revoke app":   m.revokeApp,
+					"revoke all":   m.revokeAll,
+					"wait": func(t *rapid.T) {
+						time.Sleep(time.Duration(rapid.IntRange(1, 40_000).Draw(t, "ms")) * time.Millisecond * 50)
+					},
+					"drop cache":     func(*rapid.T) { m.cache.drop() },
+					"reload":         func(*rapid.T) { m.newService() },
+					"restart":        func(*rapid.T) { m.restart() },
+					"store down":     func(*rapid.T) { m.store.setDown(true); m.down = true },
+					"store up":       func(*rapid.T) { m.store.setDown(false); m.down = false },
+					"store up again": func(*rapid.T) { m.store.setDown(false); m.down = false },
+				})
+			})
+		})
+	}
+}
+
+const (
+	modelTTL  = 90 * time.Minute
+	modelIdle = 40 * time.Minute
+	modelMax  = 3
+
+	modelTouch = 2 * time.Minute // a twentieth of modelIdle
+)
+
+var modelUsers = []store.UserID{{AppID: appA, OpenID: "alice"}, {AppID: appA, OpenID: "bob"}, {AppID: appB, OpenID: "alice"}}
+
+// model is a gate and what is known about it.
+type model struct {
+	t     *rapid.T
+	data  *memData
+	store *memStore
+	cache *faultCache
+	core  *session.Core
+	gate  *session.Service
+	keys  *session.KeyRing
+	down  bool
+
+	revoking bool // a revocation is under way
+
+	stallNext, failNext string // method that is to be answered late, or to fail after it took effect
+	stalled             []chan struct{}
+	checks              []*pending
+
+	sessions []*modelSession
+	unionIDs map[store.UserID]string
+}
+
+type modelSession struct {
+	token   string
+	user    store.UserID
+	expires time.Time // in milliseconds
+	used    time.Time // last accepted check: no touch is later
+	touched time.Time // the store knows of a use no longer than a touch interval before
+	lost    time.Time // last use that the store was not told of, since it was down
+	ended   bool
+}
+
+// pending is a check under way.
+type pending struct {
+	s        *modelSession
+	mustFail bool // ended before the check began
+	done     chan struct{}
+	id       session.Identity
+	err      error
+}
+
+func newModel(t *rapid.T) *model {
+	m := &model{t: t, data: newMemData(), unionIDs: make(map[store.UserID]string)}
+	keys, err := session.ParseKeyRing(session.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.keys = keys
+	m.open()
+	return m
+}
+
+func (m *model) open() {
+	m.store = newMemStore(m.data)
+	m.store.after = m.hook
+	m.store.setDown(m.down)
+	core, err := session.NewCore(session.CoreConfig{Store: m.store, MaxSessions: 16})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.cache = newFaultCache(rapid.Uint64().Draw(m.t, "cache seed"))
+	core.SetEntries(m.cache)
+	m.core = core
+	m.newService()
+}
+
+func (m *model) newService() {
+	m.gate = session.New(session.Config{
+		Core: m.core, WeChat: new(wechat), Apps: []weixin.App{{ID: appA}, {ID: appB}}, Keys: m.keys,
+		TTL: modelTTL, Idle: modelIdle, MaxPerUser: modelMax,
+	})
+}
+
+func (m *model) restart() {
+	m.stop()
+	m.open()
+}
+
+// stop lets everything under way end and closes the core.
+func (m *model) stop() {
+	m.stallNext, m.failNext = "", ""
+	for _, held := range m.stalled {
+		close(held)
+	}
+	m.stalled = nil
+	m.collect()
+	if err := m.core.Close(); err != nil {
+		m.t.Error(err)
+	}
+}
+
+// hook holds back or spoils the answer of a method that has already taken effect.
+func (m *model) hook(_ context.Context, op string) error {
+	if op == m.stallNext {
+		m.stallNext = ""
+		held := make(chan struct{})
+		m.stalled = append(m.stalled, held)
+		<-held
+	}
+	if op == m.failNext {
+		m.failNext = ""
+		return fmt.Errorf("%w: the answer got lost", store.ErrUnavailable)
+	}
+	return nil
+}
+
+// drive runs f to its end. Should it wait for an answer that is held back, that one comes.
+func (m *model) drive(f func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	for {
+		synctest.Wait()
+		select {
+		case <-done:
+			return
+		default:
+			m.release()
+		}
+	}
+}
+
+// release lets the oldest late answer come and judges the checks that end with it.
+func (m *model) release() {
+	if len(m.stalled) > 0 {
+		close(m.stalled[0])
+		m.stalled = m.stalled[1:]
+	}
+	m.collect()
+}
+
+func (m *model) pick(t *rapid.T) *modelSession {
+	if len(m.sessions) == 0 {
+		t.Skip("no session")
+	}
+	// Mostly a late one: the early ones are long over.
+	return m.sessions[max(0, len(m.sessions)-1-rapid.IntRange(0, 6).Draw(t, "session"))]
+}
+
+func (m *model) login(t *rapid.T) {
+	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	union := rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(t, "unionid")
+	req := session.LoginRequest{AppID: id.AppID, Code: fmt.Sprintf("%s/%s#%d", id.OpenID, union, codes.Add(1))}
+	var presented *modelSession
+	if len(m.sessions) > 0 && rapid.Bool().Draw(t, "presents") {
+		presented = m.pick(t)
+		req.Presented = presented.token
+	}
+	var l session.Login
+	var err error
+	m.drive(func() { l, err = m.gate.Login(context.Background(), req) })
+	if m.down {
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Fatalf("login without a store: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if presented != nil {
+		presented.ended = true
+	}
+	now := time.Now()
+	var live []*modelSession
+	for _, s := range m.sessions {
+		if s.user == id && !s.ended && s.expires.After(now) {
+			live = append(live, s)
+		}
+	}
+	for i := range len(live) + 1 - modelMax {
+		live[i].ended = true
+	}
+	if union != "" {
+		m.unionIDs[id] = union
+	}
+	m.sessions = append(m.sessions, &modelSession{token: l.Token, user: id, expires: milli(now.Add(modelTTL)), used: milli(now), touched: milli(now)})
+}
+
+func (m *model) begin(s *modelSession) *pending {
+	p := &pending{s: s, mustFail: s.ended, done: make(chan struct{})}
+	gate := m.gate
+	go func() {
+		defer close(p.done)
+		p.id, p.err = gate.Authenticate(context.Background(), s.token)
+	}()
+	synctest.Wait()
+	return p
+}
+
+func (m *model) check(t *rapid.T) {
+	p := m.begin(m.pick(t))
+	m.drive(func() { <-p.done })
+	m.judge(p, false)
+}
+
+// beginCheck leaves a check waiting for an answer that was read but has not arrived.
+func (m *model) beginCheck(t *rapid.T) {
+	m.stallNext = "Lookup"
+	p := m.begin(m.pick(t))
+	m.stallNext = ""
+	m.checks = append(m.checks, p)
+	m.collect()
+}
+
+// collect judges the checks that have come to their end.
+func (m *model) collect() {
+	synctest.Wait()
+	m.checks = slices.DeleteFunc(m.checks, func(p *pending) bool {
+		select {
+		case <-p.done:
+			m.judge(p, true)
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+func (m *model) finishCheck(t *rapid.T) {
+	if len(m.stalled) == 0 {
+		t.Skip("nothing is under way")
+	}
+	m.release()
+}
+
+// judge compares the outcome of a check with what the session is. One that was under way for a while may be answered as of any instant of it.
+func (m *model) judge(p *pending, late bool) {
+	s, now := p.s, milli(time.Now())
+	mustFail := p.mustFail || !now.Before(s.expires) || now.Sub(s.used) >= modelIdle
+	mustPass := m.alive(s) && !m.revoking
+	switch {
+	case p.err == nil && mustFail && !late:
+		m.t.Fatalf("accepted: ended %v, expires in %v, used %v ago", s.ended, s.expires.Sub(now), now.Sub(s.used))
+	case p.err == nil && late && p.mustFail:
+		m.t.Fatal("accepted: the session had ended when the check began")
+	case mustPass && errors.Is(p.err, session.ErrInvalid):
+		m.t.Fatalf("refused: %v; expires in %v, touched %v ago", p.err, s.expires.Sub(now), now.Sub(s.touched))
+	case p.err != nil && !errors.Is(p.err, session.ErrInvalid) && !(errors.Is(p.err, session.ErrUnavailable) && (m.down || late)):
+		m.t.Fatalf("neither accepted nor refused: %v", p.err)
+	case p.err != nil:
+		return
+	}
+	if p.id.AppID != s.user.AppID || p.id.OpenID != s.user.OpenID || !p.id.Expires.Equal(s.expires) {
+		m.t.Fatalf("%+v for a session of %v", p.id, s.user)
+	}
+	if want := m.unionIDs[s.user]; !late && p.id.UnionID != want {
+		m.t.Fatalf("unionid %q, want %q", p.id.UnionID, want)
+	}
+	s.used = now
+	switch {
+	case m.down:
+		s.lost = now
+	case now.Sub(s.lost) >= modelTouch:
+		s.touched = now
+	}
+}
+
+// alive reports whether a check of s must not be refused.
+func (m *model) alive(s *modelSession) bool {
+	now := milli(time.Now())
+	return !s.ended && now.Before(s.expires) && now.Sub(s.touched) < modelIdle-modelTouch
+}
+
+// revoke carries out a revocation whose answer may get lost, and ends sessions in the model when it took effect.
+func (m *model) revoke(t *rapid.T, op string, call func() error, hit func(*modelSession) bool) {
+	lost := rapid.IntRange(0, 4).Draw(t, "answer lost") == 0
+	if lost {
+		m.failNext = op
+	}
+	var err error
+	m.revoking = true
+	m.drive(func() { err = call() })
+	m.revoking, m.failNext = false, ""
+	switch {
+	case m.down || lost:
+		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
+			t.Fatalf("%s whose answer did not come: %v", op, err)
+		}
+	case err != nil:
+		t.Fatal(err)
+	}
+	if m.down {
+		return
+	}
+	for _, s := range m.sessions {
+		if hit(s) {
+			s.ended = true
+		}
+	}
+}
+
+func (m *model) logout(t *rapid.T) {
+	s := m.pick(t)
+	m.revoke(t, "End", func() error { return m.gate.Logout(context.Background(), s.token, false) }, func(o *modelSession) bool { return o == s })
+}
+
+func (m *model) logoutAll(t *rapid.T) {
+	s := m.pick(t)
+	if m.down {
+		t.Skip("may pass by the cache or not")
+	}
+	over := s.ended
+	var err error
+	m.revoking = true
+	m.drive(func() { err = m.gate.Logout(context.Background(), s.token, true) })
+	m.revoking = false
+	switch {
+	case err == nil:
+		if over {
+			t.Fatal("an ended session ended the others")
+		}
+		for _, o := range m.sessions {
+			if o.user == s.user {
+				o.ended = true
+			}
+		}
+	case !errors.Is(err, session.ErrInvalid) && !errors.Is(err, session.ErrUnavailable):
+		t.Fatal(err)
+	case m.alive(s):
+		t.Fatalf("refused: %v", err)
+	}
+}
+
+func (m *model) revokeUser(t *rapid.T) {
+	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	m.revoke(t, "RevokeUser", func() error { return m.gate.RevokeUser(context.Background(), id) }, func(s *modelSession) bool { return s.user == id })
+}
+
+func (m *model) revokeApp(t *rapid.T) {
+	app := rapid.SampledFrom([]string{appA, appB}).Draw(t, "app")
+	m.revoke(t, "RevokeApp", func() error { return m.gate.RevokeApp(context.Background(), app) }, func(s *modelSession) bool { return s.user.AppID == app })
+}
+
+func (m *model) revokeAll(t *rapid.T) {
+	m.revoke(t, "RevokeAll", func() error { return m.gate.RevokeAll(context.Background()) }, func(*modelSession) bool { return true })
+}

@@ -1,0 +1,138 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+const (
+	lineDown = "session store is unavailable"
+	lineBack = "session store is back"
+)
+
+// watch makes a logger whose messages can be read back.
+func watch(t *testing.T) (func(*session.CoreConfig, *session.Config), func(want ...string)) {
+	core, logs := observer.New(zap.DebugLevel)
+	check := func(want ...string) {
+		t.Helper()
+		var got []string
+		for _, e := range logs.TakeAll() {
+			got = append(got, e.Message)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+	}
+	return withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }), check
+}
+
+// TestP4_OneLogLine: however many requests notice that the store went or came back, it is told once.
+func TestP4_OneLogLine(t *testing.T) {
+	logger, logged := watch(t)
+	g := newGate(t, logger)
+	ctx, token := context.Background(), g.login("alice").Token
+	everything := func() {
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { _, _ = g.Authenticate(ctx, token) })
+			wg.Go(func() { _, _ = g.Authenticate(ctx, g.keys.Mint()) })
+			wg.Go(func() { _, _ = g.Login(ctx, session.LoginRequest{AppID: appA, Code: fmt.Sprint("bob#", codes.Add(1))}) })
+			wg.Go(func() { _ = g.Logout(ctx, g.keys.Mint(), false) })
+			wg.Go(func() { _ = g.RevokeUser(ctx, user("nobody")) })
+		}
+		wg.Wait()
+	}
+	everything()
+	logged()
+	for range 3 {
+		g.store.setDown(true)
+		everything()
+		everything()
+		logged(lineDown)
+		g.store.setDown(false)
+		everything()
+		everything()
+		logged(lineBack)
+	}
+}
+
+// TestP4_OneLogLineReadsGoOn: a full disk fails every write and no read. That is one outage, not one for each login with a recovery at each look-up.
+func TestP4_OneLogLineReadsGoOn(t *testing.T) {
+	logger, logged := watch(t)
+	g := newGate(t, logger)
+	tokens := make([]string, 10)
+	for i := range tokens {
+		tokens[i] = g.login("alice").Token
+	}
+	full := true
+	g.store.before = func(_ context.Context, op string) error {
+		if full && op != "Lookup" {
+			return fmt.Errorf("%w: disk full", store.ErrUnavailable)
+		}
+		return nil
+	}
+	for _, token := range tokens {
+		if _, err := g.Login(t.Context(), session.LoginRequest{AppID: appA, Code: "bob"}); !errors.Is(err, session.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		g.accept(token)
+	}
+	logged(lineDown)
+	full = false
+	g.accept(tokens[0])
+	g.login("bob")
+	g.refuse(g.keys.Mint(), session.ErrUnknown)
+	logged(lineBack)
+}
+
+// TestOutageIgnoresPatience: a caller who gave up says nothing about the store.
+func TestOutageIgnoresPatience(t *testing.T) {
+	logger, logged := watch(t)
+	g := newGate(t, logger)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := g.Login(ctx, session.LoginRequest{AppID: appA, Code: "bob"})
+	if !errors.Is(err, session.ErrUnavailable) {
+		t.Error(err)
+	}
+	for _, err := range []error{g.RevokeAll(ctx), g.RevokeApp(ctx, appA), g.RevokeUser(ctx, alice), g.Logout(ctx, g.keys.Mint(), false)} {
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Error(err)
+		}
+	}
+	logged()
+}
+
+func TestOutage(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	o := &session.Outage{What: "the moon", Log: zap.New(core)}
+	o.Note(nil)
+	if o.Down() || logs.Len() != 0 {
+		t.Error("down before anything failed")
+	}
+	for range 3 {
+		o.Note(errors.New("gone"))
+		if !o.Down() {
+			t.Error("not down after a failure")
+		}
+	}
+	o.Note(nil)
+	o.Note(nil)
+	if o.Down() {
+		t.Error("down after an answer")
+	}
+	got := logs.AllUntimed()
+	if len(got) != 2 || got[0].Message != "the moon is unavailable" || got[0].Level != zap.ErrorLevel || got[0].ContextMap()["error"] != "gone" || got[1].Message != "the moon is back" || got[1].Level != zap.InfoLevel {
+		t.Errorf("logged %+v", got)
+	}
+}

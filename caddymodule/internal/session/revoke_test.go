@@ -1,0 +1,172 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+func TestLogout(t *testing.T) {
+	g := newGate(t)
+	token, sibling := g.cached("alice"), g.cached("alice")
+	for range 2 { // already gone is not an error
+		g.must(g.Logout(t.Context(), token, false))
+		g.refuse(token, session.ErrUnknown)
+	}
+	g.must(g.Logout(t.Context(), g.keys.Mint(), false))
+	g.accept(sibling)
+	for token, want := range map[string]error{"": session.ErrMalformed, "junk": session.ErrMalformed, sibling + "A": session.ErrMalformed, newKeys(t).Mint(): session.ErrForged} {
+		for _, all := range []bool{false, true} {
+			if n := g.asks(func() {
+				if err := g.Logout(t.Context(), token, all); !errors.Is(err, want) || !errors.Is(err, session.ErrInvalid) {
+					t.Errorf("%q, all %v: %v", token, all, err)
+				}
+			}); n != 0 {
+				t.Errorf("%q, all %v: the store was asked", token, all)
+			}
+		}
+	}
+}
+
+func TestLogoutAll(t *testing.T) {
+	g := newGate(t)
+	one, two, bystander := g.cached("alice"), g.cached("alice"), g.cached("bob")
+	elsewhere := g.login("alice", func(r *session.LoginRequest) { r.AppID = appB }).Token
+	g.must(g.Logout(t.Context(), one, true))
+	g.refuse(one, session.ErrRevoked)
+	g.refuse(two, session.ErrRevoked)
+	g.accept(bystander)
+	g.accept(elsewhere)
+	// Nobody is left to act for; a session made since must not suffer.
+	since := g.cached("alice")
+	for _, token := range []string{one, g.keys.Mint()} {
+		if err := g.Logout(t.Context(), token, true); !errors.Is(err, session.ErrInvalid) {
+			t.Errorf("got %v", err)
+		}
+	}
+	g.accept(since)
+}
+
+// TestP3_Scope: each revocation ends what it names, at once and for good, and nothing else.
+func TestP3_Scope(t *testing.T) {
+	ctx := context.Background()
+	for name, tt := range map[string]struct {
+		revoke func(*gate) error
+		ends   func(app, who string) bool
+	}{
+		"user": {func(g *gate) error { return g.RevokeUser(ctx, alice) }, func(app, who string) bool { return app == appA && who == "alice" }},
+		"app":  {func(g *gate) error { return g.RevokeApp(ctx, appA) }, func(app, _ string) bool { return app == appA }},
+		"all":  {func(g *gate) error { return g.RevokeAll(ctx) }, func(string, string) bool { return true }},
+		"nobody": {func(g *gate) error {
+			return errors.Join(g.RevokeUser(ctx, user("carol")), g.RevokeApp(ctx, "wxcccccccccccccccc"))
+		}, func(string, string) bool { return false }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGate(t)
+			type owner struct{ app, who string }
+			tokens := make(map[string]owner)
+			for _, o := range []owner{{appA, "alice"}, {appA, "alice"}, {appA, "bob"}, {appB, "alice"}} {
+				token := g.login(o.who, func(r *session.LoginRequest) { r.AppID = o.app }).Token
+				g.accept(token)
+				g.settle()
+				tokens[token] = o
+			}
+			g.must(tt.revoke(g))
+			for range 3 {
+				for token, o := range tokens {
+					if tt.ends(o.app, o.who) {
+						g.refuse(token, session.ErrRevoked)
+					} else {
+						g.accept(token)
+					}
+				}
+				g.settle()
+			}
+			g.accept(g.login("alice").Token) // a revoked user may log in again
+		})
+	}
+}
+
+// TestP3_FillDuringRevoke: a check that fills the cache while a revocation is on its way to the disk does not outlive it.
+func TestP3_FillDuringRevoke(t *testing.T) {
+	ctx := context.Background()
+	for name, revoke := range map[string]func(*gate, string) error{
+		"session": func(g *gate, token string) error { return g.Logout(ctx, token, false) },
+		"user":    func(g *gate, _ string) error { return g.RevokeUser(ctx, alice) },
+		"app":     func(g *gate, _ string) error { return g.RevokeApp(ctx, appA) },
+		"all":     func(g *gate, _ string) error { return g.RevokeAll(ctx) },
+		"presented": func(g *gate, token string) error {
+			_, err := g.Login(ctx, session.LoginRequest{AppID: appA, Code: "bob", Presented: token})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGate(t)
+			token := g.cached("alice")
+			g.store.before = func(_ context.Context, op string) error {
+				if op != "Lookup" && op != "Health" {
+					g.accept(token)
+					g.settle()
+				}
+				return nil
+			}
+			g.must(revoke(g, token))
+			g.refuse(token, session.ErrInvalid)
+		})
+	}
+}
+
+// TestP3_LostAnswer: a revocation that the store carried out without being able to say so is an error to the caller, and no session is accepted from before it.
+func TestP3_LostAnswer(t *testing.T) {
+	ctx := context.Background()
+	for name, revoke := range map[string]func(*gate, string) error{
+		"login": func(g *gate, token string) error {
+			r := request("code", phone)
+			r.Presented = token
+			_, err := g.Login(ctx, r)
+			return err
+		},
+		"session": func(g *gate, token string) error { return g.Logout(ctx, token, false) },
+		"log out": func(g *gate, token string) error { return g.Logout(ctx, token, true) },
+		"user":    func(g *gate, _ string) error { return g.RevokeUser(ctx, alice) },
+		"app":     func(g *gate, _ string) error { return g.RevokeApp(ctx, appA) },
+		"all":     func(g *gate, _ string) error { return g.RevokeAll(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGate(t)
+			token := g.cached("alice")
+			g.store.after = func(_ context.Context, op string) error {
+				if op == "Lookup" {
+					return nil
+				}
+				return fmt.Errorf("%w: the answer got lost", store.ErrUnavailable)
+			}
+			if err := revoke(g, token); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
+				t.Errorf("got %v", err)
+			}
+			g.refuse(token, session.ErrInvalid)
+		})
+	}
+}
+
+// TestP4_RevokeStoreDown: a revocation that could not be made durable is not told as done, and the session goes on when the store is back.
+func TestP4_RevokeStoreDown(t *testing.T) {
+	g := newGate(t)
+	token := g.cached("alice")
+	g.store.setDown(true)
+	for _, err := range []error{
+		g.Logout(t.Context(), token, false), g.RevokeUser(t.Context(), alice), g.RevokeApp(t.Context(), appA), g.RevokeAll(t.Context()),
+		g.Logout(t.Context(), token, true),
+	} {
+		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
+			t.Errorf("got %v", err)
+		}
+	}
+	g.refuse(token, session.ErrUnavailable)
+	g.store.setDown(false)
+	g.accept(token)
+}
