@@ -176,8 +176,10 @@ func (a *App) provisionKeys() error {
 		a.unset = append(a.unset, "seal_key "+a.SealKey)
 		return nil
 	}
-	a.ring, err = session.ParseKeyRing(text)
-	return err
+	if a.ring, err = session.ParseKeyRing(text); err != nil {
+		return fmt.Errorf("reading seal_key: %w", err)
+	}
+	return nil
 }
 
 // Validate checks what Provision read.
@@ -200,12 +202,9 @@ func (a *App) Validate() error {
 	case a.Cache.MaxSessions < 1:
 		return fmt.Errorf("cache max_sessions %d is too small", a.Cache.MaxSessions)
 	}
-	// A client of its own, thrown away: whatever it refuses would be refused at the start.
-	c, err := weixin.New(weixin.Config{BaseURL: a.API.BaseURL, Timeout: time.Duration(a.API.Timeout)})
-	if err != nil {
+	if err := checkBaseURL(a.API.BaseURL); err != nil {
 		return err
 	}
-	c.Close()
 	for _, what := range a.unset {
 		a.log.Warn("a placeholder stands for nothing: the gate will not start like this", zap.String("placeholder", what))
 	}
@@ -223,7 +222,7 @@ func (a *App) Start() error {
 			return fmt.Errorf("loading master key: %w", err)
 		}
 		if a.ring, err = session.ParseKeyRing(text); err != nil {
-			return fmt.Errorf("loading master key: %w", err)
+			return fmt.Errorf("loading master key of %s: %w", a.opener.Identity(), err)
 		}
 	}
 	core, err := takeCore(&a.held, a.opener, a.Cache.MaxSessions)

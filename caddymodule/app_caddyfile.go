@@ -12,6 +12,7 @@ import (
 func init() {
 	httpcaddyfile.RegisterGlobalOption("wechat", func(d *caddyfile.Dispenser, existing any) (any, error) {
 		if existing != nil {
+			d.Next() // for the line
 			return nil, d.Err("the global option wechat is given twice: put both blocks into one")
 		}
 		a := new(App)
@@ -26,7 +27,7 @@ func init() {
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Err("wechat takes a block and no value")
 	}
 	b := newBlock(d)
 	for b.next() {
@@ -45,11 +46,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "max_staleness":
 			err = b.duration(&a.MaxStaleness)
 		case "seal_key":
-			if err = b.once(&a.SealKey); err == nil {
-				if e := checkSecret("seal_key", a.SealKey); e != nil {
-					err = d.WrapErr(e)
-				}
-			}
+			err = b.checked(&a.SealKey, func(v string) error { return checkSecret("seal_key", v) })
 		case "login_rate":
 			err = a.LoginRate.unmarshal(b)
 		default:
@@ -92,7 +89,7 @@ func (c *API) unmarshal(b *block) error {
 	return b.sub(func(in *block) error {
 		switch in.d.Val() {
 		case "base_url":
-			return in.once(&c.BaseURL)
+			return in.checked(&c.BaseURL, checkBaseURL)
 		case "timeout":
 			return in.duration(&c.Timeout)
 		}
@@ -106,14 +103,14 @@ func (s *SessionLimits) unmarshal(b *block) error {
 		case "ttl":
 			return in.duration(&s.TTL)
 		case "idle":
-			return in.duration(&s.Idle)
+			return in.durationOrZero(&s.Idle)
 		case "max_per_user":
 			var n int64
 			err := in.number(&n)
 			s.MaxPerUser = int(n)
 			return err
 		case "replay":
-			if err := in.duration(&s.Replay); err != nil {
+			if err := in.durationOrZero(&s.Replay); err != nil {
 				return err
 			}
 			if s.Replay == 0 {

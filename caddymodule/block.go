@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"math"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
@@ -22,6 +23,9 @@ func (b *block) next() bool { return b.d.NextBlock(b.nesting) }
 
 // unknown is the error for a word that the block does not know.
 func (b *block) unknown(known string) error {
+	if b.d.Val() == "{" {
+		return b.d.Err("the word before this { takes no block: take it out, braces and all")
+	}
 	return b.d.Errf("unknown word %q: here stands %s", b.d.Val(), known)
 }
 
@@ -49,8 +53,20 @@ func (b *block) once(dst *string) error {
 	return nil
 }
 
-// duration reads a duration such as 90s, 48h or 2d. It may not be negative.
+// duration reads a duration such as 90s, 48h or 2d. It is above zero, which stands for the default in a configuration and would not be what the line says.
 func (b *block) duration(dst *caddy.Duration) error {
+	word := b.d.Val()
+	if err := b.durationOrZero(dst); err != nil {
+		return err
+	}
+	if *dst == 0 {
+		return b.d.Errf("%s takes a duration above zero; leave it out for the default", word)
+	}
+	return nil
+}
+
+// durationOrZero reads a duration that is not negative.
+func (b *block) durationOrZero(dst *caddy.Duration) error {
 	word, text := b.d.Val(), ""
 	if err := b.once(&text); err != nil {
 		return err
@@ -71,7 +87,7 @@ func (b *block) number(dst *int64) error {
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil || n < 1 {
-		return b.d.Errf("%s takes a whole number above zero, not %q", word, text)
+		return b.d.Errf("%s takes a whole number from 1 to %d, not %q", word, math.MaxInt32, text)
 	}
 	*dst = n
 	return nil
@@ -82,8 +98,9 @@ func (b *block) sub(line func(*block) error) error {
 	if err := b.first(); err != nil {
 		return err
 	}
+	word := b.d.Val()
 	if b.d.NextArg() {
-		return b.d.ArgErr()
+		return b.d.Errf("%s takes a block and no value", word)
 	}
 	in := newBlock(b.d)
 	for in.next() {

@@ -65,7 +65,7 @@ func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		s.Path = d.Val()
 	}
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Err("store bolt takes one path")
 	}
 	for d.NextBlock(0) {
 		return d.Errf("store bolt takes no block: write `store bolt <path>`")

@@ -3,12 +3,15 @@ package caddymodule
 import (
 	"fmt"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // MiniProgram is one mini program.
@@ -90,8 +93,21 @@ func (a *App) setDefaults() {
 var appIDPattern = regexp.MustCompile(`^wx[0-9a-z]{16}$`)
 
 func checkAppID(id string) error {
-	if !appIDPattern.MatchString(id) {
-		return fmt.Errorf("%q is not an AppID: it is wx followed by 16 lower-case letters or digits, as the WeChat console shows it", id)
+	if appIDPattern.MatchString(id) {
+		return nil
 	}
-	return nil
+	shown := "this"
+	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(id)), "wx") { // anything else may be an AppSecret in the wrong place
+		shown = strconv.Quote(id)
+	}
+	return fmt.Errorf("%s is not an AppID: it is wx followed by 16 lower-case letters or digits, as the WeChat console shows it", shown)
+}
+
+// checkBaseURL asks the client whether it would take it. Nothing is opened.
+func checkBaseURL(url string) error {
+	c, err := weixin.New(weixin.Config{BaseURL: url})
+	if err == nil {
+		c.Close()
+	}
+	return err
 }

@@ -41,7 +41,9 @@ type sessionAnswer struct {
 	UnionIDBound bool   `json:"unionid_bound"`
 }
 
-func secondsUntil(t time.Time) int64 { return max(int64(time.Until(t).Round(time.Second)/time.Second), 0) }
+func secondsUntil(t time.Time) int64 {
+	return max(int64(time.Until(t).Round(time.Second)/time.Second), 0)
+}
 
 // serveSession tells whether the presented session holds.
 func (g *Gate) serveSession(w http.ResponseWriter, r *http.Request, token string) error {

@@ -86,12 +86,15 @@ func (Gate) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.wechat_auth", New: func() caddy.Module { return new(Gate) }}
 }
 
+// errNoApp means that there is a gate and no app.
+var errNoApp = errors.New("wechat_auth needs the global option wechat, which is missing: write { wechat { app <appid> {env.WX_SECRET} } } at the top of the Caddyfile")
+
 // Provision finds the app and prepares the rules.
 func (g *Gate) Provision(ctx caddy.Context) error {
 	g.log = ctx.Logger()
 	app, err := ctx.AppIfConfigured("wechat")
 	if err != nil {
-		return errors.New("wechat_auth needs the global option wechat, which is missing: write { wechat { app <appid> {env.WX_SECRET} } } at the top of the Caddyfile")
+		return errNoApp
 	}
 	g.app = app.(*App)
 	for _, a := range g.app.apps {

@@ -16,6 +16,10 @@ func init() {
 }
 
 func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if h.Option("wechat") == nil {
+		h.Next() // for the line
+		return nil, h.WrapErr(errNoApp)
+	}
 	g := new(Gate)
 	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ func parseRate(text string) (limit.Rate, error) {
 //		in_flight <number>
 //	}
 func (r *LoginRate) unmarshal(b *block) error {
-	if err := b.once(&r.PerClient); err != nil {
+	if err := b.checked(&r.PerClient, checkRate); err != nil {
 		return err
 	}
 	in := newBlock(b.d)
@@ -83,7 +83,7 @@ func (r *LoginRate) unmarshal(b *block) error {
 		var err error
 		switch in.d.Val() {
 		case "global":
-			err = in.once(&r.Global)
+			err = in.checked(&r.Global, checkRate)
 		case "in_flight":
 			err = in.number(&r.InFlight)
 		default:
@@ -93,8 +93,10 @@ func (r *LoginRate) unmarshal(b *block) error {
 			return err
 		}
 	}
-	if _, err := r.config(); err != nil {
-		return b.d.WrapErr(err)
-	}
 	return nil
+}
+
+func checkRate(text string) error {
+	_, err := parseRate(text)
+	return err
 }

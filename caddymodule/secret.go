@@ -12,10 +12,11 @@ import (
 func checkSecret(what, value string) error {
 	name, ok := strings.CutPrefix(value, "{")
 	name, closed := strings.CutSuffix(name, "}")
-	if ok && closed && strings.Contains(name, ".") && !strings.ContainsAny(name, "{} ") {
+	known := strings.HasPrefix(name, "env.") || strings.HasPrefix(name, "file.")
+	if ok && closed && known && !strings.ContainsAny(name, "{}") {
 		return nil
 	}
-	return fmt.Errorf("%s is written out, or came from {$VAR}, and would be shown by /config and in debug logs: name it instead, as {env.WX_SECRET} or {file./run/secrets/wx}", what)
+	return fmt.Errorf("%s is written out, or came from {$VAR}, and would be shown by /config and in debug logs: name it instead, as {env.NAME} or {file./run/secrets/name}", what)
 }
 
 // resolveSecret returns what the placeholder stands for, without the newline that files end with. It is empty when the variable or file is missing or empty.
@@ -23,10 +24,5 @@ func resolveSecret(what, value string) (string, error) {
 	if err := checkSecret(what, value); err != nil {
 		return "", err
 	}
-	s, err := caddy.NewReplacer().ReplaceOrErr(value, false, true)
-	if err != nil {
-		// Not the error: it repeats the value, which may be a secret in braces.
-		return "", fmt.Errorf("resolving %s: its placeholder is not known: use {env.NAME} or {file.PATH}", what)
-	}
-	return strings.TrimSpace(s), nil
+	return strings.TrimSpace(caddy.NewReplacer().ReplaceAll(value, "")), nil
 }

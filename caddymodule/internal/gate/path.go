@@ -45,12 +45,20 @@ func (g *Gate) Route(r *http.Request) Route {
 	case g.endpoints.holds(decoded):
 		return g.endpoints.route(escaped)
 	}
-	for i := range g.rules {
-		if g.rules[i].matches(escaped) {
-			return Route{Class: g.rules[i].class}
-		}
+	if rule := g.ruleFor(escaped); rule != nil {
+		return Route{Class: rule.class}
 	}
 	return Route{Class: Required}
+}
+
+// ruleFor returns the most specific rule for a canonical path, or nil.
+func (g *Gate) ruleFor(escaped string) *rule {
+	for i := range g.rules {
+		if g.rules[i].matches(escaped) {
+			return &g.rules[i]
+		}
+	}
+	return nil
 }
 
 // Canonical percent-decodes an escaped path once, and reports whether it is in canonical form: every reader that
