@@ -50,7 +50,14 @@ func (s *BoltStore) Identity() string { return "bolt:" + s.path }
 
 // Open opens the database, making it if need be.
 func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
-	return bolt.Open(bolt.Config{Path: s.path, Logger: log})
+	st, err := bolt.Open(bolt.Config{Path: s.path, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	if st.SetAside() != "" {
+		metrics.damagedStores.Inc()
+	}
+	return st, nil
 }
 
 // MasterKey returns the key kept beside the database.

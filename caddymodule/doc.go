@@ -18,4 +18,5 @@
 //	caddy_wechat_cache_hits_total                     token checks that the cache answered
 //	caddy_wechat_cache_misses_total                   token checks that had to ask the store
 //	caddy_wechat_dropped_connection_options_total     attempts to remove headers through the Connection header
+//	caddy_wechat_damaged_stores_total                 stores found damaged after an unclean stop and set aside: an alarm
 package caddymodule

@@ -21,6 +21,7 @@ type collectors struct {
 	cacheHits      prometheus.Counter
 	cacheMisses    prometheus.Counter
 	droppedOptions prometheus.Counter
+	damagedStores  prometheus.Counter
 }
 
 // result is how the gate decided about a request to the app.
@@ -61,6 +62,7 @@ func newCollectors() *collectors {
 		cacheHits:      prometheus.NewCounter(opts("cache_hits_total", "Token checks answered by the cache.")),
 		cacheMisses:    prometheus.NewCounter(opts("cache_misses_total", "Token checks that had to ask the store.")),
 		droppedOptions: prometheus.NewCounter(opts("dropped_connection_options_total", "Connection options that would have removed headers on the way to the app.")),
+		damagedStores:  prometheus.NewCounter(opts("damaged_stores_total", "Session stores that were found damaged, set aside and begun anew: everybody had to log in again.")),
 		decisionBy:     make(map[result]prometheus.Counter),
 	}
 	for _, r := range []result{
@@ -74,7 +76,7 @@ func newCollectors() *collectors {
 
 // register makes the collectors visible in a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	for _, col := range []prometheus.Collector{c.decisions, c.logins, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.droppedOptions} {
+	for _, col := range []prometheus.Collector{c.decisions, c.logins, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.droppedOptions, c.damagedStores} {
 		if err := reg.Register(col); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return fmt.Errorf("registering metrics: %w", err)
 		}

@@ -1,0 +1,230 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// unmarshalApp decodes strictly, as Caddy does.
+func unmarshalApp(t testing.TB, text string) *App {
+	t.Helper()
+	a := new(App)
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// provisionAlone provisions an App and leaves Validate to the caller; logs go to the observer.
+func provisionAlone(t testing.TB, text string) (*App, *observer.ObservedLogs, error) {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	a := unmarshalApp(t, text)
+	err := a.Provision(ctx)
+	core, logs := observer.New(zapcore.DebugLevel)
+	a.log = zap.New(core)
+	return a, logs, err
+}
+
+// withApp is an app's JSON: one good mini program and the given rest.
+func withApp(rest string) string {
+	if rest != "" {
+		rest = "," + rest
+	}
+	return `{"apps":[{"appid":"` + appID + `","secret":"{env.WX_SECRET}"}]` + rest + `}`
+}
+
+// TestJSONRoundTrip: what was read is written again, value by value, and what was left out stays out.
+func TestJSONRoundTrip(t *testing.T) {
+	for _, text := range []string{
+		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}]}`,
+		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"api":{"base_url":"http://127.0.0.1:8750","timeout":3000000000},` +
+			`"session":{"ttl":172800000000000,"idle":86400000000000,"max_per_user":-1,"replay":-1},"store":{"path":"/s.db","type":"bolt"},"cache":{"max_sessions":7},` +
+			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}","login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64}}`,
+	} {
+		got, err := json.Marshal(unmarshalApp(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, []byte(text)) {
+			t.Errorf("got  %s\nwant %s", got, text)
+		}
+	}
+	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"openid":"X-O","unionid":"X-U","appid":"X-A","source":"X-S"}}`
+	for _, text := range []string{`{}`, gate} {
+		var g Gate
+		if err := json.Unmarshal([]byte(text), &g); err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(&g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != text {
+			t.Errorf("got  %s\nwant %s", got, text)
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	setSecrets(t)
+	a, _, err := provisionAlone(t, withApp(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(a.API, a.Session, a.Cache, time.Duration(a.MaxStaleness), string(a.StoreRaw), a.limits)
+	want := fmt.Sprint(
+		API{BaseURL: "https://api.weixin.qq.com", Timeout: caddy.Duration(5 * time.Second)},
+		SessionLimits{TTL: caddy.Duration(48 * time.Hour), MaxPerUser: 10, Replay: caddy.Duration(10 * time.Second)},
+		Cache{MaxSessions: 1_000_000}, 30*time.Second, "", "{{30 1m0s} {0 0s} {60000 1m0s} 512}")
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if !strings.HasSuffix(a.opener.Identity(), "/wxgate/sessions.db") {
+		t.Errorf("store %s", a.opener.Identity())
+	}
+}
+
+// TestWrongJSON holds that whatever a Caddyfile cannot say is refused all the same, and never with a secret in the message.
+func TestWrongJSON(t *testing.T) {
+	setSecrets(t)
+	t.Setenv("WX_BAD", canary)
+	for _, c := range []struct{ name, app, want string }{
+		{"unknown field", withApp(`"sesion":{}`), `unknown field "sesion"`},
+		{"unknown field inside", withApp(`"session":{"tttl":"1h"}`), `unknown field "tttl"`},
+		{"no app", `{}`, "no mini program is configured"},
+		{"app twice", `{"apps":[{"appid":"` + appID + `","secret":"{env.WX_SECRET}"},{"appid":"` + appID + `","secret":"{env.WX_SECRET}"}]}`, appID + " is configured twice"},
+		{"app twice by placeholder", `{"apps":[{"appid":"{env.WX_APPID}","secret":"{env.WX_SECRET}"},{"appid":"wxaaaaaaaaaaaaaaaa","secret":"{env.WX_SECRET}"}]}`, "is configured twice"},
+		{"appid bad", `{"apps":[{"appid":"wx1","secret":"{env.WX_SECRET}"}]}`, `"wx1" is not an AppID`},
+		{"appid is a secret", `{"apps":[{"appid":"{env.WX_BAD}","secret":"{env.WX_SECRET}"}]}`, "this is not an AppID"},
+		{"appid placeholder unknown", `{"apps":[{"appid":"{nothing}","secret":"{env.WX_SECRET}"}]}`, "resolving appid"},
+		{"secret literal", `{"apps":[{"appid":"` + appID + `","secret":"` + canary + `"}]}`, "secret of mini program " + appID + " is written out"},
+		{"secret missing", `{"apps":[{"appid":"` + appID + `"}]}`, "secret of mini program " + appID + " is written out"},
+		{"secret half literal", `{"apps":[{"appid":"` + appID + `","secret":"` + canary + `{env.WX_SECRET}"}]}`, "is written out"},
+		{"secret in braces", `{"apps":[{"appid":"` + appID + `","secret":"{` + canary + `}"}]}`, "is written out"},
+		{"secret of two placeholders", `{"apps":[{"appid":"` + appID + `","secret":"{env.A}` + canary + `{env.B}"}]}`, "is written out"},
+		{"seal_key literal", withApp(`"seal_key":"` + sealKey + `"`), "seal_key is written out"},
+		{"seal_key no key", withApp(`"seal_key":"{env.WX_BAD}"`), "reading seal_key: parsing key ring: key 1 of 1 is not 32 bytes in base64"},
+		{"ttl short", withApp(`"session":{"ttl":"1ms"}`), "session ttl 1ms is too short"},
+		{"ttl negative", withApp(`"session":{"ttl":"-1h"}`), "session ttl -1h0m0s is too short"},
+		{"idle short", withApp(`"session":{"idle":"1ms"}`), "session idle 1ms is too short"},
+		{"idle negative", withApp(`"session":{"idle":"-1h"}`), "session idle -1h0m0s is too short"},
+		{"idle longer than ttl", withApp(`"session":{"idle":"49h"}`), "would never apply"},
+		{"timeout negative", withApp(`"api":{"timeout":-1}`), "api timeout -1ns is too short"},
+		{"timeout in the wrong unit", withApp(`"api":{"timeout":5}`), "api timeout 5ns is too short"},
+		{"base_url", withApp(`"api":{"base_url":"ftp://x"}`), "base URL: the scheme must be http or https"},
+		{"base_url with a password", withApp(`"api":{"base_url":"https://u:` + canary + `@x"}`), "no user name or password"},
+		{"max_staleness negative", withApp(`"max_staleness":-1`), "max_staleness is negative"},
+		{"max_sessions negative", withApp(`"cache":{"max_sessions":-1}`), "cache max_sessions -1 is too small"},
+		{"rate", withApp(`"login_rate":{"per_client":"many"}`), `login_rate: "many" is not a rate`},
+		{"rate of all", withApp(`"login_rate":{"global":"many"}`), `login_rate global: "many" is not a rate`},
+		{"in_flight negative", withApp(`"login_rate":{"in_flight":-1}`), "login_rate in_flight -1 is negative"},
+		{"store unknown", withApp(`"store":{"type":"nothing"}`), "loading session store"},
+		{"store path of nothing", withApp(`"store":{"type":"bolt","path":"{env.WX_NOTHING}"}`), "resolving path of bolt store"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := caddy.Validate(&caddy.Config{Logging: quiet(), AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(c.app)}})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), sealKey) {
+				t.Errorf("message shows the secret: %v", err)
+			}
+		})
+	}
+}
+
+// TestTTLWarning: longer than a session_key lives is allowed, but said.
+func TestTTLWarning(t *testing.T) {
+	setSecrets(t)
+	for ttl, want := range map[string]int{"72h": 0, "73h": 1} {
+		a, logs, err := provisionAlone(t, withApp(`"session":{"ttl":"`+ttl+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if got := logs.FilterLevelExact(zapcore.WarnLevel).Len(); got != want {
+			t.Errorf("ttl %s: %d warnings, want %d:\n%s", ttl, got, want, linesOf(logs))
+		}
+	}
+}
+
+// TestUnsetPlaceholders: a Caddyfile can be validated where its secrets are not, but not started.
+func TestUnsetPlaceholders(t *testing.T) {
+	for _, c := range []struct{ name, app, want string }{
+		{"secret", `{"apps":[{"appid":"` + appID + `","secret":"{env.WX_UNSET}"}]}`, "secret {env.WX_UNSET} of mini program " + appID},
+		{"secret in a file", `{"apps":[{"appid":"` + appID + `","secret":"{file./nowhere/wx}"}]}`, "secret {file./nowhere/wx} of mini program " + appID},
+		{"appid", `{"apps":[{"appid":"{env.WX_UNSET}","secret":"{env.WX_SECRET}"}]}`, "appid {env.WX_UNSET}"},
+		{"seal_key", withApp(`"seal_key":"{env.WX_UNSET}"`), "seal_key {env.WX_UNSET}"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("WX_SECRET", canary)
+			a, logs, err := provisionAlone(t, c.app)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Validate(); err != nil {
+				t.Fatal(err)
+			}
+			warned := logs.FilterLevelExact(zapcore.WarnLevel).All()
+			if len(warned) != 1 || warned[0].ContextMap()["placeholder"] != c.want {
+				t.Errorf("logged %s", linesOf(logs))
+			}
+			err = a.Start()
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "set the environment variable or write the file that it names") {
+				t.Errorf("Start: %v", err)
+			}
+			if len(a.held.keys) > 0 {
+				t.Error("Start took something before it refused")
+			}
+			if strings.Contains(err.Error()+linesOf(logs), canary) {
+				t.Error("the secret is shown")
+			}
+		})
+	}
+}
+
+// TestTwoUnsetAppIDs: they are the same empty text, and not one mini program twice.
+func TestTwoUnsetAppIDs(t *testing.T) {
+	t.Setenv("WX_SECRET", canary)
+	_, _, err := provisionAlone(t, `{"apps":[{"appid":"{env.WX_UNSET1}","secret":"{env.WX_SECRET}"},{"appid":"{env.WX_UNSET2}","secret":"{env.WX_SECRET}"}]}`)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestThreat28_SecretsStayOut: what is resolved is never in what Caddy shows.
+func TestThreat28_SecretsStayOut(t *testing.T) {
+	setSecrets(t)
+	a, _, err := provisionAlone(t, withApp(`"seal_key":"{env.WX_SEAL_KEY}"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{canary, sealKey} {
+		if strings.Contains(string(shown), secret) {
+			t.Errorf("shown by /config: %s", shown)
+		}
+	}
+	if a.apps[0].Secret != canary {
+		t.Error("the secret was not resolved: this test shows nothing")
+	}
+}

@@ -1,0 +1,280 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// storeApp is an app's JSON whose store is a switchStore on a path.
+func storeApp(path, rest string) string {
+	return withApp(fmt.Sprintf(`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"switch","path":%q%s}`, path, rest))
+}
+
+// coreOf tells which core an App holds.
+func coreOf(t *testing.T, a *App) any {
+	t.Helper()
+	var h holdings
+	c, err := takeCore(&h, a.opener, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Delete(h.keys[0]); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func started(t *testing.T, path string) *App {
+	t.Helper()
+	t.Setenv("WX_SECRET", canary)
+	a, _ := provisionApp(t, storeApp(path, ""))
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// opens runs f and returns how many stores were opened and closed meanwhile.
+func opens(f func()) (opened, closed int32) {
+	o, c := storeOpened.Load(), storeClosed.Load()
+	f()
+	return storeOpened.Load() - o, storeClosed.Load() - c
+}
+
+// TestThreat32_OneCoreForOnePath: however a path is written, it is opened once.
+func TestThreat32_OneCoreForOnePath(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("WX_DIR", dir)
+	var apps []*App
+	opened, closed := opens(func() {
+		for _, path := range []string{dir + "/x.db", dir + "/./a/../x.db", "x.db", "./a/../x.db", dir + "//x.db", "{env.WX_DIR}/x.db"} {
+			apps = append(apps, started(t, path))
+		}
+		other := started(t, dir+"/y.db")
+		if coreOf(t, other) == coreOf(t, apps[0]) {
+			t.Error("two databases share a core")
+		}
+		other.lease.close()
+	})
+	if opened != 2 || closed != 1 {
+		t.Errorf("opened %d and closed %d stores, want 2 and 1", opened, closed)
+	}
+	for _, a := range apps {
+		if coreOf(t, a) != coreOf(t, apps[0]) {
+			t.Errorf("another core for %s", a.opener.Identity())
+		}
+		if a.live.Load().limiter != apps[0].live.Load().limiter {
+			t.Error("another limiter")
+		}
+	}
+	if _, closed := opens(func() {
+		for _, a := range apps[1:] {
+			a.lease.close()
+		}
+	}); closed != 0 {
+		t.Error("closed under the last one")
+	}
+	if _, closed := opens(apps[0].lease.close); closed != 1 {
+		t.Errorf("closed %d times", closed)
+	}
+}
+
+// TestThreat32_ReloadTimeline plays a reload and a stop: what is shared stays open, the replaced configuration lingers, and the last request in it decides when it goes.
+func TestThreat32_ReloadTimeline(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	synctest.Test(t, func(t *testing.T) {
+		first := started(t, path)
+		second := started(t, path) // the new configuration starts before the old one is cleaned up
+		if coreOf(t, first) != coreOf(t, second) {
+			t.Fatal("the reload opened the store again")
+		}
+		_, closed := opens(func() {
+			if err := first.Stop(); err != nil {
+				t.Error(err)
+			}
+			if err := first.Cleanup(); err != nil {
+				t.Error(err)
+			}
+			if _, err := first.enter(t.Context()); err != nil {
+				t.Error("a request that was under way is refused right after Cleanup")
+			}
+			time.Sleep(linger + time.Second)
+			synctest.Wait()
+			if _, err := first.enter(t.Context()); err != nil {
+				t.Error("a second use is refused while the first one is open")
+			}
+			first.lease.leave()
+			first.lease.leave()
+			if _, err := first.enter(t.Context()); err == nil {
+				t.Error("let in after release")
+			}
+		})
+		if closed != 0 {
+			t.Error("the store was closed under the new configuration")
+		}
+		if _, closed = opens(func() {
+			if err := second.Cleanup(); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(linger - time.Nanosecond)
+			synctest.Wait()
+		}); closed != 0 {
+			t.Error("closed before it had lingered")
+		}
+		if _, closed = opens(func() {
+			time.Sleep(time.Nanosecond)
+			synctest.Wait()
+		}); closed != 1 {
+			t.Error("not closed after it had lingered")
+		}
+	})
+}
+
+// TestThreat32_FailedStart: what a rejected configuration took is given back, and the running one keeps its own.
+func TestThreat32_FailedStart(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		running := started(t, dir+"/s.db")
+
+		refused, _ := provisionApp(t, storeApp(dir+"/other.db", `,"refuse":true`))
+		if err := refused.Start(); err == nil {
+			t.Error("started")
+		}
+		if len(refused.held.keys) != 0 {
+			t.Errorf("holds %v", refused.held.keys)
+		}
+
+		// Refused after it has taken the core that the running configuration uses, and one of its own.
+		for _, path := range []string{dir + "/s.db", dir + "/third.db"} {
+			late, _ := provisionApp(t, storeApp(path, ""))
+			late.API.BaseURL = "not a URL"
+			if err := late.Start(); err == nil {
+				t.Error("started")
+			}
+			if len(late.held.keys) != 1 {
+				t.Errorf("holds %v", late.held.keys)
+			}
+			opened, closed := opens(func() {
+				if err := late.Cleanup(); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(linger)
+				synctest.Wait()
+			})
+			want := int32(0)
+			if path == dir+"/third.db" {
+				want = 1
+			}
+			if opened != 0 || closed != want {
+				t.Errorf("%s: closed %d stores, want %d", path, closed, want)
+			}
+		}
+		if err := refused.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		if _, closed := opens(func() { time.Sleep(linger); synctest.Wait() }); closed != 0 {
+			t.Error("the running configuration lost its store")
+		}
+		if _, closed := opens(running.lease.close); closed != 1 {
+			t.Error("references are left over")
+		}
+	})
+}
+
+// TestThreat32_RejectedChangesNothing: the limits of a configuration that fails to start do not apply to the running one.
+func TestThreat32_RejectedChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	running := started(t, dir+"/s.db")
+	defer running.lease.close()
+	late, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q,"refuse":true},"login_rate":{"in_flight":1}`, dir+"/t.db")))
+	if err := late.Start(); err == nil {
+		t.Fatal("started")
+	}
+	limiter := running.live.Load().limiter
+	for range 2 {
+		leave, _, ok := limiter.Enter(loopback)
+		if !ok {
+			t.Fatal("the limit of the rejected configuration applies")
+		}
+		defer leave()
+	}
+}
+
+// TestCleanupWithoutStart: `caddy validate` does that, and every configuration that fails half-way.
+func TestCleanupWithoutStart(t *testing.T) {
+	t.Setenv("WX_SECRET", canary)
+	synctest.Test(t, func(t *testing.T) { // which would end with a deadlock if a timer were left
+		a, _ := provisionApp(t, storeApp(filepath.Join(t.TempDir(), "s.db"), ""))
+		opened, closed := opens(func() {
+			for _, a := range []*App{a, new(App)} { // the second one was not even provisioned
+				if err := a.Cleanup(); err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(2 * linger)
+		})
+		if opened != 0 || closed != 0 {
+			t.Errorf("opened %d, closed %d", opened, closed)
+		}
+	})
+}
+
+// TestValidateOpensNothing: it may run beside the real server, as another user, on another machine.
+func TestValidateOpensNothing(t *testing.T) {
+	setSecrets(t)
+	data := t.TempDir()
+	t.Setenv("XDG_DATA_HOME", data)
+	for _, store := range []string{"", `"store":{"type":"bolt","path":"` + filepath.Join(data, "own", "s.db") + `"}`} {
+		err := caddy.Validate(&caddy.Config{Logging: quiet(), AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(withApp(store))}})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if got := files(t, data); len(got) > 0 {
+		t.Errorf("made %v", got)
+	}
+
+	// So it does under a file that somebody else has open, which is what Start must not do.
+	db := filepath.Join(data, "s.db")
+	running := started(t, db)
+	defer running.lease.close()
+	if _, err := os.Stat(db); err != nil {
+		t.Fatal("this test shows nothing:", err)
+	}
+	if opened, _ := opens(func() {
+		err := caddy.Validate(&caddy.Config{Logging: quiet(), AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(storeApp(db, ""))}})
+		if err != nil {
+			t.Error(err)
+		}
+	}); opened != 0 {
+		t.Error("opened the store")
+	}
+}
+
+// TestReloadChangesLimits: the limiter lives on, with the limits of the configuration that started last.
+func TestReloadChangesLimits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	first := started(t, path)
+	defer first.lease.close()
+	second, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q},"login_rate":{"in_flight":1}`, path)))
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer second.lease.close()
+	leave, _, ok := first.live.Load().limiter.Enter(loopback)
+	if !ok {
+		t.Fatal("nobody is let in")
+	}
+	defer leave()
+	if _, _, ok := second.live.Load().limiter.Enter(loopback); ok {
+		t.Error("the new limit does not apply")
+	}
+}
