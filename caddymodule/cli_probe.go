@@ -49,12 +49,12 @@ behind the gate that answers with the headers of the request, in whatever format
 Rows that need a logged-in user are sent with the header of -H. Keep a token out of the list of processes: name it as {env.NAME}, or put the header into a file and use --header-file (- for
 standard input). Values of headers are never printed.
 
-The exit status is 0 when everything held, 1 when anything fell, 2 when the probe could not look.
+The exit status is 0 when nothing fell (what was not tried is listed), 1 when anything fell, 2 when the probe could not look.
 `,
 		Example: `  wxgate wechat probe --echo 127.0.0.1:8080 -H 'Authorization: Bearer {env.TOKEN}' --public /public/ https://api.example.com/orders
   wxgate wechat probe https://api.example.com/public/headers`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
+			if len(args) != 1 {
 				return exitWith(cmd, probeBlind, errors.New("give one URL: wxgate wechat probe <URL>; see --help"))
 			}
 			return nil

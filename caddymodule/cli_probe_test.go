@@ -32,7 +32,7 @@ func exitStatus(err error) int {
 func runProbe(t *testing.T, stdin string, args ...string) (status int, out, said string) {
 	t.Helper()
 	cmd := probeCommand()
-	cmd.SilenceErrors = true
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true // as Caddy's root command has it
 	var stdout, stderr bytes.Buffer
 	cmd.SetIn(strings.NewReader(stdin))
 	cmd.SetOut(&stdout)

@@ -44,7 +44,7 @@ var house = map[string]row{
 
 	"caddymodule": {
 		ours: []string{
-			internalRoot + "/gate", internalRoot + "/limit", internalRoot + "/session", internalRoot + "/store",
+			internalRoot + "/gate", internalRoot + "/limit", internalRoot + "/probe", internalRoot + "/session", internalRoot + "/store",
 			internalRoot + "/store/bolt", internalRoot + "/weixin", internalRoot + "/weixin/opendata",
 		},
 		foreign: []string{anyModule},
@@ -67,6 +67,7 @@ var house = map[string]row{
 	},
 	internalRoot + "/gate":  {},
 	internalRoot + "/limit": {foreign: []string{"golang.org/x/time"}},
+	internalRoot + "/probe": {foreign: []string{"golang.org/x/net"}},
 	internalRoot + "/weixin": {
 		ours:    []string{internalRoot + "/weixin/opendata"},
 		foreign: []string{"github.com/sony/gobreaker/v2", "golang.org/x/sync", "golang.org/x/time"},

@@ -1,0 +1,144 @@
+// Package probe attacks a gate from outside, the way a client would, and reports which of its promises held. It owns the attack table (THREATS.md sections 1 and 2, as far as they can be seen
+// from outside), the wires that send what no ordinary client would, and the eyes that see what the app behind the gate received.
+//
+// It must not know this project's own gate: it judges any gate by what reaches the app.
+package probe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+)
+
+// ErrBlind means that nothing can be said of the gate: it cannot be reached, or what the app receives cannot be seen.
+var ErrBlind = errors.New("the probe cannot see through the gate")
+
+func blind(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrBlind, fmt.Sprintf(format, args...))
+}
+
+// workers is how many requests are under way at a time.
+const workers = 4
+
+// probe is one run.
+type probe struct {
+	Config
+	url    *url.URL
+	wire   wire
+	http2  *wire // nil: the gate does not speak HTTP/2 here
+	eye    eye
+	run    string // begins every mark
+	count  atomic.Int64
+	stages map[role]*stage
+	shut   string // a path that asks for a credential, or empty
+	own    bool   // the gate keeps Endpoints for itself
+}
+
+// Run probes a gate. Before the attacks, honest requests show that the probe can see what the app receives; after each kind of attack, that it still can. Where it cannot, the error is
+// ErrBlind and the report ends there; any other error is one of the configuration.
+func Run(ctx context.Context, c Config) (Report, error) {
+	p := &probe{Config: c, stages: make(map[role]*stage)}
+	if p.Echo != nil {
+		defer p.Echo.Close()
+	}
+	if err := p.prepare(); err != nil {
+		return Report{}, err
+	}
+	report := Report{URL: p.url.Redacted(), Seen: SeenInAnswer}
+	if p.Echo != nil {
+		e := newEcho(p.Echo, p.run)
+		defer e.close()
+		p.eye, report.Seen = e, SeenByEcho
+	}
+	if err := p.baseline(ctx); err != nil {
+		return report, err
+	}
+	report.HTTP2 = p.http2 != nil
+	report.Rows = append(report.Rows, p.honest()...)
+	for _, g := range p.table() {
+		rows := p.attempt(ctx, g)
+		control := p.control(ctx)
+		if control != nil {
+			for i := range rows {
+				if rows[i].Result == Held {
+					rows[i].Result, rows[i].Evidence = NotTried, "afterwards the gate did not let the honest request through either"
+				}
+			}
+		}
+		report.Rows = append(report.Rows, rows...)
+		if control != nil {
+			return report, cmp.Or(ctx.Err(), control)
+		}
+	}
+	return report, nil
+}
+
+// attempt tries one kind of attack in all its roles.
+func (p *probe) attempt(ctx context.Context, g group) []Row {
+	type job struct {
+		attack *attack
+		row    *Row
+	}
+	var jobs []job
+	rows := make([]Row, 0, len(g.attacks)*len(everyone))
+	for i := range g.attacks {
+		for _, as := range g.attacks[i].as {
+			rows = append(rows, Row{Threat: g.threat, Attack: g.attacks[i].name, As: string(as), Tries: g.tries, Judged: g.judged})
+			jobs = append(jobs, job{&g.attacks[i], &rows[len(rows)-1]})
+		}
+	}
+	queue := make(chan job)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for j := range queue {
+				j.row.Result, j.row.Evidence = p.try(ctx, j.attack, role(j.row.As))
+			}
+		})
+	}
+	for _, j := range jobs {
+		queue <- j
+	}
+	close(queue)
+	wg.Wait()
+	return rows
+}
+
+// try sends one attack in one role and judges what came of it.
+func (p *probe) try(ctx context.Context, a *attack, as role) (Result, string) {
+	if missing := p.missing(a, as); missing != "" {
+		return NotTried, missing
+	}
+	t := p.send(ctx, a, p.stages[as])
+	if t.answer.err != nil && t.seen.asked != yes {
+		return NotTried, t.answer.err.Error()
+	}
+	result, evidence := a.judge(p, t)
+	return result, p.presentable(evidence)
+}
+
+// missing tells why an attack cannot be tried, or nothing.
+func (p *probe) missing(a *attack, as role) string {
+	_, seesAll := p.eye.(*echo)
+	switch {
+	case a.needs.has(needEcho) && !seesAll:
+		return "needs --echo: an answer does not show trailers and raw lines"
+	case as == user && p.stages[user] == nil:
+		return "needs -H: the header of a logged-in user"
+	case as == public && p.stages[public] == nil, a.needs.has(needPublic) && p.Public == "":
+		return "needs --public: a prefix that asks for nothing"
+	case a.needs.has(needShut) && p.shut == "":
+		return "needs a path that asks for a login, and found none"
+	case a.needs.has(needEndpoints) && !p.own:
+		return "needs --endpoints: the gate does not answer itself under " + p.Endpoints
+	case a.needs.has(needBearer) && p.token() == "":
+		return "needs -H with the credential in a header that is not Cookie"
+	case a.frames != nil && p.http2 == nil:
+		return "needs HTTP/2, which is not spoken here"
+	}
+	return ""
+}
