@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,16 +84,11 @@ type App struct {
 	limits limit.Config
 	unset  []string // placeholders that stand for nothing
 
-	held    holdings
-	lease   lease
-	started chan struct{}
-	live    atomic.Pointer[running]
-}
-
-// running is what a started App has open.
-type running struct {
-	sessions *session.Service
-	limiter  *limit.Limiter
+	held     holdings
+	lease    lease
+	settled  chan struct{} // closed when Start has ended, well or not
+	live     atomic.Pointer[running]
+	previous atomic.Pointer[App] // what was running when this one started
 }
 
 // CaddyModule returns the Caddy module information.
@@ -105,7 +99,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision reads the configuration. It opens nothing: `caddy validate` comes this far beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.log = ctx.Logger()
-	a.started = make(chan struct{})
+	a.settled = make(chan struct{})
 	a.lease.release = func() { a.held.release(liveLogger()) }
 	a.setDefaults()
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
@@ -213,6 +207,17 @@ func (a *App) Validate() error {
 
 // Start opens the store and whatever else lives on through reloads.
 func (a *App) Start() error {
+	defer close(a.settled)
+	if err := a.open(); err != nil {
+		return err
+	}
+	a.previous.Store(current.Swap(a))
+	a.share()
+	return nil
+}
+
+// open takes what the App needs from the pool, or makes it.
+func (a *App) open() error {
 	if len(a.unset) > 0 {
 		return fmt.Errorf("%s is empty: set the environment variable or write the file that it names", a.unset[0])
 	}
@@ -237,29 +242,23 @@ func (a *App) Start() error {
 	if err != nil {
 		return err
 	}
-	// Only now that nothing of ours can be refused: what is shared with the running configuration changes last.
-	core.SetMaxSessions(a.Cache.MaxSessions)
-	limiter.Set(a.limits)
 	a.live.Store(&running{
-		limiter: limiter,
+		core: core, limiter: limiter, lease: &a.lease,
 		sessions: session.New(session.Config{
 			Core: core, WeChat: wechat, Apps: a.apps, Keys: a.ring,
 			TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
 			MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
 		}),
 	})
-	close(a.started)
 	return nil
 }
 
 // Stop does nothing: requests may still be running. Cleanup comes after the last of them, or nearly so.
 func (a *App) Stop() error { return nil }
 
-// linger is how long a replaced configuration keeps what it holds: a request that its server had begun to read may reach its handlers after Cleanup.
-const linger = 5 * time.Second
-
 // Cleanup gives back what Start opened, once the last request is done with it.
 func (a *App) Cleanup() error {
+	a.stepDown()
 	switch {
 	case len(a.held.keys) == 0:
 	case caddy.Exiting():
@@ -268,29 +267,6 @@ func (a *App) Cleanup() error {
 		time.AfterFunc(linger, a.lease.close)
 	}
 	return nil
-}
-
-// startTimeout bounds how long a request waits for Start: Caddy starts its apps in no particular order, so the server may be listening before the store is open.
-const startTimeout = 10 * time.Second
-
-// errNotStarted is what a request gets when the store could not be opened in time, or was closed behind it.
-var errNotStarted = fmt.Errorf("%w: not open", session.ErrUnavailable)
-
-// enter returns what the App has open, for one use that ends with a call of a.lease.leave.
-func (a *App) enter(ctx context.Context) (*running, error) {
-	if a.live.Load() == nil {
-		ctx, cancel := context.WithTimeout(ctx, startTimeout)
-		defer cancel()
-		select {
-		case <-a.started:
-		case <-ctx.Done():
-			return nil, errNotStarted
-		}
-	}
-	if !a.lease.enter() {
-		return nil, errNotStarted
-	}
-	return a.live.Load(), nil
 }
 
 // Interface guards

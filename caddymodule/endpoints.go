@@ -91,7 +91,7 @@ func (g *Gate) logout(r *http.Request, token string, all bool) error {
 	if err != nil {
 		return err
 	}
-	defer g.app.lease.leave()
+	defer live.lease.leave()
 	err = live.sessions.Logout(r.Context(), token, all)
 	if all && errors.Is(err, session.ErrInvalid) {
 		return nil // gone between the two

@@ -188,7 +188,7 @@ func (g *Gate) authenticate(r *http.Request, token string) (session.Identity, er
 	if err != nil {
 		return session.Identity{}, err
 	}
-	defer g.app.lease.leave()
+	defer live.lease.leave()
 	id, err := live.sessions.Authenticate(r.Context(), token)
 	if err == nil && !slices.Contains(g.apps, id.AppID) {
 		err = errOtherApp

@@ -44,7 +44,7 @@ func (g *Gate) login(w http.ResponseWriter, r *http.Request, token string) (sess
 	if err != nil {
 		return session.Login{}, err
 	}
-	defer g.app.lease.leave()
+	defer live.lease.leave()
 
 	client, _ := netip.ParseAddr(clientIP(r))
 	leave, wait, ok := live.limiter.Enter(client)

@@ -1,0 +1,247 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// moduleRoot is seen from this package's folder, where its tests run.
+const moduleRoot = "../../.."
+
+// caddyfiles returns every Caddyfile of the repository that users may copy, by its path from the root.
+func caddyfiles(tb testing.TB) map[string]string {
+	tb.Helper()
+	found := make(map[string]string)
+	for _, pattern := range []string{"Caddyfile", "examples/*/Caddyfile*", "examples/*/*/Caddyfile*"} {
+		names, err := filepath.Glob(filepath.Join(moduleRoot, pattern))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			from, err := filepath.Rel(moduleRoot, name)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			found[from] = string(text)
+		}
+	}
+	return found
+}
+
+// adapt turns a Caddyfile into JSON as `wxgate adapt` does.
+func adapt(text string) (config []byte, err error) {
+	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err == nil && len(warnings) > 0 {
+		err = fmt.Errorf("warnings: %v", warnings)
+	}
+	return config, err
+}
+
+func TestExamples_Adapt(t *testing.T) {
+	all := caddyfiles(t)
+	if len(all) < 4 {
+		t.Errorf("found %d Caddyfiles, want the one at the top and some examples", len(all))
+	}
+	for name, text := range all {
+		if _, err := adapt(text); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := string(caddyfile.Format([]byte(text))); got != text {
+			t.Errorf("%s is not formatted as `wxgate fmt` does", name)
+		}
+	}
+	// Each folder of examples shows something that can be used.
+	folders, err := os.ReadDir(filepath.Join(moduleRoot, "examples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		name := "examples/" + folder.Name() + "/"
+		if folder.IsDir() && !slices.ContainsFunc(keys(all), func(k string) bool { return strings.HasPrefix(k, name) }) {
+			t.Errorf("%s holds no Caddyfile", name)
+		}
+	}
+}
+
+func keys[V any](m map[string]V) (names []string) {
+	for k := range m {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// site is one guarded site of a configuration.
+type site struct {
+	host string
+	apps []string // mini programs that it accepts
+}
+
+// patched is a configuration moved onto this machine.
+type patched struct {
+	json  []byte
+	apps  map[string]string // the environment variable of the secret of each mini program
+	sites []site
+}
+
+// patch changes the addresses of a configuration, and nothing else: the listener, without TLS; the upstreams; the API of WeChat.
+func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string) (p patched) {
+	tb.Helper()
+	var c struct {
+		Admin map[string]any `json:"admin,omitempty"`
+		Apps  struct {
+			WeChat map[string]any            `json:"wechat"`
+			HTTP   map[string]map[string]any `json:"http"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		tb.Fatal(err)
+	}
+	c.Admin = map[string]any{"listen": admin}
+	api, _ := c.Apps.WeChat["api"].(map[string]any)
+	if api == nil {
+		api = make(map[string]any)
+	}
+	api["base_url"] = wechat
+	c.Apps.WeChat["api"] = api
+	p.apps = make(map[string]string)
+	for i, a := range c.Apps.WeChat["apps"].([]any) {
+		m := a.(map[string]any)
+		name := func(key string) string {
+			return strings.TrimSuffix(strings.TrimPrefix(m[key].(string), "{env."), "}")
+		}
+		if id := m["appid"].(string); strings.HasPrefix(id, "{") {
+			tb.Setenv(name("appid"), fmt.Sprintf("wx%016d", i))
+			m["appid"] = fmt.Sprintf("wx%016d", i)
+		}
+		p.apps[m["appid"].(string)] = name("secret")
+	}
+	servers := c.Apps.HTTP["servers"]
+	if len(servers) != 1 {
+		tb.Fatalf("the configuration has %d servers, want one", len(servers))
+	}
+	for _, server := range servers {
+		s := server.(map[string]any)
+		s["listen"] = []string{listen}
+		s["automatic_https"] = map[string]any{"disable": true}
+		delete(s, "tls_connection_policies")
+		for _, r := range s["routes"].([]any) {
+			route := r.(map[string]any)
+			guarded := site{apps: keys(p.apps)}
+			walkJSON(route, func(m map[string]any) {
+				switch {
+				case m["handler"] == "wechat_auth" && m["apps"] != nil:
+					guarded.apps = nil
+					for _, id := range m["apps"].([]any) {
+						guarded.apps = append(guarded.apps, id.(string))
+					}
+				case m["handler"] == "reverse_proxy":
+					m["upstreams"] = []any{map[string]any{"dial": upstream}}
+				}
+			})
+			if match, ok := route["match"].([]any); ok {
+				guarded.host = match[0].(map[string]any)["host"].([]any)[0].(string)
+			}
+			p.sites = append(p.sites, guarded)
+		}
+	}
+	var err error
+	if p.json, err = json.Marshal(c); err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+// walkJSON visits every object in v.
+func walkJSON(v any, visit func(map[string]any)) {
+	switch v := v.(type) {
+	case map[string]any:
+		visit(v)
+		for _, inner := range v {
+			walkJSON(inner, visit)
+		}
+	case []any:
+		for _, inner := range v {
+			walkJSON(inner, visit)
+		}
+	}
+}
+
+// TestExamples_Run starts each Caddyfile with nothing but its addresses changed; on every site of it a user of every mini program logs in and calls the app.
+func TestExamples_Run(t *testing.T) {
+	for name, text := range caddyfiles(t) {
+		t.Run(name, func(t *testing.T) {
+			config, err := adapt(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The mini programs of the file, known to the simulator.
+			ids := keys(patch(t, config, "x:1", "x:2", "x:3", "http://x").apps)
+			w := prepareWorld(t, setup{apps: ids})
+			p := patch(t, config, w.addr, w.admin, w.app.addr, w.wechat.URL)
+			for id, variable := range p.apps {
+				w.env = append(w.env, variable+"="+secretOf(id))
+			}
+			from := w.out.Len()
+			w.gate = w.launch(t, "run", "--config", w.write(t, "caddy.json", string(p.json)))
+			w.gate.printed(t, from, "serving initial configuration")
+			if len(p.sites) == 0 {
+				t.Fatal("no site")
+			}
+			for _, s := range p.sites {
+				for _, id := range s.apps {
+					s.try(t, w, id)
+				}
+				raw(t, w.addr, request(s.host, "GET", "/hello", "")).problem(t, 401, "session_missing")
+			}
+		})
+	}
+}
+
+// try logs a user in and calls the app.
+func (s site) try(t *testing.T, w *world, appID string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"code":%q,"appid":%q}`, w.wechat.Code(appID, "ada"), appID)
+	token := raw(t, w.addr, request(s.host, "POST", "/wx/login", body)).session(t).Token
+	r := raw(t, w.addr, request(s.host, "GET", "/hello", "", bearer(token)))
+	if !r.fromApp() {
+		t.Fatalf("%s: the call is answered with %s", s.host, r)
+	}
+	r.received(t).check(t, w.who(appID, "ada"))
+}
+
+// TestExamples_AreAll: nothing in the repository that is called Caddyfile is left out.
+func TestExamples_AreAll(t *testing.T) {
+	known := caddyfiles(t)
+	err := filepath.WalkDir(moduleRoot, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".." && name != moduleRoot):
+			return filepath.SkipDir
+		case !d.IsDir() && strings.Contains(d.Name(), "Caddyfile"):
+			from, err := filepath.Rel(moduleRoot, name)
+			if _, ok := known[from]; !ok {
+				t.Errorf("%s is not looked at", from)
+			}
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,196 @@
+// Package e2e_test drives the whole product as its users do: a real gate in a process of its own between a raw client, an app that reports every byte it is sent, and the simulator of WeChat.
+//
+// It owns what can only be seen from outside: the wire of DESIGN.md 3, the attacks of THREATS.md over raw sockets, kills, reloads and whatever the process prints. It must not know the insides:
+// of this module it imports the module face and the public simulator.
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/wxgate/wxgate/caddymodule"
+)
+
+// childEnv makes this test binary the product: the same modules, the same commands.
+const childEnv = "WXGATE_E2E_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) == "" {
+		os.Exit(m.Run())
+	}
+	go func() {
+		// Whoever started us holds the other end: when it is gone, so are we.
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(3)
+	}()
+	caddycmd.Main()
+}
+
+// patience bounds every wait for something that must come. No test asserts how long anything takes.
+const patience = 30 * time.Second
+
+// process is one run of the product.
+type process struct {
+	cmd    *exec.Cmd
+	out    *output
+	stdin  io.Closer
+	exited chan struct{}
+	err    error // once exited is closed
+}
+
+// launch starts the product with the arguments given, printing into out.
+func launch(tb testing.TB, out *output, dir string, env []string, args ...string) *process {
+	tb.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(self, args...), out: out, exited: make(chan struct{})}
+	// Nothing of the tester's own environment: no proxy, no Caddy data, no secret.
+	p.cmd.Env = append([]string{
+		childEnv + "=1", "HOME=" + dir, "XDG_DATA_HOME=" + filepath.Join(dir, "data"), "XDG_CONFIG_HOME=" + filepath.Join(dir, "config"),
+		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "GOCOVERDIR=" + dir, "NO_COLOR=1",
+	}, env...)
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		tb.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.exited)
+	}()
+	tb.Cleanup(func() {
+		p.kill()
+		if strings.Contains(out.String(), "DATA RACE") || strings.Contains(out.String(), "panic: ") {
+			tb.Error("the process printed a data race or a panic")
+		}
+		if tb.Failed() {
+			tb.Logf("the process printed:\n%s", tail(out.String(), 6000))
+		}
+	})
+	return p
+}
+
+// kill ends the process as a power cut would.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.exited
+	p.stdin.Close()
+}
+
+// wait returns the exit status.
+func (p *process) wait(tb testing.TB) int {
+	tb.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		tb.Fatal("the process does not end")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// stop asks the process to end and returns its exit status.
+func (p *process) stop(tb testing.TB) int {
+	tb.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	return p.wait(tb)
+}
+
+// printed waits until the process has printed the text after what it had printed by then.
+func (p *process) printed(tb testing.TB, from int, text string) {
+	tb.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(p.out.String()[from:], text); time.Sleep(2 * time.Millisecond) {
+		select {
+		case <-p.exited:
+			if !strings.Contains(p.out.String()[from:], text) {
+				tb.Fatalf("the process ended (%v) without printing %q", p.err, text)
+			}
+			return
+		default:
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("the process does not print %q", text)
+		}
+	}
+}
+
+// output keeps every byte that was printed.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func (o *output) Len() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Len()
+}
+
+func tail(s string, n int) string { return s[max(len(s)-n, 0):] }
+
+// nextPort hands out ports below those that the system gives to outgoing connections, so that a port stays free while its gate is down.
+var nextPort = struct {
+	sync.Mutex
+	n int
+}{n: 12000 + rand.IntN(18000)}
+
+// freeAddr returns a loopback address that nobody listens on.
+func freeAddr(tb testing.TB) string {
+	tb.Helper()
+	nextPort.Lock()
+	defer nextPort.Unlock()
+	for range 1000 {
+		nextPort.n++
+		addr := fmt.Sprintf("127.0.0.1:%d", nextPort.n)
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
+	}
+	tb.Fatal("no free port")
+	return ""
+}
+
+// eventually polls until ok holds.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			tb.Fatalf("it never comes about: %s", what)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

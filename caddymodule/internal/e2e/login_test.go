@@ -1,0 +1,337 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// mixed is a site with every kind of route.
+var mixed = setup{auth: "\t\tpublic /public/* /healthz\n\t\toptional /optional/*"}
+
+// TestLogin_WholeWay is the life of one session as DESIGN.md 3 has it.
+func TestLogin_WholeWay(t *testing.T) {
+	w := newWorld(t, mixed)
+
+	w.call(t, "GET", "/hello", "").problem(t, http.StatusUnauthorized, "session_missing")
+
+	r := w.tryLogin(t, "ada")
+	s := r.session(t)
+	if !s.UnionIDBound || s.ExpiresIn < 48*3600-60 || s.ExpiresIn > 48*3600 {
+		t.Errorf("the session is %+v", s)
+	}
+	if strings.Contains(r.body, w.wechat.OpenID(appA, "ada")) || strings.Contains(r.body, w.wechat.UnionID("ada")) {
+		t.Errorf("the login answer tells who it is: %s", r)
+	}
+	for _, header := range []string{bearer(s.Token), "X-3rd-Session: " + s.Token, "authorization:bearer   " + s.Token, "Authorization: " + s.Token} {
+		r = w.call(t, "GET", "/hello?q=1", "", header)
+		if r.status != http.StatusOK || r.fromGate() || !r.fromApp() {
+			t.Fatalf("%s is answered with %s", header, r)
+		}
+		got := r.received(t)
+		got.check(t, w.who(appA, "ada"))
+		if got.target() != "/hello?q=1" {
+			t.Errorf("the app is asked for %q", got.target())
+		}
+	}
+	if n := w.wechat.Count(exchangePath); n != 1 {
+		t.Errorf("WeChat was called %d times, want once", n)
+	}
+
+	r = w.call(t, "GET", "/wx/session", "", bearer(s.Token))
+	r.made(t, http.StatusOK)
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(r.body), &fields); err != nil || !slices.Equal(slices.Sorted(maps.Keys(fields)), []string{"expires_in", "unionid_bound"}) {
+		t.Errorf("/wx/session says %s", r.body)
+	}
+
+	for _, again := range []string{"", ", again"} {
+		r = w.post(t, "/wx/logout", "", bearer(s.Token))
+		if r.made(t, http.StatusNoContent); r.body != "" {
+			t.Errorf("the logout%s has a body: %s", again, r)
+		}
+	}
+	w.checkDead(t, s.Token)
+	w.call(t, "GET", "/wx/session", "", bearer(s.Token)).problem(t, http.StatusUnauthorized, "session_invalid")
+	w.call(t, "GET", "/optional/x", "", bearer(s.Token)).problem(t, http.StatusUnauthorized, "session_invalid")
+	if r := w.call(t, "GET", "/public/x", "", bearer(s.Token)); !r.fromApp() {
+		t.Errorf("a dead token on a public route is answered with %s", r)
+	}
+	w.call(t, "GET", "/wx/session", "").problem(t, http.StatusUnauthorized, "session_missing")
+	w.post(t, "/wx/logout", "").problem(t, http.StatusUnauthorized, "session_missing")
+}
+
+// TestLogin_AppAnswers: what the app says is passed on as it is, its own 401 included.
+func TestLogin_AppAnswers(t *testing.T) {
+	w := newWorld(t, mixed)
+	token := w.login(t, "ada")
+	r := w.call(t, "GET", "/hello?status=401", "", bearer(token))
+	if r.status != http.StatusUnauthorized || r.fromGate() || !r.fromApp() || r.header.Get("WWW-Authenticate") != "" {
+		t.Errorf("the app's 401 arrives as %s", r)
+	}
+	got := w.call(t, "POST", "/orders", "\x00\xff body", bearer(token))
+	if r := w.app.take(); got.status != http.StatusOK || r[len(r)-1].Body != "\x00\xff body" {
+		t.Errorf("the body arrives as %q", r[len(r)-1].Body)
+	}
+}
+
+// TestLogin_Unionid: no unionid means no header, whatever the client sends; one that WeChat tells later shows on the sessions that are there.
+func TestLogin_Unionid(t *testing.T) {
+	w := newWorld(t, mixed)
+	w.wechat.SetUser(appA, "bob", weixintest.UserOptions{NoUnionID: true})
+	s := w.tryLogin(t, "bob").session(t)
+	if s.UnionIDBound {
+		t.Error("a unionid is bound, want none")
+	}
+	anonymous := &identity{openid: w.wechat.OpenID(appA, "bob"), appid: appA}
+	w.call(t, "GET", "/x", "", bearer(s.Token), "X-WX-UNIONID: somebody").received(t).check(t, anonymous)
+
+	w.wechat.SetUser(appA, "bob", weixintest.UserOptions{})
+	if !w.tryLogin(t, "bob").session(t).UnionIDBound {
+		t.Error("no unionid is bound, want one")
+	}
+	w.checkAlive(t, s.Token, w.who(appA, "bob"))
+}
+
+// TestLogin_RealClients: what clients of wx.request are known to send is a good call.
+func TestLogin_RealClients(t *testing.T) {
+	w := newWorld(t, mixed)
+	post := func(t *testing.T, body string, headers ...string) reply {
+		return w.call(t, "POST", "/wx/login", body, headers...)
+	}
+	for _, contentType := range []string{
+		"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "APPLICATION/JSON", "application/json;", "application/json ; ;;charset",
+		`application/json; charset="utf-8`, "application/json; charset=utf-8; charset=utf-8", "",
+	} {
+		t.Run("type "+contentType, func(t *testing.T) {
+			post(t, codeBody(w.wechat.Code(appA, "ada")), "Content-Type: "+contentType).session(t)
+		})
+	}
+	t.Run("no type", func(t *testing.T) { post(t, codeBody(w.wechat.Code(appA, "ada"))).session(t) })
+	t.Run("unknown fields", func(t *testing.T) {
+		post(t, fmt.Sprintf(`{"scene": 1001, "code": %q, "Code": "x", "nick": null, "ok": true}`, w.wechat.Code(appA, "ada"))).session(t)
+	})
+	t.Run("with the appid", func(t *testing.T) {
+		post(t, fmt.Sprintf(" \n{\"appid\":%q,\"code\":%q}\n", appA, w.wechat.Code(appA, "ada"))).session(t)
+	})
+	t.Run("with an empty appid", func(t *testing.T) {
+		post(t, fmt.Sprintf(`{"appid":"","code":%q}`, w.wechat.Code(appA, "ada"))).session(t)
+	})
+	t.Run("query", func(t *testing.T) {
+		w.post(t, "/wx/login?from=share", codeBody(w.wechat.Code(appA, "ada"))).session(t)
+	})
+
+	stale := w.login(t, "ada")
+	w.post(t, "/wx/logout", "", bearer(stale))
+	for _, headers := range [][]string{
+		{"X-3rd-Session: "},
+		{"Authorization: "},
+		{"Authorization: Bearer"},
+		{"Authorization: Bearer undefined"},
+		{"X-3rd-Session: undefined"},
+		{"X-3rd-Session: null"},
+		{bearer(stale)},
+		{"X-3rd-Session: " + stale},
+		{"X-3rd-Session: " + stale, bearer("wxs_another")},
+		{bearer("wxs_" + strings.Repeat("A", 5000))},
+	} {
+		t.Run("token sent along: "+strings.Join(headers, ", ")[:min(40, len(strings.Join(headers, ", ")))], func(t *testing.T) {
+			w.tryLogin(t, "ada", headers...).session(t)
+		})
+	}
+}
+
+// TestLogin_EndsThePresentedSession, and no other of the user.
+func TestLogin_EndsThePresentedSession(t *testing.T) {
+	w := newWorld(t, mixed)
+	ada := w.who(appA, "ada")
+	phone, tablet := w.login(t, "ada"), w.login(t, "ada")
+	w.checkAlive(t, phone, ada)
+	again := w.login(t, "ada", bearer(phone))
+	w.checkDead(t, phone)
+	w.checkAlive(t, tablet, ada)
+	w.checkAlive(t, again, ada)
+	// Somebody else on the same phone.
+	bob := w.login(t, "bob", "X-3rd-Session: "+again)
+	w.checkDead(t, again)
+	w.checkAlive(t, tablet, ada)
+	w.checkAlive(t, bob, w.who(appA, "bob"))
+}
+
+func TestLogin_LogoutAll(t *testing.T) {
+	w := newWorld(t, mixed)
+	a1, a2, bob := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "bob")
+	w.checkAlive(t, a2, w.who(appA, "ada")) // in the cache
+	for _, body := range []string{`{"all":"true"}`, `{"all":1}`, `{"all":null}`, `[]`, `{"all":true} x`} {
+		w.post(t, "/wx/logout", body, bearer(a1)).problem(t, http.StatusBadRequest, "invalid_request")
+	}
+	w.checkAlive(t, a1, w.who(appA, "ada"))
+	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).made(t, http.StatusNoContent)
+	w.checkDead(t, a1)
+	w.checkDead(t, a2)
+	w.checkAlive(t, bob, w.who(appA, "bob"))
+	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
+	// Who may not act for the user any more ends nothing.
+	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).problem(t, http.StatusUnauthorized, "session_invalid")
+}
+
+func TestLogin_MaxPerUser(t *testing.T) {
+	w := newWorld(t, setup{wechat: "\t\tsession {\n\t\t\tmax_per_user 2\n\t\t}"})
+	oldest, second, third := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "ada")
+	w.checkDead(t, oldest)
+	w.checkAlive(t, second, w.who(appA, "ada"))
+	w.checkAlive(t, third, w.who(appA, "ada"))
+}
+
+func TestLogin_Expiry(t *testing.T) {
+	w := newWorld(t, setup{wechat: "\t\tsession {\n\t\t\tttl 2s\n\t\t}"})
+	s := w.tryLogin(t, "ada").session(t)
+	if s.ExpiresIn < 1 || s.ExpiresIn > 2 {
+		t.Errorf("expires_in is %d, want at most 2", s.ExpiresIn)
+	}
+	eventually(t, "the session expires", func() bool {
+		return w.call(t, "GET", "/x", "", bearer(s.Token)).status == http.StatusUnauthorized
+	})
+	w.checkDead(t, s.Token)
+}
+
+// TestLogin_OtherCredentials: what does not begin with wxs_ is the app's.
+func TestLogin_OtherCredentials(t *testing.T) {
+	w := newWorld(t, mixed)
+	token := w.login(t, "ada")
+	for _, foreign := range []string{"Bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi", "Bearer", "bearer  x", "Digest a=\"wxs_\""} {
+		t.Run(foreign, func(t *testing.T) {
+			line := "Authorization: " + foreign
+			w.call(t, "GET", "/x", "", line).problem(t, http.StatusUnauthorized, "session_missing")
+			for _, c := range []struct {
+				path  string
+				token []string
+				want  *identity
+			}{
+				{"/x", []string{"X-3rd-Session: " + token}, w.who(appA, "ada")},
+				{"/optional/x", []string{"X-3rd-Session: " + token}, w.who(appA, "ada")},
+				{"/optional/x", nil, nil},
+				{"/public/x", nil, nil},
+				{"/public/x", []string{"X-3rd-Session: " + token}, nil},
+			} {
+				r := w.call(t, "GET", c.path, "", append(c.token, line)...)
+				if !r.fromApp() {
+					t.Fatalf("%s: %s", c.path, r)
+				}
+				got := r.received(t)
+				if v := got.values("authorization"); len(v) != 1 || v[0] != foreign {
+					t.Errorf("%s: the app sees Authorization %q, want %q", c.path, v, foreign)
+				}
+				if strings.Contains(r.body, token) {
+					t.Errorf("%s: the app sees the token: %s", c.path, r.body)
+				}
+				if owned := got.owned(); !slices.Equal(owned, c.want.lines()) {
+					t.Errorf("%s: the app is told %q, want %q", c.path, owned, c.want.lines())
+				}
+			}
+		})
+	}
+}
+
+// TestLogin_SeveralMiniPrograms behind one gate: appid, Referer as a hint, and a site that takes one of them only.
+func TestLogin_SeveralMiniPrograms(t *testing.T) {
+	staff := freeAddr(t)
+	_, port, _ := strings.Cut(staff, ":")
+	w := prepareWorld(t, setup{apps: []string{appA, appB}})
+	w.sites = fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tapps %s\n\t}\n\treverse_proxy %s\n}", port, appB, w.app.addr)
+	w.start(t)
+	body := func(code, appid string) string { return fmt.Sprintf(`{"code":%q,"appid":%q}`, code, appid) }
+	referer := func(appid string) string {
+		return "Referer: https://servicewechat.com/" + appid + "/devtools/page-frame.html"
+	}
+
+	a := w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appA)).session(t).Token
+	b := w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB)).session(t).Token
+	w.checkAlive(t, a, w.who(appA, "ada"))
+	w.checkAlive(t, b, w.who(appB, "ada"))
+	w.checkAlive(t, w.post(t, "/wx/login", codeBody(w.wechat.Code(appB, "ada")), referer(appB)).session(t).Token, w.who(appB, "ada"))
+	w.checkAlive(t, w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB), referer(appA)).session(t).Token, w.who(appB, "ada"))
+
+	w.wechat.Reset()
+	w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada"))).problem(t, http.StatusBadRequest, "invalid_request")
+	for _, hint := range []string{"Referer: https://servicewechat.com/wx1111111111111111/1/", "Referer: https://evil.example/" + appA + "/", "Referer: https://servicewechat.com/" + appA, "Referer: " + appA} {
+		w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada")), hint).problem(t, http.StatusBadRequest, "invalid_request")
+	}
+	w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), "wx1111111111111111")).problem(t, http.StatusForbidden, "app_not_allowed")
+	w.post(t, "/wx/login", `{"code":"abc","appid":7}`).problem(t, http.StatusBadRequest, "invalid_request")
+	if n := w.wechat.Count(exchangePath); n != 0 {
+		t.Errorf("WeChat was called %d times for calls that say no good mini program", n)
+	}
+	w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appB)).problem(t, http.StatusUnauthorized, "code_invalid")
+
+	other := *w
+	other.addr = staff
+	for range 2 { // the second time from the cache
+		other.call(t, "GET", "/x", "", bearer(a)).problem(t, http.StatusForbidden, "app_not_allowed")
+		other.checkAlive(t, b, w.who(appB, "ada"))
+	}
+	other.call(t, "GET", "/wx/session", "", bearer(a)).problem(t, http.StatusForbidden, "app_not_allowed")
+	other.post(t, "/wx/logout", `{"all":true}`, bearer(a)).problem(t, http.StatusForbidden, "app_not_allowed")
+	other.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appA)).problem(t, http.StatusForbidden, "app_not_allowed")
+	w.checkAlive(t, a, w.who(appA, "ada"))
+	// The site serves one mini program, so the appid may be left out.
+	other.checkAlive(t, other.post(t, "/wx/login", codeBody(w.wechat.Code(appB, "bob")), referer(appA)).session(t).Token, w.who(appB, "bob"))
+}
+
+// TestThreat25_OneCodeOneSession: the same code in parallel, and again after a lost answer, is one exchange and one session.
+func TestThreat25_OneCodeOneSession(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 200 * time.Millisecond})
+	body := codeBody(w.wechat.Code(appA, "ada"))
+	replies := make([]reply, 16)
+	var all sync.WaitGroup
+	for i := range replies {
+		all.Go(func() {
+			var err error
+			if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", body)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	token := replies[0].session(t).Token
+	for _, r := range append(replies, w.post(t, "/wx/login", body)) {
+		if got := r.session(t).Token; got != token {
+			t.Errorf("one code has two tokens: %s, %s", got, token)
+		}
+	}
+	if n := w.wechat.Count(exchangePath); n != 1 {
+		t.Errorf("WeChat was called %d times, want once", n)
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+
+	s := w.setup
+	s.wechat = "\t\tsession {\n\t\t\treplay 0\n\t\t}"
+	w.mustReload(t, s)
+	body = codeBody(w.wechat.Code(appA, "ada"))
+	w.post(t, "/wx/login", body).session(t)
+	w.post(t, "/wx/login", body).problem(t, http.StatusUnauthorized, "code_used")
+}
+
+// TestLogin_Rate: as many as the limit says, then 429. What a client says of its address changes nothing (THREATS.md 6, 26).
+func TestLogin_Rate(t *testing.T) {
+	w := newWorld(t, setup{wechat: "\t\tlogin_rate 3/h"})
+	token := w.login(t, "ada")
+	w.post(t, "/wx/login", "{").problem(t, http.StatusBadRequest, "invalid_request")
+	w.login(t, "ada")
+	for i := range 3 {
+		w.tryLogin(t, "ada", fmt.Sprintf("X-Forwarded-For: 9.9.9.%d", i), "X-Real-IP: 9.9.8.1", "Forwarded: for=9.9.9.9", "True-Client-IP: 1.2.3.4").problem(t, http.StatusTooManyRequests, "rate_limited")
+	}
+	if n := w.wechat.Count(exchangePath); n != 2 {
+		t.Errorf("WeChat was called %d times, want 2", n)
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+}

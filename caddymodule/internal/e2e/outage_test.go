@@ -1,0 +1,82 @@
+package e2e_test
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// TestP5_WeChatHangs: sessions are untouched; logins are told 503, at once when the breaker is open; all is well again when WeChat is back. Each transition is one line in the log.
+func TestP5_WeChatHangs(t *testing.T) {
+	s := mixed
+	s.timeout = "300ms"
+	w := newWorld(t, s)
+	token, who := w.login(t, "ada"), w.who(appA, "ada")
+	w.wechat.Reset()
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
+	from := w.out.Len()
+
+	var logins sync.WaitGroup
+	replies := make([]reply, 32)
+	for i := range replies {
+		logins.Go(func() {
+			var err error
+			if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "bob")))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	w.checkAlive(t, token, who)
+	if r := w.call(t, "GET", "/optional/x", ""); !r.fromApp() {
+		t.Errorf("a guest is answered with %s", r)
+	}
+	logins.Wait()
+	for _, r := range replies {
+		r.problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+	}
+	eventually(t, "the breaker answers in WeChat's stead", func() bool {
+		before := w.wechat.Count(exchangePath)
+		w.tryLogin(t, "bob").problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		return w.wechat.Count(exchangePath) == before
+	})
+	w.checkAlive(t, token, who)
+	w.call(t, "GET", "/wx/session", "", bearer(token)).made(t, http.StatusOK)
+	w.checkDead(t, "wxs_"+strings.Repeat("A", 41))
+
+	w.wechat.Reset()
+	var bob string
+	eventually(t, "logins work again", func() bool {
+		r := w.tryLogin(t, "bob")
+		if r.status == http.StatusOK {
+			bob = r.session(t).Token
+		} else {
+			r.problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		}
+		return bob != ""
+	})
+	w.checkAlive(t, bob, w.who(appA, "bob"))
+	w.checkAlive(t, token, who)
+	printed := w.out.String()[from:]
+	for _, line := range []string{"WeChat is unavailable", "WeChat is back"} {
+		if n := strings.Count(printed, line); n != 1 {
+			t.Errorf("%q is logged %d times, want once", line, n)
+		}
+	}
+}
+
+// TestP5_WeChatIsNotThere: nobody listens at all.
+func TestP5_WeChatIsNotThere(t *testing.T) {
+	w := newWorld(t, mixed)
+	token := w.login(t, "ada")
+	body := codeBody(w.wechat.Code(appA, "bob"))
+	w.wechat.Close()
+	for range 20 {
+		w.post(t, "/wx/login", body).problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+	w.post(t, "/wx/logout", "", bearer(token)).made(t, http.StatusNoContent)
+	w.checkDead(t, token)
+}

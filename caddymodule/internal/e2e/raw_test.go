@@ -1,0 +1,149 @@
+package e2e_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// reply is an answer as it came over the wire. A status of 0 means that the connection ended without one.
+type reply struct {
+	status    int
+	header    http.Header
+	body      string
+	continued int // answers 100 that came before
+}
+
+// raw sends bytes as they are and returns the first final answer.
+func raw(tb testing.TB, addr, request string) reply {
+	tb.Helper()
+	r, err := exchange(addr, request)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// exchange is raw for goroutines that may not end the test.
+func exchange(addr, request string) (reply, error) {
+	conn, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		return reply{}, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	// Beside the reading: a server that has heard enough answers before all is sent.
+	go io.WriteString(conn, request)
+	method, _, _ := strings.Cut(request, " ")
+	return readReply(bufio.NewReader(conn), method)
+}
+
+// readReply reads one answer to a method.
+func readReply(br *bufio.Reader, method string) (reply, error) {
+	var r reply
+	for {
+		resp, err := http.ReadResponse(br, &http.Request{Method: method})
+		if err != nil {
+			if netErr, ok := err.(net.Error); ok && netErr.Timeout() {
+				return r, fmt.Errorf("no answer in %s", patience)
+			}
+			return r, nil
+		}
+		if resp.StatusCode == http.StatusContinue {
+			r.continued++
+			continue
+		}
+		r.status, r.header = resp.StatusCode, resp.Header
+		if resp.StatusCode == http.StatusSwitchingProtocols {
+			return r, nil
+		}
+		body, err := io.ReadAll(resp.Body)
+		r.body = string(body)
+		if err != nil {
+			return r, fmt.Errorf("reading the body of %s: %w", r, err)
+		}
+		return r, nil
+	}
+}
+
+func (r reply) String() string { return fmt.Sprintf("%d %v %s", r.status, r.header, tail(r.body, 600)) }
+
+// fromGate reports whether the gate, not the app, made the answer.
+func (r reply) fromGate() bool { return r.header.Get("X-Wxgate") == "1" }
+
+// fromApp reports whether the app made it.
+func (r reply) fromApp() bool { return r.header.Get("X-App") != "" }
+
+// made demands what every answer made by the gate carries.
+func (r reply) made(tb testing.TB, status int) {
+	tb.Helper()
+	if r.status != status {
+		tb.Fatalf("status %d, want %d: %s", r.status, status, r)
+	}
+	for name, want := range map[string]string{"X-Wxgate": "1", "Cache-Control": "no-store"} {
+		if got := r.header.Values(name); len(got) != 1 || got[0] != want {
+			tb.Errorf("%s is %q, want %q once", name, got, want)
+		}
+	}
+	if r.fromApp() {
+		tb.Error("the answer is the app's")
+	}
+}
+
+// problem demands an RFC 9457 answer with a stable code, in the form that DESIGN.md 3 gives it.
+func (r reply) problem(tb testing.TB, status int, code string) {
+	tb.Helper()
+	r.made(tb, status)
+	if got := r.header.Get("Content-Type"); got != "application/problem+json" {
+		tb.Errorf("Content-Type is %q, want application/problem+json", got)
+	}
+	var p struct {
+		Type, Title, Code, Detail string
+		Status                    int
+	}
+	if err := json.Unmarshal([]byte(r.body), &p); err != nil {
+		tb.Fatalf("the body is no JSON: %s", r)
+	}
+	if p.Code != code || p.Status != status || p.Type != "about:blank" || p.Title != http.StatusText(status) || p.Detail == "" {
+		tb.Errorf("the problem is %+v, want code %s and status %d", p, code, status)
+	}
+	challenge := r.header.Get("WWW-Authenticate")
+	if (status == http.StatusUnauthorized) != strings.HasPrefix(challenge, "Bearer ") {
+		tb.Errorf("WWW-Authenticate is %q with status %d", challenge, status)
+	}
+	if waiting := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable; waiting != (r.header.Get("Retry-After") != "") {
+		tb.Errorf("Retry-After is %q with status %d", r.header.Get("Retry-After"), status)
+	}
+}
+
+// session demands the answer of a good login.
+func (r reply) session(tb testing.TB) session {
+	tb.Helper()
+	r.made(tb, http.StatusOK)
+	if got := r.header.Get("Content-Type"); got != "application/json" {
+		tb.Errorf("Content-Type is %q, want application/json", got)
+	}
+	var s session
+	dec := json.NewDecoder(strings.NewReader(r.body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil || len(s.Token) != 45 || !strings.HasPrefix(s.Token, "wxs_") {
+		tb.Fatalf("no session in the answer: %v: %s", err, r)
+	}
+	return s
+}
+
+// received returns what the app says that it was sent.
+func (r reply) received(tb testing.TB) received {
+	tb.Helper()
+	var got received
+	if err := json.Unmarshal([]byte(r.body), &got); err != nil {
+		tb.Fatalf("the answer is not the app's: %s", r)
+	}
+	return got
+}

@@ -1,0 +1,87 @@
+package caddymodule
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestP7_RefusedConfigIsServedByTheRunning: the listeners of a configuration may be open before its App fails to start. Whoever comes in by them is served as if it had never been.
+func TestP7_RefusedConfigIsServedByTheRunning(t *testing.T) {
+	dir := t.TempDir()
+	now := started(t, filepath.Join(dir, "s.db"))
+	defer now.lease.close()
+	refused, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q,"refuse":true}`, filepath.Join(dir, "t.db"))))
+	got := make(chan *running)
+	go func() { // before it is known how the start ends
+		live, _ := refused.enter(t.Context())
+		got <- live
+	}()
+	if err := refused.Start(); err == nil {
+		t.Fatal("started")
+	}
+	for range 2 {
+		live := <-got
+		if live == nil || live != now.live.Load() {
+			t.Fatalf("served by %p, not by what is running", live)
+		}
+		live.lease.leave()
+		go func() {
+			live, _ := refused.enter(t.Context())
+			got <- live
+		}()
+	}
+	(<-got).lease.leave()
+}
+
+// TestP7_RefusedLaterRestoresLimits: when another app of the configuration fails after ours has started, the shared limits are those of the running configuration again.
+func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	first := started(t, path)
+	second, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q},"login_rate":{"in_flight":1}`, path)))
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if current.Load() != first {
+		t.Error("the refused configuration is still the current one")
+	}
+	for range 2 {
+		leave, _, ok := first.live.Load().limiter.Enter(loopback)
+		if !ok {
+			t.Fatal("the limit of the refused configuration applies")
+		}
+		defer leave()
+	}
+	first.Cleanup()
+	first.lease.close()
+	second.lease.close()
+}
+
+// TestReplacedConfigIsForgotten: however often a server is reloaded, no old configuration stays in memory.
+func TestReplacedConfigIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "s.db")
+		last := started(t, path)
+		for range 3 {
+			next := started(t, path)
+			if next.previous.Load() != last {
+				t.Error("what was running is not known")
+			}
+			last.Cleanup()
+			if current.Load() != next || next.previous.Load() != nil || last.previous.Load() != nil {
+				t.Error("the old configuration is still held")
+			}
+			last = next
+		}
+		last.Cleanup()
+		if current.Load() == last {
+			t.Error("a stopped configuration is the current one")
+		}
+		time.Sleep(2 * linger)
+	})
+}

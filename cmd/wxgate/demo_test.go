@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestDemo runs the whole of `wxgate demo --once`: simulator, gate and sample app, with every step checked.
+func TestDemo(t *testing.T) {
+	t.Setenv("WX_SECRET", "") // the demo sets it: put it back afterwards
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	var out bytes.Buffer
+	if err := runDemo(t.Context(), &out, true); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	for _, want := range []string{"1. The mini program", "7. The token opens nothing", `"3rd_session": "wxs_`, `"X-Wx-Openid"`, `"session_invalid"`, "Every step came out as it should."} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("want %q in what is printed:\n%s", want, &out)
+		}
+	}
+	if strings.Contains(out.String(), "It stays up") {
+		t.Error("with --once it stays up")
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("the demo leaves %v behind (%v)", left, err)
+	}
+}
+
+// TestDemo_StaysUp until it is asked to end.
+func TestDemo_StaysUp(t *testing.T) {
+	t.Setenv("WX_SECRET", "")
+	t.Setenv("TMPDIR", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &notify{word: "It stays up", seen: cancel}
+	if err := runDemo(ctx, out, false); err != nil {
+		t.Fatal(err)
+	}
+	if ctx.Err() == nil {
+		t.Error("it ended by itself")
+	}
+}
+
+// notify calls seen when the word is written.
+type notify struct {
+	word string
+	seen func()
+}
+
+func (n *notify) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(n.word)) {
+		n.seen()
+	}
+	return len(b), nil
+}
+
+// flaw is a way in which a gate could be wrong.
+type flaw int
+
+const (
+	none flaw = iota
+	noLogin
+	noIdentity
+	passesToken
+	guestsGetIn
+	keepsForged
+	addsToForged
+	forgedOnPublic
+	noLogout
+	tokenOutlivesLogout
+)
+
+// TestWalk_FindsFlaws: each step of the walk can fail, so that a walk to the end means something.
+func TestWalk_FindsFlaws(t *testing.T) {
+	for name, tt := range map[string]struct {
+		flaw flaw
+		want string // begin of the error; empty for none
+	}{
+		"none":                   {none, ""},
+		"no login":               {noLogin, "step 1"},
+		"no identity":            {noIdentity, "step 2"},
+		"token reaches the app":  {passesToken, "step 2"},
+		"guests get in":          {guestsGetIn, "step 3"},
+		"client's header wins":   {keepsForged, "step 4"},
+		"client's header stays":  {addsToForged, "step 4"},
+		"forged on public route": {forgedOnPublic, "step 5"},
+		"no logout":              {noLogout, "step 6"},
+		"token outlives logout":  {tokenOutlivesLogout, "step 7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(&flawedGate{flaw: tt.flaw})
+			defer s.Close()
+			checkWalk(t, s.URL, tt.want)
+		})
+	}
+}
+
+// TestWalk_Unguarded: the sample app without a gate has no login.
+func TestWalk_Unguarded(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(sampleApp))
+	defer s.Close()
+	checkWalk(t, s.URL, "step 1")
+}
+
+func TestWalk_NobodyThere(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(sampleApp))
+	s.Close()
+	checkWalk(t, s.URL, "Post ")
+}
+
+func checkWalk(t *testing.T, url, want string) {
+	t.Helper()
+	var out bytes.Buffer
+	w := walk{out: &out, gate: url, client: &http.Client{}, code: func() string { return "code" }, openID: "o-ada"}
+	err := w.run(t.Context())
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("%v\n%s", err, &out)
+	case want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)):
+		t.Errorf("the walk ends with %v, want %s\n%s", err, want, &out)
+	}
+}
+
+// flawedGate is a gate in twenty lines, before the sample app, with at most one flaw.
+type flawedGate struct {
+	flaw flaw
+	out  bool
+}
+
+func (g *flawedGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	refuse := func(code string) {
+		w.WriteHeader(http.StatusUnauthorized)
+		json.NewEncoder(w).Encode(map[string]string{"code": code})
+	}
+	authorized := r.Header.Get("Authorization") != ""
+	public := r.URL.Path == "/healthz"
+	switch {
+	case r.URL.Path == "/wx/login" && g.flaw != noLogin:
+		w.Write([]byte(`{"3rd_session":"wxs_token"}`))
+		return
+	case r.URL.Path == "/wx/logout" && g.flaw != noLogout:
+		g.out = true
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case !authorized && !public && g.flaw != guestsGetIn:
+		refuse("session_missing")
+		return
+	case g.out && g.flaw != tokenOutlivesLogout:
+		refuse("session_invalid")
+		return
+	}
+	if g.flaw != passesToken {
+		r.Header.Del("Authorization")
+	}
+	if public && g.flaw == forgedOnPublic || g.flaw == keepsForged && r.Header.Get("X-Wx-Openid") != "" {
+		sampleApp(w, r)
+		return
+	}
+	if g.flaw != addsToForged {
+		r.Header.Del("X-Wx-Openid")
+		r.Header.Del("X-Wx-Unionid")
+	}
+	if !public && g.flaw != noIdentity {
+		r.Header.Add("X-Wx-Openid", "o-ada")
+	}
+	sampleApp(w, r)
+}
