@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -86,7 +87,8 @@ type App struct {
 
 	held     holdings
 	lease    lease
-	settled  chan struct{} // closed when Start has ended, well or not
+	settled  chan struct{} // closed when Start has ended, well or not, or will never come
+	settle   func()
 	live     atomic.Pointer[running]
 	previous atomic.Pointer[App] // what was running when this one started
 }
@@ -100,6 +102,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.log = ctx.Logger()
 	a.settled = make(chan struct{})
+	a.settle = sync.OnceFunc(func() { close(a.settled) })
 	a.lease.release = func() { a.held.release(liveLogger()) }
 	a.setDefaults()
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
@@ -207,7 +210,7 @@ func (a *App) Validate() error {
 
 // Start opens the store and whatever else lives on through reloads.
 func (a *App) Start() error {
-	defer close(a.settled)
+	defer a.settle()
 	if err := a.open(); err != nil {
 		return err
 	}
@@ -258,6 +261,9 @@ func (a *App) Stop() error { return nil }
 
 // Cleanup gives back what Start opened, once the last request is done with it.
 func (a *App) Cleanup() error {
+	if a.settle != nil { // not even provisioned
+		a.settle()
+	}
 	a.stepDown()
 	switch {
 	case len(a.held.keys) == 0:

@@ -49,7 +49,7 @@ func TestDecisions(t *testing.T) {
 		broken.stop()
 		broken.replace(token, store.UserID{AppID: appID, OpenID: "o\r\nX-Evil: 1"})
 		// A new life on the same file.
-		broken.app.lease, broken.app.settled = lease{release: broken.app.lease.release}, make(chan struct{})
+		broken.app.lease, broken.app.settle = lease{release: broken.app.lease.release}, func() {}
 		broken.start()
 		return token
 	}()

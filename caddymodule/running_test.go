@@ -62,6 +62,22 @@ func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 	second.lease.close()
 }
 
+// TestP7_NeverStartedIsServedByTheRunning: as when another app of the configuration fails before ours would have been started.
+func TestP7_NeverStartedIsServedByTheRunning(t *testing.T) {
+	dir := t.TempDir()
+	now := started(t, filepath.Join(dir, "s.db"))
+	defer now.lease.close()
+	refused, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q}`, filepath.Join(dir, "t.db"))))
+	if err := refused.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	live, err := refused.enter(t.Context())
+	if err != nil || live != now.live.Load() {
+		t.Fatalf("served by %p, %v", live, err)
+	}
+	live.lease.leave()
+}
+
 // TestReplacedConfigIsForgotten: however often a server is reloaded, no old configuration stays in memory.
 func TestReplacedConfigIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

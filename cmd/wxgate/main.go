@@ -3,9 +3,12 @@
 //	wxgate demo                          the gate, a simulated WeChat and a sample app, with the steps of a login shown
 //	wxgate run --config Caddyfile        run the gate in front of your app
 //	wxgate validate --config Caddyfile   check a configuration
+//	wxgate wechat explain ...            what the gate would do with a request, and why
+//	wxgate wechat probe ...              attack a gate, this one or any other, and see what holds
 package main
 
 import (
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
@@ -13,5 +16,7 @@ import (
 )
 
 func main() {
+	caddy.CustomBinaryName = "wxgate"
+	caddy.CustomLongDescription = "wxgate is Caddy with login for WeChat Mini Programs built in: it stands in front of an app and tells it who is calling. Try `wxgate demo`."
 	caddycmd.Main()
 }

@@ -14,7 +14,7 @@ const (
 // source is a header that may carry a token.
 type source struct {
 	name   string // canonical
-	bearer bool   // the token comes as "Bearer <token>"; other values are the app's
+	bearer bool   // the token comes as "Bearer <token>"; values of another kind are the app's
 	used   bool   // false: a token found here is removed but proves nothing
 }
 
@@ -40,7 +40,7 @@ func credentialSources(tokenHeader string) []source {
 // every bearer value of ours from r, whatever the outcome. It wants r cleaned.
 //
 // A presented token is not yet a well-formed one: anything but blanks in the token header is returned as it is.
-// In Authorization only "Bearer wxs_…" and a bare "wxs_…" are ours; other lines stay, in order. The same token
+// In Authorization "Bearer wxs_…" is ours, as is a "wxs_…" bare or after another scheme; all else stays, in order. The same token
 // sent twice is one; two different ones are ErrAmbiguousCredentials.
 func (g *Gate) Credential(r *http.Request) (token string, err error) {
 	for i := range g.sources {
@@ -80,10 +80,9 @@ func (g *Gate) Credential(r *http.Request) (token string, err error) {
 func (s *source) parse(value, prefix string) (token string, ours bool) {
 	value = textproto.TrimString(value)
 	if s.bearer {
-		const scheme = "Bearer"
-		if len(value) > len(scheme) && strings.EqualFold(value[:len(scheme)], scheme) &&
-			(value[len(scheme)] == ' ' || value[len(scheme)] == '\t') {
-			value = textproto.TrimString(value[len(scheme):])
+		// Whatever the scheme says: clients write Token, JWT or nothing at all, and none of them may hand our token to the app.
+		if i := strings.IndexAny(value, " \t"); i >= 0 {
+			value = textproto.TrimString(value[i:])
 		}
 	} else if s.used {
 		return value, true

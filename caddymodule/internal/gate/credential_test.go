@@ -26,6 +26,7 @@ func TestThreat8_Credential(t *testing.T) {
 		{"bearer", std, http.Header{"Authorization": {"Bearer wxs_a"}}, "wxs_a", nil, nil},
 		{"bearer, odd case and blanks", std, http.Header{"Authorization": {" bEARER \t wxs_a "}}, "wxs_a", nil, nil},
 		{"no scheme", std, http.Header{"Authorization": {"wxs_a"}}, "wxs_a", nil, nil},
+		{"other scheme", std, http.Header{"Authorization": {"Token wxs_a"}}, "wxs_a", nil, nil},
 		{"header", std, http.Header{"X-3rd-Session": {" wxs_a\t"}}, "wxs_a", nil, nil},
 		{"header, malformed", std, http.Header{"X-3rd-Session": {"nonsense"}}, "nonsense", nil, nil},
 		{"header, empty", std, http.Header{"X-3rd-Session": {""}}, "", nil, nil},

@@ -1,0 +1,70 @@
+package e2e_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestP6_LogFormatInPlace: Caddy shows all headers but Authorization and Cookie in its access and error logs. With the format of the README, at debug level, no token is in them, whichever
+// header it came in; without it, it would be.
+func TestP6_LogFormatInPlace(t *testing.T) {
+	for _, tt := range []struct {
+		name, log string
+		shown     bool
+	}{
+		{"format wechat", "\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat\n\t}", false},
+		{"wrapped", "\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat {\n\t\t\twrap console\n\t\t}\n\t}", false},
+		{"no format", "\tlog {\n\t\tlevel DEBUG\n\t}", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := mixed
+			s.options, s.site = tt.log, "\tlog\n\thandle /app/down {\n\t\treverse_proxy 127.0.0.1:1\n\t}" // for the error log
+			w := newWorld(t, s)
+			token := w.login(t, "ada")
+			if r := w.call(t, "GET", "/app/x", "", "X-3rd-Session: "+token); r.status != http.StatusOK {
+				t.Fatal(r)
+			}
+			if r := w.call(t, "GET", "/app/down", "", "X-3rd-Session: "+token); r.status != http.StatusBadGateway {
+				t.Fatal(r)
+			}
+			w.gate.stop(t)
+			if shown := strings.Contains(w.out.String(), token); shown != tt.shown {
+				t.Errorf("the token is shown: %v", shown)
+			}
+			if !strings.Contains(w.out.String(), "X-3rd-Session") {
+				t.Error("there is no access log")
+			}
+		})
+	}
+}
+
+// TestReadme_NamesTests: what is said to be tested is, under the name that is given.
+func TestReadme_NamesTests(t *testing.T) {
+	have := make(map[string]bool)
+	err := filepath.WalkDir(moduleRoot, func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllSubmatch(text, -1) {
+			have[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`").FindAllStringSubmatch(readme(t), -1)
+	if len(named) == 0 {
+		t.Error("it names none")
+	}
+	for _, m := range named {
+		if !have[m[1]] {
+			t.Errorf("there is no %s", m[1])
+		}
+	}
+}
