@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,9 +71,9 @@ type App struct {
 	// Default: 30s.
 	MaxStaleness caddy.Duration `json:"max_staleness,omitempty"`
 
-	// The master keys that sign tokens and encrypt session_keys at rest, as a placeholder: each key 32 bytes in base64 (`openssl rand -base64 32`), several separated by commas or white
-	// space, newest first. To rotate, put a new key in front and reload; drop the old one when `ttl` has passed. Nobody is logged out. Default for the bolt store: made on the first
-	// start and kept beside the database, in a file with the suffix `.key`.
+	// The master keys that sign tokens and encrypt session_keys at rest, as a placeholder: each key 32 bytes in base64 (`wxgate wechat keys new`), several separated by commas or white
+	// space, newest first. To rotate, put a new key in front and reload; drop the old one when `wxgate wechat keys` no longer lists it as needed. Nobody is logged out, and a gate does
+	// not start without a key that it needs. Default for the bolt store: made on the first start and kept beside the database, in a file with the suffix `.key`.
 	SealKey string `json:"seal_key,omitempty"`
 
 	// How many logins are let in.
@@ -233,7 +234,7 @@ func (a *App) open() error {
 			return fmt.Errorf("loading master key of %s: %w", a.opener.Identity(), err)
 		}
 	}
-	core, err := takeCore(&a.held, a.opener, a.Cache.MaxSessions)
+	core, err := takeCore(&a.held, sharingOpener{a.opener}, a.Cache.MaxSessions)
 	if err != nil {
 		return err
 	}
@@ -245,14 +246,19 @@ func (a *App) open() error {
 	if err != nil {
 		return err
 	}
-	a.live.Store(&running{
-		core: core, limiter: limiter, lease: &a.lease,
-		sessions: session.New(session.Config{
-			Core: core, WeChat: wechat, Apps: a.apps, Keys: a.ring,
-			TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
-			MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
-		}),
+	st, err := takeStore(&a.held, a.opener, liveLogger().Named("store"))
+	if err != nil {
+		return err
+	}
+	sessions := session.New(session.Config{
+		Core: core, WeChat: wechat, Apps: a.apps, Keys: a.ring,
+		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
+		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
 	})
+	if err := sessions.CheckKeys(context.Background()); err != nil {
+		return err
+	}
+	a.live.Store(&running{app: a, core: core, store: st, sessions: sessions, wechat: wechat, limiter: loginLimiter{limiter}, lease: &a.lease})
 	return nil
 }
 

@@ -16,6 +16,12 @@ func init() {
 			for _, command := range []func() *cobra.Command{
 				explainCommand,
 				probeCommand,
+				statusCommand,
+				sessionsCommand,
+				revokeCommand,
+				backupCommand,
+				restoreCommand,
+				keysCommand,
 			} {
 				cmd.AddCommand(command())
 			}

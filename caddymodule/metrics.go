@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -22,6 +23,19 @@ type collectors struct {
 	cacheMisses    prometheus.Counter
 	droppedOptions prometheus.Counter
 	damagedStores  prometheus.Counter
+	loginsInFlight *level
+}
+
+// level is a gauge whose value can be read.
+type level struct {
+	atomic.Int64
+	prometheus.GaugeFunc
+}
+
+func newLevel(opts prometheus.GaugeOpts) *level {
+	l := new(level)
+	l.GaugeFunc = prometheus.NewGaugeFunc(opts, func() float64 { return float64(l.Load()) })
+	return l
 }
 
 // result is how the gate decided about a request to the app.
@@ -63,6 +77,7 @@ func newCollectors() *collectors {
 		cacheMisses:    prometheus.NewCounter(opts("cache_misses_total", "Token checks that had to ask the store.")),
 		droppedOptions: prometheus.NewCounter(opts("dropped_connection_options_total", "Connection options that would have removed headers on the way to the app.")),
 		damagedStores:  prometheus.NewCounter(opts("damaged_stores_total", "Session stores that were found damaged, set aside and begun anew: everybody had to log in again.")),
+		loginsInFlight: newLevel(prometheus.GaugeOpts(opts("logins_in_flight", "Logins under way."))),
 		decisionBy:     make(map[result]prometheus.Counter),
 	}
 	for _, r := range []result{
@@ -76,7 +91,7 @@ func newCollectors() *collectors {
 
 // register makes the collectors visible in a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	for _, col := range []prometheus.Collector{c.decisions, c.logins, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.droppedOptions, c.damagedStores} {
+	for _, col := range []prometheus.Collector{c.decisions, c.logins, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.droppedOptions, c.damagedStores, c.loginsInFlight} {
 		if err := reg.Register(col); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return fmt.Errorf("registering metrics: %w", err)
 		}

@@ -3,19 +3,42 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // running is what a started App has open.
 type running struct {
+	app      *App
 	core     *session.Core
+	store    store.Store // the core's
 	sessions *session.Service
-	limiter  *limit.Limiter
+	wechat   *weixin.Client
+	limiter  loginLimiter
 	lease    *lease // entered; leave it after use
+}
+
+// loginLimiter counts the logins that it has let in and that are not over.
+type loginLimiter struct{ *limit.Limiter }
+
+// Enter is that of limit.Limiter.
+func (l loginLimiter) Enter(client netip.Addr) (leave func(), wait time.Duration, ok bool) {
+	out, wait, ok := l.Limiter.Enter(client)
+	if !ok {
+		return nil, wait, false
+	}
+	metrics.loginsInFlight.Add(1)
+	return sync.OnceFunc(func() {
+		metrics.loginsInFlight.Add(-1)
+		out()
+	}), 0, true
 }
 
 // current is the App that started last. Caddy starts its apps in no particular order, and the listeners of a configuration may be open before its App turns out not to start: whoever comes

@@ -74,6 +74,8 @@ type forgetful struct{}
 func (forgetful) Get(uint64) (*session.Entry, bool)                            { return nil, false }
 func (forgetful) SetWithTTL(uint64, *session.Entry, int64, time.Duration) bool { return false }
 func (forgetful) UpdateMaxCost(int64)                                          {}
+func (forgetful) MaxCost() int64                                               { return 0 }
+func (forgetful) RemainingCost() int64                                         { return 0 }
 func (forgetful) Close()                                                       {}
 
 func boltGate(b *testing.B) *gate {

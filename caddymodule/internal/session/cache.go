@@ -57,6 +57,8 @@ type lossyCache interface {
 	Get(key uint64) (*entry, bool)
 	SetWithTTL(key uint64, e *entry, cost int64, ttl time.Duration) bool
 	UpdateMaxCost(n int64)
+	MaxCost() int64
+	RemainingCost() int64
 	Close()
 }
 

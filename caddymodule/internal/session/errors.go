@@ -22,5 +22,11 @@ var (
 // ErrUnavailable means that the store could not be asked, so that nothing is known about the session: never a reason to log anybody out (THREATS.md 23).
 var ErrUnavailable = store.ErrUnavailable
 
+// ErrKeyMissing means that sessions live which were made under a master key that is not in the key ring.
+var ErrKeyMissing = errors.New("a master key is missing from the key ring")
+
+// ErrNoBackup means that the store cannot be copied by the gate.
+var ErrNoBackup = errors.New("this kind of session store is backed up with its own tools")
+
 // ErrUnknownApp means that a login names a mini program that is not configured.
 var ErrUnknownApp = errors.New("mini program not configured")

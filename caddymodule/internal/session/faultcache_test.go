@@ -69,8 +69,10 @@ func (c *faultCache) Get(key uint64) (*session.Entry, bool) {
 	return e, ok
 }
 
-func (c *faultCache) UpdateMaxCost(int64) {}
-func (c *faultCache) Close()              {}
+func (c *faultCache) UpdateMaxCost(int64)  {}
+func (c *faultCache) MaxCost() int64       { return 0 }
+func (c *faultCache) RemainingCost() int64 { return 0 }
+func (c *faultCache) Close()               {}
 
 // drop forgets everything at once; late writes and old entries may still come back.
 func (c *faultCache) drop() {

@@ -52,6 +52,13 @@ func (fs *flights) finish(f *flight, out Login, err error, remember time.Duratio
 	time.AfterFunc(remember, func() { fs.forget(f) })
 }
 
+// len returns the number of flights under way or remembered.
+func (fs *flights) len() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return len(fs.m)
+}
+
 func (fs *flights) forget(f *flight) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

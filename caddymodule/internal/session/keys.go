@@ -28,8 +28,8 @@ type KeyRing struct {
 
 // key is one master key and what is derived from it, under separate labels so that no use can be turned into another.
 type key struct {
-	id      [4]byte // names the key in envelopes
-	tokenID byte    // names the key in tokens
+	id      store.KeyID // names the key in envelopes
+	tokenID byte        // names the key in tokens
 	aead    cipher.AEAD
 	tagKey  []byte
 	macs    sync.Pool // of hash.Hash: a fresh HMAC costs eight times a reset one (STORE.md 1.6)
@@ -91,7 +91,7 @@ func newKey(master []byte) (*key, error) {
 	id := derive("key id")
 	tokenKey := derive("token")
 	return &key{
-		id:      [4]byte(id),
+		id:      store.KeyID(id[:4]),
 		tokenID: alphabet[id[4]%byte(len(alphabet))],
 		aead:    aead,
 		tagKey:  derive("session_key tag"),
@@ -116,12 +116,24 @@ const sealVersion = 1
 func (r *KeyRing) seal(u store.UserID, sessionKey string) store.SealedKey {
 	k := r.keys[0]
 	box := append([]byte{sealVersion}, k.id[:]...)
-	box = k.aead.Seal(box, nil, []byte(sessionKey), owner(u))
+	return store.SealedKey{Tag: k.tag(u, sessionKey), Box: k.aead.Seal(box, nil, []byte(sessionKey), owner(u))}
+}
 
-	tag := hmac.New(sha256.New, k.tagKey)
-	tag.Write(owner(u))
-	tag.Write([]byte(sessionKey))
-	return store.SealedKey{Tag: [8]byte(tag.Sum(nil)), Box: box}
+// oldTags returns the tags that seal gave to the same session_key while another key of the ring was the first.
+func (r *KeyRing) oldTags(u store.UserID, sessionKey string) [][8]byte {
+	var tags [][8]byte
+	for _, k := range r.keys[1:] {
+		tags = append(tags, k.tag(u, sessionKey))
+	}
+	return tags
+}
+
+// tag is keyed, so that who reads the store cannot try guesses against it.
+func (k *key) tag(u store.UserID, sessionKey string) [8]byte {
+	h := hmac.New(sha256.New, k.tagKey)
+	h.Write(owner(u))
+	h.Write([]byte(sessionKey))
+	return [8]byte(h.Sum(nil))
 }
 
 // open decrypts what seal made for the same user under any key of the ring.
@@ -130,7 +142,7 @@ func (r *KeyRing) open(u store.UserID, s store.SealedKey) (string, error) {
 		return "", fmt.Errorf("opening session_key: %w", store.ErrDamaged)
 	}
 	for _, k := range r.keys {
-		if [4]byte(s.Box[1:5]) != k.id {
+		if store.KeyID(s.Box[1:5]) != k.id {
 			continue
 		}
 		plain, err := k.aead.Open(nil, nil, s.Box[5:], owner(u))

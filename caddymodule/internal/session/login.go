@@ -80,7 +80,7 @@ func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest
 		Expires:    now.Add(s.cfg.TTL),
 		MaxPerUser: s.cfg.MaxPerUser,
 	}
-	l.Key = s.cfg.Keys.seal(l.User, wx.SessionKey)
+	l.Key, l.OldTags = s.cfg.Keys.seal(l.User, wx.SessionKey), s.cfg.Keys.oldTags(l.User, wx.SessionKey)
 	if wellFormed(req.Presented) {
 		l.Ends = digestOf(req.Presented)
 	}

@@ -22,6 +22,7 @@ type memData struct {
 	apps     map[string]uint64
 	users    map[store.UserID]*store.User
 	sessions map[store.Digest]store.Session
+	keys     map[store.KeyID]time.Time
 }
 
 func newMemData() *memData {
@@ -182,6 +183,52 @@ func (s *memStore) RevokeAll(ctx context.Context) error {
 		d.global++
 		return nil
 	})
+}
+
+func (s *memStore) ByUnionID(ctx context.Context, unionID string) (ids []store.UserID, err error) {
+	err = s.do(ctx, "ByUnionID", func(d *memData) error {
+		for id, u := range d.users {
+			if unionID != "" && u.UnionID == unionID {
+				ids = append(ids, id)
+			}
+		}
+		return nil
+	})
+	return ids, err
+}
+
+func (s *memStore) Keys(ctx context.Context) (keys map[store.KeyID]time.Time, err error) {
+	err = s.do(ctx, "Keys", func(d *memData) error {
+		keys = maps.Clone(d.keys)
+		return nil
+	})
+	return keys, err
+}
+
+func (s *memStore) SetKeys(ctx context.Context, keys map[store.KeyID]time.Time) error {
+	return s.do(ctx, "SetKeys", func(d *memData) error {
+		d.keys = make(map[store.KeyID]time.Time)
+		for id, until := range keys {
+			if !until.IsZero() {
+				until = milli(until)
+			}
+			d.keys[id] = until
+		}
+		return nil
+	})
+}
+
+func (s *memStore) Stats(ctx context.Context) (st store.Stats, err error) {
+	err = s.do(ctx, "Stats", func(d *memData) error {
+		st = store.Stats{Sessions: int64(len(d.sessions)), Users: int64(len(d.users))}
+		for _, ses := range d.sessions {
+			if ses.Expires.After(st.LastExpiry) {
+				st.LastExpiry = ses.Expires
+			}
+		}
+		return nil
+	})
+	return st, err
 }
 
 func (s *memStore) Touch(digest store.Digest, t time.Time) {

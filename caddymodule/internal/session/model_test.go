@@ -35,6 +35,9 @@ func TestP3_Model(t *testing.T) {
 					"log out all":  m.logoutAll,
 					"revoke user":  m.revokeUser,
 					"revoke app":   m.revokeApp,
+					"revoke union": m.revokeUnion,
+					"end by id":    m.endByID,
+					"show user":    m.showUser,
 					"revoke all":   m.revokeAll,
 					"wait": func(t *rapid.T) {
 						time.Sleep(time.Duration(rapid.IntRange(1, 40_000).Draw(t, "ms")) * time.Millisecond * 50)
@@ -71,6 +74,7 @@ type model struct {
 	gate  *session.Service
 	keys  *session.KeyRing
 	down  bool
+	since time.Time // start of the configuration
 
 	revoking bool // a revocation is under way
 
@@ -113,6 +117,7 @@ func newModel(t *rapid.T) *model {
 }
 
 func (m *model) open() {
+	seed := rapid.Uint64().Draw(m.t, "cache seed") // first: a draw may end the test, and nothing may be left running then
 	m.store = newMemStore(m.data)
 	m.store.after = m.hook
 	m.store.setDown(m.down)
@@ -120,13 +125,14 @@ func (m *model) open() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.cache = newFaultCache(rapid.Uint64().Draw(m.t, "cache seed"))
+	m.cache = newFaultCache(seed)
 	core.SetEntries(m.cache)
 	m.core = core
 	m.newService()
 }
 
 func (m *model) newService() {
+	m.since = milli(time.Now())
 	m.gate = session.New(session.Config{
 		Core: m.core, WeChat: new(wechat), Apps: []weixin.App{{ID: appA}, {ID: appB}}, Keys: m.keys,
 		TTL: modelTTL, Idle: modelIdle, MaxPerUser: modelMax,
@@ -288,7 +294,7 @@ func (m *model) finishCheck(t *rapid.T) {
 // judge compares the outcome of a check with what the session is. One that was under way for a while may be answered as of any instant of it.
 func (m *model) judge(p *pending, late bool) {
 	s, now := p.s, milli(time.Now())
-	mustFail := p.mustFail || !now.Before(s.expires) || now.Sub(s.used) >= modelIdle
+	mustFail := p.mustFail || !now.Before(s.expires) || now.Sub(m.inUse(s)) >= modelIdle
 	mustPass := m.alive(s) && !m.revoking
 	switch {
 	case p.err == nil && mustFail && !late:
@@ -314,6 +320,18 @@ func (m *model) judge(p *pending, late bool) {
 		s.lost = now
 	case now.Sub(s.lost) >= modelTouch:
 		s.touched = now
+	}
+}
+
+// inUse returns until when a session may count as in use: a configuration does not know what the one before did not note, for up to an hour.
+func (m *model) inUse(s *modelSession) time.Time {
+	switch doubt := s.used.Add(time.Hour); {
+	case !s.used.Before(m.since):
+		return s.used
+	case doubt.Before(m.since):
+		return doubt
+	default:
+		return m.since
 	}
 }
 
@@ -386,6 +404,64 @@ func (m *model) logoutAll(t *rapid.T) {
 func (m *model) revokeUser(t *rapid.T) {
 	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
 	m.revoke(t, "RevokeUser", func() error { return m.gate.RevokeUser(context.Background(), id) }, func(s *modelSession) bool { return s.user == id })
+}
+
+func (m *model) revokeUnion(t *rapid.T) {
+	unionID := rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "unionid")
+	hit := func(s *modelSession) bool { return m.unionIDs[s.user] == unionID }
+	if !m.down && !slices.ContainsFunc(m.sessions, hit) {
+		t.Skip("nobody") // whose answer could get lost
+	}
+	m.revoke(t, "RevokeUser", func() error { _, err := m.gate.RevokeUnionID(context.Background(), unionID); return err }, hit)
+}
+
+func (m *model) endByID(t *rapid.T) {
+	s := m.pick(t)
+	id := fmt.Sprintf("%x", session.DigestOf(s.token))[:rapid.IntRange(10, 64).Draw(t, "digits")]
+	if s.ended && !m.down {
+		if err := m.gate.EndByID(context.Background(), s.user, id); err != nil && !errors.Is(err, session.ErrUnknown) {
+			t.Fatalf("ending an ended session: %v", err)
+		}
+		return
+	}
+	if now := time.Now(); !now.Before(s.expires) {
+		t.Skip("may have been removed")
+	}
+	m.revoke(t, "End", func() error { return m.gate.EndByID(context.Background(), s.user, id) }, func(o *modelSession) bool { return o == s })
+}
+
+// showUser: what is shown of a session agrees with what a check would say.
+func (m *model) showUser(t *rapid.T) {
+	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	var u session.UserInfo
+	var err error
+	m.drive(func() { u, err = m.gate.User(context.Background(), id) })
+	if m.down {
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Fatalf("user without a store: %v", err)
+		}
+		return
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if u.UnionID != m.unionIDs[id] {
+		t.Fatalf("unionid %q, want %q", u.UnionID, m.unionIDs[id])
+	}
+	live := make(map[string]bool)
+	for _, i := range u.Sessions {
+		live[i.ID] = i.State == session.StateLive
+	}
+	now := milli(time.Now())
+	for _, s := range m.sessions {
+		if s.user != id {
+			continue
+		}
+		over := s.ended || !now.Before(s.expires) || now.Sub(m.inUse(s)) >= modelIdle
+		if got := live[fmt.Sprintf("%x", session.DigestOf(s.token))[:16]]; got && over || !got && m.alive(s) {
+			t.Fatalf("shown as live: %v; ended %v, expires in %v, used %v ago", got, s.ended, s.expires.Sub(now), now.Sub(s.used))
+		}
+	}
 }
 
 func (m *model) revokeApp(t *rapid.T) {

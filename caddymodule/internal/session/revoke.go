@@ -26,7 +26,10 @@ func (s *Service) Logout(ctx context.Context, token string, all bool) error {
 	case !s.cfg.Keys.minted(token):
 		return ErrForged
 	}
-	d := digestOf(token)
+	return s.end(ctx, digestOf(token))
+}
+
+func (s *Service) end(ctx context.Context, d store.Digest) error {
 	c := s.cfg.Core
 	err := c.asked(writing, c.store.End(ctx, d))
 	c.cache.void(digestKey(d))
@@ -49,11 +52,14 @@ func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	return wrap("revoking mini program", err)
 }
 
-// RevokeAll ends every session.
+// RevokeAll ends every session. Master keys that the first one of the ring has replaced may be dropped from then on.
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
 	err := c.asked(writing, c.store.RevokeAll(ctx))
 	c.cache.voidAll()
+	if err == nil {
+		err = s.freeKeys(ctx)
+	}
 	return wrap("revoking everybody", err)
 }
 

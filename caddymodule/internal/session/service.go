@@ -22,7 +22,7 @@ type Config struct {
 	Keys   *KeyRing
 
 	TTL        time.Duration // absolute life of a session
-	Idle       time.Duration // 0: no idle limit
+	Idle       time.Duration // 0: no idle limit; what was noted before New may count as up to an hour later, but not later than New
 	MaxPerUser int           // live sessions of one user; 0: no limit
 	Replay     time.Duration // how long a finished login is answered again to the same client; 0: never
 }
@@ -32,11 +32,12 @@ type Service struct {
 	cfg        Config
 	apps       map[string]weixin.App
 	touchEvery int64 // milliseconds
+	since      int64 // Unix milliseconds; when this configuration took effect
 }
 
 // New returns a Service of cfg.
 func New(cfg Config) *Service {
-	s := &Service{cfg: cfg, apps: make(map[string]weixin.App, len(cfg.Apps))}
+	s := &Service{cfg: cfg, apps: make(map[string]weixin.App, len(cfg.Apps)), since: time.Now().UnixMilli()}
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}
@@ -44,13 +45,17 @@ func New(cfg Config) *Service {
 	return s
 }
 
+// maxTouch is the longest time for which a session in use is not noted in the store, whatever the limits: a configuration to come may have others, and must not end a session for having been
+// noted by the rules of the one before.
+const maxTouch = time.Hour
+
 // touchInterval is how seldom a session in use is noted in the store (DESIGN.md 5): a twentieth of the limit that it serves and no more than once a minute, yet often enough for a limit
-// of minutes.
+// of minutes, and once in maxTouch.
 func touchInterval(ttl, idle time.Duration) time.Duration {
 	if idle <= 0 {
-		return max(time.Minute, ttl/20)
+		return min(max(time.Minute, ttl/20), maxTouch)
 	}
-	return min(max(time.Minute, idle/20), idle/4)
+	return min(max(time.Minute, idle/20), idle/4, maxTouch)
 }
 
 // Identity is who a token belongs to.
@@ -88,13 +93,22 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 // admit judges the time limits of a believed entry and notes the use.
 func (s *Service) admit(e *entry, now int64) (Identity, error) {
 	seen := e.lastSeen.Load()
-	if now >= e.expires || (s.cfg.Idle > 0 && now-seen >= s.cfg.Idle.Milliseconds()) {
+	if now >= e.expires || s.idle(seen, now) {
 		return Identity{}, ErrExpired
 	}
 	if now-seen >= s.touchEvery && e.lastSeen.CompareAndSwap(seen, now) {
 		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(now))
 	}
 	return Identity{AppID: e.appID, OpenID: e.openID, UnionID: e.unionID, Expires: time.UnixMilli(e.expires)}, nil
+}
+
+// idle reports whether a session last noted at seen has reached the idle limit. One noted before this configuration took effect may have been used for up to maxTouch after that, until then;
+// it is given the benefit of the doubt, so that an idle limit that is new, or shorter than before, ends no session in use.
+func (s *Service) idle(seen, now int64) bool {
+	if seen < s.since {
+		seen = min(seen+maxTouch.Milliseconds(), s.since)
+	}
+	return s.cfg.Idle > 0 && now-seen >= s.cfg.Idle.Milliseconds()
 }
 
 // lookup asks the store, once for all concurrent checks of the same token.

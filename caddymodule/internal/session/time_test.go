@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,7 +78,9 @@ func TestIdleInUse(t *testing.T) {
 		{24 * time.Hour, 30 * time.Minute, 28 * time.Minute, 90 * time.Second},
 		{3 * time.Hour, 3 * time.Minute, time.Second, 45 * time.Second},         // a quarter of a short limit
 		{3 * time.Hour, 10 * time.Minute, 7 * time.Second, time.Minute},         // not more often than once a minute
-		{48 * time.Hour, 0, 5 * time.Minute, 144 * time.Minute},                 // no limit: a twentieth of the life
+		{10 * time.Hour, 0, 5 * time.Minute, 30 * time.Minute},                  // no limit: a twentieth of the life
+		{48 * time.Hour, 0, 5 * time.Minute, time.Hour},                         // but once an hour
+		{60 * time.Hour, 50 * time.Hour, 5 * time.Minute, time.Hour},            // also with a limit of days
 		{10 * time.Minute, 0, time.Second, time.Minute},                         // not more often than once a minute
 		{time.Hour, 2 * time.Hour, 5 * time.Minute, 6 * time.Minute},            // a limit above the life
 		{2 * time.Minute, 4 * time.Second, 900 * time.Millisecond, time.Second}, // seconds
@@ -134,6 +137,39 @@ func TestIdleSurvivesCacheLoss(t *testing.T) {
 			g.refuse(token, session.ErrExpired)
 		}
 	})
+}
+
+// TestIdleByReload: an idle limit that a reload brings or shortens ends no session in use, whatever the configuration before noted, and still ends the others, however often there is a
+// reload.
+func TestIdleByReload(t *testing.T) {
+	for _, tt := range []struct{ before, after time.Duration }{{0, 10 * time.Minute}, {0, 3 * time.Hour}, {40 * time.Hour, 10 * time.Minute}, {40 * time.Hour, time.Minute}} {
+		t.Run(fmt.Sprint(tt.before, " to ", tt.after), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 48*time.Hour, tt.before }))
+				defer g.core.Close()
+				reload := func() {
+					g.Service = session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: 48 * time.Hour, Idle: tt.after})
+				}
+				used, unused := g.login("alice").Token, g.login("bob").Token
+				for range 13 * 60 { // until 59 minutes after it was noted
+					g.accept(used)
+					time.Sleep(time.Minute)
+				}
+				time.Sleep(-time.Minute + tt.after/2)
+				reload()
+				time.Sleep(tt.after/2 - time.Millisecond)
+				g.accept(used)
+				g.refuse(unused, session.ErrExpired)
+
+				for range 2 * (time.Hour + tt.after) / (tt.after / 2) / 2 {
+					reload()
+					time.Sleep(tt.after / 2)
+				}
+				time.Sleep(tt.after / 2)
+				g.refuse(used, session.ErrExpired)
+			})
+		})
+	}
 }
 
 // TestReload: a new configuration on the same core judges by its own limits, and finds the cache as it was.

@@ -1,8 +1,9 @@
 package store
 
 import (
-	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,12 @@ type Digest [sha256.Size]byte
 
 // IsZero reports whether d names no session.
 func (d Digest) IsZero() bool { return d == Digest{} }
+
+// KeyID names a master key of the key ring. It tells nothing of the key.
+type KeyID [4]byte
+
+// String returns the id in hex.
+func (k KeyID) String() string { return hex.EncodeToString(k[:]) }
 
 // UserID names a user: an openid is only unique within its mini program.
 type UserID struct{ AppID, OpenID string }
@@ -70,7 +77,7 @@ func (u *User) Admit(l Login) (ended, expired []Digest) {
 	if l.UnionID != "" {
 		u.UnionID = l.UnionID
 	}
-	u.setKey(l.Key)
+	u.setKey(l.Key, l.OldTags)
 	u.LastLogin = l.Created
 
 	live := u.Sessions[:0:0]
@@ -92,9 +99,9 @@ func (u *User) Admit(l Login) (ended, expired []Digest) {
 	return ended, expired
 }
 
-// setKey makes k the current session_key. The same key seen again replaces only the envelope, so that an old sealing key fades out without a login losing its predecessor.
-func (u *User) setKey(k SealedKey) {
-	same := u.Key.Box != nil && bytes.Equal(u.Key.Tag[:], k.Tag[:])
+// setKey makes k the current session_key. The same key seen again replaces only the tag and the envelope, so that an old sealing key fades out without a login losing its predecessor.
+func (u *User) setKey(k SealedKey, oldTags [][8]byte) {
+	same := u.Key.Box != nil && (u.Key.Tag == k.Tag || slices.Contains(oldTags, u.Key.Tag))
 	if !same {
 		if u.Key.Box != nil {
 			u.PrevKey = u.Key

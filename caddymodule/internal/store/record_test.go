@@ -122,22 +122,26 @@ func TestAdmitUnionID(t *testing.T) {
 
 func TestAdmitKeyVersions(t *testing.T) {
 	resealed := store.SealedKey{Tag: key(1).Tag, Box: []byte("another envelope")}
+	tag := func(n byte) [8]byte { return key(n).Tag }
 	steps := []struct {
 		name      string
 		key       store.SealedKey
+		old       [][8]byte
 		version   uint64
 		cur, prev store.SealedKey
 	}{
-		{"first", key(1), 1, key(1), store.SealedKey{}},
-		{"same key, new envelope", resealed, 1, resealed, store.SealedKey{}},
-		{"new key", key(2), 2, key(2), resealed},
-		{"same again", key(2), 2, key(2), resealed},
-		{"back to the first", key(1), 3, key(1), key(2)},
+		{"first", key(1), nil, 1, key(1), store.SealedKey{}},
+		{"same key, new envelope", resealed, nil, 1, resealed, store.SealedKey{}},
+		{"new key", key(2), nil, 2, key(2), resealed},
+		{"same again", key(2), [][8]byte{tag(9)}, 2, key(2), resealed},
+		{"same under a new master key", key(3), [][8]byte{tag(9), tag(2)}, 2, key(3), resealed},
+		{"same after that", key(3), [][8]byte{tag(9), tag(2)}, 2, key(3), resealed},
+		{"back to the first", key(1), [][8]byte{tag(9), tag(8)}, 3, key(1), key(3)},
 	}
 	var u store.User
 	for _, s := range steps {
 		l := login(1)
-		l.Key = s.key
+		l.Key, l.OldTags = s.key, s.old
 		u.Admit(l)
 		if u.KeyVersion != s.version || !sameKey(u.Key, s.cur) || !sameKey(u.PrevKey, s.prev) {
 			t.Fatalf("%s: version %d, key %v, previous %v", s.name, u.KeyVersion, u.Key, u.PrevKey)
@@ -149,7 +153,7 @@ func TestAdmitKeyVersions(t *testing.T) {
 func TestAdmitFirstKeyWithZeroTag(t *testing.T) {
 	var u store.User
 	l := login(1)
-	l.Key = store.SealedKey{Box: []byte{1}}
+	l.Key, l.OldTags = store.SealedKey{Box: []byte{1}}, [][8]byte{{}}
 	u.Admit(l)
 	if u.KeyVersion != 1 || u.PrevKey.Box != nil {
 		t.Fatalf("version %d, previous %v", u.KeyVersion, u.PrevKey)

@@ -6,6 +6,7 @@ package store
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -35,6 +36,14 @@ type Store interface {
 	// RevokeAll ends every session by moving the global epoch on.
 	RevokeAll(ctx context.Context) error
 
+	// ByUnionID returns the users of all mini programs who are known by that unionid, in no particular order. None is not an error; the empty unionid is nobody's.
+	ByUnionID(ctx context.Context, unionID string) ([]UserID, error)
+	// Keys returns the master keys that sessions in the store were made under, as SetKeys recorded them: until when such sessions may live; the zero time while the key is in use.
+	Keys(ctx context.Context) (map[KeyID]time.Time, error)
+	// SetKeys replaces what Keys returns, durably. Times keep millisecond precision.
+	SetKeys(ctx context.Context, keys map[KeyID]time.Time) error
+	// Stats returns what the store knows of its own size. It may walk all that is stored: it is for operators, not for requests.
+	Stats(ctx context.Context) (Stats, error)
 	// Touch notes that the session with digest d was seen at t. It never blocks and never waits for the medium: the write rides on another commit, and losing it in a crash only makes
 	// an idle limit come early (DESIGN.md 5). A time before the one recorded changes nothing, nor does an unknown session.
 	Touch(d Digest, t time.Time)
@@ -46,11 +55,26 @@ type Store interface {
 	Close() error
 }
 
+// Backuper is a Store that can be copied while it is used.
+type Backuper interface {
+	// Backup writes a consistent copy of the store, as it stood at one moment after the call, and returns the number of bytes. It holds up neither logins nor checks, however slowly w
+	// takes it. What was written before an error is of no use.
+	Backup(ctx context.Context, w io.Writer) (n int64, err error)
+}
+
+// Stats is what a store knows of its own size.
+type Stats struct {
+	Sessions, Users  int64     // records, those included that are over and wait for their removal
+	Bytes, FreeBytes int64     // what the medium holds for the store, and how much of it is free for what comes next
+	LastExpiry       time.Time // no session lives longer than until then; the zero time when there is none
+}
+
 // Login is one answered wx.login: the user's facts as WeChat told them and the session to make.
 type Login struct {
 	User    UserID
 	UnionID string    // empty when WeChat did not tell one; a known one is then kept (WECHAT.md 2.5)
 	Key     SealedKey // the session_key of this exchange
+	OldTags [][8]byte // tags that the same session_key had under master keys which have since been replaced: a record that bears one of them holds the same key
 	Digest  Digest    // names the new session
 	Created time.Time // start of the session; also "now" for pruning expired ones
 	Expires time.Time // absolute end of the session

@@ -63,6 +63,7 @@ type Store struct {
 	stopped   chan struct{} // closed by the committer when all work is done
 	closeOnce sync.Once
 	closeErr  error
+	backup    sync.Mutex
 	stopSweep context.CancelFunc
 	swept     chan struct{}
 }

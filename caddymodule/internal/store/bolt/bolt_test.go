@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 		child(path)
 		return
 	}
+	if path := os.Getenv(openEnv); path != "" {
+		openChild(path)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -49,12 +53,16 @@ func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "sessions.
 
 func digest(parts ...any) store.Digest { return sha256.Sum256([]byte(fmt.Sprint(parts...))) }
 
+func userOf(openID string) store.UserID {
+	return store.UserID{AppID: "wx0123456789abcdef", OpenID: openID}
+}
+
 // login makes a session of the given length, now.
 func login(t testing.TB, s store.Store, openID string, n int, length time.Duration) store.Login {
 	t.Helper()
 	now := time.UnixMilli(time.Now().UnixMilli())
 	l := store.Login{
-		User: store.UserID{AppID: "wx0123456789abcdef", OpenID: openID}, UnionID: "union", Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 54)},
+		User: userOf(openID), UnionID: "union", Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 54)},
 		Digest: digest(openID, n), Created: now, Expires: now.Add(length), MaxPerUser: 10,
 	}
 	if _, err := s.Login(context.Background(), l); err != nil {

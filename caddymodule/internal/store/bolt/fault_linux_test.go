@@ -172,6 +172,26 @@ func TestDiskFullAtClose(t *testing.T) {
 	}
 }
 
+// TestCheckRoom: a copy must not be what fills the disk.
+func TestCheckRoom(t *testing.T) {
+	path := newPath(t)
+	free, ok := freeRoom(filepath.Dir(path))
+	if !ok || free <= 0 {
+		t.Fatalf("%d bytes free, %v", free, ok)
+	}
+	if err := checkRoom(path, 0); free > 2*spareRoom && err != nil {
+		t.Error(err)
+	}
+	for _, size := range []int64{2 * free, 1 << 60} {
+		if err := checkRoom(path, size); !errors.Is(err, errRoom) {
+			t.Errorf("%d bytes where %d are free: %v", size, free, err)
+		}
+	}
+	if _, ok := freeRoom(filepath.Join(path, "nowhere")); ok {
+		t.Error("knows the room of a place that does not exist")
+	}
+}
+
 // TestPanic: a transaction that panics fails the store for good instead of the process. Its batch is not applied, reads go on, and the next Open checks the file.
 func TestPanic(t *testing.T) {
 	for _, where := range []string{"write", "read", "fault in a mapped page"} {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -42,16 +41,34 @@ func removeMarker(path string) error {
 	return nil
 }
 
-// inspect reads the whole file after an unclean stop, in this goroutine, where a panic can be caught. A damaged file is renamed and its new path returned; then there is none at path.
+// inspect reads the whole file after an unclean stop. A damaged file is renamed and its new path returned; then there is none at path.
+func inspect(path string, log *zap.Logger) (setAside string, err error) {
+	info, err := examine(path, nil)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errEmpty):
+		return "", nil
+	case err == nil:
+		log.Warn("session store was not closed properly; its file has been checked and is sound")
+		return "", nil
+	case !isDamage(err):
+		return "", err
+	}
+	return putAway(path, info, err, log)
+}
+
+// examine reads every page of the file, in this goroutine, where a panic can be caught, and then calls f, if any, in the same transaction. It waits for no more than lockWait for another process
+// that has the file open for writing.
 //
 // It finds every page that cannot be read or is out of order, not all damage: an older state of a page in its own place looks sound, and a branch page that leads back to itself would need a
 // child process to be survived (STORE.md 2.3).
-func inspect(path string, log *zap.Logger) (setAside string, err error) {
+func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) {
 	var file *os.File
-	var info os.FileInfo
 	o := &bolt.Options{Timeout: lockWait, ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		if file, err = os.OpenFile(name, flag, mode); err == nil {
 			info, err = file.Stat()
+		}
+		if err == nil && info.Size() == 0 {
+			err = errEmpty // bbolt would try to make a new database of it
 		}
 		return file, err
 	}}
@@ -73,19 +90,13 @@ func inspect(path string, log *zap.Logger) (setAside string, err error) {
 			if info.Size() < tx.Size() { // bbolt never shrinks a file
 				return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
 			}
-			return tx.ForEach(walk)
+			if err := tx.ForEach(walk); err != nil || f == nil {
+				return err
+			}
+			return f(tx)
 		})
 	})
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "", nil
-	case err == nil:
-		log.Warn("session store was not closed properly; its file has been checked and is sound")
-		return "", nil
-	case !isDamage(err):
-		return "", err
-	}
-	return putAway(path, info, err, log)
+	return info, err
 }
 
 // putAway renames the damaged file, unless another process has done so in the meantime.
@@ -93,7 +104,7 @@ func putAway(path string, inspected os.FileInfo, cause error, log *zap.Logger) (
 	if now, err := os.Stat(path); err != nil || inspected != nil && !os.SameFile(now, inspected) {
 		return "", errors.Join(fmt.Errorf("the file was replaced while it was being checked: %w", cause), err)
 	}
-	to := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
+	to := path + ".damaged-" + stamp()
 	if err := os.Rename(path, to); err != nil {
 		return "", err
 	}

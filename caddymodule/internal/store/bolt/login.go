@@ -58,6 +58,11 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	if err := t.bucket(exp).Put(expKey(l.Expires, l.Digest), nil); err != nil {
 		return res, err
 	}
+	if u.UnionID != before {
+		if err := t.indexUnion(u.ID, before, u.UnionID); err != nil {
+			return res, err
+		}
+	}
 	return res, t.putUser(u)
 }
 

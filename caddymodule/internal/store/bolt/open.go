@@ -46,10 +46,21 @@ func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err e
 		return nil, setAside, err
 	}
 	err = protect(func() error {
-		if db, err = bolt.Open(path, 0o600, options()); err != nil {
+		if db, err = lockFile(path); err != nil {
 			return err
 		}
-		return errors.Join(db.Update(migrate), putMarker(path), syncDir(filepath.Dir(path)))
+		if err := errors.Join(db.Update(migrate), putMarker(path), syncDir(filepath.Dir(path))); err != nil {
+			return err
+		}
+		if err := removeTemps(path); err != nil {
+			log.Warn("cannot remove unfinished copies of the session store", zap.Error(err))
+		}
+		if !compact(path, db, log) {
+			return nil
+		}
+		old := db
+		db, err = lockFile(path)
+		return errors.Join(err, old.Close(), syncDir(filepath.Dir(path)))
 	})
 	if err == nil {
 		return db, setAside, nil
@@ -57,7 +68,7 @@ func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err e
 	if errors.As(err, new(panicError)) {
 		return nil, setAside, explain(err) // no Close: a lock may still be taken
 	}
-	if !unclean && !errors.Is(err, berrors.ErrTimeout) {
+	if !unclean && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, errMoved) {
 		// Nothing was written; a file that is not ours must not look like one that was left unclean.
 		err = errors.Join(err, removeMarker(path))
 	}
@@ -65,6 +76,28 @@ func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err e
 		db.Close()
 	}
 	return nil, setAside, explain(err)
+}
+
+// lockFile opens the file and makes sure that it still bears its name: another process may have replaced it while this one waited for its lock. Then it tries once more.
+func lockFile(path string) (db *bolt.DB, err error) {
+	for range 2 {
+		var file *os.File
+		o := options()
+		o.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+			file, err = os.OpenFile(name, flag, mode)
+			return file, err
+		}
+		if db, err = bolt.Open(path, 0o600, o); err != nil {
+			return nil, err
+		}
+		mine, err1 := file.Stat()
+		now, err2 := os.Stat(path)
+		if err1 == nil && err2 == nil && os.SameFile(mine, now) {
+			return db, nil
+		}
+		err = errors.Join(errMoved, err1, err2, db.Close())
+	}
+	return nil, err
 }
 
 // explain puts the likely cause in front of bbolt's terse errors.

@@ -14,9 +14,11 @@ import (
 //
 //	meta   "schema" -> schema version, one byte; "probe" -> time of the last write that tried whether the disk is back
 //	sess   digest -> store.Session
-//	user   store.UserID.Hash -> store.User; kept when the last session ends, since it holds the unionid and the epoch
+//	user   store.UserID.Hash -> store.User; kept for userKept after the last login, since it holds the unionid and the session_key
 //	exp    expiry | digest -> nothing; grows at its right edge only. The row of a session that ended early stays until its time: taking it out would cost a page write a log-out
 //	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program; both made by the first login that needs them
+//	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing; an index of user that is never believed by itself
+//	key    store.KeyID -> when the last session made under the master key ends, milliseconds in eight bytes; nothing while the key is in use
 const schemaVersion = 1
 
 // The buckets, as indexes of bucketNames.
@@ -26,10 +28,14 @@ const (
 	user
 	exp
 	epoch
+	union
+	key
 )
 
 var (
-	bucketNames = [...][]byte{meta: []byte("meta"), sess: []byte("sess"), user: []byte("user"), exp: []byte("exp"), epoch: []byte("epoch")}
+	bucketNames = [...][]byte{
+		meta: []byte("meta"), sess: []byte("sess"), user: []byte("user"), exp: []byte("exp"), epoch: []byte("epoch"), union: []byte("union"), key: []byte("key"),
+	}
 
 	keySchema = []byte("schema")
 	keyProbe  = []byte("probe")
@@ -39,7 +45,7 @@ var (
 // maxAppID bounds what may become a key. Real appids have 18 characters.
 const maxAppID = 1024
 
-// migrate makes the buckets of a new file, or checks that this program understands the file.
+// migrate makes the buckets of a new file, or checks the one that is there.
 func migrate(tx *bolt.Tx) error {
 	m := tx.Bucket(bucketNames[meta])
 	if m == nil {
@@ -52,6 +58,15 @@ func migrate(tx *bolt.Tx) error {
 			}
 		}
 		return tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion})
+	}
+	return checkSchema(tx)
+}
+
+// checkSchema checks that this program understands the file.
+func checkSchema(tx *bolt.Tx) error {
+	m := tx.Bucket(bucketNames[meta])
+	if m == nil {
+		return errForeign
 	}
 	v := m.Get(keySchema)
 	if len(v) != 1 || v[0] == 0 {

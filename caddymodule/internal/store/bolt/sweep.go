@@ -10,9 +10,10 @@ import (
 // sweepBatch bounds the expired sessions that one transaction removes, so that a login never waits long behind them (STORE.md 2.4).
 const sweepBatch = 100
 
-// sweepLoop removes expired sessions until ctx ends. It looks with a read transaction, which costs nothing while there is nothing to do, and removes through the committer's queue.
+// sweepLoop removes expired sessions, and users who are long gone, until ctx ends. It looks with a read transaction, which costs nothing while there is nothing to do, and removes through the committer's queue.
 func (s *Store) sweepLoop(ctx context.Context, every time.Duration) {
 	defer close(s.swept)
+	var users userSweep
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -23,6 +24,7 @@ func (s *Store) sweepLoop(ctx context.Context, every time.Duration) {
 		}
 		for s.sweepSome(ctx, time.Now()) {
 		}
+		s.sweepUsers(ctx, &users, time.Now())
 	}
 }
 

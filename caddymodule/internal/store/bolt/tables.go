@@ -52,13 +52,17 @@ func (t *tables) putSession(d store.Digest, s store.Session) error {
 
 // getUser also refuses a row that names another user than its key: nobody may be taken for somebody else because bytes moved.
 func (t *tables) getUser(id store.UserID) (store.User, bool) {
-	h := id.Hash()
+	u, ok := t.getUserByHash(id.Hash())
+	return u, ok && u.ID == id
+}
+
+func (t *tables) getUserByHash(h [16]byte) (store.User, bool) {
 	b := t.bucket(user).Get(h[:])
 	if b == nil {
 		return store.User{}, false
 	}
 	var u store.User
-	if err := u.UnmarshalBinary(b); err != nil || u.ID != id {
+	if err := u.UnmarshalBinary(b); err != nil || u.ID.Hash() != h {
 		t.damaged("user", h[:])
 		return store.User{}, false
 	}

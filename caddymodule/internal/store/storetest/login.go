@@ -93,18 +93,23 @@ func testLoginUnionID(t *testing.T, f *fixture) {
 func testLoginKeyVersions(t *testing.T, f *fixture) {
 	resealed := key("1")
 	resealed.Box = []byte("another envelope")
+	rotated := store.SealedKey{Tag: key("1+").Tag, Box: []byte("an envelope under another master key")}
 	none := store.SealedKey{}
 	for i, step := range []struct {
-		key, cur, prev store.SealedKey
-		version        uint64
+		key       store.SealedKey
+		old       string // what the same key's tag came from before
+		cur, prev store.SealedKey
+		version   uint64
 	}{
-		{key("1"), key("1"), none, 1},
-		{resealed, resealed, none, 1},
-		{key("2"), key("2"), resealed, 2},
-		{key("2"), key("2"), resealed, 2},
-		{key("1"), key("1"), key("2"), 3},
+		{key("1"), "", key("1"), none, 1},
+		{resealed, "", resealed, none, 1},
+		{rotated, "1", rotated, none, 1},
+		{rotated, "1", rotated, none, 1},
+		{key("2"), "x", key("2"), rotated, 2},
+		{key("2"), "", key("2"), rotated, 2},
+		{key("1"), "", key("1"), key("2"), 3},
 	} {
-		f.login(alice, withKey(step.key))
+		f.login(alice, withKey(step.key), oldTags(step.old))
 		u := f.user(alice)
 		if u.KeyVersion != step.version || !sameKey(u.Key, step.cur) || !sameKey(u.PrevKey, step.prev) {
 			t.Errorf("step %d: version %d, key %q, previous %q", i, u.KeyVersion, u.Key.Box, u.PrevKey.Box)

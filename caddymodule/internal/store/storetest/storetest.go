@@ -43,6 +43,9 @@ func Run(t *testing.T, h Harness) {
 		{"RevokeApp", testRevokeApp},
 		{"RevokeAll", testRevokeAll},
 		{"Revoke/Unknown", testRevokeUnknown},
+		{"ByUnionID", testByUnionID},
+		{"Keys", testKeys},
+		{"Stats", testStats},
 		{"Touch", testTouch},
 		{"Touch/Close", testTouchClose},
 		{"Context", testContext},
@@ -160,8 +163,15 @@ func key(name string) store.SealedKey {
 
 func unionID(s string) func(*store.Login)          { return func(l *store.Login) { l.UnionID = s } }
 func withKey(k store.SealedKey) func(*store.Login) { return func(l *store.Login) { l.Key = k } }
-func ends(d store.Digest) func(*store.Login)       { return func(l *store.Login) { l.Ends = d } }
-func maxPerUser(n int) func(*store.Login)          { return func(l *store.Login) { l.MaxPerUser = n } }
+func oldTags(names ...string) func(*store.Login) {
+	return func(l *store.Login) {
+		for _, n := range names {
+			l.OldTags = append(l.OldTags, key(n).Tag)
+		}
+	}
+}
+func ends(d store.Digest) func(*store.Login) { return func(l *store.Login) { l.Ends = d } }
+func maxPerUser(n int) func(*store.Login)    { return func(l *store.Login) { l.MaxPerUser = n } }
 
 // ago moves the whole session into the past.
 func ago(d time.Duration) func(*store.Login) {

@@ -1,0 +1,604 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// adminServer serves the admin API as Caddy does.
+func adminServer(t testing.TB) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	for _, route := range new(adminAPI).Routes() {
+		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
+			err := route.Handler.ServeHTTP(w, r)
+			if err == nil {
+				return
+			}
+			e, ok := errors.AsType[caddy.APIError](err)
+			if !ok {
+				t.Errorf("%s: the error is no APIError: %v", r.URL, err)
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(e.HTTPStatus)
+			json.NewEncoder(w).Encode(e)
+		})
+	}
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// adminDo makes a call and returns its status and body.
+func adminDo(t testing.TB, s *httptest.Server, method, uri, body string, header http.Header) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, s.URL+uri, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(r.Header, header)
+	resp, err := s.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("%s %s: Cache-Control %q", method, uri, got)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func jsonHeader() http.Header { return http.Header{"Content-Type": {"application/json"}} }
+
+// alive reports whether a token opens anything.
+func (w *world) alive(token string) bool {
+	w.t.Helper()
+	_, err := w.app.live.Load().sessions.Authenticate(w.t.Context(), token)
+	if err != nil && !errors.Is(err, session.ErrInvalid) {
+		w.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// TestThreat31_CrossSite: what a browser would send on behalf of another site is refused, whatever it asks for, and changes nothing.
+func TestThreat31_CrossSite(t *testing.T) {
+	w := newWorld(t, &Gate{}).start()
+	token := w.token(appID, "ada")
+	s := adminServer(t)
+	host := strings.TrimPrefix(s.URL, "http://")
+	calls := []struct{ method, uri, body string }{
+		{"GET", "/wechat/status", ""}, {"GET", "/wechat/sessions?unionid=u", ""}, {"GET", "/wechat/keys", ""}, {"GET", "/wechat/backup", ""}, {"POST", "/wechat/revoke", `{"all":true}`},
+	}
+	for _, tt := range []struct {
+		name    string
+		header  http.Header
+		allowed bool // but for the backup, when it is a browser's
+		browser bool
+	}{
+		{"nothing", http.Header{}, true, false},
+		{"the command line", http.Header{"Origin": {s.URL}}, true, false},
+		{"the command line, other case", http.Header{"Origin": {strings.ToUpper(s.URL)}}, true, false},
+		{"another site", http.Header{"Origin": {"http://evil.example"}}, false, true},
+		{"another port", http.Header{"Origin": {s.URL + "1"}}, false, true},
+		{"another scheme", http.Header{"Origin": {"https://" + host}}, false, true},
+		{"a suffix", http.Header{"Origin": {s.URL + ".evil.example"}}, false, true},
+		{"no origin in it", http.Header{"Origin": {""}}, false, true},
+		{"null", http.Header{"Origin": {"null"}}, false, true},
+		{"two", http.Header{"Origin": {s.URL, "http://evil.example"}}, false, true},
+		{"cross-site", http.Header{"Sec-Fetch-Site": {"cross-site"}}, false, true},
+		{"same-site", http.Header{"Sec-Fetch-Site": {"same-site"}}, false, true},
+		{"two sites", http.Header{"Sec-Fetch-Site": {"none", "cross-site"}}, false, true},
+		{"own page", http.Header{"Origin": {s.URL}, "Sec-Fetch-Site": {"same-origin"}}, true, true},
+		{"the address bar", http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Mode": {"navigate"}}, true, true},
+		{"a browser without Site", http.Header{"Sec-Fetch-Dest": {"document"}}, true, true},
+	} {
+		for _, c := range calls {
+			header := tt.header.Clone()
+			if c.method == "POST" {
+				header.Set("Content-Type", "application/json")
+			}
+			allowed := tt.allowed && (c.uri != "/wechat/backup" || !tt.browser)
+			if allowed && c.method == "POST" {
+				continue // or all would be over
+			}
+			status, said := adminDo(t, s, c.method, c.uri, c.body, header)
+			if (status != http.StatusForbidden) != allowed {
+				t.Errorf("%s: %s %s: %d %s", tt.name, c.method, c.uri, status, said)
+			}
+		}
+	}
+	if !w.alive(token) {
+		t.Error("a refused call ended a session")
+	}
+}
+
+// TestThreat31_MethodsAndTypes: nothing changes but by a POST of JSON.
+func TestThreat31_MethodsAndTypes(t *testing.T) {
+	w := newWorld(t, &Gate{}).start()
+	token := w.token(appID, "ada")
+	s := adminServer(t)
+	for _, uri := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup", "/wechat/revoke"} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+			if (method == "POST") == (uri == "/wechat/revoke") && (method == "GET" || method == "POST") {
+				continue
+			}
+			if status, said := adminDo(t, s, method, uri, `{"all":true}`, jsonHeader()); status != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d %s", method, uri, status, said)
+			}
+		}
+	}
+	for _, ct := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "text/plain; application/json", "application/json;;", "application/ld+json"} {
+		if status, said := adminDo(t, s, "POST", "/wechat/revoke", `{"all":true}`, http.Header{"Content-Type": {ct}}); status != http.StatusUnsupportedMediaType {
+			t.Errorf("%q: %d %s", ct, status, said)
+		}
+	}
+	if status, _ := adminDo(t, s, "POST", "/wechat/revoke", `{"all":true}`, http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}); status != http.StatusUnsupportedMediaType {
+		t.Errorf("compressed: %d", status)
+	}
+	if !w.alive(token) {
+		t.Error("a refused call ended a session")
+	}
+}
+
+// TestAdminRevoke: each target ends its sessions and no other, and what is not exactly one target ends none.
+func TestAdminRevoke(t *testing.T) {
+	for i, tt := range []struct {
+		body   string // %s: the id of the first session
+		status int
+		said   string
+		ended  string // numbers of the tokens
+	}{
+		{`{"appid":"` + appID + `","openid":"ada","session":"%s"}`, 200, `{"target":"session","ended":{"users":1,"sessions":1}}`, "0"},
+		{`{"appid":"` + appID + `","openid":"ada"}`, 200, `{"target":"user","ended":{"users":1,"sessions":2}}`, "01"},
+		{`{"openid":"ada","appid":"` + otherAppID + `"}`, 200, `{"target":"user","ended":{"users":1,"sessions":1}}`, "3"},
+		{`{"unionid":"u-ada"}`, 200, `{"target":"unionid","ended":{"users":2,"sessions":3}}`, "013"},
+		{`{"appid":"` + appID + `"}`, 200, `{"target":"app"}`, "012"},
+		{`{"all":true}`, 200, `{"target":"all"}`, "0123"},
+
+		{`{"appid":"` + appID + `","openid":"nobody"}`, 200, `{"target":"user","ended":{"users":0,"sessions":0}}`, ""},
+		{`{"unionid":"nobody"}`, 200, `{"target":"unionid","ended":{"users":0,"sessions":0}}`, ""},
+		{`{"appid":"` + appID + `","openid":"bob","session":"%s"}`, 404, "no such session", ""},
+		{`{"appid":"` + appID + `","openid":"ada","session":"0000000000000000"}`, 404, "no such session", ""},
+		{`{"appid":"` + appID + `","openid":"ada","session":"0"}`, 404, "at least 8 digits", ""},
+		{`{"appid":"wxaaaaaaaaaaaaaaaa"}`, 404, "no such mini program", ""},
+		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 404, "no such mini program", ""},
+
+		{``, 400, "one target", ""},
+		{`{}`, 400, "one target", ""},
+		{`{"all":false}`, 400, "one target", ""},
+		{`{"all":"true"}`, 400, "true or false", ""},
+		{`{"all":1}`, 400, "true or false", ""},
+		{`{"all":true,"all":true}`, 400, "stands twice", ""},
+		{`{"All":true}`, 400, "one target", ""},
+		{`{"all":true,"appid":"` + appID + `"}`, 400, "one target", ""},
+		{`{"all":true,"dry_run":true}`, 400, "one target", ""},
+		{`{"appid":"` + appID + `","all":false}`, 400, "one target", ""},
+		{`{"appid":"` + appID + `","openid":""}`, 400, "openid is empty", ""},
+		{`{"appid":""}`, 400, "appid is empty", ""},
+		{`{"unionid":""}`, 400, "unionid is empty", ""},
+		{`{"appid":"` + appID + `","openid":"ada","unionid":"u-ada"}`, 400, "one target", ""},
+		{`{"openid":"ada"}`, 400, "one target", ""},
+		{`{"session":"%s"}`, 400, "one target", ""},
+		{`{"appid":"` + appID + `","session":"%s"}`, 400, "one target", ""},
+		{`{"appid":["` + appID + `"]}`, 400, "not a flat", ""},
+		{`{"appid":7}`, 400, "must be a string", ""},
+		{`{"all":true} {"all":true}`, 400, "not a JSON object", ""},
+		{`[{"all":true}]`, 400, "not a JSON object", ""},
+		{`{"unionid":"` + strings.Repeat("u", maxBody) + `"}`, 413, "longer than", ""},
+	} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			w := newWorld(t, &Gate{}).start()
+			tokens := []string{w.known(appID, "ada"), w.known(appID, "ada"), w.known(appID, "bob"), w.known(otherAppID, "ada")}
+			for _, token := range tokens {
+				if !w.alive(token) {
+					t.Fatal("a token is dead before")
+				}
+			}
+			body := strings.ReplaceAll(tt.body, "%s", sessionID(tokens[0]))
+			status, said := adminDo(t, adminServer(t), "POST", "/wechat/revoke", body, jsonHeader())
+			if status != tt.status || !strings.Contains(said, tt.said) {
+				t.Errorf("%s: %d %s, want %d %s", body, status, said, tt.status, tt.said)
+			}
+			for i, token := range tokens {
+				if ended := strings.Contains(tt.ended, fmt.Sprint(i)); w.alive(token) == ended {
+					t.Errorf("%s: session %d: ended %v, want %v", body, i, !ended, ended)
+				}
+			}
+		})
+	}
+}
+
+// telling is WeChat with unionids.
+type telling struct{ exchanger }
+
+func (e telling) Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+	s, err := e.exchanger.Code2Session(ctx, app, code)
+	s.UnionID = "u-" + s.OpenID
+	return s, err
+}
+
+// known logs in a user whose unionid is known.
+func (w *world) known(appid, openid string) string {
+	w.t.Helper()
+	s := session.New(session.Config{Core: w.core, WeChat: telling{}, Apps: w.app.apps, Keys: w.app.ring, TTL: time.Hour})
+	out, err := s.Login(w.t.Context(), session.LoginRequest{AppID: appid, Code: fmt.Sprintf("%s.%d", openid, codes.Add(1))})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out.Token
+}
+
+// sessionID is how operators call the session of a token.
+func sessionID(token string) string {
+	d := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(d[:8])
+}
+
+// read decodes an answer strictly.
+func read[T any](t testing.TB, text string) (v T) {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&v); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return v
+}
+
+func TestAdminSessions(t *testing.T) {
+	w := newWorld(t, &Gate{}).start()
+	tokens := []string{w.known(appID, "ada"), w.known(appID, "ada"), w.known(otherAppID, "ada"), w.token(appID, "bob")}
+	s := adminServer(t)
+	ask := func(query string) []userAnswer {
+		t.Helper()
+		status, said := adminDo(t, s, "GET", "/wechat/sessions?"+query, "", nil)
+		if status != http.StatusOK {
+			t.Fatalf("%s: %d %s", query, status, said)
+		}
+		for _, token := range tokens {
+			if d := sha256.Sum256([]byte(token)); strings.Contains(said, token) || strings.Contains(said, hex.EncodeToString(d[:9])) {
+				t.Errorf("%s shows a token or its digest: %s", query, said)
+			}
+		}
+		return read[sessionsAnswer](t, said).Users
+	}
+	ada := ask("appid=" + appID + "&openid=ada")
+	if len(ada) != 1 || ada[0].AppID != appID || ada[0].OpenID != "ada" || ada[0].UnionID != "u-ada" || ada[0].LastLogin.IsZero() || len(ada[0].Sessions) != 2 {
+		t.Fatalf("ada is %+v", ada)
+	}
+	for i, row := range ada[0].Sessions {
+		if row.ID != sessionID(tokens[i]) || row.State != session.StateLive || row.Expires.Sub(row.Created).Round(time.Minute) != time.Hour || row.LastSeen.IsZero() {
+			t.Errorf("session %d is %+v", i, row)
+		}
+	}
+	if both := ask("unionid=u-ada"); len(both) != 2 || both[0].AppID == both[1].AppID {
+		t.Errorf("by unionid: %+v", both)
+	}
+	if bob := ask("appid=" + appID + "&openid=bob"); len(bob) != 1 || bob[0].UnionID != "" {
+		t.Errorf("bob is %+v", bob)
+	}
+	for _, query := range []string{"appid=" + appID + "&openid=nobody", "unionid=nobody", "appid=" + otherAppID + "&openid=bob"} {
+		if got := ask(query); got == nil || len(got) != 0 {
+			t.Errorf("%s: %+v, want an empty list", query, got)
+		}
+	}
+	for _, query := range []string{"", "appid=" + appID, "openid=ada", "unionid=", "appid=&openid=ada", "unionid=u-ada&appid=" + appID, "unionid=a&unionid=b", "unionid=u-ada&x=1", "unionid=%zz", "unionid=a;b"} {
+		if status, said := adminDo(t, s, "GET", "/wechat/sessions?"+query, "", nil); status != http.StatusBadRequest {
+			t.Errorf("%q: %d %s", query, status, said)
+		}
+	}
+	if status, said := adminDo(t, s, "POST", "/wechat/revoke", `{"appid":"`+appID+`","openid":"ada"}`, jsonHeader()); status != http.StatusOK {
+		t.Fatal(status, said)
+	}
+	for _, row := range ask("appid=" + appID + "&openid=ada")[0].Sessions {
+		if row.State == session.StateLive {
+			t.Errorf("a revoked session is listed as %+v", row)
+		}
+	}
+}
+
+func TestAdminStatus(t *testing.T) {
+	w := newWorld(t, &Gate{}).start()
+	w.token(appID, "ada")
+	w.token(appID, "bob")
+	s := adminServer(t)
+	leave, _, ok := w.app.live.Load().limiter.Enter(loopback)
+	if !ok {
+		t.Fatal("refused")
+	}
+	status, said := adminDo(t, s, "GET", "/wechat/status", "", nil)
+	got := read[statusAnswer](t, said)
+	leave()
+	leave()
+	if status != http.StatusOK || !got.Store.Up || got.Store.Counts == nil || got.Store.Counts.Sessions != 2 || got.Store.Counts.Users != 2 || got.Store.Counts.Bytes == 0 {
+		t.Errorf("%d, store %s", status, said)
+	}
+	if got.Store.Name != w.app.opener.Identity() || got.Cache.Max != 1_000_000 || got.WeChat.BaseURL != "http://127.0.0.1:1" || got.WeChat.BreakerOpen || !slices.Equal(got.Apps, []string{appID, otherAppID}) {
+		t.Errorf("%s", said)
+	}
+	if want := (loginStatus{InFlight: 1, MaxInFlight: 512, PerClient: "30/m", PerPrivate: "off", Global: "60000/m"}); got.Logins != want {
+		t.Errorf("logins %+v, want %+v", got.Logins, want)
+	}
+	if want := (sessionStatus{TTL: "48h0m0s", MaxPerUser: 10}); got.Sessions != want {
+		t.Errorf("sessions %+v, want %+v", got.Sessions, want)
+	}
+	if got.Version.Caddy == "" || got.Version.Go == "" || got.Version.WXGate == "" {
+		t.Errorf("versions %+v", got.Version)
+	}
+	if got := read[statusAnswer](t, second(adminDo(t, s, "GET", "/wechat/status", "", nil))).Logins.InFlight; got != 0 {
+		t.Errorf("%d logins are under way after the last", got)
+	}
+	for range 8 { // what opens the breaker
+		w.app.live.Load().wechat.Code2Session(t.Context(), weixin.App{ID: appID, Secret: canary}, "code")
+	}
+	if !read[statusAnswer](t, second(adminDo(t, s, "GET", "/wechat/status", "", nil))).WeChat.BreakerOpen {
+		t.Error("the breaker is open and it is not told")
+	}
+}
+
+func second(_ int, text string) string { return text }
+
+// TestP4_AdminStoreDown: the status is told all the same; what the store would have to answer is 503.
+func TestP4_AdminStoreDown(t *testing.T) {
+	t.Setenv("WX_SECRET", canary)
+	a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"bolt","path":%q}`, filepath.Join(t.TempDir(), "s.db"))))
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.lease.close()
+	if err := a.live.Load().store.Close(); err != nil { // from then on it answers nothing
+		t.Fatal(err)
+	}
+	s := adminServer(t)
+	got := read[statusAnswer](t, second(adminDo(t, s, "GET", "/wechat/status", "", nil)))
+	if got.Store.Up || got.Store.Counts != nil || got.Cache.Max == 0 || len(got.Apps) != 1 {
+		t.Errorf("status %+v", got)
+	}
+	for _, c := range []struct{ method, uri, body string }{
+		{"GET", "/wechat/sessions?unionid=u", ""},
+		{"GET", "/wechat/sessions?openid=o&appid=" + appID, ""},
+		{"GET", "/wechat/keys", ""},
+		{"GET", "/wechat/backup", ""},
+		{"POST", "/wechat/revoke", `{"all":true}`},
+		{"POST", "/wechat/revoke", `{"unionid":"u"}`},
+		{"POST", "/wechat/revoke", `{"appid":"` + appID + `"}`},
+		{"POST", "/wechat/revoke", `{"openid":"o","appid":"` + appID + `"}`},
+		{"POST", "/wechat/revoke", `{"session":"0123456789","openid":"o","appid":"` + appID + `"}`},
+	} {
+		status, said := adminDo(t, s, c.method, c.uri, c.body, jsonHeader())
+		if status != http.StatusServiceUnavailable || !strings.Contains(said, "the session store does not answer") || strings.Contains(said, "closed") {
+			t.Errorf("%s %s %s: %d %s", c.method, c.uri, c.body, status, said)
+		}
+	}
+}
+
+// TestAdminNoGate: a Caddy without a gate says so, and one whose gate is ending does.
+func TestAdminNoGate(t *testing.T) {
+	s := adminServer(t)
+	defer current.Store(current.Swap(nil))
+	if status, said := adminDo(t, s, "GET", "/wechat/status", "", nil); status != http.StatusNotFound || !strings.Contains(said, "no gate is running") {
+		t.Errorf("without a gate: %d %s", status, said)
+	}
+	newWorld(t, &Gate{}).start().stop()
+	if status, said := adminDo(t, s, "GET", "/wechat/status", "", nil); status != http.StatusServiceUnavailable || !strings.Contains(said, "try again") {
+		t.Errorf("ending: %d %s", status, said)
+	}
+}
+
+// TestAdminKeys: names and times, in the order of the ring.
+func TestAdminKeys(t *testing.T) {
+	t.Setenv("WX_SECRET", canary)
+	older, newest, never := session.NewMasterKey(), session.NewMasterKey(), session.NewMasterKey()
+	path := filepath.Join(t.TempDir(), "s.db")
+	start := func(ring string) *App {
+		t.Helper()
+		t.Setenv("WX_SEAL_KEY", ring)
+		a, _ := provisionApp(t, withApp(fmt.Sprintf(`"seal_key":"{env.WX_SEAL_KEY}","session":{"ttl":"1h"},"store":{"type":"bolt","path":%q}`, path)))
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	start(older).lease.close()
+	defer start(newest + "\n" + older + " , " + never).lease.close()
+	status, said := adminDo(t, adminServer(t), "GET", "/wechat/keys", "", nil)
+	got := read[keysAnswer](t, said).Keys
+	if status != http.StatusOK || len(got) != 3 || got[0].State != keySigns || got[1].State != keyNeeded || got[2].State != keySpare {
+		t.Fatalf("%d %s", status, said)
+	}
+	if left := time.Until(got[1].NeededUntil); left < 50*time.Minute || left > 70*time.Minute || !got[0].NeededUntil.IsZero() || !got[2].NeededUntil.IsZero() {
+		t.Errorf("needed until: %s", said)
+	}
+	for i, key := range []string{newest, older, never} {
+		ring, err := session.ParseKeyRing(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[i].ID != ring.IDs()[0] || strings.Contains(said, key) {
+			t.Errorf("key %d is %+v", i, got[i])
+		}
+	}
+}
+
+// TestKeyRingChecked: a key that sessions need is missed at the start, by name, and nothing is changed; with it back, all is as before.
+func TestKeyRingChecked(t *testing.T) {
+	t.Setenv("WX_SECRET", canary)
+	older, newest := session.NewMasterKey(), session.NewMasterKey()
+	path := filepath.Join(t.TempDir(), "s.db")
+	provision := func(ring string) *App {
+		t.Setenv("WX_SEAL_KEY", ring)
+		a, _ := provisionApp(t, withApp(fmt.Sprintf(`"seal_key":"{env.WX_SEAL_KEY}","store":{"type":"bolt","path":%q}`, path)))
+		return a
+	}
+	first := provision(older)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := session.New(session.Config{Core: first.live.Load().core, WeChat: exchanger{}, Apps: first.apps, Keys: first.ring, TTL: time.Hour}).
+		Login(t.Context(), session.LoginRequest{AppID: appID, Code: fmt.Sprintf("ada.%d", codes.Add(1))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := first.ring.IDs()[0]
+	first.lease.close()
+
+	without := provision(newest)
+	err = without.Start()
+	if !errors.Is(err, session.ErrKeyMissing) || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), older) || without.live.Load() != nil {
+		t.Errorf("started without a key that is needed: %v", err)
+	}
+	without.lease.close()
+
+	with := provision(newest + "," + older)
+	if err := with.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer with.lease.close()
+	if _, err := with.live.Load().sessions.Authenticate(t.Context(), out.Token); err != nil {
+		t.Errorf("with the key back the session is gone: %v", err)
+	}
+}
+
+// TestAdminBackup: the stream is a database that has what was there; the store that cannot be copied says so.
+func TestAdminBackup(t *testing.T) {
+	t.Setenv("WX_SECRET", canary)
+	dir := t.TempDir()
+	a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"bolt","path":%q}`, filepath.Join(dir, "s.db"))))
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := session.New(session.Config{Core: a.live.Load().core, WeChat: exchanger{}, Apps: a.apps, Keys: a.ring, TTL: time.Hour}).
+		Login(t.Context(), session.LoginRequest{AppID: appID, Code: fmt.Sprintf("ada.%d", codes.Add(1))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := adminServer(t)
+	status, said := adminDo(t, s, "GET", "/wechat/backup", "", nil)
+	if status != http.StatusOK {
+		t.Fatal(status, said)
+	}
+	copied := filepath.Join(dir, "copy.db")
+	if err := os.WriteFile(copied, []byte(said), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := bolt.Check(copied); err != nil || r.Stats.Sessions != 1 || r.Damaged != 0 || strings.Contains(said, out.Token) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	a.lease.close()
+
+	newWorld(t, &Gate{}).start() // its store is no Backuper
+	if status, said := adminDo(t, s, "GET", "/wechat/backup", "", nil); status != http.StatusNotImplemented || !strings.Contains(said, "its own tools") {
+		t.Errorf("%d %s", status, said)
+	}
+}
+
+// TestAdminBackupBroken: a backup that breaks off on the way does not pass for a whole one.
+func TestAdminBackupBroken(t *testing.T) {
+	a := started(t, filepath.Join(t.TempDir(), "s.db"))
+	defer a.lease.close()
+	live := *a.live.Load()
+	core, err := session.NewCore(session.CoreConfig{Store: breaking{live.store}, MaxSessions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer core.Close()
+	live.sessions = session.New(session.Config{Core: core, Apps: a.apps, Keys: a.ring, TTL: time.Hour})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := serveBackup(&live, w, r); err == nil {
+			t.Error("it passes for whole")
+		}
+	}))
+	defer s.Close()
+	resp, err := s.Client().Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err == nil || len(b) == 0 {
+		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+}
+
+// breaking is a store whose backups break off.
+type breaking struct{ store.Store }
+
+func (breaking) Backup(_ context.Context, w io.Writer) (int64, error) {
+	n, _ := w.Write(bytes.Repeat([]byte("x"), 1<<20))
+	return int64(n), errors.New("the disk is gone")
+}
+
+func (breaking) Close() error { return nil }
+
+// TestAdminPatience: a backup may take longer than Caddy's admin server gives to a request.
+func TestAdminPatience(t *testing.T) {
+	a := started(t, filepath.Join(t.TempDir(), "s.db"))
+	defer a.lease.close()
+	live := *a.live.Load()
+	const limit = 50 * time.Millisecond
+	core, err := session.NewCore(session.CoreConfig{Store: slow{live.store, 4 * limit}, MaxSessions: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer core.Close()
+	live.sessions = session.New(session.Config{Core: core, Apps: a.apps, Keys: a.ring, TTL: time.Hour})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := serveBackup(&live, w, r); err != nil {
+			t.Error(err)
+		}
+	}))
+	s.Config.ReadTimeout = limit
+	s.Start()
+	defer s.Close()
+	resp, err := s.Client().Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "whole" {
+		t.Errorf("read %q, %v", b, err)
+	}
+}
+
+// slow is a store whose backups take their time.
+type slow struct {
+	store.Store
+	takes time.Duration
+}
+
+func (s slow) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(s.takes):
+	}
+	n, err := io.WriteString(w, "whole")
+	return int64(n), err
+}
+
+func (slow) Close() error { return nil }

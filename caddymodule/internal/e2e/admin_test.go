@@ -1,0 +1,490 @@
+package e2e_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// both is a gate for two mini programs.
+var both = setup{apps: []string{appA, appB}}
+
+// loginTo logs a user of a mini program in.
+func (w *world) loginTo(tb testing.TB, appID, user string) string {
+	tb.Helper()
+	return w.post(tb, "/wx/login", fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appID, user)), quote(appID))).session(tb).Token
+}
+
+// operate runs `wechat …` against the running gate, which must succeed, and returns what it printed.
+func (w *world) operate(tb testing.TB, args ...string) string {
+	tb.Helper()
+	status, printed := w.command(tb, slices.Concat([]string{"wechat", args[0], "--address", w.admin}, args[1:])...)
+	if status != 0 {
+		tb.Fatalf("wechat %q ends with %d:\n%s", args, status, printed)
+	}
+	return printed
+}
+
+// operateJSON is operate with --json.
+func (w *world) operateJSON(tb testing.TB, answer any, args ...string) {
+	tb.Helper()
+	printed := w.operate(tb, append(args, "--json")...)
+	_, text, _ := strings.Cut(printed, "{\n")
+	if err := json.NewDecoder(strings.NewReader("{\n" + text)).Decode(answer); err != nil {
+		tb.Fatalf("%v:\n%s", err, printed)
+	}
+}
+
+// nameOf is what operators call the session of a token.
+func nameOf(token string) string {
+	d := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(d[:8])
+}
+
+func (w *world) database() string {
+	return filepath.Join(w.home, "data", "caddy", "wxgate", "sessions.db")
+}
+
+// TestAdmin_Status: the numbers are those of what happened.
+func TestAdmin_Status(t *testing.T) {
+	s := both
+	s.timeout = "300ms"
+	w := newWorld(t, s)
+	w.loginTo(t, appA, "ada")
+	w.loginTo(t, appA, "ada")
+	w.loginTo(t, appB, "bob")
+	var got struct {
+		Version struct{ Caddy string }
+		Store   struct {
+			Name   string
+			Up     bool
+			Counts struct{ Sessions, Users, Bytes int }
+		}
+		WeChat struct {
+			BaseURL     string `json:"base_url"`
+			BreakerOpen bool   `json:"breaker_open"`
+		}
+		Logins struct {
+			InFlight int `json:"in_flight"`
+		}
+		Apps []string
+	}
+	w.operateJSON(t, &got, "status")
+	if !got.Store.Up || got.Store.Name != "bolt:"+w.database() || got.Store.Counts.Sessions != 3 || got.Store.Counts.Users != 2 || got.Store.Counts.Bytes == 0 {
+		t.Errorf("the store is %+v", got.Store)
+	}
+	if got.WeChat.BaseURL != w.wechat.URL || got.WeChat.BreakerOpen || got.Logins.InFlight != 0 || !slices.Equal(got.Apps, both.apps) || got.Version.Caddy == "" {
+		t.Errorf("the status is %+v", got)
+	}
+
+	// A login under way, then the breaker open.
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 16 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					exchange(w.addr, request(w.addr, "POST", "/wx/login", fmt.Sprintf(`{"code":%s,"appid":%q}`, quote(w.wechat.Code(appA, "cat")), appA)))
+				}
+			}
+		})
+	}
+	flying, open := false, false
+	eventually(t, "logins are seen under way and the breaker open", func() bool {
+		w.readStatus(t, &got)
+		flying, open = flying || got.Logins.InFlight > 0, open || got.WeChat.BreakerOpen
+		return flying && open
+	})
+	close(stop)
+	clients.Wait()
+	eventually(t, "no login is under way", func() bool {
+		return w.metrics(t)["caddy_wechat_logins_in_flight"] == 0
+	})
+	if text := w.operate(t, "status", "--config", "Caddyfile", "--adapter", "caddyfile"); !strings.Contains(text, "3 sessions of 2 users") {
+		t.Errorf("the table is\n%s", text)
+	}
+	w.gate.stop(t)
+	if status, printed := w.command(t, "wechat", "status", "--address", w.admin); status != 2 {
+		t.Errorf("with no gate there it ends with %d:\n%s", status, printed)
+	}
+}
+
+func (w *world) readStatus(tb testing.TB, into any) {
+	tb.Helper()
+	if err := json.Unmarshal([]byte(w.adminGet(tb, "/wechat/status")), into); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// userSessions is what `wechat sessions --json` prints.
+type userSessions struct {
+	Users []struct {
+		AppID, OpenID, UnionID string
+		Sessions               []struct{ ID, State string }
+	}
+}
+
+func (u userSessions) live() (names []string) {
+	for _, user := range u.Users {
+		for _, s := range user.Sessions {
+			if s.State == "live" {
+				names = append(names, s.ID)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestP3_AdminRevoke: the list holds what the logins made, and each kind of revocation ends what it names and nothing else, from the next request on.
+func TestP3_AdminRevoke(t *testing.T) {
+	w := newWorld(t, both)
+	from := w.out.Len()
+	openID, unionID := w.wechat.OpenID(appA, "ada"), w.wechat.UnionID("ada")
+	user := []string{"--appid", appA, "--openid", openID}
+	for _, tt := range []struct {
+		args  []string // ID: the name of the first session
+		ended string   // numbers of the tokens
+	}{
+		{append(slices.Clone(user), "--session", "ID"), "0"},
+		{user, "01"},
+		{[]string{"--unionid", unionID}, "012"},
+		{[]string{"--appid", appA}, "013"},
+		{[]string{"--all", "--yes"}, "0123"},
+	} {
+		tokens := []string{w.loginTo(t, appA, "ada"), w.loginTo(t, appA, "ada"), w.loginTo(t, appB, "ada"), w.loginTo(t, appA, "bob")}
+		whose := []*identity{w.who(appA, "ada"), w.who(appA, "ada"), w.who(appB, "ada"), w.who(appA, "bob")}
+		for i, token := range tokens {
+			w.checkAlive(t, token, whose[i]) // and so in the cache
+		}
+		names := func(n ...int) (all []string) {
+			for _, i := range n {
+				all = append(all, nameOf(tokens[i]))
+			}
+			slices.Sort(all)
+			return all
+		}
+		var got userSessions
+		w.operateJSON(t, &got, append([]string{"sessions"}, user...)...)
+		if !slices.Equal(got.live(), names(0, 1)) || len(got.Users) != 1 || got.Users[0].UnionID != unionID {
+			t.Errorf("the user's sessions are %+v", got)
+		}
+		w.operateJSON(t, &got, "sessions", "--unionid", unionID)
+		if !slices.Equal(got.live(), names(0, 1, 2)) || len(got.Users) != 2 {
+			t.Errorf("the unionid's sessions are %+v", got)
+		}
+		args := slices.Clone(tt.args)
+		for i := range args {
+			args[i] = strings.Replace(args[i], "ID", nameOf(tokens[0]), 1)
+		}
+		w.operate(t, append([]string{"revoke"}, args...)...)
+		for i, token := range tokens {
+			if strings.Contains(tt.ended, fmt.Sprint(i)) {
+				w.checkDead(t, token)
+			} else {
+				w.checkAlive(t, token, whose[i])
+			}
+		}
+		w.operate(t, "revoke", "--all", "--yes")
+	}
+	printed := w.out.String()[from:]
+	if n := strings.Count(printed, `"msg":"sessions revoked"`); n != 10 {
+		t.Errorf("%d audit lines for 10 revocations", n)
+	}
+	if !regexp.MustCompile(`"logger":"wechat.audit","msg":"sessions revoked",[^\n]*"target":"unionid",[^\n]*"users":2,"sessions":3,"remote_addr":"127.0.0.1:`).MatchString(printed) {
+		t.Error("the audit line of the unionid does not tell who, what and how many")
+	}
+	w.gate.stop(t)
+	w.start(t) // what was ended stays so
+	if got := w.operate(t, append([]string{"sessions"}, user...)...); strings.Contains(got, " live ") {
+		t.Errorf("after a restart:\n%s", got)
+	}
+}
+
+// TestThreat31_AdminCrossSite: over the wire, and from an origin that Caddy itself was told to trust.
+func TestThreat31_AdminCrossSite(t *testing.T) {
+	w := newWorld(t, setup{})
+	token := w.login(t, "ada")
+	trusting := strings.Replace(w.caddyfile(w.setup), "admin "+w.admin, "admin "+w.admin+" {\n\t\torigins "+w.admin+" friend.example\n\t}", 1)
+	if status, said := w.reload(t, trusting); status != http.StatusOK {
+		t.Fatalf("reloading: %d %s", status, said)
+	}
+	for _, headers := range [][]string{
+		{"Origin: http://friend.example"},
+		{"Origin: http://evil.example"},
+		{"Origin: http://" + w.admin, "Sec-Fetch-Site: cross-site"},
+		{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"},
+		{"Sec-Fetch-Site: same-site"},
+	} {
+		for _, call := range [][3]string{{"POST", "/wechat/revoke", `{"all":true}`}, {"GET", "/wechat/backup"}, {"GET", "/wechat/sessions?unionid=u"}} {
+			r := raw(t, w.admin, request(w.admin, call[0], call[1], call[2], append(slices.Clone(headers), "Content-Type: application/json")...))
+			if r.status != http.StatusForbidden || !strings.Contains(r.body, `"error"`) {
+				t.Errorf("%q %q is answered with %s", headers, call, r)
+			}
+		}
+	}
+	for _, headers := range [][]string{{"Content-Type: text/plain"}, nil} { // what a form can send
+		if r := raw(t, w.admin, request(w.admin, "POST", "/wechat/revoke", `{"all":true}`, headers...)); r.status != http.StatusUnsupportedMediaType {
+			t.Errorf("%q is answered with %s", headers, r)
+		}
+	}
+	if r := raw(t, w.admin, request(w.admin, "GET", "/wechat/backup", "", "Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate")); r.status != http.StatusForbidden && r.status != http.StatusBadRequest {
+		t.Errorf("the address bar gets a backup: %d", r.status)
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+}
+
+// TestThreat32_AdminDuringReloads: whatever configuration is coming or going, the calls are answered by a gate that is open.
+func TestThreat32_AdminDuringReloads(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.login(t, "ada")
+	var asked atomic.Int64
+	var clients sync.WaitGroup
+	stop := make(chan struct{})
+	for _, target := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/backup", "/wechat/keys"} {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// A connection that the endpoint which is replaced no longer takes is Caddy's; an answer is ours.
+				r, err := exchange(w.admin, request(w.admin, "GET", target, ""))
+				if err == nil && r.status != 0 {
+					asked.Add(1)
+					if r.status != http.StatusOK {
+						t.Errorf("%s is answered with %s", target, r)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 12 {
+		s := w.setup
+		s.wechat = fmt.Sprintf("\t\tlogin_rate %d/m", 1000+i)
+		w.mustReload(t, s)
+	}
+	close(stop)
+	clients.Wait()
+	if asked.Load() < 20 {
+		t.Errorf("only %d answers: nothing is shown", asked.Load())
+	}
+}
+
+// TestP2_BackupUnderLoad: every login that was answered before the backup began is in it, and a gate on the restored file knows them; it does not start with another key.
+func TestP2_BackupUnderLoad(t *testing.T) {
+	w := newWorld(t, setup{})
+	told := &ledger{alive: make(map[string]*identity)}
+	var clients sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range 8 {
+		clients.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+					told.live(t, w, fmt.Sprintf("user-%d-%d", i, n), false)
+				}
+			}
+		})
+	}
+	answered := func() map[string]*identity {
+		told.mu.Lock()
+		defer told.mu.Unlock()
+		return maps.Clone(told.alive)
+	}
+	eventually(t, "logins are answered", func() bool { return len(answered()) > 50 })
+	backup := filepath.Join(w.home, "backup.db")
+	before := answered()
+	w.operate(t, "backup", backup)
+	close(stop)
+	clients.Wait()
+	after := answered()
+	t.Logf("%d logins before the backup, %d after", len(before), len(after))
+
+	restore := func() (int, string) { return w.command(t, "wechat", "restore", backup, "--to", w.database()) }
+	if status, printed := restore(); status != 1 {
+		t.Fatalf("restoring under a running gate ends with %d:\n%s", status, printed)
+	}
+	for token, who := range after {
+		w.checkAlive(t, token, who)
+		break
+	}
+	w.gate.stop(t)
+	if status, printed := restore(); status != 0 || !strings.Contains(printed, w.database()+".replaced-") {
+		t.Fatalf("restoring ends with %d:\n%s", status, printed)
+	}
+	w.start(t)
+	for token, who := range before {
+		w.checkAlive(t, token, who)
+	}
+	w.checkAlive(t, w.login(t, "afterwards"), w.who(appA, "afterwards"))
+	w.gate.stop(t)
+
+	key := w.database() + ".key"
+	good, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	w.refusesToStart(t, key+" is missing")
+	_, other := w.command(t, "wechat", "keys", "new")
+	other, _, _ = strings.Cut(other, "\n")
+	if err := os.WriteFile(key, []byte(other+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.refusesToStart(t, "a master key is missing")
+	if err := os.WriteFile(key, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.start(t)
+	for token, who := range before {
+		w.checkAlive(t, token, who)
+	}
+}
+
+// refusesToStart demands that the gate ends with a reason.
+func (w *world) refusesToStart(tb testing.TB, reason string) {
+	tb.Helper()
+	status, printed := w.command(tb, "run", "--adapter", "caddyfile", "--config", filepath.Join(w.home, "Caddyfile"))
+	if last := printed[strings.LastIndexByte(strings.TrimSpace(printed), '\n')+1:]; status == 0 || !strings.Contains(last, reason) {
+		tb.Errorf("it ends with %d and says at last, want %q:\n%s", status, reason, last)
+	}
+}
+
+// TestAdmin_RotateKeys: a new key in front logs nobody out; an old one that is dropped too early is missed by name, at a reload and at a start, and nothing is lost.
+func TestAdmin_RotateKeys(t *testing.T) {
+	w := prepareWorld(t, setup{})
+	file := filepath.Join(w.home, "master.keys")
+	w.setup.wechat = "\t\tseal_key {file." + file + "}"
+	newKey := func() string {
+		_, printed := w.command(t, "wechat", "keys", "new")
+		key, _, _ := strings.Cut(printed, "\n")
+		return key
+	}
+	put := func(keys ...string) {
+		t.Helper()
+		w.write(t, "master.keys", strings.Join(keys, "\n")+"\n")
+	}
+	var listed struct{ Keys []struct{ ID, State string } }
+	first, next := newKey(), newKey()
+
+	put(first)
+	w.start(t)
+	old := w.login(t, "ada")
+	w.operateJSON(t, &listed, "keys")
+	if len(listed.Keys) != 1 || listed.Keys[0].State != "signs" {
+		t.Fatalf("the keys are %+v", listed)
+	}
+	firstName := listed.Keys[0].ID
+
+	put(next, first)
+	file2 := filepath.Join(w.home, "Caddyfile")
+	if status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter", "caddyfile", "--config", file2); status != 0 {
+		t.Fatalf("reloading ends with %d:\n%s", status, printed)
+	}
+	w.checkAlive(t, old, w.who(appA, "ada"))
+	fresh := w.login(t, "bob")
+	w.operateJSON(t, &listed, "keys")
+	if len(listed.Keys) != 2 || listed.Keys[0].State != "signs" || listed.Keys[0].ID == firstName || listed.Keys[1].ID != firstName || listed.Keys[1].State != "needed" {
+		t.Fatalf("the keys are %+v", listed)
+	}
+
+	put(next)
+	if status, said := w.reload(t, w.caddyfile(w.setup)); status == http.StatusOK || !strings.Contains(said, firstName) {
+		t.Errorf("dropping a needed key is answered with %d %s", status, said)
+	}
+	checkBoth := func() {
+		t.Helper()
+		w.checkAlive(t, old, w.who(appA, "ada"))
+		w.checkAlive(t, fresh, w.who(appA, "bob"))
+	}
+	checkBoth() // by the configuration that runs on
+	w.gate.stop(t)
+	w.refusesToStart(t, firstName)
+	put(next, first)
+	w.start(t)
+	checkBoth()
+
+	// Nobody is left who needs it.
+	w.operate(t, "revoke", "--all", "--yes")
+	put(next)
+	w.mustReload(t, w.setup)
+	w.checkDead(t, old)
+	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
+}
+
+// TestP6_AdminShowsNoSecret: neither answers, nor what the commands print, nor the log of it, nor the backup hold a secret.
+func TestP6_AdminShowsNoSecret(t *testing.T) {
+	s := setup{options: "\tdebug"}
+	w := newWorld(t, s)
+	code := w.wechat.Code(appA, "ada")
+	token := w.post(t, "/wx/login", codeBody(code)).session(t).Token
+	w.checkAlive(t, token, w.who(appA, "ada"))
+	key, err := os.ReadFile(w.database() + ".key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := sha256.Sum256([]byte(token))
+	secrets := canaries{
+		"the AppSecret": secretOf(appA), "the master key": strings.TrimSpace(string(key)), "a token": token, "a code": code, "a session_key": w.wechat.SessionKey(appA, "ada"),
+		"the rest of a digest": hex.EncodeToString(d[8:]),
+	}
+	user := []string{"--appid", appA, "--openid", w.wechat.OpenID(appA, "ada")}
+	backup := filepath.Join(w.home, "backup.db")
+	var said strings.Builder
+	for _, args := range [][]string{
+		{"status"},
+		{"status", "--json"},
+		{"keys"},
+		{"keys", "--json"},
+		append([]string{"sessions"}, user...),
+		append([]string{"sessions", "--json"}, user...),
+		{"backup", backup},
+		append([]string{"revoke", "--session", nameOf(token)}, user...),
+		append([]string{"revoke", "--json"}, user...),
+	} {
+		said.WriteString(w.operate(t, args...))
+	}
+	for _, call := range [][3]string{
+		{"POST", "/wechat/revoke", `{"session":"` + token[:1] + `"}`},
+		{"POST", "/wechat/revoke", `{"all":`},
+		{"GET", "/wechat/nothing"},
+	} {
+		r := raw(t, w.admin, request(w.admin, call[0], call[1], call[2], "Content-Type: application/json"))
+		fmt.Fprintln(&said, r)
+	}
+	copied, err := os.ReadFile(backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(copied), w.wechat.OpenID(appA, "ada")) {
+		t.Error("the user is not in the backup: the search would find nothing")
+	}
+	secrets.find(t, "what is printed", said.String())
+	delete(secrets, "the rest of a digest") // what a store holds
+	secrets.find(t, "the backup", string(copied))
+	secrets.find(t, "the log", w.out.String())
+}

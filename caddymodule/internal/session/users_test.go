@@ -1,0 +1,287 @@
+package session_test
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+func idOf(l session.Login) string { return hex.EncodeToString(l.Digest[:8]) }
+
+func inApp(appID string) func(*session.LoginRequest) {
+	return func(r *session.LoginRequest) { r.AppID = appID }
+}
+
+func states(u session.UserInfo) (out []string) {
+	for _, s := range u.Sessions {
+		out = append(out, s.State)
+	}
+	return out
+}
+
+// TestUser: what is shown of a user is what checks would say.
+func TestUser(t *testing.T) {
+	ctx := context.Background()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 10*time.Hour, 2*time.Hour }))
+		defer g.core.Close()
+		if _, err := g.User(ctx, alice); !errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("nobody: %v", err)
+		}
+		first := g.login("alice/union")
+		g.login("bob")
+		time.Sleep(9 * time.Hour)
+		second := g.login("alice")
+		time.Sleep(30 * time.Minute)
+		g.accept(second.Token)
+		third := g.login("alice")
+
+		u, err := g.User(ctx, alice)
+		g.must(err)
+		if u.AppID != appA || u.OpenID != "alice" || u.UnionID != "union" || !u.LastLogin.Equal(time.Now()) || len(u.Sessions) != 3 {
+			t.Fatalf("got %+v", u)
+		}
+		for i, l := range []session.Login{first, second, third} {
+			s := u.Sessions[i]
+			if s.ID != idOf(l) || !s.Expires.Equal(l.Expires) || !s.Created.Equal(l.Expires.Add(-10*time.Hour)) {
+				t.Errorf("session %d: %+v", i, s)
+			}
+		}
+		if got := states(u); !slices.Equal(got, []string{session.StateIdle, session.StateLive, session.StateLive}) {
+			t.Errorf("states %v", got)
+		}
+		if seen := u.Sessions[1].LastSeen; !seen.Equal(time.Now()) || !u.Sessions[0].LastSeen.Equal(u.Sessions[0].Created) {
+			t.Errorf("last seen %v", seen)
+		}
+		time.Sleep(30 * time.Minute)
+		g.must(g.Logout(ctx, second.Token, false))
+		u, err = g.User(ctx, alice)
+		g.must(err)
+		if got := states(u); !slices.Equal(got, []string{session.StateExpired, session.StateLive}) {
+			t.Errorf("states %v", got)
+		}
+		g.must(g.RevokeApp(ctx, appA))
+		u, err = g.User(ctx, alice)
+		g.must(err)
+		if got := states(u); !slices.Equal(got, []string{session.StateExpired, session.StateRevoked}) {
+			t.Errorf("states %v", got)
+		}
+		g.must(g.RevokeUser(ctx, alice))
+		u, err = g.User(ctx, alice)
+		g.must(err)
+		if u.UnionID != "union" || len(u.Sessions) != 0 {
+			t.Errorf("after a revocation: %+v", u)
+		}
+	})
+}
+
+// TestUserEndsMeanwhile: a session that goes while its user is being read is shown as ended, not as an error.
+func TestUserEndsMeanwhile(t *testing.T) {
+	g := newGate(t)
+	l := g.login("alice")
+	g.store.after = func(ctx context.Context, op string) error {
+		if op != "User" {
+			return nil
+		}
+		return newMemStore(g.store.data).End(ctx, l.Digest)
+	}
+	u, err := g.User(t.Context(), alice)
+	if err != nil || !slices.Equal(states(u), []string{session.StateRevoked}) {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+func TestUsersByUnionID(t *testing.T) {
+	g := newGate(t)
+	g.login("alice/union")
+	g.login("other/union", inApp(appB))
+	g.login("bob/another")
+	g.login("carol")
+	users, err := g.UsersByUnionID(t.Context(), "union")
+	g.must(err)
+	var got []string
+	for _, u := range users {
+		got = append(got, fmt.Sprint(u.AppID, u.OpenID, u.UnionID, len(u.Sessions)))
+	}
+	slices.Sort(got)
+	if want := []string{appA + "aliceunion1", appB + "otherunion1"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, nobody := range []string{"", "unio", "nobody"} {
+		if users, err := g.UsersByUnionID(t.Context(), nobody); err != nil || len(users) != 0 {
+			t.Errorf("%q: %v, %v", nobody, users, err)
+		}
+	}
+}
+
+func TestEndByID(t *testing.T) {
+	ctx := context.Background()
+	g := newGate(t)
+	first, second, foreign := g.login("alice"), g.login("alice"), g.login("bob")
+	for _, l := range []session.Login{first, second, foreign} {
+		g.accept(l.Token)
+	}
+	g.settle()
+	full := hex.EncodeToString(first.Digest[:])
+	for _, id := range []string{"", full[:7], full[:8] + "!", full + "0", "0000000000000000", idOf(foreign), "%%%%%%%%", "..", strings.Repeat("0", 1<<16)} {
+		if err := g.EndByID(ctx, alice, id); !errors.Is(err, session.ErrUnknown) {
+			t.Errorf("%.20q: %v", id, err)
+		}
+	}
+	if err := g.EndByID(ctx, user("nobody"), idOf(first)); !errors.Is(err, session.ErrUnknown) {
+		t.Errorf("of an unknown user: %v", err)
+	}
+	for _, l := range []session.Login{first, second, foreign} {
+		g.accept(l.Token)
+	}
+	g.must(g.EndByID(ctx, alice, idOf(first)))
+	g.refuse(first.Token, session.ErrUnknown)
+	g.accept(second.Token)
+	if err := g.EndByID(ctx, alice, idOf(first)); !errors.Is(err, session.ErrUnknown) {
+		t.Errorf("ended twice: %v", err)
+	}
+	g.must(g.EndByID(ctx, alice, strings.ToUpper(hex.EncodeToString(second.Digest[:4]))))
+	g.refuse(second.Token, session.ErrUnknown)
+	g.accept(foreign.Token)
+}
+
+// TestEndByIDAmbiguous: what two sessions might be meant by ends neither.
+func TestEndByIDAmbiguous(t *testing.T) {
+	g := newGate(t)
+	now := time.Now()
+	for i := range byte(2) {
+		l := store.Login{User: alice, Digest: store.Digest{1, 2, 3, 4, 5, i}, Created: now, Expires: now.Add(time.Hour)}
+		if _, err := g.store.Login(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"01020304", "0102030405"} {
+		if err := g.EndByID(t.Context(), alice, id); !errors.Is(err, session.ErrUnknown) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	g.must(g.EndByID(t.Context(), alice, "010203040501"))
+	u, err := g.User(t.Context(), alice)
+	if err != nil || len(u.Sessions) != 1 || u.Sessions[0].ID != "0102030405000000" {
+		t.Errorf("left %+v, %v", u, err)
+	}
+}
+
+// TestP3_RevokeUnionID: one person is logged out of every mini program, at once, and nobody else is.
+func TestP3_RevokeUnionID(t *testing.T) {
+	ctx := context.Background()
+	g := newGate(t)
+	gone := []string{g.cached("alice/union"), g.cached("alice"), g.login("other/union", inApp(appB)).Token}
+	keep := []string{g.cached("bob/another"), g.cached("carol"), g.login("alice", inApp(appB)).Token}
+	for _, nobody := range []string{"", "unio"} {
+		if n, err := g.RevokeUnionID(ctx, nobody); n != 0 || err != nil {
+			t.Errorf("%q: %d, %v", nobody, n, err)
+		}
+	}
+	for _, token := range gone {
+		g.accept(token)
+	}
+	g.settle()
+	if n, err := g.RevokeUnionID(ctx, "union"); n != 2 || err != nil {
+		t.Fatalf("%d users, %v", n, err)
+	}
+	for _, token := range gone {
+		g.refuse(token, session.ErrRevoked)
+	}
+	for _, token := range keep {
+		g.accept(token)
+	}
+}
+
+// TestRevokeUnionIDPartly: where one user cannot be revoked the others are, and the caller is told.
+func TestRevokeUnionIDPartly(t *testing.T) {
+	g := newGate(t)
+	g.login("alice/union")
+	g.login("other/union", inApp(appB))
+	failed := false
+	g.store.before = func(_ context.Context, op string) error {
+		if op != "RevokeUser" || failed {
+			return nil
+		}
+		failed = true
+		return store.ErrUnavailable
+	}
+	if n, err := g.RevokeUnionID(t.Context(), "union"); n != 1 || !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("%d users, %v", n, err)
+	}
+	if n, err := g.RevokeUnionID(t.Context(), "union"); n != 2 || err != nil {
+		t.Errorf("again: %d users, %v", n, err)
+	}
+}
+
+// TestP4_OperatorStoreDown: without a store nobody is said not to exist.
+func TestP4_OperatorStoreDown(t *testing.T) {
+	ctx := context.Background()
+	g := newGate(t)
+	l := g.login("alice/union")
+	g.accept(l.Token)
+	g.settle()
+	g.store.setDown(true)
+	for name, call := range map[string]func() error{
+		"User":           func() error { _, err := g.User(ctx, alice); return err },
+		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, "union"); return err },
+		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l)) },
+		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, "union"); return err },
+		"Stats":          func() error { _, err := g.Stats(ctx); return err },
+	} {
+		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if st, err := g.Stats(ctx); err == nil || !st.StoreDown || st.CacheEntries != 1 || st.CacheMax != 1<<12 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	g.store.setDown(false)
+	g.accept(l.Token)
+}
+
+func TestStats(t *testing.T) {
+	g := newGate(t, with(func(c *session.Config) { c.Replay = time.Hour }))
+	g.cached("alice")
+	g.cached("bob")
+	g.login("bob")
+	st, err := g.Stats(t.Context())
+	if err != nil || st.Store.Sessions != 3 || st.Store.Users != 2 || st.StoreDown || st.CacheEntries != 2 || st.CacheMax != 1<<12 || st.LoginsKept != 3 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// copied is a store that can be copied.
+type copied struct {
+	*memStore
+	err error
+}
+
+func (c copied) Backup(_ context.Context, w io.Writer) (int64, error) {
+	n, err := io.WriteString(w, "everything")
+	return int64(n), errors.Join(err, c.err)
+}
+
+func TestBackup(t *testing.T) {
+	var b strings.Builder
+	if n, err := newGate(t).Backup(t.Context(), &b); n != 0 || !errors.Is(err, session.ErrNoBackup) || b.Len() != 0 {
+		t.Errorf("of a store that cannot be copied: %d, %v", n, err)
+	}
+	for _, fails := range []error{nil, io.ErrClosedPipe} {
+		b.Reset()
+		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Store = copied{newMemStore(newMemData()), fails} }))
+		if n, err := g.Backup(t.Context(), &b); n != 10 || !errors.Is(err, fails) || b.String() != "everything" {
+			t.Errorf("%d, %v, %q", n, err, &b)
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package bolt_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	bbolt "go.etcd.io/bbolt"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+// backup returns a copy of a store with so many users.
+func backup(t testing.TB, users int) []byte {
+	t.Helper()
+	s := open(t, bolt.Config{Path: newPath(t)})
+	fill(t, s, users)
+	var b bytes.Buffer
+	if _, err := s.Backup(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestRestore: whatever lies in the place of the store is kept, byte for byte, under another name.
+func TestRestore(t *testing.T) {
+	saved := backup(t, 120)
+	for name, prepare := range map[string]func(t *testing.T, path string){
+		"nothing": func(*testing.T, string) {},
+		"store": func(t *testing.T, path string) {
+			s := open(t, bolt.Config{Path: path})
+			fill(t, s, 10)
+			s.Close()
+		},
+		"store left unclean": func(t *testing.T, path string) { unclean(t, path, 10) },
+		"damaged store": func(t *testing.T, path string) {
+			if err := os.WriteFile(path, unclean(t, path, 300)[3*pageSize:], 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"empty file": func(t *testing.T, path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			prepare(t, path)
+			before, there := content(t, path)
+			for range 2 { // the second time over a restored one
+				stop := func() {}
+				if there {
+					stop = watch(t, path)
+				}
+				away, err := bolt.Restore(bytes.NewReader(saved), path)
+				stop()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if (away != "") != there || away != "" && string(readFile(t, away)) != before {
+					t.Errorf("put away as %q, or not as it was", away)
+				}
+				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+					t.Errorf("%v, %v", info.Mode(), err)
+				}
+				if string(readFile(t, path)) != string(saved) {
+					t.Error("not what was restored")
+				}
+				before, there = string(saved), true
+				time.Sleep(2 * time.Millisecond) // names of what is put away differ by milliseconds
+			}
+			checkFilled(t, open(t, bolt.Config{Path: path}), 120)
+		})
+	}
+}
+
+// content is what is in the file, or "" when there is none.
+func content(t testing.TB, path string) (b string, there bool) {
+	if _, err := os.Stat(path); err != nil {
+		return "", false
+	}
+	return string(readFile(t, path)), true
+}
+
+// TestRestoreRefuses: what is no sound store of ours does not get into its place, and nothing is changed.
+func TestRestoreRefuses(t *testing.T) {
+	saved := backup(t, 300)
+	foreign := newPath(t)
+	edit(t, foreign, func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("theirs")); return err })
+	newer := newPath(t)
+	open(t, bolt.Config{Path: newer}).Close()
+	edit(t, newer, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{9}) })
+	garbled := bytes.Clone(saved)
+	for i := 2 * pageSize; i < len(garbled); i += pageSize {
+		garbled[i+8] ^= 0xff // the kind of the page
+	}
+	for name, tt := range map[string]struct {
+		from io.Reader
+		want string
+	}{
+		"nothing":                    {strings.NewReader(""), "empty"},
+		"text":                       {strings.NewReader(strings.Repeat("precious text\n", 9000)), "not a session store"},
+		"cut short":                  {bytes.NewReader(saved[:len(saved)-pageSize]), "damaged"},
+		"garbled":                    {bytes.NewReader(garbled), "damaged"},
+		"another program's database": {bytes.NewReader(readFile(t, foreign)), "not a session store"},
+		"newer schema":               {bytes.NewReader(readFile(t, newer)), "schema version 9"},
+		"reading fails":              {io.MultiReader(bytes.NewReader(saved[:9000]), broken{}), "cut off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			s := open(t, bolt.Config{Path: path})
+			fill(t, s, 10)
+			s.Close()
+			before := fingerprint(t, path)
+			_, err := bolt.Restore(tt.from, path)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if fingerprint(t, path) != before {
+				t.Error("the store was changed")
+			}
+			checkAlone(t, path)
+		})
+	}
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("cut off") }
+
+// TestRestoreRunning: the store of a running gate is left alone, and so is the gate.
+func TestRestoreRunning(t *testing.T) {
+	saved := backup(t, 20)
+	path := newPath(t)
+	s := open(t, bolt.Config{Path: path})
+	l := login(t, s, "o", 1, time.Hour)
+	if _, err := bolt.Restore(bytes.NewReader(saved), path); err == nil || !strings.Contains(err.Error(), "another running instance") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := bolt.Check(path); err == nil || !strings.Contains(err.Error(), "another running instance") {
+		t.Fatalf("check: %v", err)
+	}
+	checkAlone(t, path)
+	login(t, s, "o", 2, time.Hour)
+	s.Close()
+	if _, err := open(t, bolt.Config{Path: path}).Lookup(t.Context(), l.Digest); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOpenReplaced: a process that has waited for the lock of a file which was replaced in the meantime opens the new one; it would else write to a file without a name.
+func TestOpenReplaced(t *testing.T) {
+	saved := backup(t, 20)
+	path, next := newPath(t), newPath(t)
+	if err := os.WriteFile(next, saved, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := open(t, bolt.Config{Path: path})
+	if err := os.Remove(path + ".dirty"); err != nil { // or it would wait to look at the file, not to have it
+		t.Fatal(err)
+	}
+	second := make(chan *bolt.Store)
+	go func() {
+		s, err := bolt.Open(bolt.Config{Path: path})
+		if err != nil {
+			t.Error(err)
+		}
+		second <- s
+	}()
+	time.Sleep(200 * time.Millisecond) // until it waits; if it does not yet, it opens the new file at once
+	if err := os.Rename(next, path); err != nil {
+		t.Error(err)
+	}
+	first.Close()
+	s := <-second
+	if s == nil {
+		return
+	}
+	defer s.Close()
+	checkFilled(t, s, 20)
+	login(t, s, "o", 1, time.Hour)
+}
+
+// TestCheckCountsDamagedRecords: a bit that flips inside a value spoils one record, not the store.
+func TestCheckCountsDamagedRecords(t *testing.T) {
+	path := newPath(t)
+	s := open(t, bolt.Config{Path: path})
+	fill(t, s, 50)
+	s.Close()
+	edit(t, path, func(tx *bbolt.Tx) error {
+		for _, name := range []string{"sess", "user"} {
+			b := tx.Bucket([]byte(name))
+			k, v := b.Cursor().First()
+			v = bytes.Clone(v)
+			v[20] ^= 1
+			if err := b.Put(bytes.Clone(k), v); err != nil {
+				return err
+			}
+			if err := b.Put([]byte("no such key"), v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	before := fingerprint(t, path)
+	r, err := bolt.Check(path)
+	if err != nil || r.Damaged != 4 || r.Stats.Sessions != 51 || r.Stats.Users != 51 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if fingerprint(t, path) != before {
+		t.Error("checking changed the file")
+	}
+	checkAlone(t, path)
+}

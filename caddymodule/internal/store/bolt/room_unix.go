@@ -1,0 +1,14 @@
+//go:build linux || darwin || freebsd
+
+package bolt
+
+import "syscall"
+
+// freeRoom returns the bytes that this user may still write below dir; ok is false when that cannot be found out.
+func freeRoom(dir string) (free int64, ok bool) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * int64(st.Bsize), true
+}

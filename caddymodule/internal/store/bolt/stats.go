@@ -1,0 +1,47 @@
+package bolt
+
+import (
+	"context"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// Stats implements store.Store. It looks at every page of the file, but not at the records in them.
+func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
+	var st store.Stats
+	err := s.read(ctx, func(t *tables) error {
+		info, err := os.Stat(s.path)
+		if err != nil {
+			return err
+		}
+		st = t.stats(info.Size())
+		return nil
+	})
+	return st, err
+}
+
+// stats counts what is in a file of the given size.
+func (t *tables) stats(size int64) store.Stats {
+	keys, used := usage(t.tx)
+	st := store.Stats{Sessions: keys[sess], Users: keys[user], Bytes: size, FreeBytes: max(0, size-used)}
+	if k, _ := t.bucket(exp).Cursor().Last(); k != nil {
+		if at, _, ok := splitExpKey(k); ok {
+			st.LastExpiry = at
+		}
+	}
+	return st
+}
+
+// usage returns the number of keys in each bucket and the bytes of the pages that are in use. It counts those and not the free ones, whose list belongs to the writer.
+func usage(tx *bolt.Tx) (keys [len(bucketNames)]int64, used int64) {
+	used = 3 * int64(tx.DB().Info().PageSize) // two of meta data, one of buckets
+	for i, name := range bucketNames {
+		st := tx.Bucket(name).Stats()
+		keys[i] = int64(st.KeyN)
+		used += int64(st.BranchAlloc + st.LeafAlloc)
+	}
+	return keys, used
+}
