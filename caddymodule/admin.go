@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -90,11 +89,6 @@ func crossSite(r *http.Request) bool {
 // fromBrowser reports whether any page, or the address bar, is asking.
 func fromBrowser(r *http.Request) bool {
 	return r.Header["Sec-Fetch-Site"] != nil || r.Header["Sec-Fetch-Mode"] != nil || r.Header["Sec-Fetch-Dest"] != nil
-}
-
-// patiently lifts the ten seconds that Caddy's admin server gives to a request: its context would end with them.
-func patiently(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a server that cannot has no such limit
 }
 
 // refusal is an answer that is no success. The message goes to the caller; the cause, if there is more to say, to Caddy's log.

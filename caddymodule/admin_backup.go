@@ -11,7 +11,6 @@ import (
 
 // serveBackup streams the database. It is refused to all browsers: no page, however trusted, has a use for it.
 func serveBackup(live *running, w http.ResponseWriter, r *http.Request) error {
-	patiently(w)
 	out := &backupWriter{w: w}
 	n, err := live.sessions.Backup(r.Context(), out)
 	audit(r, "sessions backed up", err, zap.Int64("bytes", n))

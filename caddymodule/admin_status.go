@@ -71,7 +71,6 @@ type sessionStatus struct {
 
 // serveStatus answers also when the store does not: that is when it is asked.
 func serveStatus(live *running, w http.ResponseWriter, r *http.Request) error {
-	patiently(w)
 	a := live.app
 	stats, err := live.sessions.Stats(r.Context())
 	answer := statusAnswer{
