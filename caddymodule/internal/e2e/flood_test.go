@@ -1,0 +1,310 @@
+package e2e_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// loginFrom is the text of a login by a client behind the trusted proxy.
+func (w *world) loginFrom(client, code string) string {
+	body := codeBody(code)
+	return fmt.Sprintf("POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n%s", from(client), len(body), body)
+}
+
+// tally counts answers of the login endpoint by status and demands that they are the gate's.
+func tally(t *testing.T, replies []reply) map[int]int {
+	t.Helper()
+	n := make(map[int]int)
+	for _, r := range replies {
+		if n[r.status]++; r.status == http.StatusOK {
+			r.session(t)
+		} else {
+			r.tooMany(t, hourly5)
+		}
+	}
+	return n
+}
+
+// TestThreat26_OneConnection: what comes down one connection counts like what comes on many.
+func TestThreat26_OneConnection(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	var text strings.Builder
+	for range 30 {
+		text.WriteString(w.loginFrom("203.0.113.1", w.wechat.Code(appA, "ada")))
+	}
+	if n := tally(t, mustTalk(t, w.addr, text.String())); n[200] != 5 || n[429] != 25 {
+		t.Errorf("30 pipelined logins are answered %v", n)
+	}
+	w.asked(t, 5)
+
+	t.Run("the same code", func(t *testing.T) {
+		replies := mustTalk(t, w.addr, strings.Repeat(w.loginFrom("203.0.113.2", w.wechat.Code(appA, "bob")), 30))
+		if n := tally(t, replies); n[200] != 5 || n[429] != 25 {
+			t.Errorf("30 logins with one code are answered %v", n)
+		}
+		w.asked(t, 6)
+	})
+	t.Run("many connections", func(t *testing.T) {
+		replies := make([]reply, 40)
+		var all sync.WaitGroup
+		for i := range replies {
+			all.Go(func() {
+				var err error
+				if replies[i], err = exchange(w.addr, w.loginFrom("203.0.113.3", w.wechat.Code(appA, "eve"))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		n := tally(t, replies)
+		if n[200] < 4 || n[200] > 5 {
+			t.Errorf("40 logins at once are answered %v", n)
+		}
+		w.asked(t, 6+n[200])
+	})
+}
+
+// TestThreat26_Cancelled: a client that goes away while WeChat is asked has spent its token.
+func TestThreat26_Cancelled(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	for i := range 5 {
+		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 100 * time.Millisecond})
+		conn, _ := dial(t, w.addr)
+		io.WriteString(conn, w.loginFrom("203.0.113.1", w.wechat.Code(appA, "ada")))
+		eventually(t, "WeChat is asked", func() bool { return w.wechat.Count(exchangePath) == i+1 })
+		conn.Close()
+		eventually(t, "the login is over", func() bool { return w.loginsOver(t) == i+1 })
+	}
+	w.tryLogin(t, "ada", from("203.0.113.1")).tooMany(t, hourly5)
+	w.asked(t, 5)
+}
+
+// loginsOver is how many logins have ended in any way.
+func (w *world) loginsOver(tb testing.TB) (n int) {
+	tb.Helper()
+	for series, v := range w.metrics(tb) {
+		if strings.HasPrefix(series, "caddy_wechat_logins_total") {
+			n += int(v)
+		}
+	}
+	return n
+}
+
+// TestThreat26_CancelledExchanges: the cap is on exchanges. One whose client has gone is still under way, so going away makes no room for the next.
+func TestThreat26_CancelledExchanges(t *testing.T) {
+	s := limited(strictRate)
+	s.timeout = "60s"
+	w := newWorld(t, s)
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
+	for i := range 12 {
+		conn, br := dial(t, w.addr)
+		io.WriteString(conn, w.loginFrom(fmt.Sprintf("203.0.113.%d", i), w.wechat.Code(appA, "ada")))
+		answered := make(chan struct{})
+		go func() {
+			br.Peek(1)
+			close(answered)
+		}()
+		before := w.wechat.Count(exchangePath)
+		eventually(t, "WeChat is asked, or the login refused", func() bool {
+			select {
+			case <-answered:
+				return true
+			default:
+				return w.wechat.Count(exchangePath) > min(before, i)
+			}
+		})
+		conn.Close()
+		eventually(t, "the login is over", func() bool { return w.loginsOver(t) == i+1 })
+	}
+	w.asked(t, 4)
+}
+
+// TestThreat26_HalfSentBodies: clients that never send the rest of a login keep nobody else from logging in.
+func TestThreat26_HalfSentBodies(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	const half = `{"code":`
+	for i := range 4 {
+		conn, _ := dial(t, w.addr)
+		fmt.Fprintf(conn, "POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: 100\r\n\r\n%s", from(fmt.Sprintf("203.0.113.%d", i)), half)
+	}
+	c := mustDialH2(t, w.addr, nil)
+	for i := range 4 {
+		c.begin(":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(fmt.Sprintf("203.0.113.%d", 4+i))))
+	}
+	c.out.Flush()
+	time.Sleep(200 * time.Millisecond) // until they are there; if they are not yet, the test proves less, but does not fail
+	eventually(t, "somebody else can log in", func() bool { return w.tryLogin(t, "ada", from("203.0.113.100")).status == http.StatusOK })
+	w.asked(t, 1)
+}
+
+// resets opens n logins of one client over HTTP/2 and resets each at once.
+func (w *world) resets(t *testing.T, client string, n int) {
+	t.Helper()
+	var c *h2conn
+	for i := range n {
+		if i%100 == 0 || c.broken {
+			c = mustDialH2(t, w.addr, nil)
+		}
+		id := c.open(stream{
+			fields: []string{":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(client))},
+			body:   codeBody(w.wechat.Code(appA, "eve")),
+		})
+		c.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+		if c.out.Flush() != nil {
+			c.broken = true
+		}
+	}
+	// Whatever was sent has been read when a last question is answered.
+	last := mustDialH2(t, w.addr, nil)
+	last.ask(t, stream{fields: []string{":method: GET", ":scheme: http", ":authority: x", ":path: /public/x"}})
+}
+
+// TestThreat26_RapidReset: logins that are opened and reset at once take their tokens like any other and reach WeChat no more often.
+func TestThreat26_RapidReset(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	token := w.login(t, "ada", from("192.0.2.1"))
+	w.resets(t, "203.0.113.1", 300)
+	eventually(t, "the bucket is empty", func() bool { return w.post(t, "/wx/login", "{", from("203.0.113.1")).status == http.StatusTooManyRequests })
+	if n := w.wechat.Count(exchangePath); n > 1+5 {
+		t.Errorf("WeChat was called %d times, want at most 6", n)
+	}
+	w.login(t, "ada", from("192.0.2.1"))
+	for i := range 30 {
+		w.resets(t, fmt.Sprintf("198.51.100.%d", i), 10)
+	}
+	eventually(t, "the bucket of all is empty", func() bool { return w.post(t, "/wx/login", "{", from("192.0.2.2")).status == http.StatusTooManyRequests })
+	if n := w.wechat.Count(exchangePath); n > 20 {
+		t.Errorf("WeChat was called %d times, want at most 20", n)
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+}
+
+// TestThreat26_Aftermath: all of it at once, with reloads in between. WeChat hears no more than the buckets hold; and when it is over, users are served as before and nothing is left of it.
+func TestThreat26_Aftermath(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	token := w.login(t, "ada", from("192.0.2.1"))
+	w.checkAlive(t, token, w.who(appA, "ada"))
+	w.mustReload(t, w.setup)
+	w.checkAlive(t, token, w.who(appA, "ada"))
+	goroutines, heap := w.gauge(t, "go_goroutines"), w.heapObjects(t)
+
+	var storm sync.WaitGroup
+	for n := range 4 {
+		client := fmt.Sprintf("203.0.113.%d", n)
+		storm.Go(func() { w.resets(t, client, 150) })
+		storm.Go(func() {
+			for i := range 60 {
+				conn, _ := dial(t, w.addr)
+				text := w.loginFrom(client, w.wechat.Code(appA, "eve"))
+				switch i % 3 {
+				case 0: // gone before the answer
+					io.WriteString(conn, text)
+				case 1: // half a body
+					io.WriteString(conn, text[:len(text)-5])
+				case 2: // half a head
+					io.WriteString(conn, text[:30])
+				}
+				conn.Close()
+			}
+		})
+	}
+	for range 3 {
+		w.mustReload(t, w.setup)
+	}
+	storm.Wait()
+	if n := w.wechat.Count(exchangePath); n > 20 {
+		t.Errorf("WeChat was called %d times, want at most 20", n)
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+	s := w.setup
+	s.wechat = "\t\tlogin_rate off {\n\t\t\tglobal off\n\t\t}"
+	w.mustReload(t, s)
+	eventually(t, "users log in again", func() bool { return w.tryLogin(t, "bob", from("192.0.2.9")).status == http.StatusOK })
+	eventually(t, "the goroutines are gone", func() bool { return w.gauge(t, "go_goroutines") <= goroutines+10 })
+	eventually(t, "the memory is free", func() bool { return w.heapObjects(t) <= heap+20000 })
+}
+
+// gauge reads a series of the Go runtime.
+func (w *world) gauge(tb testing.TB, name string) float64 {
+	tb.Helper()
+	// The connections over which we ask are not what is asked for.
+	http.DefaultClient.CloseIdleConnections()
+	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(w.adminGet(tb, "/metrics"))
+	if m == nil {
+		tb.Fatalf("there is no series %s", name)
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return v
+}
+
+// heapObjects is how many objects live after a collection.
+func (w *world) heapObjects(tb testing.TB) float64 {
+	tb.Helper()
+	w.adminGet(tb, "/debug/pprof/heap?gc=1")
+	return w.gauge(tb, "go_memstats_heap_objects")
+}
+
+// TestThreat26_ManyAddresses: buckets are kept for so many addresses and no more, in two generations of 16,384.
+func TestThreat26_ManyAddresses(t *testing.T) {
+	const generation = 1 << 14
+	w := newWorld(t, limited("5/h {\n\t\t\tglobal 1/h\n\t\t}"))
+	s := w.setup
+	s.options += "\n\tlog {\n\t\tlevel ERROR\n\t}"
+	w.mustReload(t, s)
+	w.login(t, "ada", from("192.0.2.1"))
+	next := 0
+	fill := func(n int) {
+		var all sync.WaitGroup
+		for range 4 {
+			first := next
+			next += n / 4
+			all.Go(func() {
+				conn, br := dial(t, w.addr)
+				go func() {
+					out := bufio.NewWriterSize(conn, 1<<15)
+					for i := first; i < first+n/4; i++ {
+						fmt.Fprintf(out, "POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: 0\r\n\r\n", from(fmt.Sprintf("20.%d.%d.%d", i>>16, i>>8&255, i&255)))
+					}
+					out.Flush()
+				}()
+				for range n / 4 {
+					resp, err := http.ReadResponse(br, nil)
+					if err != nil || resp.StatusCode != http.StatusTooManyRequests {
+						t.Errorf("an answer is %v, %v", resp, err)
+						return
+					}
+					io.Copy(io.Discard, resp.Body)
+				}
+			})
+		}
+		all.Wait()
+	}
+	empty := w.heapObjects(t)
+	fill(2 * generation)
+	full := w.heapObjects(t)
+	fill(2 * generation)
+	again := w.heapObjects(t)
+	t.Logf("objects on the heap: %.0f, %.0f after %d addresses, %.0f after as many again", empty, full, 2*generation, again)
+	if full < empty+generation {
+		t.Error("the addresses leave nothing in memory: the test does not see the buckets")
+	}
+	if again > full+generation/2 {
+		t.Error("memory grows with the number of addresses")
+	}
+	w.asked(t, 1)
+}
