@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -47,19 +48,18 @@ func (g *Gate) login(w http.ResponseWriter, r *http.Request, token string) (sess
 	defer live.lease.leave()
 
 	client, _ := netip.ParseAddr(clientIP(r))
-	leave, wait, ok := live.limiter.Enter(client)
-	if !ok {
+	if wait, ok := live.limiter.Allow(client); !ok {
+		// Or net/http would read the body before it sends the answer, and wait for one that never comes.
+		http.NewResponseController(w).EnableFullDuplex()
 		p := probLimited
 		p.retryAfter = wait
 		return session.Login{}, p
 	}
-	defer leave()
-
 	req, err := g.readLogin(w, r)
 	if err != nil {
 		return session.Login{}, err
 	}
-	req.Presented, req.Client = token, client
+	req.Presented, req.Client, req.Begin = token, client, live.limiter.Begin
 	return live.sessions.Login(r.Context(), req)
 }
 
@@ -131,8 +131,13 @@ func loginProblem(err error) problem {
 		}
 		return probWeChatDown
 	}
-	if errors.Is(err, session.ErrUnknownApp) {
+	switch {
+	case errors.Is(err, session.ErrUnknownApp):
 		return probOtherApp
+	case errors.Is(err, session.ErrBusy):
+		p := probLimited
+		p.retryAfter = time.Second
+		return p
 	}
 	return probStoreDown
 }

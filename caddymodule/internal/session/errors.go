@@ -24,3 +24,6 @@ var ErrUnavailable = store.ErrUnavailable
 
 // ErrUnknownApp means that a login names a mini program that is not configured.
 var ErrUnknownApp = errors.New("mini program not configured")
+
+// ErrBusy means that too many logins are under way. The code is not spent.
+var ErrBusy = errors.New("too many logins under way")
