@@ -23,12 +23,15 @@ func (g *Gate) serveLogin(w http.ResponseWriter, r *http.Request, token string) 
 		if !ok {
 			p = loginProblem(err)
 		}
-		metrics.logins.WithLabelValues(p.code).Inc()
-		level := zap.InfoLevel
-		if p.status >= 500 {
+		code, level := p.code, zap.InfoLevel
+		switch {
+		case r.Context().Err() != nil:
+			code = "client_gone" // nobody hears the answer, and nothing is wrong
+		case p.status >= 500:
 			level = zap.ErrorLevel // for the operator to mend
 		}
-		g.log.Log(level, "login refused", zap.String("code", p.code), zap.Error(cause(err)), zap.String("client_ip", clientIP(r)))
+		metrics.logins.WithLabelValues(code).Inc()
+		g.log.Log(level, "login refused", zap.String("code", code), zap.Error(cause(err)), zap.String("client_ip", clientIP(r)))
 		return p
 	}
 	result := "ok"
