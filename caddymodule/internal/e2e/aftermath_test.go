@@ -136,7 +136,7 @@ func TestThreat26_ManyAddresses(t *testing.T) {
 	if full < empty+generation {
 		t.Error("the addresses leave nothing in memory: the test does not see the buckets")
 	}
-	if again > full+2*generation { // of five that came
+	if again > full+4*generation { // five came, at nearly two objects each; the rest is what the server itself keeps for a while
 		t.Error("memory grows with the number of addresses")
 	}
 	w.asked(t, 1)
