@@ -14,6 +14,7 @@ var (
 	errClosed  = errors.New("the store is closed")
 	errSlow    = errors.New("the disk took too long")
 	errDamage  = errors.New("the file is damaged")
+	errEmpty   = errors.New("the file is empty")
 	errForeign = errors.New("the file is a bbolt database, but not a session store")
 	errAppID   = errors.New("appid too long")
 )

@@ -53,6 +53,9 @@ func inspect(path string, log *zap.Logger) (setAside string, err error) {
 		if file, err = os.OpenFile(name, flag, mode); err == nil {
 			info, err = file.Stat()
 		}
+		if err == nil && info.Size() == 0 {
+			err = errEmpty // bbolt would try to make a new database of it, which it may not do read-only
+		}
 		return file, err
 	}}
 	defer func() {
@@ -77,7 +80,7 @@ func inspect(path string, log *zap.Logger) (setAside string, err error) {
 		})
 	})
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errEmpty):
 		return "", nil
 	case err == nil:
 		log.Warn("session store was not closed properly; its file has been checked and is sound")

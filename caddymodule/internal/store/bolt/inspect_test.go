@@ -70,6 +70,21 @@ func TestUncleanWithoutFile(t *testing.T) {
 	}
 }
 
+// TestUncleanEmptyFile: a process that died in its very first moment left a file without a byte in it.
+func TestUncleanEmptyFile(t *testing.T) {
+	path := newPath(t)
+	for _, p := range []string{path, path + ".dirty"} {
+		if err := os.WriteFile(p, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := open(t, bolt.Config{Path: path})
+	if s.SetAside() != "" {
+		t.Errorf("set aside %q", s.SetAside())
+	}
+	login(t, s, "o", 1, time.Hour)
+}
+
 // TestDamagedFile: whatever page of the file is damaged, the process lives, and either everything is there or the file is put away unchanged and reported. Without the check after an unclean
 // stop, bbolt ends the process (STORE.md 2.3).
 func TestDamagedFile(t *testing.T) {
