@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -328,7 +329,7 @@ func TestAdminStatus(t *testing.T) {
 	w.token(appID, "ada")
 	w.token(appID, "bob")
 	s := adminServer(t)
-	leave, _, ok := w.app.live.Load().limiter.Enter(loopback)
+	leave, ok := w.app.live.Load().limiter.Begin()
 	if !ok {
 		t.Fatal("refused")
 	}
@@ -367,12 +368,26 @@ func second(_ int, text string) string { return text }
 // TestP4_AdminStoreDown: the status is told all the same; what the store would have to answer is 503.
 func TestP4_AdminStoreDown(t *testing.T) {
 	t.Setenv("WX_SECRET", canary)
-	a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"bolt","path":%q}`, filepath.Join(t.TempDir(), "s.db"))))
+	path := filepath.Join(t.TempDir(), "s.db")
+	a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"bolt","path":%q}`, path)))
+	var st store.Store
+	// The pool finds the core that is there, and so the test has a hand on its store.
+	_, err := take(new(holdings), coreKey{"bolt:" + path}, func() (pooledCore, error) {
+		var err error
+		if st, err = a.opener.Open(zap.NewNop()); err != nil {
+			return pooledCore{}, err
+		}
+		return newPooledCore(st, zap.NewNop(), 100)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = pool.Delete(coreKey{"bolt:" + path}) })
 	if err := a.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer a.lease.close()
-	if err := a.live.Load().store.Close(); err != nil { // from then on it answers nothing
+	if err := st.Close(); err != nil { // from then on it answers nothing
 		t.Fatal(err)
 	}
 	s := adminServer(t)

@@ -92,6 +92,8 @@ type App struct {
 	settle   func()
 	live     atomic.Pointer[running]
 	previous atomic.Pointer[App] // what was running when this one started
+
+	forgetKeys func(context.Context) error // takes back that this one's keys are in use
 }
 
 // CaddyModule returns the Caddy module information.
@@ -234,7 +236,7 @@ func (a *App) open() error {
 			return fmt.Errorf("loading master key of %s: %w", a.opener.Identity(), err)
 		}
 	}
-	core, err := takeCore(&a.held, sharingOpener{a.opener}, a.Cache.MaxSessions)
+	core, err := takeCore(&a.held, a.opener, a.Cache.MaxSessions)
 	if err != nil {
 		return err
 	}
@@ -246,19 +248,15 @@ func (a *App) open() error {
 	if err != nil {
 		return err
 	}
-	st, err := takeStore(&a.held, a.opener, liveLogger().Named("store"))
-	if err != nil {
-		return err
-	}
 	sessions := session.New(session.Config{
 		Core: core, WeChat: wechat, Apps: a.apps, Keys: a.ring,
 		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
 		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
 	})
-	if err := sessions.CheckKeys(context.Background()); err != nil {
+	if a.forgetKeys, err = sessions.CheckKeys(context.Background()); err != nil {
 		return err
 	}
-	a.live.Store(&running{app: a, core: core, store: st, sessions: sessions, wechat: wechat, limiter: loginLimiter{limiter}, lease: &a.lease})
+	a.live.Store(&running{app: a, core: core, sessions: sessions, wechat: wechat, limiter: loginLimiter{limiter}, lease: &a.lease})
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 )
 
 // maxBody is more than any honest call of ours needs: a code has 32 characters (WECHAT.md 1).
@@ -19,11 +20,14 @@ func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) 
 	if p, ok := acceptable(r); !ok {
 		return nil, p
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	b, err := readBody(w, r)
 	if errors.As(err, new(*http.MaxBytesError)) {
 		return nil, invalidRequest(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", maxBody))
 	}
 	if err != nil {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // the rest of the body is not worth waiting for
+		}
 		return nil, invalidRequest(http.StatusBadRequest, "the body could not be read")
 	}
 	obj, err := parseObject(b)
@@ -31,6 +35,17 @@ func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) 
 		return nil, invalidRequest(http.StatusBadRequest, "the body is "+err.Error())
 	}
 	return obj, nil
+}
+
+// bodyTimeout is more than any honest client needs for so little. Without it, bodies that never come would pile up.
+const bodyTimeout = 10 * time.Second
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	// Not every writer knows deadlines; one that does not is as good as it was.
+	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	defer rc.SetReadDeadline(time.Time{}) // or the connection would be taken for gone in the middle of the exchange
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 }
 
 // acceptable judges the headers that describe the body. Clients of wx.request send application/json with all kinds of parameters, an empty type or none (DESIGN.md 3).

@@ -12,7 +12,7 @@
 // # Metrics
 //
 //	caddy_wechat_decisions_total{result}              requests by what the gate decided; why a token was refused stands here and in the log only
-//	caddy_wechat_logins_total{result}                 calls of the login endpoint: ok, replayed, or the code of the problem
+//	caddy_wechat_logins_total{result}                 calls of the login endpoint: ok, replayed, client_gone, or the code of the problem
 //	caddy_wechat_weixin_calls_total{call,class}       calls of WeChat's API by outcome
 //	caddy_wechat_weixin_call_duration_seconds{call}   how long they took
 //	caddy_wechat_cache_hits_total                     token checks that the cache answered

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // serveEndpoint answers one of the gate's own endpoints (DESIGN.md 3). A problem, wherever it comes from, ends the call.
@@ -81,20 +81,23 @@ func (g *Gate) serveLogout(w http.ResponseWriter, r *http.Request, token string)
 }
 
 func (g *Gate) logout(r *http.Request, token string, all bool) error {
-	if all {
-		// Ending every session of a user is for those who may act for the user here.
-		if _, err := g.authenticate(r, token); err != nil {
+	if !all {
+		live, err := g.app.enter(r.Context())
+		if err != nil {
 			return err
 		}
+		defer live.lease.leave()
+		return live.sessions.Logout(r.Context(), token)
+	}
+	// Ending every session of a user is for those who may act for the user here.
+	id, err := g.authenticate(r, token)
+	if err != nil {
+		return err
 	}
 	live, err := g.app.enter(r.Context())
 	if err != nil {
 		return err
 	}
 	defer live.lease.leave()
-	err = live.sessions.Logout(r.Context(), token, all)
-	if all && errors.Is(err, session.ErrInvalid) {
-		return nil // gone between the two
-	}
-	return err
+	return live.sessions.RevokeUser(r.Context(), store.UserID{AppID: id.AppID, OpenID: id.OpenID})
 }

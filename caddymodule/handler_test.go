@@ -39,7 +39,7 @@ func TestDecisions(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := w.token(appID, "gone")
-	if err := w.app.live.Load().sessions.Logout(t.Context(), gone, false); err != nil {
+	if err := w.app.live.Load().sessions.Logout(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
 	broken := newWorld(t, &Gate{})

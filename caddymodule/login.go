@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -22,12 +23,15 @@ func (g *Gate) serveLogin(w http.ResponseWriter, r *http.Request, token string) 
 		if !ok {
 			p = loginProblem(err)
 		}
-		metrics.logins.WithLabelValues(p.code).Inc()
-		level := zap.InfoLevel
-		if p.status >= 500 {
+		code, level := p.code, zap.InfoLevel
+		switch {
+		case r.Context().Err() != nil:
+			code = "client_gone" // nobody hears the answer, and nothing is wrong
+		case p.status >= 500:
 			level = zap.ErrorLevel // for the operator to mend
 		}
-		g.log.Log(level, "login refused", zap.String("code", p.code), zap.Error(cause(err)), zap.String("client_ip", clientIP(r)))
+		metrics.logins.WithLabelValues(code).Inc()
+		g.log.Log(level, "login refused", zap.String("code", code), zap.Error(cause(err)), zap.String("client_ip", clientIP(r)))
 		return p
 	}
 	result := "ok"
@@ -47,19 +51,18 @@ func (g *Gate) login(w http.ResponseWriter, r *http.Request, token string) (sess
 	defer live.lease.leave()
 
 	client, _ := netip.ParseAddr(clientIP(r))
-	leave, wait, ok := live.limiter.Enter(client)
-	if !ok {
+	if wait, ok := live.limiter.Allow(client); !ok {
+		// Or net/http would read the body before it sends the answer, and wait for one that never comes.
+		http.NewResponseController(w).EnableFullDuplex()
 		p := probLimited
 		p.retryAfter = wait
 		return session.Login{}, p
 	}
-	defer leave()
-
 	req, err := g.readLogin(w, r)
 	if err != nil {
 		return session.Login{}, err
 	}
-	req.Presented, req.Client = token, client
+	req.Presented, req.Client, req.Begin = token, client, live.limiter.Begin
 	return live.sessions.Login(r.Context(), req)
 }
 
@@ -131,8 +134,13 @@ func loginProblem(err error) problem {
 		}
 		return probWeChatDown
 	}
-	if errors.Is(err, session.ErrUnknownApp) {
+	switch {
+	case errors.Is(err, session.ErrUnknownApp):
 		return probOtherApp
+	case errors.Is(err, session.ErrBusy):
+		p := probLimited
+		p.retryAfter = time.Second
+		return p
 	}
 	return probStoreDown
 }

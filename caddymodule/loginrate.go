@@ -12,7 +12,7 @@ import (
 // LoginRate is how many logins are let in, decided before a login's body is read. A rate is written as a number per second, minute or hour: `30/m`; `off` is no limit. As many as the number
 // says may come at once.
 type LoginRate struct {
-	// Per client address; IPv6 addresses count by /64. The address is Caddy's `{client_ip}`, so behind a load balancer its `trusted_proxies` must be set. Default: 30/m for public
+	// Per client address; IPv6 addresses count by /64. The address is Caddy's `{client_ip}`, so behind a load balancer its `trusted_proxies` must be set, with `trusted_proxies_strict` when that one appends to `X-Forwarded-For`. Default: 30/m for public
 	// addresses only: a private or loopback address is mostly that of a load balancer, behind which everybody would share one limit. A rate that is given applies to all addresses.
 	PerClient string `json:"per_client,omitempty"`
 

@@ -66,7 +66,7 @@ func newCollectors() *collectors {
 	}
 	c := &collectors{
 		decisions:   prometheus.NewCounterVec(opts("decisions_total", "Requests by what the gate decided."), []string{"result"}),
-		logins:      prometheus.NewCounterVec(opts("logins_total", "Calls of the login endpoint by result: ok, replayed, or the code of the problem."), []string{"result"}),
+		logins:      prometheus.NewCounterVec(opts("logins_total", "Calls of the login endpoint by result: ok, replayed, client_gone, or the code of the problem."), []string{"result"}),
 		wechatCalls: prometheus.NewCounterVec(opts("weixin_calls_total", "Calls of WeChat's API by name and class of outcome."), []string{"call", "class"}),
 		wechatDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "wechat", Name: "weixin_call_duration_seconds",

@@ -200,7 +200,7 @@ func TestThreat32_RejectedChangesNothing(t *testing.T) {
 	}
 	limiter := running.live.Load().limiter
 	for range 2 {
-		leave, _, ok := limiter.Enter(loopback)
+		leave, ok := limiter.Begin()
 		if !ok {
 			t.Fatal("the limit of the rejected configuration applies")
 		}
@@ -269,12 +269,12 @@ func TestReloadChangesLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.lease.close()
-	leave, _, ok := first.live.Load().limiter.Enter(loopback)
+	leave, ok := first.live.Load().limiter.Begin()
 	if !ok {
 		t.Fatal("nobody is let in")
 	}
 	defer leave()
-	if _, _, ok := second.live.Load().limiter.Enter(loopback); ok {
+	if _, ok := second.live.Load().limiter.Begin(); ok {
 		t.Error("the new limit does not apply")
 	}
 }

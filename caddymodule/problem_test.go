@@ -82,7 +82,7 @@ func checkDetail(t *testing.T, detail string) {
 func TestThreat22_OneAnswerForAllReasons(t *testing.T) {
 	w := newWorld(t, &Gate{}).start()
 	gone := w.token(appID, "gone")
-	if err := w.app.live.Load().sessions.Logout(t.Context(), gone, false); err != nil {
+	if err := w.app.live.Load().sessions.Logout(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
 	var first string

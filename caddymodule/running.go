@@ -3,14 +3,14 @@ package caddymodule
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -18,7 +18,6 @@ import (
 type running struct {
 	app      *App
 	core     *session.Core
-	store    store.Store // the core's
 	sessions *session.Service
 	wechat   *weixin.Client
 	limiter  loginLimiter
@@ -28,17 +27,17 @@ type running struct {
 // loginLimiter counts the logins that it has let in and that are not over.
 type loginLimiter struct{ *limit.Limiter }
 
-// Enter is that of limit.Limiter.
-func (l loginLimiter) Enter(client netip.Addr) (leave func(), wait time.Duration, ok bool) {
-	out, wait, ok := l.Limiter.Enter(client)
+// Begin is that of limit.Limiter.
+func (l loginLimiter) Begin() (end func(), ok bool) {
+	done, ok := l.Limiter.Begin()
 	if !ok {
-		return nil, wait, false
+		return nil, false
 	}
 	metrics.loginsInFlight.Add(1)
 	return sync.OnceFunc(func() {
 		metrics.loginsInFlight.Add(-1)
-		out()
-	}), 0, true
+		done()
+	}), true
 }
 
 // current is the App that started last. Caddy starts its apps in no particular order, and the listeners of a configuration may be open before its App turns out not to start: whoever comes
@@ -100,6 +99,9 @@ func (a *App) share() {
 func (a *App) stepDown() {
 	if before := a.previous.Swap(nil); current.CompareAndSwap(a, before) && before != nil {
 		before.share()
+		if err := a.forgetKeys(context.Background()); err != nil {
+			liveLogger().Error("a configuration that was refused has left its keys on record", zap.Error(err))
+		}
 	}
 	if c := current.Load(); c != nil {
 		c.previous.CompareAndSwap(a, nil) // or a chain of old configurations would stay in memory

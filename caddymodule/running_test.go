@@ -51,7 +51,7 @@ func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 		t.Error("the refused configuration is still the current one")
 	}
 	for range 2 {
-		leave, _, ok := first.live.Load().limiter.Enter(loopback)
+		leave, ok := first.live.Load().limiter.Begin()
 		if !ok {
 			t.Fatal("the limit of the refused configuration applies")
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -139,5 +138,3 @@ func count(c prometheus.Collector) float64 {
 	}
 	return sum
 }
-
-var loopback = netip.MustParseAddr("127.0.0.1")

@@ -110,7 +110,13 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	// Configurations that are refused, by the adapter and by the module.
 	said := new(strings.Builder)
 	refuse := func(text, contentType string) {
-		resp, err := http.Post("http://"+w.admin+"/load", contentType, strings.NewReader(text))
+		req, err := http.NewRequest("POST", "http://"+w.admin+"/load", strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", contentType)
+		req.Close = true // the admin endpoint is replaced with each configuration, and its kept connections with it
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -99,6 +99,14 @@ func (c *h2conn) open(s stream) uint32 {
 	return id
 }
 
+// begin sends the head of a request whose body never comes and returns the number of its stream.
+func (c *h2conn) begin(fields ...string) uint32 {
+	id := c.next
+	c.next += 2
+	c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(fields), EndHeaders: true})
+	return id
+}
+
 // answers reads until each of the streams has ended. One that was reset, or cut off with the connection, has status 0 if no status came.
 func (c *h2conn) answers(ids ...uint32) (map[uint32]reply, error) {
 	c.SetDeadline(time.Now().Add(patience))

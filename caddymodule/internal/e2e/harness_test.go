@@ -79,14 +79,27 @@ func launch(tb testing.TB, out *output, dir string, env []string, args ...string
 	}()
 	tb.Cleanup(func() {
 		p.kill()
-		if strings.Contains(out.String(), "DATA RACE") || strings.Contains(out.String(), "panic: ") {
-			tb.Error("the process printed a data race or a panic")
+		if _, after, found := strings.Cut(out.String(), "panic: "); found {
+			tb.Errorf("the process printed: panic: %s", after[:min(len(after), 4000)])
+		}
+		for _, race := range ourRaces(out.String()) {
+			tb.Errorf("the process printed: %s", race)
 		}
 		if tb.Failed() {
 			tb.Logf("the process printed:\n%s", tail(out.String(), 6000))
 		}
 	})
 	return p
+}
+
+// ourRaces returns the reports of the race detector that name a line of this module. Caddy has races of its own, between forward_auth and reverse_proxy for one.
+func ourRaces(printed string) (reports []string) {
+	for report := range strings.SplitSeq(printed, "==================") {
+		if strings.Contains(report, "DATA RACE") && strings.Contains(report, "github.com/wxgate/wxgate/") {
+			reports = append(reports, report)
+		}
+	}
+	return reports
 }
 
 // kill ends the process as a power cut would.

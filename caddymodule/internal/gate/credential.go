@@ -81,7 +81,7 @@ func (s *source) parse(value, prefix string) (token string, ours bool) {
 	value = textproto.TrimString(value)
 	if s.bearer {
 		// Whatever the scheme says: clients write Token, JWT or nothing at all, and none of them may hand our token to the app.
-		if i := strings.IndexAny(value, " \t"); i >= 0 {
+		if i := strings.IndexAny(value, " \t"); i >= 0 && !strings.HasPrefix(value, prefix) {
 			value = textproto.TrimString(value[i:])
 		}
 	} else if s.used {

@@ -102,14 +102,14 @@ func FuzzCredential(f *testing.F) {
 	})
 }
 
-// holdsToken reports whether a header value is a token, bare or after a Bearer scheme.
-func holdsToken(value string, bearer bool) bool {
+// holdsToken reports whether a header value is a token, bare or, in Authorization, after any scheme.
+func holdsToken(value string, scheme bool) bool {
 	value = strings.Trim(value, " \t\r\n")
 	if strings.HasPrefix(value, "wxs_") {
 		return true
 	}
-	scheme, rest, ok := strings.Cut(strings.ReplaceAll(value, "\t", " "), " ")
-	return bearer && ok && strings.EqualFold(scheme, "bearer") && strings.HasPrefix(strings.TrimLeft(rest, " \r\n"), "wxs_")
+	_, rest, ok := strings.Cut(strings.ReplaceAll(value, "\t", " "), " ")
+	return scheme && ok && strings.HasPrefix(strings.TrimLeft(rest, " \r\n"), "wxs_")
 }
 
 func FuzzRoute(f *testing.F) {

@@ -82,26 +82,35 @@ func adjust(b *rate.Limiter, r Rate) *rate.Limiter {
 	return b
 }
 
-// Enter asks to let one login of a client in. When ok, leave must be called once when the login is over. Otherwise wait is how long the client should stay away, at least a second, and
-// the spent part of its buckets stays spent.
-func (l *Limiter) Enter(client netip.Addr) (leave func(), wait time.Duration, ok bool) {
+// Allow asks whether a login of a client may be looked at. If not, wait is how long the client should stay away, at least a second, and the spent part of its buckets stays spent. It reserves
+// nothing: what is let in here may still find no room in Begin.
+func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cfg.InFlight > 0 && l.inFlight >= l.cfg.InFlight {
-		return nil, time.Second, false
+	if l.full() {
+		return time.Second, false
 	}
 	now := time.Now()
 	if wait, ok := take(l.bucket(client), now); !ok {
-		return nil, wait, false
+		return wait, false
 	}
-	if wait, ok := take(l.total, now); !ok {
-		return nil, wait, false
-	}
-	l.inFlight++
-	return sync.OnceFunc(l.leave), 0, true
+	return take(l.total, now)
 }
 
-func (l *Limiter) leave() {
+// Begin takes room for one exchange. When ok, end must be called when the exchange is over, whoever still waits for it.
+func (l *Limiter) Begin() (end func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.full() {
+		return nil, false
+	}
+	l.inFlight++
+	return sync.OnceFunc(l.end), true
+}
+
+func (l *Limiter) full() bool { return l.cfg.InFlight > 0 && l.inFlight >= l.cfg.InFlight }
+
+func (l *Limiter) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight--

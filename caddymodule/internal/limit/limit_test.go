@@ -24,7 +24,7 @@ var (
 // enter lets one login in and out again.
 func enter(t *testing.T, l *limit.Limiter, client netip.Addr) (time.Duration, bool) {
 	t.Helper()
-	leave, wait, ok := l.Enter(client)
+	leave, wait, ok := enterBoth(l, client)
 	switch {
 	case ok && (wait != 0 || leave == nil):
 		t.Fatalf("let in, with a wait of %v", wait)
@@ -58,7 +58,7 @@ func TestNoLimit(t *testing.T) {
 	l := limit.New(limit.Config{})
 	var leaves []func()
 	for range 10_000 {
-		leave, _, ok := l.Enter(phone)
+		leave, _, ok := enterBoth(l, phone)
 		if !ok {
 			t.Fatal("refused without a limit")
 		}
@@ -232,7 +232,7 @@ func TestInFlight(t *testing.T) {
 	l := limit.New(limit.Config{PerClient: perMinute(6), InFlight: 2})
 	leave := func() func() {
 		t.Helper()
-		f, _, ok := l.Enter(phone)
+		f, _, ok := enterBoth(l, phone)
 		if !ok {
 			t.Fatal("refused with room left")
 		}
@@ -241,7 +241,7 @@ func TestInFlight(t *testing.T) {
 	full := func() {
 		t.Helper()
 		for range 10 {
-			if f, wait, ok := l.Enter(phone); ok || wait != time.Second || f != nil {
+			if f, wait, ok := enterBoth(l, phone); ok || wait != time.Second || f != nil {
 				t.Fatalf("full: let in %v, wait %v", ok, wait)
 			}
 		}
@@ -265,11 +265,11 @@ func TestThreat32_SetKeepsSpent(t *testing.T) {
 		l := limit.New(cfg)
 		wantAdmitted(t, l, phone, 20, 10)
 		wantAdmitted(t, l, other, 4, 4)
-		leave, _, ok := l.Enter(other)
+		leave, _, ok := enterBoth(l, other)
 		for range 5 {
 			l.Set(cfg)
 		}
-		if _, _, again := l.Enter(other); !ok || again {
+		if _, _, again := enterBoth(l, other); !ok || again {
 			t.Error("a reload forgot the login that is under way")
 		}
 		leave()
@@ -390,7 +390,7 @@ func TestConcurrent(t *testing.T) {
 		for i := range in {
 			wg.Go(func() {
 				for range 500 {
-					if leave, _, ok := l.Enter(address(i)); ok {
+					if leave, _, ok := enterBoth(l, address(i)); ok {
 						in[i]++
 						leave()
 					}
@@ -428,14 +428,14 @@ func BenchmarkEnter(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
 				l := limit.New(cfg)
 				for i := range clients {
-					if leave, _, ok := l.Enter(address(i)); ok {
+					if leave, _, ok := enterBoth(l, address(i)); ok {
 						leave()
 					}
 				}
 				b.ReportAllocs()
 				i := 0
 				for b.Loop() {
-					leave, _, ok := l.Enter(address(i & (clients - 1)))
+					leave, _, ok := enterBoth(l, address(i&(clients-1)))
 					if ok != (name == "let in") {
 						b.Fatal(ok)
 					}
@@ -446,5 +446,44 @@ func BenchmarkEnter(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// enterBoth is what a login does: it asks to be looked at, then for room.
+func enterBoth(l *limit.Limiter, client netip.Addr) (leave func(), wait time.Duration, ok bool) {
+	if wait, ok := l.Allow(client); !ok {
+		return nil, wait, false
+	}
+	if leave, ok = l.Begin(); !ok {
+		return nil, time.Second, false
+	}
+	return leave, 0, true
+}
+
+// TestBegin: whether there is room is asked when the exchange begins, not when the login was let in to be read.
+func TestBegin(t *testing.T) {
+	l := limit.New(limit.Config{InFlight: 1})
+	for range 3 { // half-sent logins take no room
+		if _, ok := l.Allow(phone); !ok {
+			t.Fatal("not let in")
+		}
+	}
+	end, ok := l.Begin()
+	if !ok {
+		t.Fatal("there is no room")
+	}
+	if _, ok := l.Begin(); ok {
+		t.Error("there is room for a second")
+	}
+	if wait, ok := l.Allow(phone); ok || wait != time.Second {
+		t.Error("let in to a full house")
+	}
+	end()
+	end() // once too often
+	for range 2 {
+		_, ok = l.Begin()
+	}
+	if ok {
+		t.Error("ending twice made room for two")
 	}
 }

@@ -123,7 +123,7 @@ func TestThreat22_Reasons(t *testing.T) {
 		g.refuse(newKeys(t).Mint(), session.ErrForged)
 		g.refuse(g.keys.Mint(), session.ErrUnknown)
 		ended := g.cached("alice")
-		g.must(g.Logout(t.Context(), ended, false))
+		g.must(g.Logout(t.Context(), ended))
 		g.refuse(ended, session.ErrUnknown)
 		for _, revoke := range []func() error{
 			func() error { return g.RevokeUser(t.Context(), user("alice")) },
@@ -183,7 +183,7 @@ func TestAuthenticateOneLookup(t *testing.T) {
 // TestP3_JoinerAfterRevoke: a check that begins after a revocation joins a look-up that read before it, and is not answered from that.
 func TestP3_JoinerAfterRevoke(t *testing.T) {
 	for name, revoke := range map[string]func(*gate, session.Login) error{
-		"session": func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token, false) },
+		"session": func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token) },
 		"user":    func(g *gate, l session.Login) error { return g.RevokeUser(context.Background(), l.User) },
 		"app":     func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
 		"all":     func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
@@ -382,7 +382,7 @@ func TestAuthenticateOnBolt(t *testing.T) {
 	}
 	g := start()
 	kept, ended, revoked := g.cached("alice/union"), g.cached("alice"), g.cached("bob")
-	g.must(g.Logout(t.Context(), ended, false))
+	g.must(g.Logout(t.Context(), ended))
 	g.must(g.RevokeUser(t.Context(), user("bob")))
 	for range 2 {
 		if id := g.accept(kept); id.OpenID != "alice" || id.UnionID != "union" {

@@ -76,14 +76,14 @@ func TestCheckKeys(t *testing.T) {
 		}
 		accepts := func(g *gate) {
 			t.Helper()
-			if err := g.CheckKeys(t.Context()); err != nil {
+			if _, err := g.CheckKeys(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
 		refuses := func(g *gate, names ...string) {
 			t.Helper()
 			before := maps.Clone(data.keys)
-			err := g.CheckKeys(t.Context())
+			_, err := g.CheckKeys(t.Context())
 			if !errors.Is(err, session.ErrKeyMissing) || errors.Is(err, session.ErrUnavailable) {
 				t.Fatalf("got %v", err)
 			}
@@ -142,7 +142,7 @@ func TestCheckKeys(t *testing.T) {
 
 		g = start(time.Hour, b)
 		g.store.setDown(true)
-		if err := g.CheckKeys(t.Context()); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrKeyMissing) {
+		if _, err := g.CheckKeys(t.Context()); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrKeyMissing) {
 			t.Errorf("without a store: %v", err)
 		}
 	})
@@ -173,7 +173,7 @@ func TestCheckKeysModel(t *testing.T) {
 			}
 			now, stop := start(time.Hour, masters[:1])
 			defer func() { stop() }()
-			if err := now.CheckKeys(t.Context()); err != nil {
+			if _, err := now.CheckKeys(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			t.Repeat(map[string]func(*rapid.T){
@@ -190,7 +190,7 @@ func TestCheckKeysModel(t *testing.T) {
 				"restart": func(t *rapid.T) {
 					ring := rapid.Permutation(masters).Draw(t, "ring")[:rapid.IntRange(1, 4).Draw(t, "keys")]
 					next, stopNext := start(time.Duration(rapid.IntRange(1, 5).Draw(t, "hours"))*time.Hour, ring)
-					switch err := next.CheckKeys(t.Context()); {
+					switch _, err := next.CheckKeys(t.Context()); {
 					case errors.Is(err, session.ErrKeyMissing):
 						refused++
 						stopNext()

@@ -30,3 +30,6 @@ var ErrNoBackup = errors.New("this kind of session store is backed up with its o
 
 // ErrUnknownApp means that a login names a mini program that is not configured.
 var ErrUnknownApp = errors.New("mini program not configured")
+
+// ErrBusy means that too many logins are under way. The code is not spent.
+var ErrBusy = errors.New("too many logins under way")

@@ -193,3 +193,12 @@ func wantClass(t testing.TB, err error, want weixin.Class) {
 		t.Fatalf("got %v, want class %v", err, want)
 	}
 }
+
+// logoutAll ends every session of a token's user, as the gate does.
+func logoutAll(ctx context.Context, s *session.Service, token string) error {
+	id, err := s.Authenticate(ctx, token)
+	if err != nil {
+		return err
+	}
+	return s.RevokeUser(ctx, store.UserID{AppID: id.AppID, OpenID: id.OpenID})
+}

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -42,8 +43,8 @@ func NewMasterKey() string {
 	return base64.StdEncoding.EncodeToString(b[:])
 }
 
-// ParseKeyRing reads one or more master keys, newest first: each 32 bytes in base64 (`openssl rand -base64 32`), separated by commas or white space. The error says which of them is
-// wrong and never shows any part of it.
+// ParseKeyRing reads one or more master keys, newest first: each 32 bytes in base64 (`openssl rand -base64 32`) or hex, separated by commas or white space. A name may stand before a key,
+// as in 2026b:…, for people; it means nothing. The error says which of them is wrong and never shows any part of it.
 func ParseKeyRing(text string) (*KeyRing, error) {
 	words := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\r' || r == '\n' })
 	if len(words) == 0 {
@@ -51,9 +52,9 @@ func ParseKeyRing(text string) (*KeyRing, error) {
 	}
 	ring := &KeyRing{}
 	for i, w := range words {
-		master, err := base64.StdEncoding.DecodeString(w)
-		if err != nil || len(master) != masterLen {
-			return nil, fmt.Errorf("parsing key ring: key %d of %d is not %d bytes in base64", i+1, len(words), masterLen)
+		master := decodeMaster(w)
+		if len(master) != masterLen {
+			return nil, fmt.Errorf("parsing key ring: key %d of %d is not %d bytes in base64 or hex, as `openssl rand -base64 32` makes them", i+1, len(words), masterLen)
 		}
 		k, err := newKey(master)
 		if err != nil {
@@ -70,6 +71,21 @@ func ParseKeyRing(text string) (*KeyRing, error) {
 		ring.keys = append(ring.keys, k)
 	}
 	return ring, nil
+}
+
+// decodeMaster returns the bytes of a key, or nothing. The spellings of base64 differ in two letters and the padding; all mean the same bytes.
+func decodeMaster(word string) []byte {
+	if _, key, named := strings.Cut(word, ":"); named {
+		word = key
+	}
+	if b, err := hex.DecodeString(word); err == nil && len(b) == masterLen {
+		return b
+	}
+	b, err := base64.RawURLEncoding.DecodeString(strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(word, "=")))
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 func newKey(master []byte) (*key, error) {

@@ -3,6 +3,7 @@ package session_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ func TestParseKeyRing(t *testing.T) {
 	for sharesShortID(key, second) {
 		second = session.NewMasterKey()
 	}
+	odd := bytes.Repeat([]byte{0xfb}, 32)
 	for name, tt := range map[string]struct{ text, want string }{
 		"one":               {key, ""},
 		"line end":          {key + "\r\n", ""},
@@ -35,8 +37,12 @@ func TestParseKeyRing(t *testing.T) {
 		"only separators":   {" ,\n,", "holds no key"},
 		"short":             {base64.StdEncoding.EncodeToString(raw[:31]), "key 1 of 1 is not 32 bytes"},
 		"long":              {base64.StdEncoding.EncodeToString(append(slices.Clone(raw), 1)), "key 1 of 1 is not 32 bytes"},
-		"URL alphabet":      {base64.URLEncoding.EncodeToString(bytes.Repeat([]byte{0xfb}, 32)), "not 32 bytes in base64"},
-		"no padding":        {strings.TrimRight(key, "="), "not 32 bytes in base64"},
+		"URL alphabet":      {base64.StdEncoding.EncodeToString(odd) + "," + base64.URLEncoding.EncodeToString(odd), "keys 1 and 2 are the same"},
+		"no padding":        {key + "," + strings.TrimRight(key, "="), "keys 1 and 2 are the same"},
+		"hex":               {key + "," + hex.EncodeToString(raw), "keys 1 and 2 are the same"},
+		"named":             {key + ",2026b:" + key, "keys 1 and 2 are the same"},
+		"short hex":         {hex.EncodeToString(raw[:31]), "key 1 of 1 is not 32 bytes"},
+		"a passphrase":      {"correct-horse-battery-staple", "not 32 bytes in base64 or hex"},
 		"second is bad":     {key + ",x", "key 2 of 2"},
 		"same twice":        {key + "," + second + "," + key, "keys 1 and 3 are the same"},
 		"same, other spell": {key + "," + respell(key), "keys 1 and 2 are the same"},

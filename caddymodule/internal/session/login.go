@@ -15,6 +15,9 @@ type LoginRequest struct {
 	AppID, Code string
 	Presented   string     // the token sent along, or empty; a live one ends with the login and never changes its answer
 	Client      netip.Addr // who may be given the same answer again; the zero Addr: nobody
+
+	// Begin takes room for an exchange and end gives it back, which may be long after the client has gone. Not ok: there is no room. Nil: there always is.
+	Begin func() (end func(), ok bool)
 }
 
 // Login is an answered login.
@@ -31,7 +34,7 @@ type Login struct {
 // storeTimeout bounds the durable write of a login; the code is spent by then, so it is generous.
 const storeTimeout = 10 * time.Second
 
-// Login exchanges a code for a session. The error is ErrUnknownApp, wraps ErrUnavailable, or is a *weixin.Error. A login that was sent to WeChat is finished whether or not ctx lives on:
+// Login exchanges a code for a session. The error is ErrUnknownApp, ErrBusy, wraps ErrUnavailable, or is a *weixin.Error. A login that was sent to WeChat is finished whether or not ctx lives on:
 // its code is spent, and the client may come back for the answer.
 func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	app, ok := s.apps[req.AppID]
@@ -49,7 +52,13 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 		return Login{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, Reason: "the code is in use by another client"}
 	}
 	if leads {
+		end, ok := req.begin()
+		if !ok {
+			c.logins.finish(f, Login{}, ErrBusy, 0)
+			return Login{}, ErrBusy
+		}
 		c.work.Go(func() {
+			defer end()
 			out, err := survive(c, func() (Login, error) { return s.exchange(context.WithoutCancel(ctx), app, req) })
 			c.logins.finish(f, out, err, s.cfg.Replay)
 		})
@@ -62,6 +71,13 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 		out.Replayed = !leads
 		return out, f.err
 	}
+}
+
+func (r LoginRequest) begin() (end func(), ok bool) {
+	if r.Begin == nil {
+		return func() {}, true
+	}
+	return r.Begin()
 }
 
 // exchange spends the code and makes the session durable.

@@ -485,3 +485,45 @@ func TestLoginsOnBolt(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestLoginBusy: a login that finds no room spends no code and is not remembered; room is given back when the exchange is over, not when the client has gone.
+func TestLoginBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+			<-held
+			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+		}))
+		defer g.core.Close()
+		taken := 0
+		ask := func(ctx context.Context, code string) (session.Login, error) {
+			r := request(code, phone)
+			r.Begin = func() (func(), bool) {
+				if taken == 1 {
+					return nil, false
+				}
+				taken++
+				return func() { taken-- }, true
+			}
+			return g.Login(ctx, r)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go ask(ctx, "first")
+		synctest.Wait()
+		cancel() // the client is gone, the exchange is not
+		synctest.Wait()
+		if _, err := ask(t.Context(), "second"); !errors.Is(err, session.ErrBusy) {
+			t.Errorf("no room, but got %v", err)
+		}
+		close(held)
+		synctest.Wait()
+		if taken != 0 {
+			t.Error("the room is not given back")
+		}
+		for _, code := range []string{"first", "second"} {
+			l, err := ask(t.Context(), code)
+			g.must(err)
+			g.accept(l.Token)
+		}
+	})
+}

@@ -371,7 +371,7 @@ func (m *model) revoke(t *rapid.T, op string, call func() error, hit func(*model
 
 func (m *model) logout(t *rapid.T) {
 	s := m.pick(t)
-	m.revoke(t, "End", func() error { return m.gate.Logout(context.Background(), s.token, false) }, func(o *modelSession) bool { return o == s })
+	m.revoke(t, "End", func() error { return m.gate.Logout(context.Background(), s.token) }, func(o *modelSession) bool { return o == s })
 }
 
 func (m *model) logoutAll(t *rapid.T) {
@@ -382,7 +382,7 @@ func (m *model) logoutAll(t *rapid.T) {
 	over := s.ended
 	var err error
 	m.revoking = true
-	m.drive(func() { err = m.gate.Logout(context.Background(), s.token, true) })
+	m.drive(func() { err = logoutAll(context.Background(), m.gate, s.token) })
 	m.revoking = false
 	switch {
 	case err == nil:

@@ -47,7 +47,7 @@ func TestP4_OneLogLine(t *testing.T) {
 			wg.Go(func() { _, _ = g.Authenticate(ctx, token) })
 			wg.Go(func() { _, _ = g.Authenticate(ctx, g.keys.Mint()) })
 			wg.Go(func() { _, _ = g.Login(ctx, session.LoginRequest{AppID: appA, Code: fmt.Sprint("bob#", codes.Add(1))}) })
-			wg.Go(func() { _ = g.Logout(ctx, g.keys.Mint(), false) })
+			wg.Go(func() { _ = g.Logout(ctx, g.keys.Mint()) })
 			wg.Go(func() { _ = g.RevokeUser(ctx, user("nobody")) })
 		}
 		wg.Wait()
@@ -105,7 +105,7 @@ func TestOutageIgnoresPatience(t *testing.T) {
 	if !errors.Is(err, session.ErrUnavailable) {
 		t.Error(err)
 	}
-	for _, err := range []error{g.RevokeAll(ctx), g.RevokeApp(ctx, appA), g.RevokeUser(ctx, alice), g.Logout(ctx, g.keys.Mint(), false)} {
+	for _, err := range []error{g.RevokeAll(ctx), g.RevokeApp(ctx, appA), g.RevokeUser(ctx, alice), g.Logout(ctx, g.keys.Mint())} {
 		if !errors.Is(err, session.ErrUnavailable) {
 			t.Error(err)
 		}

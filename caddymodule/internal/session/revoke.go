@@ -10,16 +10,8 @@ import (
 // Every revocation is made durable first and marked in the cache second: when the call returns, no check that begins later is answered from before it (DESIGN.md P3). A mark is also set
 // when the store fails, since the change may have gone through; it costs one look-up.
 
-// Logout ends the session of a token and, when all is set, every session of its user. A session that is already gone is not an error, unless all is set: then there is nobody left to act
-// for, and the error wraps ErrInvalid. So it does for a token that was never one of ours.
-func (s *Service) Logout(ctx context.Context, token string, all bool) error {
-	if all {
-		id, err := s.Authenticate(ctx, token)
-		if err != nil {
-			return err
-		}
-		return s.RevokeUser(ctx, store.UserID{AppID: id.AppID, OpenID: id.OpenID})
-	}
+// Logout ends the session of a token. One that is already gone is not an error; a token that was never one of ours is, and wraps ErrInvalid.
+func (s *Service) Logout(ctx context.Context, token string) error {
 	switch {
 	case !wellFormed(token):
 		return ErrMalformed

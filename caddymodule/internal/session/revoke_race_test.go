@@ -20,9 +20,9 @@ func TestP3_RevokeRace(t *testing.T) {
 	}
 	ctx := context.Background()
 	for name, revoke := range map[string]func(*gate, session.Login) error{
-		"session":  func(g *gate, l session.Login) error { return g.Logout(ctx, l.Token, false) },
+		"session":  func(g *gate, l session.Login) error { return g.Logout(ctx, l.Token) },
 		"user":     func(g *gate, l session.Login) error { return g.RevokeUser(ctx, l.User) },
-		"log out":  func(g *gate, l session.Login) error { return g.Logout(ctx, l.Token, true) },
+		"log out":  func(g *gate, l session.Login) error { return logoutAll(ctx, g.Service, l.Token) },
 		"app":      func(g *gate, l session.Login) error { return g.RevokeApp(ctx, l.User.AppID) },
 		"everyone": func(g *gate, l session.Login) error { return g.RevokeAll(ctx) },
 	} {

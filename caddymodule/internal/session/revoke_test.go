@@ -14,20 +14,18 @@ func TestLogout(t *testing.T) {
 	g := newGate(t)
 	token, sibling := g.cached("alice"), g.cached("alice")
 	for range 2 { // already gone is not an error
-		g.must(g.Logout(t.Context(), token, false))
+		g.must(g.Logout(t.Context(), token))
 		g.refuse(token, session.ErrUnknown)
 	}
-	g.must(g.Logout(t.Context(), g.keys.Mint(), false))
+	g.must(g.Logout(t.Context(), g.keys.Mint()))
 	g.accept(sibling)
 	for token, want := range map[string]error{"": session.ErrMalformed, "junk": session.ErrMalformed, sibling + "A": session.ErrMalformed, newKeys(t).Mint(): session.ErrForged} {
-		for _, all := range []bool{false, true} {
-			if n := g.asks(func() {
-				if err := g.Logout(t.Context(), token, all); !errors.Is(err, want) || !errors.Is(err, session.ErrInvalid) {
-					t.Errorf("%q, all %v: %v", token, all, err)
-				}
-			}); n != 0 {
-				t.Errorf("%q, all %v: the store was asked", token, all)
+		if n := g.asks(func() {
+			if err := g.Logout(t.Context(), token); !errors.Is(err, want) || !errors.Is(err, session.ErrInvalid) {
+				t.Errorf("%q: %v", token, err)
 			}
+		}); n != 0 {
+			t.Errorf("%q: the store was asked", token)
 		}
 	}
 }
@@ -36,7 +34,7 @@ func TestLogoutAll(t *testing.T) {
 	g := newGate(t)
 	one, two, bystander := g.cached("alice"), g.cached("alice"), g.cached("bob")
 	elsewhere := g.login("alice", func(r *session.LoginRequest) { r.AppID = appB }).Token
-	g.must(g.Logout(t.Context(), one, true))
+	g.must(logoutAll(t.Context(), g.Service, one))
 	g.refuse(one, session.ErrRevoked)
 	g.refuse(two, session.ErrRevoked)
 	g.accept(bystander)
@@ -44,7 +42,7 @@ func TestLogoutAll(t *testing.T) {
 	// Nobody is left to act for; a session made since must not suffer.
 	since := g.cached("alice")
 	for _, token := range []string{one, g.keys.Mint()} {
-		if err := g.Logout(t.Context(), token, true); !errors.Is(err, session.ErrInvalid) {
+		if err := logoutAll(t.Context(), g.Service, token); !errors.Is(err, session.ErrInvalid) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -95,7 +93,7 @@ func TestP3_Scope(t *testing.T) {
 func TestP3_FillDuringRevoke(t *testing.T) {
 	ctx := context.Background()
 	for name, revoke := range map[string]func(*gate, string) error{
-		"session": func(g *gate, token string) error { return g.Logout(ctx, token, false) },
+		"session": func(g *gate, token string) error { return g.Logout(ctx, token) },
 		"user":    func(g *gate, _ string) error { return g.RevokeUser(ctx, alice) },
 		"app":     func(g *gate, _ string) error { return g.RevokeApp(ctx, appA) },
 		"all":     func(g *gate, _ string) error { return g.RevokeAll(ctx) },
@@ -130,8 +128,8 @@ func TestP3_LostAnswer(t *testing.T) {
 			_, err := g.Login(ctx, r)
 			return err
 		},
-		"session": func(g *gate, token string) error { return g.Logout(ctx, token, false) },
-		"log out": func(g *gate, token string) error { return g.Logout(ctx, token, true) },
+		"session": func(g *gate, token string) error { return g.Logout(ctx, token) },
+		"log out": func(g *gate, token string) error { return logoutAll(ctx, g.Service, token) },
 		"user":    func(g *gate, _ string) error { return g.RevokeUser(ctx, alice) },
 		"app":     func(g *gate, _ string) error { return g.RevokeApp(ctx, appA) },
 		"all":     func(g *gate, _ string) error { return g.RevokeAll(ctx) },
@@ -159,8 +157,8 @@ func TestP4_RevokeStoreDown(t *testing.T) {
 	token := g.cached("alice")
 	g.store.setDown(true)
 	for _, err := range []error{
-		g.Logout(t.Context(), token, false), g.RevokeUser(t.Context(), alice), g.RevokeApp(t.Context(), appA), g.RevokeAll(t.Context()),
-		g.Logout(t.Context(), token, true),
+		g.Logout(t.Context(), token), g.RevokeUser(t.Context(), alice), g.RevokeApp(t.Context(), appA), g.RevokeAll(t.Context()),
+		logoutAll(t.Context(), g.Service, token),
 	} {
 		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
 			t.Errorf("got %v", err)

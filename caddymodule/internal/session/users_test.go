@@ -64,7 +64,7 @@ func TestUser(t *testing.T) {
 			t.Errorf("last seen %v", seen)
 		}
 		time.Sleep(30 * time.Minute)
-		g.must(g.Logout(ctx, second.Token, false))
+		g.must(g.Logout(ctx, second.Token))
 		u, err = g.User(ctx, alice)
 		g.must(err)
 		if got := states(u); !slices.Equal(got, []string{session.StateExpired, session.StateLive}) {

@@ -68,7 +68,7 @@ func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) 
 			info, err = file.Stat()
 		}
 		if err == nil && info.Size() == 0 {
-			err = errEmpty // bbolt would try to make a new database of it
+			err = errEmpty // bbolt would try to make a new database of it, which it may not do read-only
 		}
 		return file, err
 	}}

@@ -1,0 +1,226 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// limited is a site that stands behind a proxy, so that many clients can be played from one address. The rates are per hour: what is refilled while a test runs is nothing.
+func limited(rate string) setup {
+	s := mixed
+	s.options = "\tservers {\n\t\tprotocols h1 h2c\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}"
+	s.wechat = "\t\tlogin_rate " + rate
+	return s
+}
+
+const strictRate = "5/h {\n\t\t\tglobal 20/h\n\t\t\tin_flight 4\n\t\t}"
+
+// from is the header by which a trusted proxy names the client.
+func from(client string) string { return "X-Forwarded-For: " + client }
+
+// tooMany demands a refusal by the limiter, with a time to wait between one second and the time in which a bucket gains one.
+func (r reply) tooMany(tb testing.TB, longest int) {
+	tb.Helper()
+	r.problem(tb, http.StatusTooManyRequests, "rate_limited")
+	if wait, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || wait < 1 || wait > longest {
+		tb.Errorf("Retry-After is %q, want 1 to %d seconds", r.header.Get("Retry-After"), longest)
+	}
+}
+
+// asked demands how often WeChat was asked.
+func (w *world) asked(tb testing.TB, want int) {
+	tb.Helper()
+	if n := w.wechat.Count(exchangePath); n != want {
+		tb.Errorf("WeChat was called %d times, want %d", n, want)
+	}
+}
+
+const hourly5, hourly20 = 3600 / 5, 3600 / 20
+
+// TestThreat26_Buckets: each client has a bucket of its own, an IPv6 network shares one, and all together have one. What is refused does not reach WeChat.
+func TestThreat26_Buckets(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	for range 5 {
+		w.login(t, "ada", from("203.0.113.1"))
+	}
+	for _, same := range []string{"203.0.113.1", "203.0.113.1:4711", "::ffff:203.0.113.1"} {
+		w.tryLogin(t, "ada", from(same)).tooMany(t, hourly5)
+	}
+	w.login(t, "bob", from("203.0.113.2"))
+	for i := range 5 {
+		w.login(t, "ada", from(fmt.Sprintf("2001:db8:1:1:%x::1", i)))
+	}
+	for _, same := range []string{"2001:db8:1:1::9", "2001:db8:1:1:ffff:ffff:ffff:ffff", "2001:db8:1:1::1%eth0", "[2001:db8:1:1::1]:4711"} {
+		w.tryLogin(t, "ada", from(same)).tooMany(t, hourly5)
+	}
+	w.login(t, "bob", from("2001:db8:1:2::1"))
+	w.asked(t, 12)
+	for i := range 8 {
+		w.login(t, "eve", from(fmt.Sprintf("198.51.100.%d", i)))
+	}
+	for i := range 4 {
+		w.tryLogin(t, "eve", from(fmt.Sprintf("198.51.100.%d", 100+i))).tooMany(t, hourly20)
+	}
+	w.asked(t, 20)
+}
+
+// TestThreat26_StrictProxies: behind a proxy that appends to X-Forwarded-For, what the client wrote there itself gains it nothing.
+func TestThreat26_StrictProxies(t *testing.T) {
+	s := limited(strictRate)
+	s.options = strings.Replace(s.options, "static 127.0.0.1/32", "static 127.0.0.1/32\n\t\ttrusted_proxies_strict", 1)
+	w := newWorld(t, s)
+	for i := range 5 {
+		w.login(t, "ada", from(fmt.Sprintf("198.51.100.%d, 203.0.113.1", i)))
+	}
+	w.tryLogin(t, "ada", from("198.51.100.77, 203.0.113.1")).tooMany(t, hourly5)
+	w.asked(t, 5)
+}
+
+// TestThreat6_NoTrustedProxy: without trusted_proxies a client is who it is, whatever it says.
+func TestThreat6_NoTrustedProxy(t *testing.T) {
+	w := newWorld(t, setup{wechat: limited(strictRate).wechat})
+	for i := range 5 {
+		w.login(t, "ada", from(fmt.Sprintf("203.0.113.%d", i)))
+	}
+	for i, header := range []string{"X-Forwarded-For", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X_Forwarded_For", "X-Client-IP"} {
+		w.tryLogin(t, "ada", fmt.Sprintf("%s: 203.0.113.%d", header, 100+i)).tooMany(t, hourly5)
+	}
+	w.tryLogin(t, "ada", "Forwarded: for=203.0.113.99").tooMany(t, hourly5)
+	w.asked(t, 5)
+}
+
+// TestThreat26_RetryAfter names a time after which it is worth while.
+func TestThreat26_RetryAfter(t *testing.T) {
+	w := newWorld(t, limited("5/m {\n\t\t\tglobal 20/m\n\t\t\tin_flight 4\n\t\t}"))
+	for range 30 { // a slow machine earns some more meanwhile
+		if r := w.tryLogin(t, "ada", from("203.0.113.1")); r.status != http.StatusOK {
+			r.tooMany(t, 60/5)
+			return
+		}
+	}
+	t.Error("30 logins pass where 5 a minute may")
+}
+
+// TestThreat26_DefaultRate: by default an address of the internet has its 30, and a private one, which is mostly that of a load balancer, has no bucket.
+func TestThreat26_DefaultRate(t *testing.T) {
+	s := limited("")
+	s.wechat = ""
+	w := newWorld(t, s)
+	logins := func(client string) (n int) {
+		for range 40 {
+			r := w.post(t, "/wx/login", "{", from(client)) // takes its token as any other
+			if r.status == http.StatusTooManyRequests {
+				r.tooMany(t, 60/30)
+				return n
+			}
+			r.problem(t, http.StatusBadRequest, "invalid_request")
+			n++
+		}
+		return n
+	}
+	for _, client := range []string{"127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "::1", "fd00::1", "fe80::1", "169.254.0.1"} {
+		if n := logins(client); n != 40 {
+			t.Errorf("%s is let in %d times, want no limit", client, n)
+		}
+	}
+	for _, client := range []string{"203.0.113.1", "2001:db8::1", "100.128.0.1", "172.32.0.1"} {
+		if n := logins(client); n < 30 || n == 40 {
+			t.Errorf("%s is let in %d times, want 30", client, n)
+		}
+	}
+	w.asked(t, 0)
+}
+
+// TestThreat26_BeforeTheBody: an empty bucket is noticed before a byte of the body is read, and nobody waits for one that never comes.
+func TestThreat26_BeforeTheBody(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	for range 5 {
+		w.post(t, "/wx/login", "{", from("203.0.113.1")).problem(t, http.StatusBadRequest, "invalid_request")
+	}
+	head := "POST /wx/login HTTP/1.1\r\nHost: x\r\n" + from("203.0.113.1") + "\r\n"
+	for _, lines := range []string{
+		"Content-Length: 1048576", "Content-Length: 50", "Transfer-Encoding: chunked", "Content-Length: 1048576\r\nConnection: close", "Expect: 100-continue\r\nContent-Length: 1048576", "Expect: 100-continue\r\nContent-Length: 50",
+	} {
+		t.Run(lines, func(t *testing.T) {
+			t.Parallel()
+			r := raw(t, w.addr, head+lines+"\r\n\r\n")
+			r.tooMany(t, hourly5)
+			if r.continued != 0 {
+				t.Error("a refused login is asked for its body")
+			}
+		})
+	}
+	t.Run("HTTP/2", func(t *testing.T) {
+		c := mustDialH2(t, w.addr, nil)
+		for range 10 {
+			id := c.begin(":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", "content-length: 100000", field(from("203.0.113.1")))
+			replies, err := c.answers(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replies[id].tooMany(t, hourly5)
+		}
+	})
+	t.Cleanup(func() { w.asked(t, 0) })
+}
+
+// TestThreat26_InFlight: no more logins are under way at a time than the cap says. One that is refused for it has spent nothing.
+func TestThreat26_InFlight(t *testing.T) {
+	s := limited(strictRate)
+	s.timeout = "20s"
+	w := newWorld(t, s)
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 2 * time.Second, Times: 4})
+	replies := make(chan reply, 4)
+	for i := range 4 {
+		go func() {
+			r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "ada")), from(fmt.Sprintf("203.0.113.%d", i))))
+			if err != nil {
+				t.Error(err)
+			}
+			replies <- r
+		}()
+	}
+	eventually(t, "four logins wait for WeChat", func() bool { return w.wechat.Count(exchangePath) == 4 })
+	for i := range 6 {
+		w.tryLogin(t, "bob", from(fmt.Sprintf("203.0.113.%d", i))).tooMany(t, 1)
+	}
+	w.asked(t, 4)
+	for range 4 {
+		(<-replies).session(t)
+	}
+	for range 4 {
+		w.login(t, "ada", from("203.0.113.0")) // the bucket lacks only the one that went through
+	}
+	w.tryLogin(t, "ada", from("203.0.113.0")).tooMany(t, hourly5)
+	w.asked(t, 8)
+}
+
+// TestThreat32_BucketsSurviveReloads: what was spent before a reload is spent after it, whatever else the reload changes.
+func TestThreat32_BucketsSurviveReloads(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	for range 5 {
+		w.login(t, "ada", from("203.0.113.1"))
+	}
+	w.login(t, "bob", from("203.0.113.2"))
+	for i, change := range []func(*setup){
+		func(*setup) {},
+		func(s *setup) { s.timeout = "3s"; s.auth += " /feed/*" },
+		func(s *setup) { s.wechat = limited(strings.Replace(strictRate, "5/h", "4/h", 1)).wechat },
+		func(s *setup) { s.wechat = limited(strings.Replace(strictRate, "20/h", "21/h", 1)).wechat },
+		func(s *setup) { s.wechat += "\n\t\tstore bolt " + w.home + "/other.db" },
+	} {
+		s := w.setup
+		change(&s)
+		w.mustReload(t, s)
+		if r := w.tryLogin(t, "ada", from("203.0.113.1")); r.status != http.StatusTooManyRequests {
+			t.Errorf("reload %d lets the client in: %s", i, r)
+		}
+	}
+	w.asked(t, 6)
+}

@@ -1,0 +1,216 @@
+package e2e_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// loginFrom is the text of a login by a client behind the trusted proxy.
+func (w *world) loginFrom(client, code string) string {
+	body := codeBody(code)
+	return fmt.Sprintf("POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n%s", from(client), len(body), body)
+}
+
+// tally counts answers of the login endpoint by status and demands that they are the gate's.
+func tally(t *testing.T, replies []reply) map[int]int {
+	t.Helper()
+	n := make(map[int]int)
+	for _, r := range replies {
+		if n[r.status]++; r.status == http.StatusOK {
+			r.session(t)
+		} else {
+			r.tooMany(t, hourly5)
+		}
+	}
+	return n
+}
+
+// TestThreat26_OneConnection: what comes down one connection counts like what comes on many.
+func TestThreat26_OneConnection(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	var text strings.Builder
+	for range 30 {
+		text.WriteString(w.loginFrom("203.0.113.1", w.wechat.Code(appA, "ada")))
+	}
+	// A refusal may end the connection over the bodies that it did not read.
+	if n := tally(t, mustTalk(t, w.addr, text.String())); n[200] != 5 || n[429] == 0 {
+		t.Errorf("30 pipelined logins are answered %v", n)
+	}
+	w.asked(t, 5)
+
+	t.Run("the same code", func(t *testing.T) {
+		c, body := mustDialH2(t, w.addr, nil), codeBody(w.wechat.Code(appA, "bob"))
+		var replies []reply
+		for range 30 {
+			replies = append(replies, c.ask(t, stream{fields: []string{":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from("203.0.113.2"))}, body: body}))
+		}
+		if n := tally(t, replies); n[200] != 5 || n[429] != 25 {
+			t.Errorf("30 logins with one code are answered %v", n)
+		}
+		w.asked(t, 6)
+	})
+	t.Run("many connections", func(t *testing.T) {
+		replies := make([]reply, 40)
+		var all sync.WaitGroup
+		for i := range replies {
+			all.Go(func() {
+				var err error
+				if replies[i], err = exchange(w.addr, w.loginFrom("203.0.113.3", w.wechat.Code(appA, "eve"))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		n := tally(t, replies)
+		if n[200] < 4 || n[200] > 5 {
+			t.Errorf("40 logins at once are answered %v", n)
+		}
+		w.asked(t, 6+n[200])
+	})
+}
+
+// TestThreat26_Cancelled: a client that goes away while WeChat is asked has spent its token.
+func TestThreat26_Cancelled(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	for i := range 5 {
+		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 100 * time.Millisecond})
+		conn, _ := dial(t, w.addr)
+		io.WriteString(conn, w.loginFrom("203.0.113.1", w.wechat.Code(appA, "ada")))
+		eventually(t, "WeChat is asked", func() bool { return w.wechat.Count(exchangePath) == i+1 })
+		conn.Close()
+		eventually(t, "the login and the exchange are over", func() bool {
+			return w.sum(t, "caddy_wechat_logins_total") == i+1 && w.sum(t, "caddy_wechat_weixin_calls_total") == i+1
+		})
+	}
+	w.tryLogin(t, "ada", from("203.0.113.1")).tooMany(t, hourly5)
+	w.asked(t, 5)
+}
+
+// sum adds up a metric over its labels.
+func (w *world) sum(tb testing.TB, name string) (n int) {
+	tb.Helper()
+	for series, v := range w.metrics(tb) {
+		if strings.HasPrefix(series, name+"{") {
+			n += int(v)
+		}
+	}
+	return n
+}
+
+// TestThreat26_CancelledExchanges: the cap is on exchanges. One whose client has gone is still under way, so going away makes no room for the next.
+func TestThreat26_CancelledExchanges(t *testing.T) {
+	s := limited(strictRate)
+	s.timeout = "60s"
+	w := newWorld(t, s)
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
+	for i := range 12 {
+		conn, br := dial(t, w.addr)
+		io.WriteString(conn, w.loginFrom(fmt.Sprintf("203.0.113.%d", i), w.wechat.Code(appA, "ada")))
+		answered := make(chan struct{})
+		go func() {
+			br.Peek(1)
+			close(answered)
+		}()
+		before := w.wechat.Count(exchangePath)
+		eventually(t, "WeChat is asked, or the login refused", func() bool {
+			select {
+			case <-answered:
+				return true
+			default:
+				return w.wechat.Count(exchangePath) > min(before, i)
+			}
+		})
+		conn.Close()
+		eventually(t, "the login is over", func() bool { return w.sum(t, "caddy_wechat_logins_total") == i+1 })
+	}
+	w.asked(t, 4)
+}
+
+// TestThreat26_HalfSentBodies: clients that never send the rest of a login keep nobody else from logging in.
+func TestThreat26_HalfSentBodies(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	const half = `{"code":`
+	for i := range 4 {
+		conn, _ := dial(t, w.addr)
+		fmt.Fprintf(conn, "POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: 100\r\n\r\n%s", from(fmt.Sprintf("203.0.113.%d", i)), half)
+	}
+	c := mustDialH2(t, w.addr, nil)
+	for i := range 4 {
+		c.begin(":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(fmt.Sprintf("203.0.113.%d", 4+i))))
+	}
+	c.out.Flush()
+	time.Sleep(200 * time.Millisecond) // until they are there; if they are not yet, the test proves less, but does not fail
+	eventually(t, "somebody else can log in", func() bool { return w.tryLogin(t, "ada", from("203.0.113.100")).status == http.StatusOK })
+	w.asked(t, 1)
+}
+
+// resets opens n logins of one client over HTTP/2 and resets each at once.
+func (w *world) resets(t *testing.T, client string, n int) {
+	t.Helper()
+	var c *h2conn
+	for i := range n {
+		if i%100 == 0 || c.broken {
+			if c != nil {
+				c.Close()
+			}
+			if c = w.tryDialH2(t); c == nil {
+				return
+			}
+		}
+		id := c.open(stream{
+			fields: []string{":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(client))},
+			body:   codeBody(w.wechat.Code(appA, "eve")),
+		})
+		c.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+		if c.out.Flush() != nil {
+			c.broken = true
+		}
+	}
+	c.Close()
+}
+
+// tryDialH2 connects to a gate that may be opening its listeners anew, when the kernel resets what waits at the old ones.
+func (w *world) tryDialH2(t *testing.T) (c *h2conn) {
+	t.Helper()
+	var err error
+	for range 20 {
+		if c, err = dialH2(w.addr, nil); err == nil {
+			return c
+		}
+	}
+	t.Error(err)
+	return nil
+}
+
+// TestThreat26_RapidReset: logins that are opened and reset at once take their tokens like any other and reach WeChat no more often.
+func TestThreat26_RapidReset(t *testing.T) {
+	w := newWorld(t, limited(strictRate))
+	token := w.login(t, "ada", from("192.0.2.1"))
+	w.resets(t, "203.0.113.1", 300)
+	eventually(t, "the bucket is empty", func() bool {
+		return w.post(t, "/wx/login", "{", from("203.0.113.1")).status == http.StatusTooManyRequests
+	})
+	if n := w.wechat.Count(exchangePath); n > 1+5 {
+		t.Errorf("WeChat was called %d times, want at most 6", n)
+	}
+	w.login(t, "ada", from("192.0.2.1"))
+	for i := range 30 {
+		w.resets(t, fmt.Sprintf("198.51.100.%d", i), 10)
+	}
+	eventually(t, "the bucket of all is empty", func() bool {
+		return w.post(t, "/wx/login", "{", from("192.0.2.2")).status == http.StatusTooManyRequests
+	})
+	if n := w.wechat.Count(exchangePath); n > 20 {
+		t.Errorf("WeChat was called %d times, want at most 20", n)
+	}
+	w.checkAlive(t, token, w.who(appA, "ada"))
+}
