@@ -370,6 +370,9 @@ func TestP4_AdminStoreDown(t *testing.T) {
 	t.Setenv("WX_SECRET", canary)
 	path := filepath.Join(t.TempDir(), "s.db")
 	a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"bolt","path":%q}`, path)))
+	if _, err := a.opener.(KeyKeeper).MasterKey(); err != nil { // none is made for a database that exists
+		t.Fatal(err)
+	}
 	var st store.Store
 	// The pool finds the core that is there, and so the test has a hand on its store.
 	_, err := take(new(holdings), coreKey{"bolt:" + path}, func() (pooledCore, error) {
@@ -538,7 +541,7 @@ func TestAdminBackupBroken(t *testing.T) {
 	a := started(t, filepath.Join(t.TempDir(), "s.db"))
 	defer a.lease.close()
 	live := *a.live.Load()
-	core, err := session.NewCore(session.CoreConfig{Store: breaking{live.store}, MaxSessions: 1})
+	core, err := session.NewCore(session.CoreConfig{Store: breaking{}, MaxSessions: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

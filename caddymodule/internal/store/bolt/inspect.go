@@ -59,8 +59,7 @@ func inspect(path string, log *zap.Logger) (setAside string, err error) {
 // examine reads every page of the file, in this goroutine, where a panic can be caught, and then calls f, if any, in the same transaction. It waits for no more than lockWait for another process
 // that has the file open for writing.
 //
-// It finds every page that cannot be read or is out of order, not all damage: an older state of a page in its own place looks sound, and a branch page that leads back to itself would need a
-// child process to be survived (STORE.md 2.3).
+// It finds every page that cannot be read, is out of order or leads in a circle, not all damage: an older state of a page in its own place looks sound.
 func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) {
 	var file *os.File
 	o := &bolt.Options{Timeout: lockWait, ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
@@ -89,6 +88,9 @@ func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) 
 		return db.View(func(tx *bolt.Tx) error {
 			if info.Size() < tx.Size() { // bbolt never shrinks a file
 				return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
+			}
+			if err := checkPages(tx, file); err != nil {
+				return err
 			}
 			if err := tx.ForEach(walk); err != nil || f == nil {
 				return err

@@ -120,6 +120,21 @@ func TestDamagedFile(t *testing.T) {
 			}
 			return b
 		},
+		"circle": func(b []byte) []byte { // a branch that leads to itself, or to another: bbolt would follow it until the memory is used up
+			branches := pagesOf(b, 1)
+			of, to := branches[rnd.IntN(len(branches))], branches[rnd.IntN(len(branches))]
+			copy(of[16+8:16+16], to[:8])
+			return b
+		},
+		"bucket circle": func(b []byte) []byte { // a bucket that is the bucket it is in
+			for _, leaf := range pagesOf(b, 2) {
+				if binary.LittleEndian.Uint32(leaf[16:]) == 1 {
+					at := 16 + binary.LittleEndian.Uint32(leaf[16+4:]) + binary.LittleEndian.Uint32(leaf[16+8:])
+					copy(leaf[at:at+8], leaf[:8])
+				}
+			}
+			return b
+		},
 		"no metas": func(b []byte) []byte { clear(b[:2*pageSize]); return b },
 	}
 	setAside := 0
@@ -162,15 +177,20 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
-// sessionLeaves returns the pages that look like leaves of the bucket of sessions, in use or not: flag 2, and a first key of 32 bytes.
-func sessionLeaves(b []byte) (leaves [][]byte) {
+// pagesOf returns the pages that bear a flag, in use or not: 1 for branches, 2 for leaves.
+func pagesOf(b []byte, flag uint16) (found [][]byte) {
 	for p := 2; p < len(b)/pageSize; p++ {
 		page := b[p*pageSize : (p+1)*pageSize]
-		if binary.LittleEndian.Uint16(page[8:]) == 2 && binary.LittleEndian.Uint32(page[24:]) == 32 {
-			leaves = append(leaves, page)
+		if binary.LittleEndian.Uint16(page[8:]) == flag {
+			found = append(found, page)
 		}
 	}
-	return leaves
+	return found
+}
+
+// sessionLeaves returns the pages that look like leaves of the bucket of sessions, in use or not: their first key has 32 bytes.
+func sessionLeaves(b []byte) [][]byte {
+	return slices.DeleteFunc(pagesOf(b, 2), func(page []byte) bool { return binary.LittleEndian.Uint32(page[24:]) != 32 })
 }
 
 // firstKey returns the first key of a leaf: its place and length stand in the element behind the page's header.

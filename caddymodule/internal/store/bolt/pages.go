@@ -1,0 +1,105 @@
+package bolt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// bbolt follows the pages of a tree wherever they lead: a branch page that leads back to itself, or to one above it, makes it use up the memory or the stack, which ends the process and
+// cannot be caught (STORE.md 2.3). So the tree is first walked here, from bbolt's file format alone: no page may be come by twice.
+
+const (
+	pageHeader  = 16 // id uint64, flags uint16, count uint16, overflow uint32
+	pageElement = 16 // branch: position uint32, key size uint32, page uint64; leaf: flags, position, key size, value size uint32
+
+	branchPage = 0x01
+	leafPage   = 0x02
+
+	bucketElement = 0x01 // flag of a leaf element whose value is a bucket: its root page uint64, 0 when it is kept inline
+)
+
+// pageWalk is a walk over the pages of one state of a file.
+type pageWalk struct {
+	file     io.ReaderAt
+	pageSize int
+	pages    uint64 // in the file
+	seen     map[uint64]bool
+	buf      []byte
+}
+
+// checkPages reports damage when the tree that tx shows is none.
+func checkPages(tx *bolt.Tx, file io.ReaderAt) error {
+	size := tx.DB().Info().PageSize
+	w := &pageWalk{file: file, pageSize: size, pages: uint64(tx.Size()) / uint64(size), seen: make(map[uint64]bool)}
+	todo := []uint64{uint64(tx.Cursor().Bucket().Root())}
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		next, err := w.visit(id)
+		if err != nil {
+			return fmt.Errorf("reading page %d: %w", id, err)
+		}
+		todo = append(todo[:len(todo)-1], next...)
+	}
+	return nil
+}
+
+// visit reads a page and returns the pages below it.
+func (w *pageWalk) visit(id uint64) (below []uint64, err error) {
+	if id < 2 || id >= w.pages {
+		return nil, fmt.Errorf("%w: the file has %d", errDamage, w.pages)
+	}
+	if w.seen[id] {
+		return nil, fmt.Errorf("%w: two ways lead to it", errDamage)
+	}
+	w.seen[id] = true
+	page, flags, count, err := w.read(id)
+	if err != nil {
+		return nil, err
+	}
+	for i := range count {
+		e := page[pageHeader+i*pageElement:]
+		switch {
+		case flags == branchPage:
+			below = append(below, binary.NativeEndian.Uint64(e[8:]))
+		case binary.NativeEndian.Uint32(e)&bucketElement != 0:
+			at := uint64(pageHeader+i*pageElement) + uint64(binary.NativeEndian.Uint32(e[4:])) + uint64(binary.NativeEndian.Uint32(e[8:]))
+			if at+8 > uint64(len(page)) {
+				return nil, fmt.Errorf("%w: element %d is not inside it", errDamage, i)
+			}
+			if root := binary.NativeEndian.Uint64(page[at:]); root != 0 {
+				below = append(below, root)
+			}
+		}
+	}
+	return below, nil
+}
+
+// read returns a page with those that it overflows into. It is valid until the next call.
+func (w *pageWalk) read(id uint64) (page []byte, flags, count int, err error) {
+	var head [pageHeader]byte
+	at := int64(id) * int64(w.pageSize)
+	if _, err := w.file.ReadAt(head[:], at); err != nil {
+		return nil, 0, 0, err
+	}
+	flags, count = int(binary.NativeEndian.Uint16(head[8:])), int(binary.NativeEndian.Uint16(head[10:]))
+	overflow := uint64(binary.NativeEndian.Uint32(head[12:]))
+	switch {
+	case binary.NativeEndian.Uint64(head[:]) != id || (flags != branchPage && flags != leafPage):
+		return nil, 0, 0, fmt.Errorf("%w: it holds something else", errDamage)
+	case id+overflow >= w.pages:
+		return nil, 0, 0, fmt.Errorf("%w: the file ends before it does", errDamage)
+	}
+	size := w.pageSize * int(overflow+1)
+	if pageHeader+count*pageElement > size {
+		return nil, 0, 0, fmt.Errorf("%w: it cannot hold %d elements", errDamage, count)
+	}
+	if cap(w.buf) < size {
+		w.buf = make([]byte, size)
+	}
+	page = w.buf[:size]
+	_, err = w.file.ReadAt(page, at)
+	return page, flags, count, err
+}
