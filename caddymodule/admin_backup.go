@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
 // serveBackup streams the database. It is refused to all browsers: no page, however trusted, has a use for it.
@@ -22,6 +23,10 @@ func serveBackup(live *running, w http.ResponseWriter, r *http.Request) error {
 		panic(http.ErrAbortHandler)
 	case errors.Is(err, session.ErrNoBackup):
 		return refusal(http.StatusNotImplemented, "this kind of session store is backed up with its own tools", nil)
+	case errors.Is(err, bolt.ErrBusy):
+		return refusal(http.StatusConflict, "another backup is being made: try again when it is done", nil)
+	case errors.Is(err, bolt.ErrRoom):
+		return refusal(http.StatusInsufficientStorage, "a backup is first made beside the database, and there is too little room; the log has the figures", err)
 	}
 	return storeRefusal(err)
 }

@@ -536,39 +536,71 @@ func TestAdminBackup(t *testing.T) {
 	}
 }
 
-// TestAdminBackupBroken: a backup that breaks off on the way does not pass for a whole one.
-func TestAdminBackupBroken(t *testing.T) {
-	a := started(t, filepath.Join(t.TempDir(), "s.db"))
-	defer a.lease.close()
-	live := *a.live.Load()
-	core, err := session.NewCore(session.CoreConfig{Store: breaking{}, MaxSessions: 1})
+// backupOf is what serveBackup answers over a store.
+func backupOf(t *testing.T, st store.Store) (status int, said []byte, err error) {
+	t.Helper()
+	core, err := session.NewCore(session.CoreConfig{Store: st, MaxSessions: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer core.Close()
-	live.sessions = session.New(session.Config{Core: core, Apps: a.apps, Keys: a.ring, TTL: time.Hour})
+	t.Cleanup(func() { core.Close() })
+	live := &running{sessions: session.New(session.Config{Core: core, TTL: time.Hour})}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := serveBackup(&live, w, r); err == nil {
-			t.Error("it passes for whole")
+		err := serveBackup(live, w, r)
+		if refused, ok := errors.AsType[caddy.APIError](err); ok {
+			w.WriteHeader(refused.HTTPStatus)
+			io.WriteString(w, refused.Message)
+		} else {
+			t.Errorf("it passes for whole: %v", err)
 		}
 	}))
-	defer s.Close()
+	t.Cleanup(s.Close)
 	resp, err := s.Client().Get(s.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, err := io.ReadAll(resp.Body); err == nil || len(b) == 0 {
-		t.Errorf("read %d bytes, %v", len(b), err)
+	said, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, said, err
+}
+
+// TestAdminBackupBroken: a backup that breaks off on the way does not pass for a whole one.
+func TestAdminBackupBroken(t *testing.T) {
+	if _, said, err := backupOf(t, breaking{n: 1 << 20, err: errors.New("the disk is gone")}); err == nil || len(said) == 0 {
+		t.Errorf("read %d bytes, %v", len(said), err)
 	}
 }
 
-// breaking is a store whose backups break off.
-type breaking struct{ store.Store }
+// TestAdminBackupRefused: what stands in the way of a backup is told to whoever asked for it.
+func TestAdminBackupRefused(t *testing.T) {
+	for err, want := range map[error]struct {
+		status int
+		said   string
+	}{
+		bolt.ErrBusy:                {http.StatusConflict, "another backup"},
+		bolt.ErrRoom:                {http.StatusInsufficientStorage, "too little room"},
+		store.ErrUnavailable:        {http.StatusServiceUnavailable, "does not answer"},
+		errors.New("something odd"): {http.StatusInternalServerError, "the log has the reason"},
+	} {
+		status, said, _ := backupOf(t, breaking{err: fmt.Errorf("copying: %w", err)})
+		if status != want.status || !strings.Contains(string(said), want.said) || strings.Contains(string(said), "odd") {
+			t.Errorf("%v: %d %s", err, status, said)
+		}
+	}
+}
 
-func (breaking) Backup(_ context.Context, w io.Writer) (int64, error) {
-	n, _ := w.Write(bytes.Repeat([]byte("x"), 1<<20))
-	return int64(n), errors.New("the disk is gone")
+// breaking is a store whose backups break off after n bytes.
+type breaking struct {
+	store.Store
+	n   int
+	err error
+}
+
+func (b breaking) Backup(_ context.Context, w io.Writer) (int64, error) {
+	if b.n > 0 {
+		_, _ = w.Write(bytes.Repeat([]byte("x"), b.n))
+	}
+	return int64(b.n), b.err
 }
 
 func (breaking) Close() error { return nil }

@@ -2,10 +2,13 @@ package caddymodule
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
 // TestP7_RefusedConfigIsServedByTheRunning: the listeners of a configuration may be open before its App fails to start. Whoever comes in by them is served as if it had never been.
@@ -60,6 +63,46 @@ func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 	first.Cleanup()
 	first.lease.close()
 	second.lease.close()
+}
+
+// TestP7_RefusedLaterForgetsKeys: a new master key of a configuration that comes to nothing is not one that the store insists on.
+func TestP7_RefusedLaterForgetsKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	old, young := session.NewMasterKey(), session.NewMasterKey()
+	start := func(keys string) *App {
+		t.Helper()
+		t.Setenv("WX_SECRET", canary)
+		t.Setenv("WX_SEAL_KEY", keys)
+		a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q},"seal_key":"{env.WX_SEAL_KEY}"`, path)))
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.lease.close)
+		return a
+	}
+	known := func(a *App) map[string]time.Time {
+		t.Helper()
+		keys, err := a.live.Load().sessions.Keys(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	first := start(old)
+	defer first.Cleanup()
+	before := known(first)
+	refused := start(young + "," + old)
+	if now := known(first); len(now) != 2 {
+		t.Fatalf("the start recorded %v", now)
+	}
+	if err := refused.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if now := known(first); !maps.EqualFunc(now, before, time.Time.Equal) {
+		t.Errorf("recorded %v, before %v", now, before)
+	}
+	again := start(old)
+	defer again.Cleanup()
 }
 
 // TestP7_NeverStartedIsServedByTheRunning: as when another app of the configuration fails before ours would have been started.

@@ -21,7 +21,7 @@ var _ store.Backuper = (*Store)(nil)
 func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
 	const doing = "copying session store"
 	if !s.backup.TryLock() {
-		return 0, fmt.Errorf("%s: %w", doing, errBusy)
+		return 0, fmt.Errorf("%s: %w", doing, ErrBusy)
 	}
 	defer s.backup.Unlock()
 	tmp, err := makeTemp(s.path)

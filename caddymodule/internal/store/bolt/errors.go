@@ -10,14 +10,18 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
+// Why Backup does not begin.
+var (
+	ErrBusy = errors.New("another copy is being made")
+	ErrRoom = errors.New("the disk has too little room for a copy")
+)
+
 var (
 	errClosed  = errors.New("the store is closed")
 	errSlow    = errors.New("the disk took too long")
 	errDamage  = errors.New("the file is damaged")
 	errEmpty   = errors.New("the file is empty")
 	errForeign = errors.New("the file is a bbolt database, but not a session store")
-	errBusy    = errors.New("another copy is being made")
-	errRoom    = errors.New("the disk has too little room for a copy")
 	errMoved   = errors.New("the file was replaced while it was being opened")
 	errAppID   = errors.New("appid too long")
 )

@@ -183,7 +183,7 @@ func TestCheckRoom(t *testing.T) {
 		t.Error(err)
 	}
 	for _, size := range []int64{2 * free, 1 << 60} {
-		if err := checkRoom(path, size); !errors.Is(err, errRoom) {
+		if err := checkRoom(path, size); !errors.Is(err, ErrRoom) {
 			t.Errorf("%d bytes where %d are free: %v", size, free, err)
 		}
 	}

@@ -37,7 +37,7 @@ func checkRoom(path string, size int64) error {
 	dir := filepath.Dir(path)
 	free, ok := freeRoom(dir)
 	if ok && free-spareRoom < size {
-		return fmt.Errorf("%w: %d MiB are free in %s, %d are needed", errRoom, free>>20, dir, (size+spareRoom)>>20)
+		return fmt.Errorf("%w: %d MiB are free in %s, %d are needed", ErrRoom, free>>20, dir, (size+spareRoom)>>20)
 	}
 	return nil
 }
