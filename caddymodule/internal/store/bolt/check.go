@@ -19,7 +19,7 @@ type Report struct {
 func Check(path string) (Report, error) {
 	var r Report
 	_, err := examine(path, func(tx *bolt.Tx) error {
-		if err := checkSchema(tx); err != nil {
+		if _, err := checkSchema(tx); err != nil {
 			return err
 		}
 		t := &tables{tx: tx, damaged: func(string, []byte) { r.Damaged++ }}

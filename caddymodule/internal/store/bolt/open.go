@@ -49,7 +49,10 @@ func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err e
 		if db, err = lockFile(path); err != nil {
 			return err
 		}
-		if err := errors.Join(db.Update(migrate), putMarker(path), syncDir(filepath.Dir(path))); err != nil {
+		if err := db.Update(create); err != nil {
+			return err
+		}
+		if err := errors.Join(upgrade(db, log), putMarker(path), syncDir(filepath.Dir(path))); err != nil {
 			return err
 		}
 		if err := removeTemps(path); err != nil {

@@ -3,6 +3,7 @@ package bolt
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -19,7 +20,9 @@ import (
 //	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program; both made by the first login that needs them
 //	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing; an index of user that is never believed by itself
 //	key    store.KeyID -> when the last session made under the master key ends, milliseconds in eight bytes; nothing while the key is in use
-const schemaVersion = 1
+//
+// Version 1 had neither union nor key.
+const schemaVersion = 2
 
 // The buckets, as indexes of bucketNames.
 const (
@@ -37,6 +40,8 @@ var (
 		meta: []byte("meta"), sess: []byte("sess"), user: []byte("user"), exp: []byte("exp"), epoch: []byte("epoch"), union: []byte("union"), key: []byte("key"),
 	}
 
+	since2 = [...]int{union, key} // buckets that version 1 lacks
+
 	keySchema = []byte("schema")
 	keyProbe  = []byte("probe")
 	keyGlobal = []byte("g")
@@ -45,42 +50,42 @@ var (
 // maxAppID bounds what may become a key. Real appids have 18 characters.
 const maxAppID = 1024
 
-// migrate makes the buckets of a new file, or checks the one that is there.
-func migrate(tx *bolt.Tx) error {
-	m := tx.Bucket(bucketNames[meta])
-	if m == nil {
-		if k, _ := tx.Cursor().First(); k != nil {
-			return errForeign
-		}
-		for _, name := range bucketNames {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion})
+// create makes the buckets of a new file, or checks the one that is there.
+func create(tx *bolt.Tx) error {
+	if tx.Bucket(bucketNames[meta]) != nil {
+		_, err := checkSchema(tx)
+		return err
 	}
-	return checkSchema(tx)
+	if k, _ := tx.Cursor().First(); k != nil {
+		return errForeign
+	}
+	for _, name := range bucketNames {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion})
 }
 
-// checkSchema checks that this program understands the file.
-func checkSchema(tx *bolt.Tx) error {
+// checkSchema checks that this program understands the file, and returns the version of it.
+func checkSchema(tx *bolt.Tx) (version byte, err error) {
 	m := tx.Bucket(bucketNames[meta])
 	if m == nil {
-		return errForeign
+		return 0, errForeign
 	}
 	v := m.Get(keySchema)
 	if len(v) != 1 || v[0] == 0 {
-		return errForeign
+		return 0, errForeign
 	}
 	if v[0] > schemaVersion {
-		return fmt.Errorf("the file has schema version %d, this program knows up to %d: it was written by a newer one", v[0], schemaVersion)
+		return 0, fmt.Errorf("the file has schema version %d, this program knows up to %d: it was written by a newer one", v[0], schemaVersion)
 	}
-	for _, name := range bucketNames {
-		if tx.Bucket(name) == nil {
-			return errForeign
+	for i, name := range bucketNames {
+		if tx.Bucket(name) == nil && !(v[0] < 2 && slices.Contains(since2[:], i)) {
+			return 0, errForeign
 		}
 	}
-	return nil
+	return v[0], nil
 }
 
 // expKey orders sessions by expiry, also those before 1970.

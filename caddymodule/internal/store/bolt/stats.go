@@ -39,7 +39,11 @@ func (t *tables) stats(size int64) store.Stats {
 func usage(tx *bolt.Tx) (keys [len(bucketNames)]int64, used int64) {
 	used = 3 * int64(tx.DB().Info().PageSize) // two of meta data, one of buckets
 	for i, name := range bucketNames {
-		st := tx.Bucket(name).Stats()
+		b := tx.Bucket(name)
+		if b == nil {
+			continue // of an older program's file
+		}
+		st := b.Stats()
 		keys[i] = int64(st.KeyN)
 		used += int64(st.BranchAlloc + st.LeafAlloc)
 	}
