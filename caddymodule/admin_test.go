@@ -432,7 +432,8 @@ func TestAdminNoGate(t *testing.T) {
 // TestAdminKeys: names and times, in the order of the ring.
 func TestAdminKeys(t *testing.T) {
 	t.Setenv("WX_SECRET", canary)
-	older, newest, never := session.NewMasterKey(), session.NewMasterKey(), session.NewMasterKey()
+	masters := newMasters(3)
+	older, newest, never := masters[0], masters[1], masters[2]
 	path := filepath.Join(t.TempDir(), "s.db")
 	start := func(ring string) *App {
 		t.Helper()
@@ -467,7 +468,8 @@ func TestAdminKeys(t *testing.T) {
 // TestKeyRingChecked: a key that sessions need is missed at the start, by name, and nothing is changed; with it back, all is as before.
 func TestKeyRingChecked(t *testing.T) {
 	t.Setenv("WX_SECRET", canary)
-	older, newest := session.NewMasterKey(), session.NewMasterKey()
+	masters := newMasters(2)
+	older, newest := masters[0], masters[1]
 	path := filepath.Join(t.TempDir(), "s.db")
 	provision := func(ring string) *App {
 		t.Setenv("WX_SEAL_KEY", ring)

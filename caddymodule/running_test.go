@@ -7,8 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
 // TestP7_RefusedConfigIsServedByTheRunning: the listeners of a configuration may be open before its App fails to start. Whoever comes in by them is served as if it had never been.
@@ -68,11 +66,12 @@ func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 // TestP7_RefusedLaterForgetsKeys: a new master key of a configuration that comes to nothing is not one that the store insists on.
 func TestP7_RefusedLaterForgetsKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
-	old, young := session.NewMasterKey(), session.NewMasterKey()
-	start := func(keys string) *App {
+	keys := newMasters(2)
+	old, young := keys[0], keys[1]
+	start := func(ring string) *App {
 		t.Helper()
 		t.Setenv("WX_SECRET", canary)
-		t.Setenv("WX_SEAL_KEY", keys)
+		t.Setenv("WX_SEAL_KEY", ring)
 		a, _ := provisionApp(t, withApp(fmt.Sprintf(`"store":{"type":"switch","path":%q},"seal_key":"{env.WX_SEAL_KEY}"`, path)))
 		if err := a.Start(); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy" // what the Caddyfiles of the tests end in
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
 const (
@@ -137,4 +139,15 @@ func count(c prometheus.Collector) float64 {
 		}
 	}
 	return sum
+}
+
+// newMasters returns master keys that may be in one ring: one pair in 64 may not.
+func newMasters(n int) (masters []string) {
+	for len(masters) < n {
+		k := session.NewMasterKey()
+		if _, err := session.ParseKeyRing(strings.Join(append(masters, k), ",")); err == nil {
+			masters = append(masters, k)
+		}
+	}
+	return masters
 }
