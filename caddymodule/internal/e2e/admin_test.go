@@ -293,7 +293,7 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 // TestP2_BackupUnderLoad: every login that was answered before the backup began is in it, and a gate on the restored file knows them; it does not start with another key.
 func TestP2_BackupUnderLoad(t *testing.T) {
 	w := newWorld(t, setup{})
-	told := &ledger{alive: make(map[string]*identity)}
+	told := newLedger()
 	var clients sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range 8 {
@@ -303,7 +303,7 @@ func TestP2_BackupUnderLoad(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					told.live(t, w, fmt.Sprintf("user-%d-%d", i, n), false)
+					told.live(t, w, fmt.Sprintf("user-%d-%d", i, n), "")
 				}
 			}
 		})

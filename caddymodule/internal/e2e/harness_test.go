@@ -1,7 +1,7 @@
 // Package e2e_test drives the whole product as its users do: a real gate in a process of its own between a raw client, an app that reports every byte it is sent, and the simulator of WeChat.
 //
 // It owns what can only be seen from outside: the wire of DESIGN.md 3, the attacks of THREATS.md over raw sockets, kills, reloads and whatever the process prints. It must not know the insides:
-// of this module it imports the module face and the public simulator.
+// of this module it imports the module face, the public simulator, and what checks the file of a gate that was killed.
 package e2e_test
 
 import (
@@ -79,8 +79,8 @@ func launch(tb testing.TB, out *output, dir string, env []string, args ...string
 	}()
 	tb.Cleanup(func() {
 		p.kill()
-		if _, after, found := strings.Cut(out.String(), "panic: "); found {
-			tb.Errorf("the process printed: panic: %s", after[:min(len(after), 4000)])
+		if panicked := out.panicked(); panicked != "" {
+			tb.Errorf("the process printed: %s", panicked[:min(len(panicked), 4000)])
 		}
 		for _, race := range ourRaces(out.String()) {
 			tb.Errorf("the process printed: %s", race)
@@ -147,8 +147,29 @@ func (p *process) printed(tb testing.TB, from int, text string) {
 
 // output keeps every byte that was printed.
 type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu       sync.Mutex
+	buf      bytes.Buffer
+	expected string // in the lines that may tell of a panic
+}
+
+// expect says whose panics, caught and logged, are what the test is about.
+func (o *output) expect(subject string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.expected = subject
+}
+
+// panicked returns what was printed from the first unexpected panic on, or nothing.
+func (o *output) panicked() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for line := range strings.Lines(o.buf.String()) {
+		if strings.Contains(line, "panic: ") && (o.expected == "" || !strings.Contains(line, o.expected)) {
+			_, after, _ := strings.Cut(o.buf.String(), line)
+			return line + after
+		}
+	}
+	return ""
 }
 
 func (o *output) Write(b []byte) (int, error) {

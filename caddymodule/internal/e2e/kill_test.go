@@ -1,14 +1,19 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
 // killRounds is how often TestP2 kills; the environment may ask for more.
@@ -29,14 +34,45 @@ func killRounds(tb testing.TB) int {
 type ledger struct {
 	mu    sync.Mutex
 	alive map[string]*identity // tokens of answered logins that nobody has tried to end
-	ended []string             // tokens of answered logouts
+	ended map[string]string    // tokens whose end was answered, and what ended them
 }
 
-// TestP2_AnsweredLoginsSurviveKills: 16 clients log in and out while the gate is killed at a random instant and started again on what it left. What was answered holds.
+func newLedger() *ledger {
+	return &ledger{alive: make(map[string]*identity), ended: make(map[string]string)}
+}
+
+// check demands that what was answered holds, but for what the other ledger has.
+func (l *ledger) check(t *testing.T, w *world, but *ledger) {
+	t.Helper()
+	for token, who := range l.alive {
+		if but.alive[token] == nil {
+			w.checkAlive(t, token, who)
+		}
+	}
+	for token, end := range l.ended {
+		if but.ended[token] != "" {
+			continue
+		}
+		if r := w.call(t, "GET", "/dead", "", bearer(token)); r.status != http.StatusUnauthorized || !strings.Contains(r.body, "session_invalid") {
+			t.Errorf("a %s was answered, and now the token is answered with %s", end, r)
+		}
+	}
+}
+
+func (l *ledger) clone() *ledger {
+	return &ledger{alive: maps.Clone(l.alive), ended: maps.Clone(l.ended)}
+}
+
+// ends are the ways in which a session is ended by somebody.
+var ends = []string{"logout", "logout of all", "revocation of a session", "revocation of a user"}
+
+// TestP2_AnsweredLoginsSurviveKills: 16 clients log in and out, and have sessions revoked, while the gate is killed at a random instant and started again on what it left. What was answered
+// holds, and the file is whole.
 func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 	w := newWorld(t, setup{})
-	told := &ledger{alive: make(map[string]*identity)}
+	told := newLedger()
 	for round := range killRounds(t) {
+		before := told.clone()
 		var clients sync.WaitGroup
 		stop := make(chan struct{})
 		for i := range 16 {
@@ -46,7 +82,11 @@ func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						if told.live(t, w, fmt.Sprintf("user-%d-%d-%d", round, i, n), n%3 == 2) {
+						end := ""
+						if n%2 == 1 {
+							end = ends[(i+n/2)%len(ends)]
+						}
+						if told.live(t, w, fmt.Sprintf("user-%d-%d-%d", round, i, n), end) {
 							continue
 						}
 						return // the gate is gone
@@ -58,19 +98,15 @@ func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 		w.gate.kill()
 		close(stop)
 		clients.Wait()
+		r, err := bolt.Check(w.database())
+		if err != nil || r.Damaged != 0 || int(r.Stats.Sessions) < len(told.alive) {
+			t.Fatalf("of the %d sessions told, the file holds %+v, %v", len(told.alive), r, err)
+		}
 		w.start(t)
-
-		t.Logf("round %d: %d sessions, %d ended", round, len(told.alive), len(told.ended))
-		if len(told.alive) < 16*(round+1) || len(told.ended) == 0 {
+		if len(told.alive) < 16*(round+1) {
 			t.Fatal("too few logins were answered to show anything")
 		}
-		for token, who := range told.alive {
-			w.checkAlive(t, token, who)
-		}
-		for _, token := range told.ended {
-			w.checkDead(t, token)
-		}
-		if t.Failed() {
+		if told.check(t, w, before); t.Failed() {
 			return
 		}
 	}
@@ -78,38 +114,85 @@ func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 		t.Errorf("the last gate ended with status %d", n)
 	}
 	w.start(t)
-	for token, who := range told.alive {
-		w.checkAlive(t, token, who)
+	told.check(t, w, newLedger())
+	ended := make(map[string]int)
+	for _, end := range told.ended {
+		ended[end]++
+	}
+	t.Logf("%d kills: %d sessions hold, ended are by %v", killRounds(t), len(told.alive), ended)
+	if len(ended) != len(ends) {
+		t.Errorf("not every kind of end was answered: nothing is shown")
 	}
 }
 
-// live is one client's life: a login and perhaps a logout. It reports whether the gate was there all the time.
-func (l *ledger) live(t *testing.T, w *world, user string, out bool) bool {
-	r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, user))))
-	if err != nil || r.status == 0 {
+// live is one client's life: a login, or two and an end of one of them or of both. It reports whether the gate was there all the time.
+func (l *ledger) live(t *testing.T, w *world, user, end string) bool {
+	first := l.login(t, w, user)
+	if first == "" {
 		return false
 	}
-	if r.status != http.StatusOK {
-		t.Errorf("a login is answered with %s", r)
-		return false
-	}
-	token := r.session(t).Token
-	if !out {
+	both := end == "logout of all" || end == "revocation of a user"
+	if !both { // whatever becomes of the other session
 		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.alive[token] = w.who(appA, user)
+		l.alive[first] = w.who(appA, user)
+		l.mu.Unlock()
+	}
+	if end == "" {
 		return true
 	}
-	r, err = exchange(w.addr, request(w.addr, "POST", "/wx/logout", "", bearer(token)))
-	if err != nil || r.status == 0 {
+	second := l.login(t, w, user)
+	if second == "" || !w.end(t, user, second, end) {
 		return false // not answered: it may have gone through or not
-	}
-	if r.status != http.StatusNoContent {
-		t.Errorf("a logout is answered with %s", r)
-		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ended = append(l.ended, token)
+	l.ended[second] = end
+	if both {
+		l.ended[first] = end
+	}
 	return true
+}
+
+// login returns a token, or nothing when there was no answer.
+func (l *ledger) login(t *testing.T, w *world, user string) string {
+	r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, user))))
+	if err != nil || r.status == 0 {
+		return ""
+	}
+	if r.status != http.StatusOK {
+		t.Errorf("a login is answered with %s", r)
+		return ""
+	}
+	var s session
+	if err := json.Unmarshal([]byte(r.body), &s); err != nil || s.Token == "" {
+		t.Errorf("a login is answered with %s", r)
+	}
+	return s.Token
+}
+
+// end ends a user's session in the way given, or all of the user's, and reports whether that was answered.
+func (w *world) end(t *testing.T, user, token, end string) bool {
+	var r reply
+	var err error
+	want := http.StatusNoContent
+	target := fmt.Sprintf(`"appid":%q,"openid":%q`, appA, w.wechat.OpenID(appA, user))
+	switch end {
+	case "logout":
+		r, err = exchange(w.addr, request(w.addr, "POST", "/wx/logout", "", bearer(token)))
+	case "logout of all":
+		r, err = exchange(w.addr, request(w.addr, "POST", "/wx/logout", `{"all":true}`, bearer(token)))
+	case "revocation of a session":
+		target += fmt.Sprintf(`,"session":%q`, nameOf(token))
+		fallthrough
+	default:
+		want = http.StatusOK
+		r, err = exchange(w.admin, request(w.admin, "POST", "/wechat/revoke", "{"+target+"}", "Content-Type: application/json"))
+	}
+	if err != nil || r.status == 0 {
+		return false
+	}
+	if r.status != want {
+		t.Errorf("a %s is answered with %s", end, r)
+	}
+	return r.status == want
 }

@@ -133,7 +133,7 @@ func newBare(b *testing.B, db *bbolt.DB) *bare {
 	names := [][]byte{[]byte("user"), []byte("sess"), []byte("exp")}
 	err := db.Update(func(tx *bbolt.Tx) error {
 		for _, n := range names {
-			if _, err := tx.CreateBucket(n); err != nil {
+			if _, err := tx.CreateBucketIfNotExists(n); err != nil {
 				return err
 			}
 		}

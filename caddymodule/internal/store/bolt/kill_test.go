@@ -113,6 +113,9 @@ func TestP2_KilledLosesNothing(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if err := bolt.Strays(path); err != nil {
+			t.Fatalf("the indexes are wrong: %v", err)
+		}
 	}
 	t.Logf("%d kills: %d logins and %d ends acknowledged", rounds, logins, ended)
 	if logins == 0 || ended == 0 {

@@ -1,0 +1,339 @@
+package e2e_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+// What must be done to the product's process from within is asked for in its environment.
+const (
+	// diskEnv holds the path of a file for which the disk is full, and has room again, by turns: each SIGWINCH is one.
+	diskEnv = "WXGATE_E2E_DISK"
+	// plainEnv takes the privilege away by which root may do what a file's mode forbids.
+	plainEnv = "WXGATE_E2E_PLAIN"
+)
+
+func init() {
+	if os.Getenv(childEnv) == "" {
+		return
+	}
+	if os.Getenv(plainEnv) != "" {
+		obeyModes()
+	}
+	if path := os.Getenv(diskEnv); path != "" {
+		turns := make(chan os.Signal, 1)
+		signal.Notify(turns, syscall.SIGWINCH)
+		go func() {
+			for {
+				<-turns
+				giveBack, err := fillDisk(path)
+				fmt.Println("the disk is full", err)
+				<-turns
+				fmt.Println("the disk has room", giveBack())
+			}
+		}()
+	}
+}
+
+// obeyModes starts the process again without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+func obeyModes() {
+	const prCapBSetDrop = 24
+	runtime.LockOSThread() // the set belongs to the thread, and goes with the thread that calls exec
+	os.Unsetenv(plainEnv)
+	for _, capability := range []uintptr{1, 2} {
+		if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, capability, 0); e != 0 && os.Getuid() == 0 {
+			panic(fmt.Sprint("dropping a capability: ", e))
+		}
+	}
+	panic(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+}
+
+// fillDisk makes every write to the file fail with "no space left on device", until the returned function is called.
+func fillDisk(path string) (giveBack func() error, err error) {
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		if to, _ := os.Readlink(link); to != path {
+			continue
+		}
+		var fd int
+		fmt.Sscan(filepath.Base(link), &fd)
+		full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer full.Close()
+		kept, err := syscall.Dup(fd)
+		if err != nil {
+			return nil, err
+		}
+		return func() error {
+			return errors.Join(syscall.Dup3(kept, fd, syscall.O_CLOEXEC), syscall.Close(kept))
+		}, syscall.Dup3(int(full.Fd()), fd, syscall.O_CLOEXEC)
+	}
+	return nil, fmt.Errorf("%s is not open", path)
+}
+
+// turn fills the disk or gives it room.
+func (w *world) turn(t *testing.T, said string) {
+	t.Helper()
+	from := w.out.Len()
+	w.gate.cmd.Process.Signal(syscall.SIGWINCH)
+	w.gate.printed(t, from, said+" <nil>")
+}
+
+// TestP4_DiskFullThroughTheGate: while the disk is full nobody is logged out, guests and public routes go on, a login is told to wait before its code is spent, and nothing is told as done
+// that was not; when there is room again all goes on by itself, and a kill at that point loses nothing.
+func TestP4_DiskFullThroughTheGate(t *testing.T) {
+	w := prepareWorld(t, mixed)
+	w.env = append(w.env, diskEnv+"="+w.database())
+	w.start(t)
+	ada, bob := w.login(t, "ada"), w.login(t, "bob")
+	w.checkAlive(t, ada, w.who(appA, "ada")) // in the cache, which bob's session is not
+	from := w.out.Len()
+	unavailable := func(r reply) {
+		t.Helper()
+		r.problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	}
+
+	w.turn(t, "the disk is full")
+	unavailable(w.tryLogin(t, "cat")) // notices it
+	spent := w.wechat.Count(exchangePath)
+	for range 3 {
+		unavailable(w.tryLogin(t, "cat"))
+		unavailable(w.post(t, "/wx/logout", "", bearer(ada)))
+		w.checkAlive(t, ada, w.who(appA, "ada"))
+		w.checkAlive(t, bob, w.who(appA, "bob"))
+		w.checkDead(t, "wxs_"+strings.Repeat("A", 41))
+		for _, path := range []string{"/public/x", "/optional/x"} {
+			if r := w.call(t, "GET", path, ""); !r.fromApp() {
+				t.Errorf("a guest at %s is answered with %s", path, r)
+			}
+		}
+	}
+	if n := w.wechat.Count(exchangePath); n != spent {
+		t.Errorf("%d codes were spent for logins that nobody can have", n-spent)
+	}
+	if status := w.adminGet(t, "/wechat/status"); !strings.Contains(status, `"up":false`) {
+		t.Errorf("the status is %s", status)
+	}
+
+	w.turn(t, "the disk has room")
+	var cat string
+	eventually(t, "logins work again", func() bool {
+		r := w.tryLogin(t, "cat")
+		if r.status != http.StatusOK {
+			unavailable(r)
+			return false
+		}
+		cat = r.session(t).Token
+		return true
+	})
+	printed := w.out.String()[from:]
+	for _, line := range []string{"session store cannot be written to", "session store can be written to again", "session store is unavailable", "session store is back"} {
+		if n := strings.Count(printed, line); n != 1 {
+			t.Errorf("%q is logged %d times, want once", line, n)
+		}
+	}
+	w.gate.kill()
+	if r, err := bolt.Check(w.database()); err != nil || r.Stats.Sessions != 3 || r.Damaged != 0 {
+		t.Errorf("the file holds %+v, %v", r, err)
+	}
+	w.start(t)
+	for user, token := range map[string]string{"ada": ada, "bob": bob, "cat": cat} {
+		w.checkAlive(t, token, w.who(appA, user))
+	}
+}
+
+// files are the contents of a folder.
+func files(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[e.Name()] = string(b)
+	}
+	return all
+}
+
+// TestStart_ReadOnly: a gate that may not write its sessions says so and ends; it changes nothing, and when it may, everything is there.
+func TestStart_ReadOnly(t *testing.T) {
+	w := prepareWorld(t, setup{env: []string{plainEnv + "=1"}})
+	w.start(t)
+	token := w.login(t, "ada")
+	if n := w.gate.stop(t); n != 0 {
+		t.Fatalf("the gate ends with status %d", n)
+	}
+	before := files(t, filepath.Dir(w.database()))
+	for path, modes := range map[string][2]os.FileMode{w.database(): {0o400, 0o600}, filepath.Dir(w.database()): {0o500, 0o700}} {
+		if err := os.Chmod(path, modes[0]); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod(path, modes[1]) })
+		status, printed := w.command(t, "run", "--adapter", "caddyfile", "--config", filepath.Join(w.home, "Caddyfile"))
+		if last := tail(printed, 1000); status == 0 || !strings.Contains(last, "opening session store") || !strings.Contains(last, w.database()) || !strings.Contains(last, "permission denied") {
+			t.Errorf("with %s read-only it ends with %d and says at last:\n%s", path, status, last)
+		}
+		if err := os.Chmod(path, modes[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := files(t, filepath.Dir(w.database())); !maps.Equal(before, after) {
+		t.Error("something was changed")
+	}
+	w.start(t)
+	w.checkAlive(t, token, w.who(appA, "ada"))
+}
+
+// damaged returns the one file that was set aside.
+func (w *world) damaged(t *testing.T) (name, text string) {
+	t.Helper()
+	for name, text := range files(t, filepath.Dir(w.database())) {
+		if strings.HasPrefix(name, "sessions.db.damaged-2") {
+			return name, text
+		}
+	}
+	t.Fatal("nothing was set aside")
+	return "", ""
+}
+
+// TestP4_DamagedFileThroughTheGate: a gate that was killed and whose file was damaged serves, with nobody logged in. The file is kept as it was, the operator is told in the log and by a metric,
+// and clients are told to log in, which works.
+func TestP4_DamagedFileThroughTheGate(t *testing.T) {
+	pageSize := os.Getpagesize()
+	for name, damage := range map[string]func([]byte) []byte{
+		"zeroed": func(b []byte) []byte { clear(b[2*pageSize:]); return b },
+		"garbage": func(b []byte) []byte {
+			for i := 2 * pageSize; i < len(b); i++ {
+				b[i] = byte(rand.Uint32())
+			}
+			return b
+		},
+		"truncated": func(b []byte) []byte { return b[:3*pageSize] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, mixed)
+			token := w.login(t, "ada")
+			w.gate.kill()
+			b, err := os.ReadFile(w.database())
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := damage(bytes.Clone(b))
+			if err := os.WriteFile(w.database(), bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			key := files(t, filepath.Dir(w.database()))["sessions.db.key"]
+
+			from := w.out.Len()
+			w.start(t)
+			if text := w.out.String()[from:]; strings.Count(text, "session store is damaged and was set aside") != 1 || !strings.Contains(text, `"set_aside":"`+w.database()+".damaged-2") {
+				t.Error("the log does not tell")
+			}
+			if _, text := w.damaged(t); text != string(bad) {
+				t.Error("the damaged file was changed")
+			}
+			if now := files(t, filepath.Dir(w.database()))["sessions.db.key"]; now != key {
+				t.Error("the master key was changed")
+			}
+			if n := w.metrics(t)["caddy_wechat_damaged_stores_total"]; n != 1 {
+				t.Errorf("the metric tells of %v", n)
+			}
+			w.checkDead(t, token)
+			bob := w.login(t, "bob")
+			w.checkAlive(t, bob, w.who(appA, "bob"))
+			w.gate.kill()
+			w.start(t) // it is the new file now
+			w.checkAlive(t, bob, w.who(appA, "bob"))
+			if n := w.metrics(t)["caddy_wechat_damaged_stores_total"]; n != 0 {
+				t.Errorf("after another start the metric tells of %v", n)
+			}
+		})
+	}
+}
+
+// TestStart_DamagedAfterCleanStop: nobody checks a file that was closed properly, so damage done to it since may end the process that opens it, in a goroutine of bbolt's. It ends one start, not
+// every start.
+func TestStart_DamagedAfterCleanStop(t *testing.T) {
+	w := newWorld(t, setup{})
+	token := w.login(t, "ada")
+	if n := w.gate.stop(t); n != 0 {
+		t.Fatalf("the gate ends with status %d", n)
+	}
+	b, err := os.ReadFile(w.database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[2*os.Getpagesize():])
+	if err := os.WriteFile(w.database(), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := new(output)
+	out.expect("panic: ")
+	if n := launch(t, out, w.home, w.environ(), "run", "--adapter", "caddyfile", "--config", filepath.Join(w.home, "Caddyfile")).wait(t); n == 0 {
+		t.Error("the gate ends as if all were well")
+	}
+	w.start(t)
+	if _, text := w.damaged(t); text != string(b) {
+		t.Error("the damaged file was changed")
+	}
+	w.checkDead(t, token)
+	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
+}
+
+// TestP4_FileLostUnderTheGate: pages that can no longer be read under a gate that runs, as on a disk that dies, neither end the process nor log anybody out: the cached go on, the others are told
+// to wait. The next start finds the damage.
+func TestP4_FileLostUnderTheGate(t *testing.T) {
+	w := newWorld(t, mixed)
+	w.out.expect("session store")
+	ada, bob := w.login(t, "ada"), w.login(t, "bob")
+	eventually(t, "a session is in the cache", func() bool {
+		before := w.metrics(t)["caddy_wechat_cache_hits_total"]
+		w.checkAlive(t, ada, w.who(appA, "ada"))
+		return w.metrics(t)["caddy_wechat_cache_hits_total"] > before
+	})
+	if err := os.Truncate(w.database(), 2*int64(os.Getpagesize())); err != nil { // what bbolt begins with stays
+		t.Fatal(err)
+	}
+	for range 3 {
+		w.call(t, "GET", "/app/x", "", bearer(bob)).problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		w.tryLogin(t, "cat").problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		w.checkAlive(t, ada, w.who(appA, "ada"))
+		if r := w.call(t, "GET", "/optional/x", ""); !r.fromApp() {
+			t.Errorf("a guest is answered with %s", r)
+		}
+	}
+	if status := w.adminGet(t, "/wechat/status"); !strings.Contains(status, `"up":false`) {
+		t.Errorf("the status is %s", status)
+	}
+	if n := strings.Count(w.out.String(), "session store failed; no writes until it is opened again"); n != 1 {
+		t.Errorf("the log tells %d times", n)
+	}
+	w.gate.stop(t)
+	w.start(t)
+	w.damaged(t)
+	w.checkDead(t, ada)
+	w.checkAlive(t, w.login(t, "bob"), w.who(appA, "bob"))
+}

@@ -1,0 +1,225 @@
+package bolt
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// filled is the number of logins in the stores of these tests.
+const filled = 200
+
+// halfFree makes a store that Open would compact, and returns it as a process has it that is about to.
+func halfFree(t *testing.T) (path string, db *bolt.DB) {
+	t.Helper()
+	path = newPath(t)
+	if err := Fill(path, filled, filling); err != nil {
+		t.Fatal(err)
+	}
+	db, err := lockFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	junk := []byte("junk")
+	err = errors.Join(
+		putMarker(path),
+		db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Put(junk, make([]byte, 20<<20)) }),
+		db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Delete(junk) }),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, db
+}
+
+// checkWhole opens the store and demands that the n logins are in it and their indexes are right, and nothing beside it but what is named and what begins with one of the prefixes.
+func checkWhole(t *testing.T, path string, n int, prefixes ...string) {
+	t.Helper()
+	s, logs := openTest(t, path)
+	if s.SetAside() != "" {
+		t.Errorf("set aside: %v", logs.All())
+	}
+	for i := range n {
+		if rec, err := s.Lookup(t.Context(), filling(i).Digest); err != nil || rec.Session.Epochs != rec.Current {
+			t.Fatalf("login %d: %v", i, err)
+		}
+	}
+	mustLogin(t, s, 1)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if r, err := Check(path); err != nil || int(r.Stats.Sessions) != n+1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := Strays(path); err != nil {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		known := func(prefix string) bool { return strings.HasPrefix(e.Name(), filepath.Base(path)+prefix) }
+		if e.Name() != filepath.Base(path) && !slices.ContainsFunc(prefixes, known) {
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}
+
+// TestP2_CompactionSteps stops a compaction after each of its steps, as a kill does: the next start finds everything.
+func TestP2_CompactionSteps(t *testing.T) {
+	var tmp string
+	steps := []struct {
+		name string
+		do   func(path string, db *bolt.DB) error
+	}{
+		{"nothing done", func(string, *bolt.DB) error { return nil }},
+		{"copy named", func(path string, _ *bolt.DB) error {
+			f, err := makeTemp(path)
+			if err != nil {
+				return err
+			}
+			tmp = f.Name()
+			return f.Close()
+		}},
+		{"copy begun", func(_ string, db *bolt.DB) error {
+			o := options()
+			o.NoSync = true
+			dst, err := bolt.Open(tmp, 0o600, o)
+			if err != nil {
+				return err
+			}
+			return errors.Join(dst.Update(create), dst.Close(), os.Truncate(tmp, 5*4096))
+		}},
+		{"copy whole", func(_ string, db *bolt.DB) error {
+			return errors.Join(os.Truncate(tmp, 0), copyCompact(tmp, db))
+		}},
+		{"exchanged", func(path string, _ *bolt.DB) error { return os.Rename(tmp, path) }},
+		{"reopened", func(path string, _ *bolt.DB) error {
+			db, err := lockFile(path)
+			if err != nil {
+				return err
+			}
+			return db.Close()
+		}},
+	}
+	for last, step := range steps {
+		t.Run(step.name, func(t *testing.T) {
+			path, db := halfFree(t)
+			for _, step := range steps[:last+1] {
+				if err := step.do(path, db); err != nil {
+					t.Fatalf("%s: %v", step.name, err)
+				}
+			}
+			if err := db.Close(); err != nil { // a kill gives the lock back, and keeps the marker
+				t.Fatal(err)
+			}
+			checkWhole(t, path, filled)
+			if info, err := os.Stat(path); err != nil || info.Size() > 18<<20 { // 16 MiB is what bbolt makes a file grow by
+				t.Errorf("not compacted in the end: %v, %v", info.Size(), err)
+			}
+		})
+	}
+}
+
+// TestP2_RestoreSteps stops a restore after each of its steps: until the last one the next start finds the old store, then the new one, and never neither. What was there is kept, and a second
+// try goes through.
+func TestP2_RestoreSteps(t *testing.T) {
+	const restored = filled / 2
+	from := newPath(t)
+	if err := Fill(from, restored, filling); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tmp string
+	copied := func(n int) func(string) error {
+		return func(path string) error {
+			f, err := makeTemp(path)
+			if err != nil {
+				return err
+			}
+			tmp = f.Name()
+			_, err = f.Write(saved[:n])
+			return errors.Join(err, f.Sync(), f.Close())
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		there int // logins in the store that is there; -1: there is none
+		steps []func(path string) error
+		want  int
+	}{
+		{"copy begun", filled, []func(string) error{copied(3 * 4096)}, filled},
+		{"copy whole", filled, []func(string) error{copied(len(saved))}, filled},
+		{"old one linked", filled, []func(string) error{copied(len(saved)), func(path string) error { return os.Link(path, path+".replaced-"+stamp()) }}, filled},
+		{"exchanged", filled, []func(string) error{
+			copied(len(saved)),
+			func(path string) error { return os.Link(path, path+".replaced-"+stamp()) },
+			func(path string) error { return os.Rename(tmp, path) },
+		}, restored},
+		{"copy begun where there was none", -1, []func(string) error{copied(3 * 4096)}, 0},
+		{"copy whole where there was none", -1, []func(string) error{copied(len(saved))}, 0},
+		{"put where there was none", -1, []func(string) error{copied(len(saved)), func(path string) error { return os.Link(tmp, path) }}, restored},
+	} {
+		for _, marker := range []bool{false, true} {
+			name := tt.name
+			if marker { // the gate before was killed too
+				name += ", unclean"
+			}
+			t.Run(name, func(t *testing.T) {
+				path := newPath(t)
+				var old []byte
+				if tt.there > 0 {
+					if err := Fill(path, tt.there, filling); err != nil {
+						t.Fatal(err)
+					}
+					if old, err = os.ReadFile(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if marker {
+					if err := putMarker(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, step := range tt.steps {
+					if err := step(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+				checkWhole(t, path, tt.want, ".replaced-")
+				if away, _ := filepath.Glob(path + ".replaced-*"); tt.name == "exchanged" {
+					if kept, err := os.ReadFile(away[0]); err != nil || !bytes.Equal(kept, old) {
+						t.Errorf("the old store was changed: %v", err)
+					}
+				}
+				if away, err := Restore(bytes.NewReader(saved), path); err != nil || away == "" {
+					t.Errorf("second try: %q, %v", away, err)
+				}
+				checkWhole(t, path, restored, ".replaced-")
+			})
+		}
+	}
+}
+
+// TestP2_SetAsideSteps: a kill just after a damaged file was put away leaves no store in its place: the next start begins a new one and does not touch what was kept.
+func TestP2_SetAsideSteps(t *testing.T) {
+	path := newPath(t)
+	away := path + ".damaged-" + stamp()
+	if err := errors.Join(os.WriteFile(away, []byte("damaged"), 0o600), putMarker(path)); err != nil {
+		t.Fatal(err)
+	}
+	checkWhole(t, path, 0, ".damaged-")
+	if kept, err := os.ReadFile(away); err != nil || string(kept) != "damaged" {
+		t.Errorf("%q, %v", kept, err)
+	}
+}
