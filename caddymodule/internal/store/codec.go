@@ -9,9 +9,13 @@ import (
 
 // Records at rest: a version byte, then fixed-width little-endian numbers and length-prefixed strings, then a CRC-32C of all that, since no engine notices a bit that flips inside a value.
 // All engines keep the same bytes, so that moving between them is copying.
+//
+// A user without a telephone number is written as version 1, as the first release does for all users. So a record has one spelling, and where no number is remembered an older program can
+// read what a newer one has written.
 const (
-	sessionVersion = 1
-	userVersion    = 1
+	sessionVersion   = 1
+	userVersion      = 1
+	phoneUserVersion = 2 // of which the number is the last part, and never empty
 )
 
 // AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
@@ -32,7 +36,7 @@ func (s Session) AppendBinary(b []byte) ([]byte, error) {
 // UnmarshalBinary reads what AppendBinary wrote. It keeps no reference to b. Anything else is refused with an error wrapping ErrDamaged.
 func (s *Session) UnmarshalBinary(b []byte) error {
 	d := newDecoder(b)
-	d.version(sessionVersion)
+	d.version(sessionVersion, sessionVersion)
 	out := Session{
 		Created:  d.time(),
 		LastSeen: d.time(),
@@ -50,7 +54,11 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 // AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
 func (u User) AppendBinary(b []byte) ([]byte, error) {
 	start := len(b)
-	b = append(b, userVersion)
+	version := byte(userVersion)
+	if len(u.Phone) > 0 {
+		version = phoneUserVersion
+	}
+	b = append(b, version)
 	b = binary.LittleEndian.AppendUint64(b, u.Epoch)
 	b = binary.LittleEndian.AppendUint64(b, u.KeyVersion)
 	b = appendTime(b, u.LastLogin)
@@ -67,13 +75,16 @@ func (u User) AppendBinary(b []byte) ([]byte, error) {
 		b = appendTime(b, s.Created)
 		b = appendTime(b, s.Expires)
 	}
+	if version == phoneUserVersion {
+		b = appendBytes(b, u.Phone)
+	}
 	return appendSum(b, start), nil
 }
 
 // UnmarshalBinary reads what AppendBinary wrote. It keeps no reference to b. Anything else is refused with an error wrapping ErrDamaged.
 func (u *User) UnmarshalBinary(b []byte) error {
 	d := newDecoder(b)
-	d.version(userVersion)
+	version := d.version(userVersion, phoneUserVersion)
 	out := User{
 		Epoch:      d.uint64(),
 		KeyVersion: d.uint64(),
@@ -85,6 +96,10 @@ func (u *User) UnmarshalBinary(b []byte) error {
 	}
 	for range d.count(len(Digest{}) + 16) {
 		out.Sessions = append(out.Sessions, SessionRef{Digest: Digest(d.take(len(Digest{}))), Created: d.time(), Expires: d.time()})
+	}
+	if version == phoneUserVersion {
+		out.Phone = d.box()
+		d.bad = d.bad || out.Phone == nil
 	}
 	if err := d.end("user"); err != nil {
 		return err
@@ -146,18 +161,20 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
-func (d *decoder) version(want byte) { d.bad = d.take(1)[0] != want || d.bad }
-func (d *decoder) uint64() uint64    { return binary.LittleEndian.Uint64(d.take(8)) }
-func (d *decoder) time() time.Time   { return time.UnixMilli(int64(d.uint64())) }
-func (d *decoder) bytes() []byte     { return d.take(d.count(1)) }
-
-func (d *decoder) sealedKey() SealedKey {
-	k := SealedKey{Tag: [8]byte(d.take(8))}
-	if box := d.bytes(); len(box) > 0 {
-		k.Box = append([]byte(nil), box...)
-	}
-	return k
+func (d *decoder) version(oldest, newest byte) byte {
+	v := d.take(1)[0]
+	d.bad = d.bad || v < oldest || v > newest
+	return v
 }
+
+func (d *decoder) uint64() uint64  { return binary.LittleEndian.Uint64(d.take(8)) }
+func (d *decoder) time() time.Time { return time.UnixMilli(int64(d.uint64())) }
+func (d *decoder) bytes() []byte   { return d.take(d.count(1)) }
+
+// box reads an envelope of its own memory; the empty one is nil.
+func (d *decoder) box() []byte { return append([]byte(nil), d.bytes()...) }
+
+func (d *decoder) sealedKey() SealedKey { return SealedKey{Tag: [8]byte(d.take(8)), Box: d.box()} }
 
 func (d *decoder) end(what string) error {
 	if d.bad || len(d.rest) != 0 {

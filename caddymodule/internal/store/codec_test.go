@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"hash/crc32"
 	"math"
@@ -75,6 +76,9 @@ func users() *rapid.Generator[store.User] {
 			Epoch: rapid.Uint64().Draw(t, "epoch"), KeyVersion: rapid.Uint64().Draw(t, "version"),
 			Key: sealedKeys().Draw(t, "key"), PrevKey: sealedKeys().Draw(t, "previous"),
 			LastLogin: times().Draw(t, "login"),
+		}
+		if phone := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "phone"); len(phone) > 0 {
+			u.Phone = phone
 		}
 		for range rapid.IntRange(0, 12).Draw(t, "sessions") {
 			u.Sessions = append(u.Sessions, store.SessionRef{Digest: digests().Draw(t, "digest"), Created: times().Draw(t, "created"), Expires: times().Draw(t, "expires")})
@@ -153,7 +157,8 @@ func damages(t *rapid.T, b []byte) map[string][]byte {
 		"flipped":  flipped,
 		"short":    summed(body[:rapid.IntRange(0, len(body)-1).Draw(t, "short")]),
 		"long":     summed(append(bytes.Clone(body), rapid.SliceOfN(rapid.Byte(), 1, 9).Draw(t, "longer")...)),
-		"version":  summed(append([]byte{body[0] + 1}, body[1:]...)),
+		"newer":    summed(append([]byte{body[0] + 1}, body[1:]...)),
+		"older":    summed(append([]byte{body[0] - 1}, body[1:]...)),
 	}
 }
 
@@ -166,6 +171,35 @@ func summed(body []byte) []byte {
 func body(tb testing.TB, v encoding.BinaryAppender) []byte {
 	b := encode(tb, v)
 	return b[:len(b)-4]
+}
+
+// releasedUser is a record as the first release has written it, without its sum.
+const releasedUser = "01070000000000000002000000000000006052e6cf8b01000012777830313233343536373839616263646566066f416c69636505756e696f6e" +
+	"01000000000000000301010102000000000000000302020201" + "0000000000000000000000000000000000000000000000000000000000000001" + "6052e6cf8b010000e0401dd08b010000"
+
+// TestReleasedUser: what the first release has written is read as it was meant, and a user without a telephone number is written as it wrote them: it may be put back in place.
+func TestReleasedUser(t *testing.T) {
+	b, err := hex.DecodeString(releasedUser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := store.User{ID: alice, UnionID: "union", Epoch: 7, KeyVersion: 2, Key: key(1), PrevKey: key(2), LastLogin: noon}
+	want.Admit(login(1))
+	var got store.User
+	if err := got.UnmarshalBinary(summed(b)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read as %+v, %v; want %+v", got, err, want)
+	}
+	if again := body(t, want); !bytes.Equal(again, b) {
+		t.Errorf("written as %x, want %x", again, b)
+	}
+	want.Phone = []byte("sealed")
+	if with := body(t, want); with[0] != 2 || !bytes.Equal(with[1:len(b)], b[1:]) || string(with[len(b):]) != "\x06sealed" {
+		t.Errorf("with a number: %x", with)
+	}
+	// A number that is there and empty would be a second spelling of none.
+	if err := got.UnmarshalBinary(summed(append(append([]byte{2}, b[1:]...), 0))); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("an empty number: %v", err)
+	}
 }
 
 func TestPaddedLengthIsDamage(t *testing.T) {
@@ -195,6 +229,12 @@ func FuzzUser(f *testing.F) {
 	u.Admit(login(2))
 	f.Add(body(f, u))
 	f.Add(append(body(f, store.User{})[:len(body(f, store.User{}))-1], 0xff, 0xff, 0xff, 0xff, 0x7f))
+	u.Phone = []byte("sealed")
+	f.Add(body(f, u))
+	f.Add(body(f, store.User{Phone: []byte{0}}))
+	f.Add(append([]byte{2}, body(f, store.User{})[1:]...))
+	released, _ := hex.DecodeString(releasedUser)
+	f.Add(released)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var u store.User
 		decodeFuzzed(t, summed(b), &u, func() []byte { return encode(t, u) })

@@ -66,6 +66,7 @@ type User struct {
 	KeyVersion uint64    // number of times the session_key was seen to change
 	Key        SealedKey // current
 	PrevKey    SealedKey // the one before: data encrypted shortly before a login still opens with it (WECHAT.md 2.6)
+	Phone      []byte    // telephone number as session has sealed it; nil when none is remembered
 	LastLogin  time.Time
 	Sessions   []SessionRef // oldest first; serves limits, listing and clean-up, never the judgement of a session
 }
@@ -97,6 +98,22 @@ func (u *User) Admit(l Login) (ended, expired []Digest) {
 	}
 	u.Sessions = live
 	return ended, expired
+}
+
+// Amend applies an amendment to the user. Like Admit, it is called by engines inside their transaction.
+func (u *User) Amend(a Amendment) Amended {
+	res := Amended{UnionIDWas: u.UnionID}
+	if a.UnionID != "" && a.UnionID != u.UnionID {
+		u.UnionID, res.UnionIDChanged = a.UnionID, true
+	}
+	if a.Key.Box != nil && u.Key.Tag == a.KeyWas {
+		u.setKey(a.Key, a.OldTags)
+		res.KeySet = true
+	}
+	if a.Phone != nil {
+		u.Phone = a.Phone
+	}
+	return res
 }
 
 // setKey makes k the current session_key. The same key seen again replaces only the tag and the envelope, so that an old sealing key fades out without a login losing its predecessor.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"crypto/sha256"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -157,6 +158,50 @@ func TestAdmitFirstKeyWithZeroTag(t *testing.T) {
 	u.Admit(l)
 	if u.KeyVersion != 1 || u.PrevKey.Box != nil {
 		t.Fatalf("version %d, previous %v", u.KeyVersion, u.PrevKey)
+	}
+}
+
+func TestAmend(t *testing.T) {
+	login2 := login(2)
+	login2.Key, login2.UnionID = key(2), "u"
+	var was store.User
+	was.Admit(login(1))
+	was.Admit(login2)
+	number := []byte("sealed")
+	for _, tt := range []struct {
+		name string
+		a    store.Amendment
+		res  store.Amended
+		want func(*store.User)
+	}{
+		{"nothing", store.Amendment{}, store.Amended{UnionIDWas: "u"}, func(*store.User) {}},
+		{"unionid", store.Amendment{UnionID: "v"}, store.Amended{UnionIDWas: "u", UnionIDChanged: true}, func(u *store.User) { u.UnionID = "v" }},
+		{"the same unionid", store.Amendment{UnionID: "u"}, store.Amended{UnionIDWas: "u"}, func(*store.User) {}},
+		{"number", store.Amendment{Phone: number}, store.Amended{UnionIDWas: "u"}, func(u *store.User) { u.Phone = number }},
+		{"key", store.Amendment{Key: key(3), KeyWas: key(2).Tag}, store.Amended{UnionIDWas: "u", KeySet: true}, func(u *store.User) { u.Key, u.PrevKey, u.KeyVersion = key(3), key(2), 3 }},
+		{"key that is not the one before", store.Amendment{Key: key(3), KeyWas: key(1).Tag}, store.Amended{UnionIDWas: "u"}, func(*store.User) {}},
+		{"no key", store.Amendment{KeyWas: key(2).Tag}, store.Amended{UnionIDWas: "u"}, func(*store.User) {}},
+		{"the same key", store.Amendment{Key: key(2), KeyWas: key(2).Tag}, store.Amended{UnionIDWas: "u", KeySet: true}, func(*store.User) {}},
+		{"the same key, resealed", store.Amendment{Key: key(3), KeyWas: key(2).Tag, OldTags: [][8]byte{key(2).Tag}}, store.Amended{UnionIDWas: "u", KeySet: true}, func(u *store.User) { u.Key = key(3) }},
+	} {
+		got, want := was, was
+		tt.want(&want)
+		if res := got.Amend(tt.a); res != tt.res || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %+v; want %+v, %+v", tt.name, res, got, tt.res, want)
+		}
+	}
+	var first store.User
+	if res := first.Amend(store.Amendment{UnionID: "u", Key: key(1)}); res != (store.Amended{UnionIDChanged: true, KeySet: true}) || first.KeyVersion != 1 || first.PrevKey.Box != nil {
+		t.Errorf("of a user without a key: %+v, %+v", res, first)
+	}
+}
+
+// TestAdmitKeepsPhone: a login does not know the number, so it says nothing about it.
+func TestAdmitKeepsPhone(t *testing.T) {
+	u := store.User{Phone: []byte("sealed")}
+	u.Admit(login(1))
+	if string(u.Phone) != "sealed" {
+		t.Errorf("left %q", u.Phone)
 	}
 }
 

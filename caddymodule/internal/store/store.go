@@ -24,6 +24,9 @@ type Store interface {
 	// User returns the record of one user, or ErrNotFound.
 	User(ctx context.Context, id UserID) (User, error)
 
+	// Amend adds to what is known of a user what came to light after the login, in one atomic and durable step. The error is ErrNotFound when there is no such user.
+	Amend(ctx context.Context, id UserID, a Amendment) (Amended, error)
+
 	// End removes one session durably. A session that is already gone is not an error.
 	End(ctx context.Context, d Digest) error
 
@@ -93,9 +96,26 @@ type LoginResult struct {
 	Ended          []Digest // sessions that this login ended, by Ends or MaxPerUser
 }
 
+// Amendment is what came to light of a user after the login. What is left out stays as it is.
+type Amendment struct {
+	UnionID string    // empty: no news
+	Key     SealedKey // a session_key that replaces the one with the tag KeyWas; Box nil: no news
+	KeyWas  [8]byte   // while the current key has another tag, Key is left out: a login in between is newer
+	OldTags [][8]byte // tags that Key had under master keys which have since been replaced, as in Login
+	Phone   []byte    // telephone number, sealed: only package session can open it; nil: no news
+}
+
+// Amended tells what an amendment changed.
+type Amended struct {
+	UnionIDWas     string // what was known before; empty when nothing was
+	UnionIDChanged bool   // sessions of the user now show another unionid than before
+	KeySet         bool
+}
+
 // Record is a session with what decides whether it still holds.
 type Record struct {
 	Session Session
 	UnionID string // from the user's record; empty when not known
+	Phone   []byte // likewise, sealed; nil when none is remembered
 	Current Epochs // as they stand now; a session holds only while they equal Session.Epochs
 }

@@ -29,6 +29,7 @@ type modelUser struct {
 	keyVersion uint64
 	key, prev  string
 	tag        [8]byte         // of key
+	phone      string          // sealed
 	sessions   []*modelSession // not ended, oldest first
 }
 
@@ -59,12 +60,13 @@ func testModel(t *testing.T, f *fixture) {
 		for _, id := range modelUsers { // what the sequence before has left
 			m.must(m.s.RevokeUser(ctxb, id))
 			if u, err := m.s.User(ctxb, id); err == nil {
-				m.users[id] = &modelUser{unionID: u.UnionID, keyVersion: u.KeyVersion, key: name(u.Key), tag: u.Key.Tag, prev: name(u.PrevKey)}
+				m.users[id] = &modelUser{unionID: u.UnionID, keyVersion: u.KeyVersion, key: name(u.Key), tag: u.Key.Tag, prev: name(u.PrevKey), phone: string(u.Phone)}
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"login":       m.login,
 			"login again": m.login, // twice as likely
+			"amend":       m.amend,
 			"end":         m.end,
 			"revoke user": m.revokeUser,
 			"revoke app":  m.revokeApp,
@@ -108,17 +110,11 @@ func (m *model) login(rt *rapid.T) {
 	id := rapid.SampledFrom(modelUsers).Draw(rt, "user")
 	l := store.Login{
 		User: id, UnionID: rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(rt, "unionid"),
-		Key: key(rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(rt, "key")), Digest: newDigest(),
+		Digest:  newDigest(),
 		Created: m.now, Expires: m.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(rt, "minutes")) * time.Minute),
 		MaxPerUser: rapid.IntRange(0, 4).Draw(rt, "max"),
 	}
-	// The same key has another tag under each master key; those that are named as old are of no meaning to the engine.
-	tags := func(ring string) [8]byte { return key(name(l.Key) + ring).Tag }
-	rings := rapid.Permutation([]string{"", "'", "\""}).Draw(rt, "master keys")
-	l.Key.Tag = tags(rings[0])
-	for _, ring := range rings[1:rapid.IntRange(1, 3).Draw(rt, "keys in the ring")] {
-		l.OldTags = append(l.OldTags, tags(ring))
-	}
+	l.Key, l.OldTags = drawKey(rt)
 	if rapid.Bool().Draw(rt, "presents") {
 		l.Ends = m.pick(rt)
 	}
@@ -150,10 +146,26 @@ func (m *model) login(rt *rapid.T) {
 	if l.UnionID != "" {
 		u.unionID = l.UnionID
 	}
-	if n := name(l.Key); u.key == "" || u.tag != l.Key.Tag && !slices.Contains(l.OldTags, u.tag) {
-		u.keyVersion, u.prev, u.key = u.keyVersion+1, u.key, n
+	u.setKey(l.Key, l.OldTags)
+}
+
+func (u *modelUser) setKey(k store.SealedKey, oldTags [][8]byte) {
+	if u.key == "" || u.tag != k.Tag && !slices.Contains(oldTags, u.tag) {
+		u.keyVersion, u.prev, u.key = u.keyVersion+1, u.key, name(k)
 	}
-	u.tag = l.Key.Tag
+	u.tag = k.Tag
+}
+
+// drawKey draws a key under a ring of master keys. The same key has another tag under each of them; those that are named as old are of no meaning to the engine.
+func drawKey(rt *rapid.T) (k store.SealedKey, oldTags [][8]byte) {
+	k = key(rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(rt, "key"))
+	tags := func(ring string) [8]byte { return key(name(k) + ring).Tag }
+	rings := rapid.Permutation([]string{"", "'", "\""}).Draw(rt, "master keys")
+	k.Tag = tags(rings[0])
+	for _, ring := range rings[1:rapid.IntRange(1, 3).Draw(rt, "keys in the ring")] {
+		oldTags = append(oldTags, tags(ring))
+	}
+	return k, oldTags
 }
 
 // checkLogin checks the result against the user as it was before. A store may report more sessions as ended than held, never one that still does.
@@ -275,8 +287,8 @@ func (m *model) checkSession(d store.Digest, s *modelSession) {
 		return
 	}
 	got, l := rec.Session, s.login
-	if got.User != l.User || !got.Created.Equal(l.Created) || !got.Expires.Equal(l.Expires) || rec.UnionID != m.users[l.User].unionID {
-		m.t.Fatalf("session %+v, unionid %q; login was %+v", got, rec.UnionID, l)
+	if got.User != l.User || !got.Created.Equal(l.Created) || !got.Expires.Equal(l.Expires) || rec.UnionID != m.users[l.User].unionID || string(rec.Phone) != m.users[l.User].phone {
+		m.t.Fatalf("session %+v, unionid %q, number %q; login was %+v", got, rec.UnionID, rec.Phone, l)
 	}
 	if got.LastSeen.Before(s.seen) || got.LastSeen.After(s.last) {
 		m.t.Fatalf("last seen %v, want from %v to %v", got.LastSeen, s.seen, s.last)
@@ -294,7 +306,7 @@ func (m *model) checkUser(id store.UserID) {
 		return
 	}
 	m.must(err)
-	if got.UnionID != want.unionID || got.KeyVersion != want.keyVersion || name(got.Key) != want.key || name(got.PrevKey) != want.prev {
+	if got.UnionID != want.unionID || got.KeyVersion != want.keyVersion || name(got.Key) != want.key || name(got.PrevKey) != want.prev || string(got.Phone) != want.phone {
 		m.t.Fatalf("user %+v, want %+v", got, want)
 	}
 	var listed, holding []store.SessionRef

@@ -73,6 +73,7 @@ func calls(s store.Store, d store.Digest) map[string]func(context.Context) error
 		"Login":      func(ctx context.Context) error { _, err := s.Login(ctx, newLogin(alice)); return err },
 		"Lookup":     func(ctx context.Context) error { _, err := s.Lookup(ctx, d); return err },
 		"User":       func(ctx context.Context) error { _, err := s.User(ctx, alice); return err },
+		"Amend":      func(ctx context.Context) error { _, err := s.Amend(ctx, alice, everything("x")); return err },
 		"End":        func(ctx context.Context) error { return s.End(ctx, d) },
 		"RevokeUser": func(ctx context.Context) error { return s.RevokeUser(ctx, alice) },
 		"RevokeApp":  func(ctx context.Context) error { return s.RevokeApp(ctx, alice.AppID) },
@@ -105,7 +106,7 @@ func testContext(t *testing.T, f *fixture) {
 		}
 	}
 	f.must(f.Health(t.Context()))
-	if !f.accepted(l.Digest) {
+	if u := f.user(alice); !f.accepted(l.Digest) || u.UnionID != "" || u.Phone != nil || u.KeyVersion != 1 {
 		t.Error("a call with an ended context took effect")
 	}
 	checkList(t, f, alice, []store.Digest{l.Digest})
