@@ -29,7 +29,7 @@ func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error
 		if !ok {
 			return store.ErrNotFound
 		}
-		rec = store.Record{Session: ses, UnionID: u.UnionID, Current: store.Epochs{Global: global, App: app, User: u.Epoch}}
+		rec = store.Record{Session: ses, UnionID: u.UnionID, Phone: u.Phone, Current: store.Epochs{Global: global, App: app, User: u.Epoch}}
 		return nil
 	})
 	return rec, err

@@ -1,0 +1,106 @@
+package bolt_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/storetest"
+)
+
+func TestDumpContract(t *testing.T) {
+	storetest.RunDump(t, storetest.Harness{New: func(t *testing.T) storetest.Opener {
+		path := filepath.Join(t.TempDir(), "sessions.db")
+		return func() (store.Store, error) { return bolt.Open(bolt.Config{Path: path}) }
+	}})
+}
+
+// TestSnapshot: a file is read as it lies there, and nothing is left of the reading.
+func TestSnapshot(t *testing.T) {
+	path := newPath(t)
+	s := open(t, bolt.Config{Path: path})
+	kept, gone := login(t, s, "ada", 1, time.Hour), login(t, s, "bob", 1, time.Hour)
+	if err := s.End(t.Context(), gone.Digest); err != nil {
+		t.Fatal(err)
+	}
+	keys := map[store.KeyID]time.Time{{1}: {}, {2}: time.UnixMilli(5)}
+	if err := s.SetKeys(t.Context(), keys); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bolt.OpenSnapshot(path, nil); err == nil {
+		t.Fatal("the file of a store that is open was opened")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	snap, err := bolt.OpenSnapshot(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := bolt.OpenSnapshot(path, nil)
+	if err != nil {
+		t.Fatalf("a second reader: %v", err)
+	}
+	other.Close()
+	if r := snap.Report(); r.Stats.Users != 2 || r.Stats.Sessions != 1 || r.Damaged != 0 {
+		t.Errorf("report %+v", r)
+	}
+	users, sessions := 0, 0
+	err = snap.Dump(t.Context(), func(it store.Item) error {
+		users++
+		sessions += len(it.Sessions)
+		return nil
+	})
+	if err != nil || users != 2 || sessions != 1 {
+		t.Errorf("%d users, %d sessions, %v", users, sessions, err)
+	}
+	if _, err := snap.Lookup(t.Context(), kept.Digest); err != nil {
+		t.Error(err)
+	}
+	if _, err := snap.Lookup(t.Context(), gone.Digest); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("got %v for a session that was ended", err)
+	}
+	if got, err := snap.Keys(t.Context()); err != nil || len(got) != 2 || !got[store.KeyID{2}].Equal(time.UnixMilli(5)) {
+		t.Errorf("keys %v, %v", got, err)
+	}
+	if _, err := bolt.Open(bolt.Config{Path: path}); err == nil {
+		t.Error("the file was opened for writing while it is read")
+	}
+	os.Remove(path + ".dirty") // of that try
+	if err := snap.Close(); err != nil {
+		t.Error(err)
+	}
+	after, err := os.ReadFile(path)
+	if err != nil || string(after) != string(before) {
+		t.Errorf("the file has changed: %v", err)
+	}
+	if names, _ := filepath.Glob(path + "*"); len(names) != 1 {
+		t.Errorf("left over: %v", names)
+	}
+}
+
+// TestSnapshotRefuses: nothing is made or put aside where there is no sound store.
+func TestSnapshotRefuses(t *testing.T) {
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk")
+	if err := os.WriteFile(junk, make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(dir, "none"), junk, dir} {
+		if s, err := bolt.OpenSnapshot(path, nil); err == nil || s != nil {
+			t.Errorf("%s was opened", path)
+		}
+	}
+	if names, _ := filepath.Glob(filepath.Join(dir, "*")); len(names) != 1 {
+		t.Errorf("left over: %v", names)
+	}
+}
