@@ -1,0 +1,14 @@
+package redis
+
+// Replicas reports what the heartbeat has found.
+func (s *Store) Replicas() bool { return s.link.replicas() }
+
+// PendingTouches is how many wait to be written.
+func (s *Store) PendingTouches() int {
+	s.touches.mu.Lock()
+	defer s.touches.mu.Unlock()
+	return len(s.touches.seen)
+}
+
+// Flush writes what Touch has collected.
+func (s *Store) Flush() error { return s.flush() }

@@ -1,0 +1,117 @@
+package redis
+
+import (
+	"context"
+
+	"github.com/redis/rueidis"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// Lookup implements store.Store, in two rounds.
+func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error) {
+	var rec store.Record
+	err := s.read(ctx, func(ctx context.Context, db db) (err error) {
+		rec, err = db.lookup(ctx, d)
+		return err
+	})
+	return rec, err
+}
+
+func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
+	ses, err := db.session(ctx, d)
+	if err != nil {
+		return store.Record{}, err
+	}
+	h := ses.User.Hash()
+	res := db.c.DoMulti(
+		ctx,
+		db.get(db.keys.user(h)),
+		db.get(db.keys.app(ses.User.AppID)),
+		db.get(db.keys.all()),
+	)
+	var texts [3]string
+	for i := range texts {
+		if texts[i], err = text(res[i]); err != nil {
+			return store.Record{}, err
+		}
+	}
+	u, ok1 := db.parseUser(ses.User, h, texts[0])
+	app, ok2 := db.parseEpoch(texts[1])
+	all, ok3 := db.parseEpoch(texts[2])
+	if !ok1 || !ok2 || !ok3 {
+		return store.Record{}, store.ErrNotFound
+	}
+	return store.Record{Session: ses, UnionID: u.UnionID, Phone: u.Phone, Current: store.Epochs{Global: all, App: app, User: u.Epoch}}, nil
+}
+
+// session reads a session and when it was last seen, or returns store.ErrNotFound. These are two commands, because a cluster refuses one with two keys, of which one is missing, while it moves
+// their slot.
+func (db db) session(ctx context.Context, d store.Digest) (store.Session, error) {
+	res := db.c.DoMulti(ctx, db.get(db.keys.session(d)), db.get(db.keys.touched(d)))
+	record, err := text(res[0])
+	if err != nil {
+		return store.Session{}, err
+	}
+	seen, err := text(res[1])
+	if err != nil {
+		return store.Session{}, err
+	}
+	return db.parsePair(d, record, seen)
+}
+
+// parsePair makes a session of its record and of when it was last seen; "" for what is not there.
+func (db db) parsePair(d store.Digest, record, seen string) (store.Session, error) {
+	if record == "" {
+		return store.Session{}, store.ErrNotFound
+	}
+	ses, ok := db.parseSession(d, record)
+	if !ok {
+		return store.Session{}, store.ErrNotFound
+	}
+	if seen == "" {
+		return ses, nil
+	}
+	if t, ok := db.parseTouch(d, seen); ok && t.After(ses.LastSeen) {
+		ses.LastSeen = t
+	}
+	return ses, nil
+}
+
+func (s *Store) parseSession(d store.Digest, record string) (store.Session, bool) {
+	var ses store.Session
+	if err := ses.UnmarshalBinary([]byte(record)); err != nil {
+		s.damaged("session", d[:])
+		return store.Session{}, false
+	}
+	return ses, true
+}
+
+// User implements store.Store.
+func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
+	var u store.User
+	err := s.read(ctx, func(ctx context.Context, db db) error {
+		h := id.Hash()
+		record, err := text(db.c.Do(ctx, db.get(db.keys.user(h))))
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if u, ok = db.parseUser(id, h, record); !ok {
+			return store.ErrNotFound
+		}
+		return nil
+	})
+	return u, err
+}
+
+func (db db) get(key string) rueidis.Completed { return db.c.B().Get().Key(key).Build() }
+
+// text returns the string that a key holds; the empty one, which no record is, when there is none.
+func text(res rueidis.RedisResult) (string, error) {
+	s, err := res.ToString()
+	if rueidis.IsRedisNil(err) {
+		return "", nil
+	}
+	return s, err
+}

@@ -1,0 +1,135 @@
+package redis
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// endSessionLua removes a session. Gates are told whether or not it was there: one may remember a session that the engine has lost.
+const endSessionLua = `
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('SET', KEYS[3], '', 'PX', ARGV[1])
+return 1
+`
+
+// End implements store.Store. As with every write here, an error leaves open whether the change was made.
+func (s *Store) End(ctx context.Context, d store.Digest) error {
+	return s.write(ctx, func(ctx context.Context, db db) error {
+		record, err := text(db.c.Do(ctx, db.get(db.keys.session(d))))
+		if err != nil {
+			return err
+		}
+		if err := db.endSession(ctx, d, true); err != nil || record == "" {
+			return err
+		}
+		ses, ok := db.parseSession(d, record)
+		if !ok {
+			return nil
+		}
+		return db.unlist(ctx, ses.User, "", d)
+	})
+}
+
+// endSession removes a session but leaves it listed. last is whether it must not come back with a failover.
+func (db db) endSession(ctx context.Context, d store.Digest, last bool) error {
+	key := db.keys.session(d)
+	x := call{keys: []string{key, db.keys.touched(d), db.keys.changed(key)}, args: []string{strconv.FormatInt(changeKept.Milliseconds(), 10)}}
+	if last {
+		return db.runLasting(ctx, db.scripts.endSession, x).Error()
+	}
+	return db.scripts.endSession.run(ctx, db.c, x).Error()
+}
+
+// RevokeUser implements store.Store. The epoch is what ends the sessions; their records go to save room.
+func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
+	return s.write(ctx, func(ctx context.Context, db db) error {
+		listed, err := db.moveUserEpoch(ctx, id)
+		if err != nil || len(listed) == 0 {
+			return err
+		}
+		cmds := make([]rueidis.Completed, len(listed))
+		for i, r := range listed {
+			cmds[i] = db.c.B().Unlink().Key(db.keys.session(r.Digest), db.keys.touched(r.Digest)).Build()
+		}
+		db.c.DoMulti(ctx, cmds...) // those that stay expire
+		return nil
+	})
+}
+
+// moveUserEpoch returns the sessions that were listed. No session holds without a record: one that cannot be read goes, lest it ever be read again, and where there is none only the gates are
+// told.
+func (db db) moveUserEpoch(ctx context.Context, id store.UserID) ([]store.SessionRef, error) {
+	h := id.Hash()
+	record, err := text(db.c.Do(ctx, db.get(db.keys.user(h))))
+	if err != nil {
+		return nil, err
+	}
+	for {
+		change := swap{user: h, old: record, tell: true, last: true}
+		u, ok := db.parseUser(id, h, record)
+		listed := u.Sessions
+		if ok {
+			u.Epoch++
+			u.Sessions = nil
+			change.until = userUntil(u)
+			if change.new, err = userRecord(u); err != nil {
+				return nil, err
+			}
+		}
+		now, done, err := db.swap(ctx, change)
+		if done || err != nil {
+			return listed, err
+		}
+		record = now
+	}
+}
+
+// RevokeApp implements store.Store. The records of the ended sessions stay until they expire.
+func (s *Store) RevokeApp(ctx context.Context, appID string) error {
+	return s.write(ctx, func(ctx context.Context, db db) error { return db.moveEpoch(ctx, db.keys.app(appID)) })
+}
+
+// RevokeAll implements store.Store. The records of the ended sessions stay until they expire.
+func (s *Store) RevokeAll(ctx context.Context) error {
+	return s.write(ctx, func(ctx context.Context, db db) error { return db.moveEpoch(ctx, db.keys.all()) })
+}
+
+// copyWait is how long a revocation waits for the first replica.
+const copyWait = 100 * time.Millisecond
+
+// runLasting runs a script, and waits until a replica has what it did if there are replicas: replication is asynchronous, so a failover may bring back what was ended. When it takes too long
+// the change is made all the same, which the operator is told once; a failover just then may lose it.
+func (db db) runLasting(ctx context.Context, sc *script, x call) rueidis.RedisResult {
+	if !db.link.replicas() {
+		return sc.run(ctx, db.c, x)
+	}
+	// WAIT speaks of what was written on its own connection, which a pipeline of the two keeps to.
+	wait := func() rueidis.Completed {
+		return db.c.B().Wait().Numreplicas(1).Timeout(copyWait.Milliseconds()).Build()
+	}
+	res := db.c.DoMulti(ctx, sc.short(db.c, x), wait())
+	if unknown(res[0]) {
+		res = db.c.DoMulti(ctx, sc.long(db.c, x), wait())
+	}
+	if res[0].NonRedisError() == nil {
+		n, err := res[1].AsInt64()
+		db.copied(err == nil && n > 0)
+	}
+	return res[0]
+}
+
+// copied notes whether a revocation has reached a replica in time.
+func (s *Store) copied(inTime bool) {
+	switch {
+	case !inTime && !s.lagging.Swap(true):
+		s.log.Warn("a revocation did not reach a replica in time; a failover may lose it", zap.Duration("waited", copyWait))
+	case inTime && s.lagging.Swap(false):
+		s.log.Info("revocations reach a replica in time again")
+	}
+}

@@ -1,0 +1,91 @@
+package redistest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Cluster is a cluster in which each primary has an equal share of the slots.
+type Cluster struct {
+	Primaries, Replicas []*Server // as they were at the start; the replicas of the first primary come first
+}
+
+// slots is how many there are in each cluster.
+const slots = 16384
+
+// StartCluster starts n primaries with the given number of replicas each; Redis 7.0 is needed for that. A node that has not answered for a second is failed over.
+func StartCluster(tb testing.TB, n, replicas int, opts ...Option) *Cluster {
+	tb.Helper()
+	c := new(Cluster)
+	for i := range n * (1 + replicas) {
+		s := StartNode(tb, opts...)
+		s.Do("CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
+		if i < n {
+			s.Do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/n), strconv.Itoa((i+1)*slots/n-1))
+			c.Primaries = append(c.Primaries, s)
+		} else {
+			c.Replicas = append(c.Replicas, s)
+		}
+	}
+	c.join(replicas)
+	return c
+}
+
+// StartNode starts a node that is in no cluster yet.
+func StartNode(tb testing.TB, opts ...Option) *Server {
+	tb.Helper()
+	return Start(tb, append([]Option{
+		With("cluster-enabled yes"), With("cluster-node-timeout 1000"), With("cluster-port " + strconv.Itoa(freePort(tb))), With("cluster-allow-replica-migration no"),
+	}, opts...)...)
+}
+
+// join makes the nodes know one another, then gives the primaries their replicas.
+func (c *Cluster) join(replicas int) {
+	c.Primaries[0].tb.Helper()
+	all := append(c.Primaries[:len(c.Primaries):len(c.Primaries)], c.Replicas...)
+	for _, s := range all[1:] {
+		all[0].Meet(s)
+	}
+	for _, s := range all {
+		s.Await(func(info string) bool {
+			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", len(all)))
+		}, "CLUSTER", "INFO")
+	}
+	for i, r := range c.Replicas {
+		p := c.Primaries[i/replicas]
+		r.Do("CLUSTER", "REPLICATE", p.ID())
+	}
+	for _, r := range c.Replicas {
+		r.Await(has("master_link_status:up"), "INFO", "replication")
+	}
+	for _, s := range all { // a replica can only be promoted when all know whose it is
+		s.Await(func(nodes string) bool { return strings.Count(nodes, "slave ") == len(c.Replicas) }, "CLUSTER", "NODES")
+	}
+}
+
+// Meet makes other known to the cluster that s is in.
+func (s *Server) Meet(other *Server) {
+	s.tb.Helper()
+	bus := other.Do("CONFIG", "GET", "cluster-port")
+	m, err := bus.AsStrMap()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.Do("CLUSTER", "MEET", "127.0.0.1", other.Port(), m["cluster-port"])
+}
+
+// ID returns the name that the node has in its cluster.
+func (s *Server) ID() string {
+	s.tb.Helper()
+	m := s.Do("CLUSTER", "MYID")
+	id, err := m.ToString()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return id
+}
+
+// Addresses are those of the primaries.
+func (c *Cluster) Addresses() []string { return addresses(c.Primaries) }

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package redistest
+
+import "syscall"
+
+// dieWithParent can do nothing here: the servers of a test that panics stay.
+func dieWithParent() *syscall.SysProcAttr { return nil }
