@@ -32,6 +32,12 @@ NewPipeServer works inside a testing/synctest bubble.
 	GET  /wxa/getpaidunionid                getPaidUnionId, after Pay
 	POST /wxa/getpluginopenpid              getPluginOpenPId
 	GET  /wxa/business/getuserencryptkey    getUserEncryptKey, also by POST
+	POST /wxa/getwxacodeunlimit             a code to scan: a JPEG, which is noise
+	POST /wxa/msg_sec_check                 a text that holds "risky" is found so
+	POST /cgi-bin/message/subscribe/send    sent to nobody; Calls tells whom it was for
+	POST /cgi-bin/message/custom/send       likewise
+	POST /cgi-bin/media/upload              multipart, field media
+	GET  /cgi-bin/media/get
 
 WECHAT.md is the source. Errors come with status 200. Where no source tells what
 WeChat does, the simulator decides:

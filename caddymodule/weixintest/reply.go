@@ -95,12 +95,16 @@ func message(code int) string {
 		return "invalid grant_type"
 	case 40003:
 		return "invalid openid"
+	case 40007:
+		return "invalid media_id"
 	case 40013:
 		return "invalid appid"
 	case 40014:
 		return "invalid access_token"
 	case 40029:
 		return "invalid code"
+	case 40037:
+		return "invalid template_id"
 	case 40066:
 		return "invalid url"
 	case 40097:
@@ -109,6 +113,8 @@ func message(code int) string {
 		return "invalid appsecret, view more at http://t.cn/RAEkdVq"
 	case 40163:
 		return "code been used"
+	case 40169:
+		return "invalid scene"
 	case 40226:
 		return "code blocked"
 	case 41001:
@@ -117,6 +123,8 @@ func message(code int) string {
 		return "appid missing"
 	case 41004:
 		return "appsecret missing"
+	case 41005:
+		return "media data missing"
 	case 41008:
 		return "missing code"
 	case 42001:

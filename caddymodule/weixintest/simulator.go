@@ -42,6 +42,7 @@ type Simulator struct {
 	codes   map[string]*code
 	minted  []*code
 	tokens  map[string]*token
+	media   map[string]medium
 	faults  []*Fault
 	calls   []*Call
 	counts  map[string]int
@@ -71,6 +72,7 @@ func New(cfg Config) *Simulator {
 		apps:   make(map[string]*app),
 		codes:  make(map[string]*code),
 		tokens: make(map[string]*token),
+		media:  make(map[string]medium),
 		counts: make(map[string]int),
 	}
 	for id, secret := range cfg.Apps {
@@ -108,14 +110,15 @@ func (s *Simulator) closed() bool {
 // query is one call of the API while it is worked on.
 type query struct {
 	url.Values
-	body []byte
-	now  time.Time
-	app  *app // owner of the access_token, where one is needed
-	call *Call
+	body        []byte
+	contentType string
+	now         time.Time
+	app         *app // owner of the access_token, where one is needed
+	call        *Call
 }
 
 // route is one path of the API. Its work runs under the Simulator's lock and
-// returns the success object, or an errcode other than 0.
+// returns the success object, or a picture, or an errcode other than 0.
 type route struct {
 	method string // empty: any
 	mime   string
@@ -138,6 +141,12 @@ func (s *Simulator) table() map[string]route {
 		"/wxa/business/getuserphonenumber": {http.MethodPost, json, true, s.phoneNumber},
 		"/wxa/getpaidunionid":              {http.MethodGet, json, true, s.paidUnionID},
 		"/wxa/getpluginopenpid":            {http.MethodPost, json, true, s.pluginOpenPID},
+		"/wxa/getwxacodeunlimit":           {http.MethodPost, json, true, s.miniProgramCode},
+		"/wxa/msg_sec_check":               {http.MethodPost, json, true, s.checkText},
+		"/cgi-bin/message/subscribe/send":  {http.MethodPost, json, true, s.sendMessage},
+		"/cgi-bin/message/custom/send":     {http.MethodPost, json, true, s.sendMessage},
+		"/cgi-bin/media/upload":            {http.MethodPost, text, true, s.uploadMedia},
+		"/cgi-bin/media/get":               {http.MethodGet, json, true, s.getMedia},
 	}
 }
 
@@ -165,7 +174,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Simulator) work(r *http.Request, body []byte, call *Call) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := &query{Values: r.URL.Query(), body: body, now: s.cfg.Now(), call: call}
+	q := &query{Values: r.URL.Query(), body: body, contentType: r.Header.Get("Content-Type"), now: s.cfg.Now(), call: call}
 	rt, known := s.routes[r.URL.Path]
 	if !known {
 		rt = route{"", "application/json; charset=UTF-8", false, func(*query) (any, int) { return nil, 40066 }}
@@ -174,6 +183,9 @@ func (s *Simulator) work(r *http.Request, body []byte, call *Call) reply {
 	call.ErrCode = code
 	if code != 0 {
 		v = s.failure(q.now, code, message(code))
+	}
+	if p, ok := v.(picture); ok {
+		return reply{status: http.StatusOK, mime: p.mime, body: p.data}
 	}
 	return reply{status: http.StatusOK, mime: rt.mime, body: encode(v)}
 }

@@ -19,6 +19,18 @@ func BenchmarkCode2Session(b *testing.B) {
 	}
 }
 
+func BenchmarkToken(b *testing.B) {
+	srv := httptest.NewServer(reply(200, `{"access_token":"t","expires_in":7200}`))
+	defer srv.Close()
+	c := newClient(b, weixin.Config{BaseURL: srv.URL})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Tokens().Token(b.Context(), testApp); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkDecodeSession(b *testing.B) {
 	body := []byte(goodBody)
 	b.ReportAllocs()

@@ -38,7 +38,9 @@ func newBreaker(tripAfter uint32, openFor time.Duration) *breaker {
 // host.
 func (b *breaker) run(ctx context.Context, call func() *Error) *Error {
 	if ctx.Err() != nil {
-		return ended(ctx, false)
+		e := ended(ctx, false)
+		e.unsent = true
+		return e
 	}
 	var failed *Error
 	_, err := b.cb.Execute(func() (struct{}, error) {
@@ -48,7 +50,7 @@ func (b *breaker) run(ctx context.Context, call func() *Error) *Error {
 		return struct{}{}, nil
 	})
 	if failed == nil && err != nil {
-		return &Error{Class: ClassUnavailable, Reason: "not tried: the circuit breaker is open after repeated failures"}
+		return &Error{Class: ClassUnavailable, Reason: "not tried: the circuit breaker is open after repeated failures", unsent: true}
 	}
 	return failed
 }

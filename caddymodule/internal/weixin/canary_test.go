@@ -23,25 +23,26 @@ const (
 	canarySecret = "c0ffee00c0ffee00c0ffee00deadbeef"
 	canaryCode   = "0canaryCODEcanaryCODEcanaryCODE1"
 	canaryKey    = "Y2FuYXJ5Y2FuYXJ5IQ+/AA=="
+	canaryToken  = "96_CANARYtoken-CANARYtoken_CANARYtoken"
 )
 
 // leak is a body that echoes everything, also where a request id is expected.
-const leak = canarySecret + " rid: " + canaryCode + " req_id: " + canarySecret + " " + canaryKey + " rid: " + canaryKey + " rid: " + canarySecret
+const leak = canarySecret + " " + canaryToken + " rid: " + canaryToken + " rid: " + canaryCode + " req_id: " + canarySecret + " " + canaryKey + " rid: " + canaryKey + " rid: " + canarySecret
 
 func TestThreat28_FailuresTellNoSecret(t *testing.T) {
 	var logged bytes.Buffer
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(&logged)
 	app := weixin.App{ID: "wx0123456789abcdef", Secret: canarySecret}
-	secrets := append(canaryForms(canarySecret, canaryCode, canaryKey), "js_code", "secret=", "sns/")
-	check := func(t *testing.T, ctx context.Context, c *weixin.Client, app weixin.App, code string) {
+	tokenApp, _ := fileApp(t, canaryToken)
+	secrets := append(canaryForms(canarySecret, canaryCode, canaryKey, canaryToken), "js_code", "secret=", "token=", "sns/", "wxa/", "cgi-bin/")
+	judge := func(t *testing.T, result any, err error) {
 		t.Helper()
-		s, err := c.Code2Session(ctx, app, code)
 		if err == nil {
 			t.Fatal("no failure")
 		}
 		asError(t, err)
-		out := renderings(s) + renderings(fmt.Errorf("logging in: %w", err)) + logged.String()
+		out := renderings(result) + renderings(fmt.Errorf("logging in: %w", err)) + logged.String()
 		for e := err; e != nil; e = errors.Unwrap(e) {
 			out += renderings(e)
 		}
@@ -50,6 +51,25 @@ func TestThreat28_FailuresTellNoSecret(t *testing.T) {
 				t.Errorf("%q leaked: %s", secret, out)
 			}
 		}
+	}
+	check := func(t *testing.T, ctx context.Context, c *weixin.Client, app weixin.App, code string) {
+		t.Helper()
+		s, err := c.Code2Session(ctx, app, code)
+		judge(t, s, err)
+		tok, err := c.Tokens().Token(ctx, app)
+		judge(t, tok, err)
+		user := weixin.Session{OpenID: "o1", SessionKey: canaryKey}
+		phone, err := c.PhoneNumber(ctx, tokenApp, code, "o1")
+		judge(t, phone, err)
+		judge(t, nil, c.CheckSession(ctx, tokenApp, user))
+		fresh, err := c.ResetUserSessionKey(ctx, tokenApp, user)
+		judge(t, fresh, err)
+		id, err := c.PaidUnionID(ctx, tokenApp, weixin.Payment{OpenID: "o1", TransactionID: canaryCode})
+		judge(t, id, err)
+		id, err = c.PluginOpenPID(ctx, tokenApp, code)
+		judge(t, id, err)
+		keys, err := c.UserEncryptKey(ctx, tokenApp, user)
+		judge(t, keys, err)
 	}
 	plain := func(t *testing.T, c *weixin.Client) { t.Helper(); check(t, t.Context(), c, app, canaryCode) }
 
@@ -136,6 +156,7 @@ func TestThreat28_FailuresTellNoSecret(t *testing.T) {
 	})
 	t.Run("impossible arguments", func(t *testing.T) {
 		c := newClient(t, weixin.Config{})
+		c.SetDial(func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED })
 		check(t, t.Context(), c, app, canaryCode+"\n")
 		check(t, t.Context(), c, app, strings.Repeat(canaryCode, 9))
 		check(t, t.Context(), c, weixin.App{ID: app.ID, Secret: canarySecret + "\n"}, canaryCode)

@@ -1,9 +1,10 @@
 // Package weixin is the client of api.weixin.qq.com: typed calls, typed errors, one shared transport with deadline, permitted retry and
-// circuit breaker.
+// circuit breaker, and the access tokens that most calls need.
 //
-// It owns the rules of that conversation: what may be sent again (WECHAT.md 12.1), how an answer is judged (WECHAT.md 2.2, 12.4) and
-// that no AppSecret, code, session_key or request URL leaves it through an error (THREATS.md 28). It knows nothing of sessions, HTTP
-// clients of the gate, stores or Caddy, writes no log and counts no metric; [Config.Observe] tells the owner what happened.
+// It owns the rules of that conversation: what may be sent again (WECHAT.md 12.1), how an answer is judged (WECHAT.md 2.2, 12.4), when an
+// access_token is renewed (WECHAT.md 5.1, 12.20) and that no AppSecret, code, session_key, access_token or request URL leaves it
+// through an error (THREATS.md 28). It knows nothing of sessions, HTTP clients of the gate, stores or Caddy, writes no log and counts
+// no metric; [Config.Observe] tells the owner what happened.
 package weixin
 
 import (
@@ -26,23 +27,25 @@ type Config struct {
 	// WECHAT.md 2.1 lists the other official hosts.
 	BaseURL string
 
-	// Timeout bounds a whole call, the permitted retry included. Zero means 5 seconds.
+	// Timeout bounds a whole call, the permitted retry and the wait for an access_token included. Zero means 5 seconds.
 	Timeout time.Duration
 
-	// TripAfter is the number of consecutive availability failures that opens the circuit breaker. Zero means 8.
+	// TripAfter is the number of consecutive availability failures that opens a circuit breaker. There are two: that of code2Session,
+	// and that of all other calls, whose trouble is then no reason to refuse a login. Zero means 8.
 	TripAfter uint32
 
 	// OpenFor is how long an open breaker refuses every call before it lets one probe through. Zero means 2 seconds.
 	OpenFor time.Duration
 
-	// Observe, if set, is told of every finished call (not of every attempt), calls refused by the open breaker included. It runs on
-	// the caller's goroutine. A code or App that is refused for its shape is no call.
+	// Observe, if set, is told of every finished call (not of every attempt), calls refused by the open breaker included. It may run on
+	// several goroutines at once. An argument that is refused for its shape is no call; the repetition after a refused access_token is
+	// one of its own.
 	Observe func(Call)
 }
 
 // Call is what [Config.Observe] learns. It holds nothing secret and nothing of unbounded cardinality.
 type Call struct {
-	Name     string // "code2session"
+	Name     string // last part of the API's path: "code2session", "stable_token", "getuserphonenumber" …
 	Class    Class
 	Duration time.Duration
 }
@@ -52,7 +55,9 @@ type Client struct {
 	base    *url.URL
 	timeout time.Duration
 	observe func(Call)
-	breaker *breaker
+	login   *breaker // of code2Session
+	other   *breaker // of everything else
+	tokens  *Tokens
 	pooled  *http.Transport // keeps connections
 	fresh   *http.Transport // never reuses one
 }
@@ -73,22 +78,29 @@ func New(cfg Config) (*Client, error) {
 		base:    base,
 		timeout: cfg.Timeout,
 		observe: cfg.Observe,
-		breaker: newBreaker(cfg.TripAfter, cfg.OpenFor),
+		login:   newBreaker(cfg.TripAfter, cfg.OpenFor),
+		other:   newBreaker(cfg.TripAfter, cfg.OpenFor),
 		pooled:  newTransport(cfg.Timeout),
 		fresh:   newTransport(cfg.Timeout),
 	}
 	c.fresh.DisableKeepAlives = true
+	c.tokens = newTokens(c)
 	return c, nil
 }
 
-// Close closes the idle connections. Calls in flight end by themselves within the timeout.
+// Tokens returns the keeper of the access tokens that the calls of this client use.
+func (c *Client) Tokens() *Tokens { return c.tokens }
+
+// Close ends the renewals of access tokens that are under way and closes the idle connections. Calls in flight end by themselves within
+// the timeout.
 func (c *Client) Close() {
+	c.tokens.close()
 	c.pooled.CloseIdleConnections()
 }
 
-// BreakerOpen reports whether a call made now would be refused at once.
+// BreakerOpen reports whether a code2Session made now would be refused at once.
 func (c *Client) BreakerOpen() bool {
-	return c.breaker.refusing()
+	return c.login.refusing()
 }
 
 // parseBaseURL never repeats its input: a URL with a password in it is one of the mistakes it reports.
@@ -128,12 +140,14 @@ type call struct {
 	op    string // for Error.Op
 	path  string
 	query url.Values
+	body  []byte // JSON; makes the call a POST
+	once  bool   // not even repeated after errcode -1
 }
 
-// do makes one call under the breaker. decode judges an answer and keeps what it holds.
-func (c *Client) do(ctx context.Context, k call, decode func(answer) *Error) error {
+// do makes one call under a breaker. decode judges an answer and keeps what it holds.
+func (c *Client) do(ctx context.Context, b *breaker, k call, decode func(answer) *Error) error {
 	start := time.Now()
-	e := c.breaker.run(ctx, func() *Error { return c.exchange(ctx, k, decode) })
+	e := b.run(ctx, func() *Error { return c.exchange(ctx, k, decode) })
 	class := ClassOK
 	if e != nil {
 		e.Op, class = k.op, e.Class

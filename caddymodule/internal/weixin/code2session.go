@@ -25,7 +25,7 @@ func (c *Client) Code2Session(ctx context.Context, app App, code string) (Sessio
 		return Session{}, e
 	}
 	var s Session
-	err := c.do(ctx, call{
+	err := c.do(ctx, c.login, call{
 		name: "code2session",
 		op:   opExchange,
 		path: "sns/jscode2session",
@@ -44,20 +44,42 @@ func (c *Client) Code2Session(ctx context.Context, app App, code string) (Sessio
 
 // checkExchange catches here what WeChat would answer with 40029, 40013 or 40125 and a less helpful text (WECHAT.md 11.6, 11.7, 11.29).
 func checkExchange(app App, code string) *Error {
-	e := &Error{Op: opExchange}
+	if e := checkCode(opExchange, code, "wx.login"); e != nil {
+		return e
+	}
+	return checkApp(opExchange, app)
+}
+
+// checkCode refuses what cannot be a code of source.
+func checkCode(op, code, source string) *Error {
+	e := &Error{Op: op, Class: ClassCodeInvalid}
 	switch {
 	case code == mockCode:
-		e.Class, e.Reason = ClassCodeInvalid, "the developer tools sent a mock code: open the client project with the mini program's own appid"
+		e.Reason = "the developer tools sent a mock code: open the client project with the mini program's own appid"
 	case !isVisible(code, maxCode):
-		e.Class, e.Reason = ClassCodeInvalid, "a code has 1 to 256 visible ASCII characters: send the string that wx.login returned"
-	case !isVisible(app.ID, maxID):
-		e.Class, e.Reason = ClassMisconfigured, "the appid is empty, too long, or holds a space or line break: correct the configuration"
-	case !isVisible(app.Secret, maxID):
-		e.Class, e.Reason = ClassMisconfigured, "the AppSecret is empty, too long, or holds a space or line break: correct the configuration"
+		e.Reason = "a code has 1 to 256 visible ASCII characters: send the string that " + source + " returned"
 	default:
 		return nil
 	}
 	return e
+}
+
+// checkApp refuses an appid or AppSecret that cannot be one.
+func checkApp(op string, app App) *Error {
+	if e := checkAppID(op, app); e != nil {
+		return e
+	}
+	if !isVisible(app.Secret, maxID) {
+		return &Error{Op: op, Class: ClassMisconfigured, Reason: "the AppSecret is empty, too long, or holds a space or line break: correct the configuration"}
+	}
+	return nil
+}
+
+func checkAppID(op string, app App) *Error {
+	if !isVisible(app.ID, maxID) {
+		return &Error{Op: op, Class: ClassMisconfigured, Reason: "the appid is empty, too long, or holds a space or line break: correct the configuration"}
+	}
+	return nil
 }
 
 type sessionReply struct {

@@ -9,11 +9,22 @@ import (
 
 const redacted = "[redacted]"
 
-// App is a mini program and its AppSecret. Printing, logging or marshalling it shows no secret. That holds for an App by itself, behind a
+// App is a mini program, its AppSecret and where its access tokens come from. Printing, logging or marshalling it shows no secret. That holds for an App by itself, behind a
 // pointer, in a slice, map or exported field; fmt calls no methods on unexported fields, so do not print a struct that has one.
 type App struct {
 	ID     string // appid
 	Secret string // AppSecret
+
+	// TokenFile, if set, is where somebody else keeps the access token; code2Session does not look at it.
+	TokenFile TokenFile
+}
+
+// TokenFile names a file that holds an access token and nothing else but white space. Whoever renews the token rewrites the file.
+type TokenFile struct {
+	Path string
+
+	// Cloud says that the token is that of WeChat Cloud Hosting, which calls carry as cloudbase_access_token (WECHAT.md 8.5).
+	Cloud bool
 }
 
 // String returns the app without its secret.
@@ -65,3 +76,16 @@ func (s Session) MarshalJSON() ([]byte, error) {
 		UnionID string `json:"unionid,omitempty"`
 	}{s.OpenID, s.UnionID})
 }
+
+// unprintable makes whatever embeds it so: fmt, slog, encoding/json and loggers built on them show nothing of it, with the limit told at
+// [App].
+type unprintable struct{}
+
+// String returns "[redacted]".
+func (unprintable) String() string { return redacted }
+
+// Format writes String for every verb.
+func (unprintable) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText returns String.
+func (unprintable) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -19,7 +20,21 @@ func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 		"wx0123456789abcdef": app,
 		"o-visible":          session,
 	}
+	withTokens := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		reply(200, `{"access_token":"`+secret+`","expires_in":7200}`)(w, r)
+	})
+	tok := token(t, withTokens)
+	userKey := weixin.UserKey{Version: 1}
+	copy(userKey.Key[:], key)
+	copy(userKey.IV[:], secret)
 	nested := []any{
+		tok, &tok,
+		[]weixin.AccessToken{tok},
+		struct{ T weixin.AccessToken }{tok},
+		map[weixin.AccessToken]bool{tok: true},
+		userKey, &userKey,
+		[]weixin.UserKey{userKey},
+		struct{ K *weixin.UserKey }{&userKey},
 		&app, &session,
 		[]weixin.App{app},
 		[]weixin.Session{session},
@@ -28,7 +43,7 @@ func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 		struct{ S *weixin.Session }{&session},
 	}
 	var out strings.Builder
-	out.WriteString(app.GoString() + session.GoString())
+	out.WriteString(app.GoString() + session.GoString() + tok.String() + userKey.String())
 	for id, v := range values {
 		got := renderings(v)
 		if !strings.Contains(got, id) {
@@ -39,7 +54,7 @@ func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 	for _, v := range nested {
 		out.WriteString(renderings(v))
 	}
-	for _, c := range canaryForms(secret, key) {
+	for _, c := range canaryForms(secret, key, key[:16], secret[:16]) {
 		if strings.Contains(out.String(), c) {
 			t.Errorf("%q leaked: %s", c, out.String())
 		}
@@ -61,11 +76,12 @@ func renderings(v any) string {
 	return out.String()
 }
 
-// canaryForms is what a secret looks like after the renderings: plain and in hexadecimal.
+// canaryForms is what a secret looks like after the renderings: plain, in hexadecimal and as a list of bytes.
 func canaryForms(secrets ...string) []string {
 	var forms []string
 	for _, s := range secrets {
-		forms = append(forms, s, fmt.Sprintf("%x", s), fmt.Sprintf("%X", s), strings.Trim(fmt.Sprint([]byte(s)), "[]"))
+		list := strings.Trim(fmt.Sprint([]byte(s)), "[]")
+		forms = append(forms, s, fmt.Sprintf("%x", s), fmt.Sprintf("%X", s), list, strings.ReplaceAll(list, " ", ","))
 	}
 	return forms
 }

@@ -18,7 +18,9 @@ const (
 	ClassUserBlocked         // WeChat blocks or limits this user
 	ClassRateLimited         // a quota of WeChat is used up
 	ClassMisconfigured       // the operator has to change something
-	ClassRejected            // WeChat refused with an errcode that WECHAT.md 2.3 does not list
+	ClassKeyStale            // the session_key is not the user's present one: the client calls wx.login again
+	ClassOrderInvalid        // no such order of this user, or paid more than 5 minutes ago
+	ClassRejected            // WeChat refused with an errcode that WECHAT.md does not list
 	ClassUnavailable         // no usable answer in time: network, time-out, 5xx, errcode -1, breaker open
 	ClassProtocol            // an answer that is not one of this API
 	ClassCanceled            // the caller cancelled its context
@@ -39,6 +41,10 @@ func (c Class) String() string {
 		return "rate_limited"
 	case ClassMisconfigured:
 		return "misconfigured"
+	case ClassKeyStale:
+		return "key_stale"
+	case ClassOrderInvalid:
+		return "order_invalid"
 	case ClassRejected:
 		return "rejected"
 	case ClassUnavailable:
@@ -61,8 +67,12 @@ type Error struct {
 	RID     string // request id for a support request to WeChat; often empty
 	Reason  string // meaning and, where there is one, the cure
 
-	cause error // only values that cannot hold a byte of the request or of the answer
+	cause  error // only values that cannot hold a byte of the request or of the answer
+	unsent bool
 }
+
+// Unsent reports that nothing of the call has left this process: a code in it is as good as before.
+func (e *Error) Unsent() bool { return e.unsent }
 
 // Error returns one line, such as "exchanging code: errcode 40163 (code already used: …), rid 61a0…".
 func (e *Error) Error() string {
@@ -83,7 +93,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns the cause, if it is one that can be told without telling a secret: context.Canceled, context.DeadlineExceeded,
-// a *net.DNSError, a *tls.CertificateVerificationError, a syscall.Errno, io.EOF or io.ErrUnexpectedEOF.
+// a *net.DNSError, a *tls.CertificateVerificationError, a *fs.PathError, a syscall.Errno, io.EOF or io.ErrUnexpectedEOF.
 func (e *Error) Unwrap() error { return e.cause }
 
 // classOf returns the class of what a call of this package returned.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
+	"time"
 )
 
 // SetDial replaces how both transports connect. Call it before the first use.
@@ -19,6 +20,33 @@ func (c *Client) TrustOnly(pool *x509.CertPool) {
 // DecodeSession judges one answer of code2Session.
 func DecodeSession(status int, body []byte) (Session, *Error) {
 	return decodeSession(answer{status: status, body: body})
+}
+
+// Decoders judge one answer of each call that needs a token, or that brings one.
+var Decoders = map[string]func(status int, body []byte) (any, *Error){
+	"stable_token": func(status int, body []byte) (any, *Error) {
+		token, life, e := decodeToken(answer{status, body})
+		return struct {
+			Token string
+			Life  time.Duration
+		}{token.value, life}, e
+	},
+	"getuserphonenumber": func(status int, body []byte) (any, *Error) {
+		return decodePhone(answer{status, body}, "wx0123456789abcdef")
+	},
+	"checksession": func(status int, body []byte) (any, *Error) { return nil, decodeCheck(answer{status, body}) },
+	"resetusersessionkey": func(status int, body []byte) (any, *Error) {
+		return decodeReset(answer{status, body}, Session{OpenID: "o1", SessionKey: "k", UnionID: "u1"})
+	},
+	"getpaidunionid":   func(status int, body []byte) (any, *Error) { return decodePaid(answer{status, body}) },
+	"getpluginopenpid": func(status int, body []byte) (any, *Error) { return decodePlugin(answer{status, body}) },
+	"getuserencryptkey": func(status int, body []byte) (any, *Error) {
+		keys, e := decodeUserKeys(answer{status, body})
+		if e != nil && keys != nil {
+			panic("keys beside an error")
+		}
+		return keys, e
+	},
 }
 
 // Explain is the table of errcodes.

@@ -2,11 +2,14 @@ package weixin_test
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
 var rid = regexp.MustCompile(`^[0-9a-fA-F-]{5,44}$`)
@@ -27,38 +30,108 @@ func FuzzDecodeSession(f *testing.F) {
 		s, e := weixin.DecodeSession(status, body)
 		if e == nil {
 			for _, v := range []string{s.OpenID, s.SessionKey, s.UnionID + "x"} {
-				if v == "" || len(v) > 129 || strings.ContainsFunc(v, func(r rune) bool { return r < '!' || r > '~' }) {
-					t.Fatalf("accepted %q from %q", v, body)
-				}
+				wantVisible(t, body, v)
 			}
 			return
 		}
 		if s != (weixin.Session{}) {
 			t.Fatalf("%v beside %v", s, e)
 		}
-		if e.Class == weixin.ClassOK || e.Class == weixin.ClassCanceled {
-			t.Fatalf("class %v", e.Class)
-		}
-		if e.RID != "" && !rid.MatchString(e.RID) {
-			t.Fatalf("rid %q", e.RID)
-		}
-		want := ": "
-		if e.ErrCode != 0 {
-			_, meaning := weixin.Explain(e.ErrCode)
-			want += "errcode " + strconv.Itoa(e.ErrCode) + " (" + meaning + ")"
-		} else {
-			want += e.Reason
-			switch reason, _, _ := strings.Cut(e.Reason, " (HTTP status "+strconv.Itoa(status)+")"); reason {
-			case "the answer is not a JSON object of this API", "the answer holds no usable openid", "the answer holds no usable session_key":
+		wantOwnWords(t, status, e)
+	})
+}
+
+// FuzzDecodeTokenCalls is FuzzDecodeSession for the answers of all other calls.
+func FuzzDecodeTokenCalls(f *testing.F) {
+	for _, body := range []string{
+		`{"errcode":0,"errmsg":"ok"}`, `{"errcode":40001,"errmsg":"invalid credential rid: 1-2-3"}`, `{"access_token":"96_x","expires_in":7200}`,
+		`{"access_token":"96_x","expires_in":"345"}`, `{"errcode":0,"openid":"o1","session_key":"k"}`, `{"unionid":"u1","errcode":0}`,
+		`{"errcode":0,"openpid":"p1"}`, `{"errcode":0,"phone_info":{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":86,"watermark":{"timestamp":1477314187,"appid":"wx0123456789abcdef"}}}`,
+		`{"errcode":0,"key_info_list":[{"encrypt_key":"AAAAAAAAAAAAAAAAAAAAAA==","version":10,"expire_in":3597,"iv":"6003f73ec441c386","create_time":1616572301}]}`,
+		"", "null", `{"phone_info":null}`, `{"key_info_list":[null]}`, "\ufeff{}",
+	} {
+		f.Add(200, []byte(body))
+		f.Add(502, []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		for name, decode := range weixin.Decoders {
+			v, e := decode(status, body)
+			if e != nil {
+				wantOwnWords(t, status, e)
+				continue
+			}
+			switch v := v.(type) {
+			case string:
+				wantVisible(t, body, v)
+			case weixin.Session:
+				wantVisible(t, body, v.SessionKey)
+			case opendata.Phone:
+				if v.Number == "" || v.PureNumber == "" || v.CountryCode == "" {
+					t.Fatalf("part of a number from %q", body)
+				}
+			case []weixin.UserKey:
+				for _, k := range v {
+					wantVisible(t, body, string(k.IV[:]))
+					if k.ExpiresIn < 0 || k.Version < 0 || k.Created.Year() > 2200 {
+						t.Fatalf("key from %q", body)
+					}
+				}
+				if len(v) == 0 {
+					t.Fatalf("no keys from %q", body)
+				}
+			case struct {
+				Token string
+				Life  time.Duration
+			}:
+				if v.Token == "" || len(v.Token) > 2048 || v.Life < time.Second || v.Life > 2*time.Hour {
+					t.Fatalf("token of %v from %q", v.Life, body)
+				}
+			case nil:
 			default:
-				t.Fatalf("unknown reason %q", reason)
+				t.Fatalf("%s: %T", name, v)
 			}
 		}
-		if e.RID != "" {
-			want += ", rid " + e.RID
-		}
-		if e.Error() != want {
-			t.Fatalf("got  %q\nwant %q", e.Error(), want)
-		}
 	})
+}
+
+func wantVisible(t *testing.T, body []byte, v string) {
+	t.Helper()
+	if v == "" || len(v) > 129 || strings.ContainsFunc(v, func(r rune) bool { return r < '!' || r > '~' }) {
+		t.Fatalf("accepted %q from %q", v, body)
+	}
+}
+
+// nonsense is every reason for which an answer is none.
+var nonsense = []string{
+	"the answer is not a JSON object of this API", "the answer holds no usable openid", "the answer holds no usable session_key",
+	"the answer holds no usable access_token", "the answer holds no usable expires_in", "the answer holds no usable phone number of this mini program",
+	"the answer holds no errcode", "the answer holds the session_key of another user", "the answer holds no usable unionid",
+	"the answer holds no usable openpid", "the answer holds no usable list of keys",
+}
+
+// wantOwnWords: the error is made of a known text, numbers and a rid.
+func wantOwnWords(t *testing.T, status int, e *weixin.Error) {
+	t.Helper()
+	if e.Class == weixin.ClassOK || e.Class == weixin.ClassCanceled {
+		t.Fatalf("class %v", e.Class)
+	}
+	if e.RID != "" && !rid.MatchString(e.RID) {
+		t.Fatalf("rid %q", e.RID)
+	}
+	want := ": "
+	if e.ErrCode != 0 {
+		_, meaning := weixin.Explain(e.ErrCode)
+		want += "errcode " + strconv.Itoa(e.ErrCode) + " (" + meaning + ")"
+	} else {
+		want += e.Reason
+		if reason, _, _ := strings.Cut(e.Reason, " (HTTP status "+strconv.Itoa(status)+")"); !slices.Contains(nonsense, reason) {
+			t.Fatalf("unknown reason %q", reason)
+		}
+	}
+	if e.RID != "" {
+		want += ", rid " + e.RID
+	}
+	if e.Error() != want {
+		t.Fatalf("got  %q\nwant %q", e.Error(), want)
+	}
 }

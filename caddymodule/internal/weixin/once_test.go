@@ -79,6 +79,9 @@ func TestAmbiguousFailureIsNotRepeated(t *testing.T) {
 				}
 				_, err := c.Code2Session(context.Background(), testApp, "second")
 				wantClass(t, err, tc.class)
+				if unsent(err) {
+					t.Error("said to be unsent")
+				}
 				// Once in all that arrived, forbidden repetitions on other connections included.
 				if n := strings.Count(strings.Join(srv.seen(), ""), "js_code=second"); n != 1 {
 					t.Errorf("the code was sent %d times", n)
@@ -142,8 +145,8 @@ func TestUnsentRequestIsRepeatedOnce(t *testing.T) {
 		}
 		if err != nil {
 			wantClass(t, err, weixin.ClassUnavailable)
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("cause lost: %v", err)
+			if !errors.Is(err, syscall.ECONNREFUSED) || !unsent(err) {
+				t.Errorf("cause lost, or not said to be unsent: %v", err)
 			}
 		}
 	}
@@ -267,4 +270,40 @@ func TestRepetitionsDoNotAddUp(t *testing.T) {
 			t.Errorf("the answer is forgotten: %v", e)
 		}
 	})
+}
+
+// unsent reports what an error says of its call.
+func unsent(err error) bool {
+	e, ok := errors.AsType[*weixin.Error](err)
+	return ok && e.Unsent()
+}
+
+// TestUnsent: an error says that a code is as good as before only when no request can have left.
+func TestUnsent(t *testing.T) {
+	srv := newRawServer(t, func(c *rawConn) {
+		if _, ok := c.next(); ok {
+			c.sendJSON(`{"errcode":-1,"errmsg":"system error"}`)
+		}
+	})
+	c := newClient(t, weixin.Config{BaseURL: srv.url()})
+	if _, err := exchange(c); err == nil || unsent(err) {
+		t.Errorf("answered: %v", err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Code2Session(gone, testApp, "code"); !unsent(err) {
+		t.Errorf("given up before: %v", err)
+	}
+
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	c = newClient(t, weixin.Config{BaseURL: srv.url()})
+	c.SetDial(func(context.Context, string, string) (net.Conn, error) { return nil, refused })
+	for !c.BreakerOpen() {
+		if _, err := exchange(c); !unsent(err) {
+			t.Fatalf("no connection: %v", err)
+		}
+	}
+	if _, err := exchange(c); !unsent(err) {
+		t.Errorf("breaker open: %v", err)
+	}
 }

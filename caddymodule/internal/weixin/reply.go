@@ -18,8 +18,8 @@ type answer struct {
 
 // envelope is what the answers of all API calls share.
 type envelope struct {
-	ErrCode errcode `json:"errcode"`
-	ErrMsg  text    `json:"errmsg"`
+	ErrCode *integer `json:"errcode"` // nil when absent: success, where the call has another proof of it
+	ErrMsg  text     `json:"errmsg"`
 }
 
 // decode reads the answer into v and judges its envelope, which is a part of v.
@@ -28,10 +28,10 @@ func (a answer) decode(v any, env *envelope) *Error {
 	if json.Unmarshal(body, v) != nil {
 		return a.nonsense("the answer is not a JSON object of this API")
 	}
-	if env.ErrCode == 0 {
+	if env.ErrCode == nil || *env.ErrCode == 0 {
 		return nil
 	}
-	e := &Error{ErrCode: int(env.ErrCode), RID: findRID(string(env.ErrMsg))}
+	e := &Error{ErrCode: int(*env.ErrCode), RID: findRID(string(env.ErrMsg))}
 	e.Class, e.Reason = explain(e.ErrCode)
 	if e.Class == ClassRejected && a.status >= http.StatusInternalServerError {
 		e.Class = ClassUnavailable
@@ -49,11 +49,11 @@ func (a answer) nonsense(reason string) *Error {
 	return &Error{Class: class, Reason: fmt.Sprintf("%s (HTTP status %d)", reason, a.status)}
 }
 
-// errcode reads a number, a number in a string (seen in third-party-platform samples) or null. Anything else makes the whole answer
+// integer reads a number, a number in a string (seen in third-party-platform samples) or null. Anything else makes the whole answer
 // nonsense: it might have been a refusal.
-type errcode int
+type integer int64
 
-func (c *errcode) UnmarshalJSON(b []byte) error {
+func (n *integer) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
 	}
@@ -63,8 +63,8 @@ func (c *errcode) UnmarshalJSON(b []byte) error {
 			return err
 		}
 	}
-	n, err := strconv.ParseInt(s, 10, 32)
-	*c = errcode(n)
+	v, err := strconv.ParseInt(s, 10, 64)
+	*n = integer(v)
 	return err
 }
 

@@ -1,13 +1,13 @@
 package weixin
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -45,18 +45,21 @@ func newTransport(timeout time.Duration) *http.Transport {
 func (c *Client) exchange(ctx context.Context, k call, decode func(answer) *Error) *Error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	via := c.pooled
+	via, unsent := c.pooled, true
 	for retried := false; ; retried = true {
 		a, sent, e := c.send(ctx, via, k)
 		if e == nil {
 			e = decode(a)
+		}
+		if unsent = unsent && !sent; e != nil {
+			e.unsent = unsent
 		}
 		switch {
 		case e == nil || retried:
 			return e
 		case !sent:
 			via = c.fresh // where one kept connection was dead, the next may be
-		case e.ErrCode == systemBusy && pause(ctx, busyPause):
+		case e.ErrCode == systemBusy && !k.once && pause(ctx, busyPause):
 		default:
 			return e
 		}
@@ -86,22 +89,22 @@ func (c *Client) send(ctx context.Context, via *http.Transport, k call) (a answe
 	return a, true, nil
 }
 
-// request builds a GET that http.Transport will not send twice by itself. When a reused connection breaks before the first byte of the
-// answer, the transport silently repeats a request that it takes for idempotent, and every GET without a body is one: the code would
-// then be exchanged twice (net/http: Request.isReplayable, persistConn.shouldRetryRequest). A body that cannot be rewound forbids
-// that. The body is empty; "identity" lets the transport write these zero bytes as they are, without probing the body on a goroutine
-// and a timer and without a Content-Length or Transfer-Encoding header.
+// request builds a request that http.Transport will not send twice by itself. When a reused connection breaks before the first byte of
+// the answer, the transport silently repeats a request that it takes for idempotent, and every GET without a body is one: the code
+// would then be exchanged twice (net/http: Request.isReplayable, persistConn.shouldRetryRequest). A body that cannot be rewound
+// forbids that. That of a GET is empty; "identity" lets the transport write these zero bytes as they are, without probing the body on
+// a goroutine and a timer and without a Content-Length or Transfer-Encoding header.
 func (c *Client) request(ctx context.Context, k call) *http.Request {
 	u := c.base.JoinPath(k.path)
 	u.RawQuery = k.query.Encode()
-	return (&http.Request{
-		Method:           http.MethodGet,
-		URL:              u,
-		Host:             u.Host,
-		Header:           http.Header{},
-		Body:             io.NopCloser(strings.NewReader("")),
-		TransferEncoding: []string{"identity"},
-	}).WithContext(ctx)
+	r := &http.Request{URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(k.body))}
+	if k.body == nil {
+		r.Method, r.TransferEncoding = http.MethodGet, []string{"identity"}
+	} else {
+		r.Method, r.ContentLength = http.MethodPost, int64(len(k.body))
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r.WithContext(ctx)
 }
 
 // progress is how far one attempt came.

@@ -1,0 +1,313 @@
+package weixin_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// roundTripper carries calls to nowhere.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func response(status int, body io.Reader, length int64) *http.Response {
+	return &http.Response{StatusCode: status, Header: make(http.Header), Body: io.NopCloser(body), ContentLength: length}
+}
+
+func relayCall(ctx context.Context, body string, again bool) *http.Request {
+	r, err := http.NewRequestWithContext(ctx, "POST", "/wxa/x?access_token=theirs", nil)
+	if err != nil {
+		panic(err)
+	}
+	if body != "" {
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	}
+	if again {
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+	}
+	return r
+}
+
+const refusedBody = `{"errcode":40001,"errmsg":"invalid credential, rid: 1-2-3"}`
+
+// tokenServer answers requests for a token with t1, t2 and so on.
+func tokenServer(tokens *atomic.Int32) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		reply(200, fmt.Sprintf(`{"access_token":"canary-t%d","expires_in":7200}`, tokens.Add(1)))(w, r)
+	}
+}
+
+func TestRelay_RepeatsOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		body    string
+		again   bool
+		good    string // token that WeChat takes; "" for none
+		calls   int
+		refused bool
+	}{
+		{"good at once", "{}", true, "canary-t1", 1, false},
+		{"no body", "", false, "canary-t2", 2, false},
+		{"short body", "{}", true, "canary-t2", 2, false},
+		{"body that is gone", "{}", false, "canary-t2", 1, true},
+		{"refused for ever", "{}", true, "", 2, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var tokens atomic.Int32
+				var observed []weixin.Class
+				c, _, stop := servePipe(t, weixin.Config{Observe: func(call weixin.Call) {
+					if call.Name == "relayed" {
+						observed = append(observed, call.Class)
+					}
+				}}, tokenServer(&tokens))
+				defer stop()
+				if _, err := c.Tokens().Token(t.Context(), testApp); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second) // or the keeper leaves WeChat alone
+				calls := 0
+				got, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) {
+					calls++
+					if r.Body != nil {
+						if b, err := io.ReadAll(r.Body); string(b) != tt.body || err != nil {
+							t.Errorf("call %d has the body %q", calls, b)
+						}
+					}
+					if token := r.URL.Query()["access_token"]; len(token) == 1 && token[0] == tt.good {
+						return response(200, strings.NewReader(`{"errcode":0}`), -1), nil
+					}
+					return response(200, strings.NewReader(refusedBody), -1), nil
+				}), testApp, relayCall(t.Context(), tt.body, tt.again))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, class := `{"errcode":0}`, weixin.ClassOK
+				if tt.refused {
+					want, class = refusedBody, weixin.ClassMisconfigured
+				}
+				if b, err := io.ReadAll(got.Body); string(b) != want || err != nil {
+					t.Errorf("the answer is %q, %v", b, err)
+				}
+				if calls != tt.calls || got.Renewed != (calls == 2) || (got.Refused != nil) != tt.refused || len(observed) != 1 || observed[0] != class {
+					t.Errorf("%d calls, renewed %t, refused %v, observed %v", calls, got.Renewed, got.Refused, observed)
+				}
+				if got.Refused != nil && (got.Refused.ErrCode != 40001 || got.Refused.RID != "1-2-3") {
+					t.Errorf("refused: %v", got.Refused)
+				}
+				// Whatever became of this call, the next one has a token that was not refused.
+				time.Sleep(2 * time.Second)
+				if token := seenToken(t, c); token == "canary-t1" && tt.good != "canary-t1" {
+					t.Error("the refused token is used on")
+				}
+			})
+		})
+	}
+}
+
+// seenToken makes a call and returns the token that it carried.
+func seenToken(t *testing.T, c *weixin.Client) (token string) {
+	t.Helper()
+	_, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) {
+		token = r.URL.Query().Get("access_token")
+		return response(200, strings.NewReader("{}"), 2), nil
+	}), testApp, relayCall(t.Context(), "", false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// TestRelay_Failures: what is no answer of WeChat is an error, and no error shows the token, even when the transport's does.
+func TestRelay_Failures(t *testing.T) {
+	var tokens atomic.Int32
+	c := serve(t, tokenServer(&tokens))
+	leak := &url.Error{Op: "Get", URL: "https://api.weixin.qq.com/?access_token=canary-t1", Err: errors.New("malformed HTTP response \"canary-t1\"")}
+	for _, tt := range []struct {
+		name  string
+		call  *http.Request
+		via   roundTripper
+		class weixin.Class
+	}{
+		{"redirect", nil, func(*http.Request) (*http.Response, error) {
+			r := response(302, http.NoBody, 0)
+			r.Header.Set("Location", "https://elsewhere.example/?access_token=canary-t1")
+			return r, nil
+		}, weixin.ClassProtocol},
+		{"upgrade", nil, func(*http.Request) (*http.Response, error) { return response(101, http.NoBody, 0), nil }, weixin.ClassProtocol},
+		{"bad gateway", nil, func(*http.Request) (*http.Response, error) {
+			return response(502, strings.NewReader(refusedBody), -1), nil
+		}, weixin.ClassUnavailable},
+		{"broken", nil, func(*http.Request) (*http.Response, error) { return nil, leak }, weixin.ClassUnavailable},
+		{"body too long", func() *http.Request {
+			r := relayCall(t.Context(), "", false)
+			r.Body, r.ContentLength = http.MaxBytesReader(nil, io.NopCloser(strings.NewReader("xxx")), 2), -1
+			return r
+		}(), readingTransport, weixin.ClassCanceled},
+		{"body broken off", func() *http.Request {
+			r := relayCall(t.Context(), "", false)
+			r.Body, r.ContentLength = io.NopCloser(iotest.ErrReader(io.ErrUnexpectedEOF)), -1
+			return r
+		}(), readingTransport, weixin.ClassCanceled},
+		{"body gone", func() *http.Request {
+			r := relayCall(t.Context(), "x", false)
+			r.GetBody = func() (io.ReadCloser, error) { return nil, io.ErrClosedPipe }
+			return r
+		}(), readingTransport, weixin.ClassCanceled},
+	} {
+		call := tt.call
+		if call == nil {
+			call = relayCall(t.Context(), "{}", true)
+		}
+		_, err := c.Relay(tt.via, testApp, call)
+		e := wantClass(t, err, tt.class)
+		if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "canary") || e.Op == "" {
+			t.Errorf("%s: %s", tt.name, text)
+		}
+		if tooLong := errors.As(err, new(*http.MaxBytesError)); tooLong != (tt.name == "body too long") {
+			t.Errorf("%s: too long: %t", tt.name, tooLong)
+		}
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) { return nil, r.Context().Err() }), testApp, relayCall(gone, "", false))
+	if wantClass(t, err, weixin.ClassCanceled); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v does not tell that the caller has gone", err)
+	}
+}
+
+// readingTransport fails as a transport does whose request has no end.
+func readingTransport(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return nil, fmt.Errorf("net/http: HTTP/1.x transport connection broken: %w", err)
+		}
+	}
+	return response(200, strings.NewReader("{}"), 2), nil
+}
+
+// TestRelay_NoToken: without a token nothing is sent.
+func TestRelay_NoToken(t *testing.T) {
+	c := serve(t, reply(200, `{"errcode":40125,"errmsg":"x"}`))
+	_, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
+		t.Error("something was sent")
+		return nil, io.EOF
+	}), testApp, relayCall(t.Context(), "{}", true))
+	wantClass(t, err, weixin.ClassMisconfigured)
+}
+
+// TestRelay_Streams: of an answer that is no JSON object no more than the first piece is waited for.
+func TestRelay_Streams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // which notices when everybody waits for everybody
+		var tokens atomic.Int32
+		c, _, stop := servePipe(t, weixin.Config{}, tokenServer(&tokens))
+		defer stop()
+		r, w := io.Pipe()
+		go w.Write([]byte("\xff\xd8"))
+		got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) { return response(200, r, -1), nil }), testApp, relayCall(t.Context(), "", false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 2)
+		if _, err := io.ReadFull(got.Body, b); err != nil || string(b) != "\xff\xd8" {
+			t.Errorf("%q, %v", b, err)
+		}
+		if got.Request.URL.Query().Get("access_token") == "canary-t1" {
+			t.Error("the answer names a request with the token")
+		}
+		got.Body.Close()
+	})
+}
+
+// FuzzRelay_Answer: whatever is answered arrives as it was, and only a JSON object with one of three errcodes is a refusal.
+func FuzzRelay_Answer(f *testing.F) {
+	for _, body := range []string{
+		refusedBody, "\ufeff" + refusedBody, " \n" + refusedBody, `{"errcode":"42001"}`, `{"errcode":40014.0}`, `{"errcode":0}`, `{"errcode":null}`, `{}`, `{`, ``, "\xff\xd8\xff",
+		`{"errcode":40001,"errmsg":"` + strings.Repeat("x", 5000) + `"}`, `[` + refusedBody + `]`, refusedBody + refusedBody,
+		refusedBody + strings.Repeat(" ", 5000),
+	} {
+		f.Add([]byte(body), false)
+		f.Add([]byte(body), true)
+	}
+	var tokens atomic.Int32
+	c := serve(f, tokenServer(&tokens))
+	f.Fuzz(func(t *testing.T, body []byte, sized bool) {
+		length := int64(-1)
+		if sized {
+			length = int64(len(body))
+		}
+		got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
+			return response(200, iotest.OneByteReader(bytes.NewReader(body)), length), nil
+		}), testApp, relayCall(t.Context(), "x", false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(got.Body); !bytes.Equal(b, body) || err != nil {
+			t.Errorf("%q became %q, %v", body, b, err)
+		}
+		if got.Refused == nil {
+			return
+		}
+		var env struct{ ErrCode json.RawMessage }
+		if err := json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &env); err != nil || len(body) > 4<<10 {
+			t.Errorf("%q is a refusal", body)
+		}
+		switch got.Refused.ErrCode {
+		case 40001, 40014, 42001:
+		default:
+			t.Errorf("%q is a refusal with errcode %d", body, got.Refused.ErrCode)
+		}
+	})
+}
+
+// FuzzRelay_Request: whatever an app asks for, WeChat gets one token, under one name, at the place that the base URL names.
+func FuzzRelay_Request(f *testing.F) {
+	f.Add("/wxa/x", "a=1&access_token=x", "Cookie")
+	f.Add("/wxa/x", "a=1;access_token=x&%61ccess_token=y&ACCESS_TOKEN=z&cloudbase_access_token=q", "X-Wx-Openid")
+	f.Add("//evil.example/x", "", "Host")
+	f.Add("/..%2f..%2fcgi-bin/token", "%zz", "Wechatmp-Appid")
+	var tokens atomic.Int32
+	c := serve(f, tokenServer(&tokens))
+	f.Fuzz(func(t *testing.T, path, query, header string) {
+		call := relayCall(t.Context(), "", false)
+		call.URL = &url.URL{Path: path, RawQuery: query}
+		call.Header[header] = []string{"v"}
+		_, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Scheme != "http" || !strings.HasPrefix(r.URL.Host, "127.0.0.1:") || r.Host != r.URL.Host || !strings.HasPrefix(r.URL.Path, "/") {
+				t.Errorf("sent to %s", r.URL)
+			}
+			n := 0
+			for name, values := range r.URL.Query() {
+				if strings.EqualFold(name, "access_token") || strings.EqualFold(name, "cloudbase_access_token") {
+					n += len(values)
+				}
+			}
+			if token := r.URL.Query()["access_token"]; len(token) != 1 || token[0] != "canary-t1" || n != 1 {
+				t.Errorf("%q became %q", query, r.URL.RawQuery)
+			}
+			for name := range r.Header {
+				if name == header && name != "User-Agent" && !strings.HasPrefix(name, "Wechatmp-") && !strings.Contains("Accept Accept-Language Content-Type Range", name) {
+					t.Errorf("%s was sent", name)
+				}
+			}
+			return response(200, strings.NewReader("{}"), 2), nil
+		}), testApp, call)
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
