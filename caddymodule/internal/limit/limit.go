@@ -1,4 +1,4 @@
-// Package limit decides how many logins are let in: a token bucket per client address, one for everybody, and a cap on logins under way.
+// Package limit decides how many logins are let in: a token bucket per client address, one for everybody, and a cap on logins under way. Buckets does the first of it for other keys and calls.
 //
 // It owns no knowledge of HTTP or of what a login is. A refusal costs nobody anything: it is decided before a byte of the request's body is read (THREATS.md 26). Memory is bounded for
 // any number of addresses.
@@ -37,22 +37,18 @@ type Config struct {
 	InFlight         int // 0: no cap
 }
 
-// maxBuckets is how many addresses have a bucket of their own at a time, in each of two generations. An address that is forgotten starts with a full bucket; the total still holds.
-const maxBuckets = 1 << 14
-
-// Limiter lets logins in. It is safe for concurrent use and outlives configurations.
+// Limiter lets logins in. It is safe for concurrent use and outlives configurations. For an address that it has forgotten among too many others the total still holds.
 type Limiter struct {
 	mu       sync.Mutex
 	cfg      Config
 	total    *rate.Limiter
-	young    map[netip.Prefix]*rate.Limiter
-	old      map[netip.Prefix]*rate.Limiter
+	clients  generations[netip.Prefix]
 	inFlight int
 }
 
 // New returns a Limiter with full buckets.
 func New(cfg Config) *Limiter {
-	return &Limiter{cfg: cfg, total: rate.NewLimiter(cfg.Total.limit(), cfg.Total.Events), young: make(map[netip.Prefix]*rate.Limiter)}
+	return &Limiter{cfg: cfg, total: rate.NewLimiter(cfg.Total.limit(), cfg.Total.Events)}
 }
 
 // Set changes the limits. Buckets keep what is in them, so that a reload lets nobody in a second time (THREATS.md 32).
@@ -63,7 +59,7 @@ func (l *Limiter) Set(cfg Config) {
 		l.total = adjust(l.total, cfg.Total)
 	}
 	if cfg.PerClient != l.cfg.PerClient || cfg.PerPrivateClient != l.cfg.PerPrivateClient {
-		for _, generation := range []map[netip.Prefix]*rate.Limiter{l.young, l.old} {
+		for _, generation := range []map[netip.Prefix]*rate.Limiter{l.clients.young, l.clients.old} {
 			for p, b := range generation {
 				generation[p] = adjust(b, cfg.rateOf(p.Addr()))
 			}
@@ -116,37 +112,27 @@ func (l *Limiter) end() {
 	l.inFlight--
 }
 
-// take takes one from a bucket or tells how long until there is one.
-func take(b *rate.Limiter, now time.Time) (time.Duration, bool) {
-	if b.AllowN(now, 1) {
-		return 0, true
-	}
-	r := b.ReserveN(now, 1)
-	defer r.CancelAt(now)
-	return max(r.DelayFrom(now), time.Second), false
+// Bucket names the bucket of a client and its rate, for those who count it in another place as well. The zero Rate means that this client has no limit.
+func (l *Limiter) Bucket(client netip.Addr) (name string, r Rate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bucketOf(client).String(), l.cfg.rateOf(client.Unmap())
 }
 
-// bucket returns the bucket of a client. Two generations stand in for a list by age: when the young one is full it becomes the old one, and whoever still comes is carried over.
-func (l *Limiter) bucket(client netip.Addr) *rate.Limiter {
+// bucketOf returns what a client shares a bucket with. All invalid addresses share the zero Prefix.
+func bucketOf(client netip.Addr) netip.Prefix {
 	client = client.Unmap()
 	bits := client.BitLen()
 	if client.Is6() {
 		bits = 64 // one subscriber's network
 	}
-	p, _ := client.Prefix(bits) // of an invalid address: the zero Prefix, one bucket for all of them
-	if b := l.young[p]; b != nil {
-		return b
-	}
-	b := l.old[p]
-	if b == nil {
-		r := l.cfg.rateOf(client)
-		b = rate.NewLimiter(r.limit(), r.Events)
-	}
-	if len(l.young) >= maxBuckets {
-		l.old, l.young = l.young, make(map[netip.Prefix]*rate.Limiter)
-	}
-	l.young[p] = b
-	return b
+	p, _ := client.Prefix(bits)
+	return p
+}
+
+// bucket returns the bucket of a client.
+func (l *Limiter) bucket(client netip.Addr) *rate.Limiter {
+	return l.clients.get(bucketOf(client), l.cfg.rateOf(client))
 }
 
 // sharedSpace is what carriers and load balancers use between private and public (RFC 6598).

@@ -487,3 +487,33 @@ func TestBegin(t *testing.T) {
 		t.Error("ending twice made room for two")
 	}
 }
+
+// TestBucket: what is named is what is counted, and at the rate that applies.
+func TestBucket(t *testing.T) {
+	l := limit.New(limit.Config{PerClient: perMinute(1), PerPrivateClient: perMinute(2), Total: perMinute(1000)})
+	for client, want := range map[string]struct {
+		name string
+		rate limit.Rate
+	}{
+		"203.0.113.7":        {"203.0.113.7/32", perMinute(1)},
+		"::ffff:203.0.113.7": {"203.0.113.7/32", perMinute(1)},
+		"2001:db8:1:2:3::4":  {"2001:db8:1:2::/64", perMinute(1)},
+		"2001:db8:1:2:9::9":  {"2001:db8:1:2::/64", perMinute(1)},
+		"fe80::1%eth0":       {"fe80::/64", perMinute(2)},
+		"10.0.0.1":           {"10.0.0.1/32", perMinute(2)},
+		"::ffff:10.0.0.1":    {"10.0.0.1/32", perMinute(2)},
+	} {
+		if name, r := l.Bucket(netip.MustParseAddr(client)); name != want.name || r != want.rate {
+			t.Errorf("%s: %q, %v", client, name, r)
+		}
+	}
+	if name, r := l.Bucket(netip.Addr{}); name == "" || r != perMinute(2) {
+		t.Errorf("an invalid address: %q, %v", name, r)
+	}
+	wantAdmitted(t, l, netip.MustParseAddr("2001:db8:1:2:3::4"), 2, 1)
+	wantAdmitted(t, l, netip.MustParseAddr("2001:db8:1:2:9::9"), 1, 0)
+	l.Set(limit.Config{})
+	if _, r := l.Bucket(phone); r != (limit.Rate{}) {
+		t.Errorf("without a limit: %v", r)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,9 +40,35 @@ func cachedTokens(b *testing.B, g *gate, n int) []string {
 	return tokens
 }
 
+// beating is a shared store that has just been heard of, and says so as one with a server does: by the word that its last heartbeat left.
+type beating struct {
+	*sharedStore
+	base time.Time
+	beat atomic.Int64 // since base
+}
+
+func (s *beating) Heard() time.Time { return s.base.Add(time.Duration(s.beat.Load())) }
+
 func BenchmarkP8_CachedCheck(b *testing.B) {
+	benchmarkCached(b, func() *gate {
+		return newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.MaxSessions, c.Replay = 1<<19, 0 })
+	})
+}
+
+// BenchmarkP8_CachedCheckShared is the same in front of a store that gates share.
+func BenchmarkP8_CachedCheckShared(b *testing.B) {
+	benchmarkCached(b, func() *gate {
+		s := &beating{sharedStore: newShared(newMemData()), base: time.Now()}
+		g := newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.Store, cc.MaxSessions, c.Replay = s, 1<<19, 0 })
+		g.store = s.memStore
+		g.core.SetMaxStaleness(time.Hour)
+		return g
+	})
+}
+
+func benchmarkCached(b *testing.B, newGate func() *gate) {
 	for _, n := range []int{1 << 10, 1 << 18} {
-		g := newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.MaxSessions, c.Replay = 1<<19, 0 })
+		g := newGate()
 		tokens := cachedTokens(b, g, n)
 		ctx := context.Background()
 		b.Run(fmt.Sprintf("tokens=%d", n), func(b *testing.B) {

@@ -21,25 +21,32 @@ type entry struct {
 	digest   store.Digest
 	readAt   uint64 // clock of marks when the read behind it began
 	userKey  uint64
-	expires  int64 // Unix milliseconds
+	created  int64 // Unix milliseconds, as all times here
+	expires  int64
 	appID    string
-	openID   string
-	unionID  string
-	lastSeen atomic.Int64 // Unix milliseconds, as last sent to the store
+	ids      string       // openid, unionid and sealed telephone number: in one piece, since a million entries are in memory at once
+	lastSeen atomic.Int64 // as last sent to the store
+	openLen  uint32       // where in ids the unionid begins
+	unionEnd uint32       // where in ids it ends
 }
 
-// newEntry keeps openid and unionid in one piece of memory and shares the appid between all entries: a million of them are in memory at once.
+func (e *entry) openID() string  { return e.ids[:e.openLen] }
+func (e *entry) unionID() string { return e.ids[e.openLen:e.unionEnd] }
+func (e *entry) phone() string   { return e.ids[e.unionEnd:] } // empty when none is remembered
+
+// newEntry shares the appid between all entries.
 func newEntry(d store.Digest, rec store.Record, readAt uint64) *entry {
 	s := rec.Session
-	ids := s.User.OpenID + rec.UnionID
 	e := &entry{
-		digest:  d,
-		readAt:  readAt,
-		userKey: userKey(s.User),
-		expires: s.Expires.UnixMilli(),
-		appID:   unique.Make(s.User.AppID).Value(),
-		openID:  ids[:len(s.User.OpenID)],
-		unionID: ids[len(s.User.OpenID):],
+		digest:   d,
+		readAt:   readAt,
+		userKey:  userKey(s.User),
+		created:  s.Created.UnixMilli(),
+		expires:  s.Expires.UnixMilli(),
+		appID:    unique.Make(s.User.AppID).Value(),
+		ids:      s.User.OpenID + rec.UnionID + string(rec.Phone),
+		openLen:  uint32(len(s.User.OpenID)),
+		unionEnd: uint32(len(s.User.OpenID) + len(rec.UnionID)),
 	}
 	e.lastSeen.Store(s.LastSeen.UnixMilli())
 	return e
@@ -48,9 +55,11 @@ func newEntry(d store.Digest, rec store.Record, readAt uint64) *entry {
 func digestKey(d store.Digest) uint64 { return binary.LittleEndian.Uint64(d[:8]) }
 
 func userKey(u store.UserID) uint64 {
-	h := u.Hash()
-	return binary.LittleEndian.Uint64(h[:8])
+	return hashKey(u.Hash())
 }
+
+// hashKey is userKey of the user whose hash is h.
+func hashKey(h [16]byte) uint64 { return binary.LittleEndian.Uint64(h[:8]) }
 
 // lossyCache is what is asked of ristretto: it may forget, drop and delay as it likes.
 type lossyCache interface {

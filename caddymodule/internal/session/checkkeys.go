@@ -22,9 +22,8 @@ func (r *KeyRing) IDs() []string {
 
 // Keys returns the master keys that sessions in the store were made under, by the names that KeyRing.IDs gives: until when such sessions may live; the zero time while that is open.
 func (s *Service) Keys(ctx context.Context) (map[string]time.Time, error) {
-	c := s.cfg.Core
-	known, err := c.store.Keys(ctx)
-	if c.asked(reading, err) != nil {
+	known, err := s.cfg.Core.knownKeys(ctx)
+	if err != nil {
 		return nil, wrap("listing keys", err)
 	}
 	named := make(map[string]time.Time, len(known))
@@ -34,26 +33,51 @@ func (s *Service) Keys(ctx context.Context) (map[string]time.Time, error) {
 	return named, nil
 }
 
+func (c *Core) knownKeys(ctx context.Context) (map[store.KeyID]time.Time, error) {
+	known, err := c.store.Keys(ctx)
+	return known, c.asked(reading, err)
+}
+
 func (r *KeyRing) has(id store.KeyID) bool {
 	return slices.ContainsFunc(r.keys, func(k *key) bool { return k.id == id })
+}
+
+// holds returns an error wrapping ErrKeyMissing when a key that guards something now is not in the ring.
+func (r *KeyRing) holds(known map[store.KeyID]time.Time, now time.Time) error {
+	var missing []string
+	for id, until := range known {
+		if until.After(now) && !r.has(id) {
+			missing = append(missing, fmt.Sprintf("%s (needed until %s)", id, until.UTC().Format(time.RFC3339)))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return fmt.Errorf("%w: %s: put it back behind the new one in seal_key; to be rid of it at once, put it back and revoke everybody; if it is lost, move the session store away, which logs everybody out",
+		ErrKeyMissing, strings.Join(missing, ", "))
 }
 
 // CheckKeys is asked at the start, before the first request. It compares the key ring with what the store knows of the master keys that its sessions were made under: without one of them
 // its users would be logged out, so the error, which wraps ErrKeyMissing, names the key and the cures. It changes no user's data. When all is well it records that the ring's first key is
 // in use, and for a key that this one replaces, when the last session made under it ends; undo takes that back, for a configuration that comes to nothing after all.
+//
+// Where gates share the store, RenewKeys has to be called from then on.
 func (s *Service) CheckKeys(ctx context.Context) (undo func(context.Context) error, err error) {
 	c := s.cfg.Core
-	known, err := c.store.Keys(ctx)
-	if c.asked(reading, err) != nil {
+	if c.shared != nil {
+		return s.checkSharedKeys(ctx)
+	}
+	known, err := c.knownKeys(ctx)
+	if err != nil {
 		return nil, wrap("checking key ring", err)
 	}
 	ring, now := s.cfg.Keys, time.Now()
-	last, err := s.lastExpiry(ctx, known)
+	last, err := s.lastExpiry(ctx, known, false)
 	if err != nil {
 		return nil, wrap("checking key ring", err)
 	}
 	next := map[store.KeyID]time.Time{ring.keys[0].id: {}}
-	var missing []string
 	for id, until := range known {
 		switch {
 		case id == ring.keys[0].id:
@@ -67,15 +91,10 @@ func (s *Service) CheckKeys(ctx context.Context) (undo func(context.Context) err
 		if !until.After(now) {
 			continue // it guards nothing any more
 		}
-		if !ring.has(id) {
-			missing = append(missing, fmt.Sprintf("%s (needed until %s)", id, until.UTC().Format(time.RFC3339)))
-		}
 		next[id] = until
 	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return nil, fmt.Errorf("checking key ring: %w: %s: put it back behind the new one in seal_key; to be rid of it at once, put it back and revoke everybody; if it is lost, move the session store away, which logs everybody out",
-			ErrKeyMissing, strings.Join(missing, ", "))
+	if err := ring.holds(next, now); err != nil {
+		return nil, wrap("checking key ring", err)
 	}
 	if maps.EqualFunc(known, next, time.Time.Equal) {
 		return func(context.Context) error { return nil }, nil
@@ -86,11 +105,10 @@ func (s *Service) CheckKeys(ctx context.Context) (undo func(context.Context) err
 	return func(ctx context.Context) error { return set(ctx, known) }, set(ctx, next)
 }
 
-// lastExpiry returns when the last session of all ends, if that is of interest: it may be long to find out.
-func (s *Service) lastExpiry(ctx context.Context, known map[store.KeyID]time.Time) (time.Time, error) {
-	first := s.cfg.Keys.keys[0].id
+// lastExpiry returns when the last session of all ends, if it is not known until when a key is needed, the ring's first included or not: it may be long to find out.
+func (s *Service) lastExpiry(ctx context.Context, known map[store.KeyID]time.Time, first bool) (time.Time, error) {
 	for id, until := range known {
-		if id != first && until.IsZero() {
+		if until.IsZero() && (first || id != s.cfg.Keys.keys[0].id) {
 			st, err := s.cfg.Core.store.Stats(ctx)
 			return st.LastExpiry, s.cfg.Core.asked(reading, err)
 		}
@@ -101,6 +119,9 @@ func (s *Service) lastExpiry(ctx context.Context, known map[store.KeyID]time.Tim
 // freeKeys records that no key but the ring's first guards anything.
 func (s *Service) freeKeys(ctx context.Context) error {
 	c := s.cfg.Core
+	if c.shared != nil {
+		return s.freeSharedKeys(ctx)
+	}
 	return c.asked(writing, c.store.SetKeys(ctx, map[store.KeyID]time.Time{s.cfg.Keys.keys[0].id: {}}))
 }
 

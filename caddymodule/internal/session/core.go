@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
@@ -34,22 +36,28 @@ func (noCounter) Inc() {}
 // configurations may share one; it is safe for concurrent use.
 type Core struct {
 	store   store.Store
+	shared  store.Shared // the same, when other gates use it too; else nil
+	stale   atomic.Int64 // nanoseconds: SetMaxStaleness
 	cache   *cache
 	lookups singleflight.Group
 	logins  flights
+	pending pendings
 	outage  Outage
-	work    sync.WaitGroup // logins whose client may have gone
+	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations
+	closing context.Context
+	close   context.CancelFunc
 
 	hits, misses Counter
 }
 
-// NewCore returns a Core over an open store.
+// NewCore returns a Core over an open store. A store.Shared is watched from then on.
 func NewCore(cfg CoreConfig) (*Core, error) {
 	c, err := newCache(cfg.MaxSessions)
 	if err != nil {
 		return nil, err
 	}
 	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses}
+	core.closing, core.close = context.WithCancel(context.Background())
 	if core.outage.Log == nil {
 		core.outage.Log = zap.NewNop()
 	}
@@ -59,14 +67,22 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if core.misses == nil {
 		core.misses = noCounter{}
 	}
+	if core.shared, _ = cfg.Store.(store.Shared); core.shared != nil {
+		core.shared.Watch(core.changed)
+	}
 	return core, nil
 }
 
 // SetMaxSessions changes the number of entries that the cache may hold.
 func (c *Core) SetMaxSessions(n int64) { c.cache.entries.UpdateMaxCost(n) }
 
-// Close waits for the logins under way, then closes the cache and the store. No other method may be called during or after it: ristretto does not survive that (STORE.md 1.8).
+// SetMaxStaleness changes how long the cache in front of a store.Shared is believed without hearing from it; 0, as at first, is not at all. It has no meaning for other stores.
+func (c *Core) SetMaxStaleness(d time.Duration) { c.stale.Store(int64(d)) }
+
+// Close waits for the logins under way, then closes the cache and the store. Revocations that the store has not taken by then are given up, with a line in the log each. No other method may be
+// called during or after it: ristretto does not survive that (STORE.md 1.8).
 func (c *Core) Close() error {
+	c.close()
 	c.work.Wait()
 	c.cache.entries.Close()
 	return c.store.Close()

@@ -33,3 +33,6 @@ var ErrUnknownApp = errors.New("mini program not configured")
 
 // ErrBusy means that too many logins are under way. The code is not spent.
 var ErrBusy = errors.New("too many logins under way")
+
+// ErrData means that a piece of open data is not acceptable. Clients are told no more than that, and whether a new login will help (THREATS.md 29).
+var ErrData = errors.New("open data is invalid")

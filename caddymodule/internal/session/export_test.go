@@ -12,6 +12,7 @@ const (
 	LookupTimeout = lookupTimeout
 	TokenLen      = tokenLen
 	Alphabet      = alphabet
+	MaxPending    = maxPending
 )
 
 func DigestOf(token string) store.Digest { return digestOf(token) }
@@ -21,13 +22,16 @@ func DigestKey(d store.Digest) uint64 { return digestKey(d) }
 
 // WithDigest returns an entry that differs from e in nothing but the session that it claims to be.
 func (e *entry) WithDigest(d store.Digest) *entry {
-	c := &entry{digest: d, readAt: e.readAt, userKey: e.userKey, expires: e.expires, appID: e.appID, openID: e.openID, unionID: e.unionID}
+	c := &entry{digest: d, readAt: e.readAt, userKey: e.userKey, created: e.created, expires: e.expires, appID: e.appID, ids: e.ids, openLen: e.openLen, unionEnd: e.unionEnd}
 	c.lastSeen.Store(e.lastSeen.Load())
 	return c
 }
 
 // Mint returns a token as a login makes it, of a session that does not exist.
 func (r *KeyRing) Mint() string { return r.mint() }
+
+// KeyIDOf returns what the ring's first key is recorded as.
+func KeyIDOf(r *KeyRing) store.KeyID { return r.keys[0].id }
 
 // Open is what the session_key of a user is read with.
 func (r *KeyRing) Open(u store.UserID, s store.SealedKey) (string, error) { return r.open(u, s) }
@@ -52,3 +56,9 @@ func (c *Core) SettleCache() {
 		w.Wait()
 	}
 }
+
+// SealPhone is what Phone does with a number that is remembered.
+func (r *KeyRing) SealPhone(u store.UserID, number string) []byte { return r.sealPhone(u, number) }
+
+// OpenPhone is what a remembered number is read with.
+func (r *KeyRing) OpenPhone(u store.UserID, box []byte) (string, error) { return r.openPhone(u, box) }

@@ -21,8 +21,9 @@ import (
 // masterLen is the length of a master key in bytes.
 const masterLen = 32
 
-// KeyRing holds the master keys of the gate. The first signs tokens and seals session_keys; all of them verify and open, so that a key is rotated by putting a new one in front and
-// nobody is logged out. A key may be dropped once the sessions made under it have expired.
+// KeyRing holds the master keys of the gate. The first signs tokens and seals session_keys and telephone numbers; all of them verify and open, so that a key is rotated by putting a new one in front and
+// nobody is logged out. A key may be dropped once the sessions made under it have expired; the
+// telephone numbers sealed under it are then forgotten.
 type KeyRing struct {
 	keys []*key
 }
@@ -31,7 +32,8 @@ type KeyRing struct {
 type key struct {
 	id      store.KeyID // names the key in envelopes
 	tokenID byte        // names the key in tokens
-	aead    cipher.AEAD
+	aead    cipher.AEAD // of session_keys
+	phones  cipher.AEAD // of telephone numbers
 	tagKey  []byte
 	macs    sync.Pool // of hash.Hash: a fresh HMAC costs eight times a reset one (STORE.md 1.6)
 }
@@ -96,13 +98,13 @@ func newKey(master []byte) (*key, error) {
 		}
 		return b
 	}
-	block, err := aes.NewCipher(derive("session_key seal"))
+	aead, err := newAEAD(derive("session_key seal"))
 	if err != nil {
-		return nil, fmt.Errorf("making cipher: %w", err)
+		return nil, err
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	phones, err := newAEAD(derive("phone seal"))
 	if err != nil {
-		return nil, fmt.Errorf("making cipher: %w", err)
+		return nil, err
 	}
 	id := derive("key id")
 	tokenKey := derive("token")
@@ -110,9 +112,22 @@ func newKey(master []byte) (*key, error) {
 		id:      store.KeyID(id[:4]),
 		tokenID: alphabet[id[4]%byte(len(alphabet))],
 		aead:    aead,
+		phones:  phones,
 		tagKey:  derive("session_key tag"),
 		macs:    sync.Pool{New: func() any { return hmac.New(sha256.New, tokenKey) }},
 	}, nil
+}
+
+func newAEAD(secret []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(secret)
+	if err != nil {
+		return nil, fmt.Errorf("making cipher: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, fmt.Errorf("making cipher: %w", err)
+	}
+	return aead, nil
 }
 
 // tokenMAC writes the textual MAC of a token's first part into dst.
@@ -131,8 +146,12 @@ const sealVersion = 1
 // seal encrypts a user's session_key under the first key. The envelope opens for this user only (THREATS.md 16).
 func (r *KeyRing) seal(u store.UserID, sessionKey string) store.SealedKey {
 	k := r.keys[0]
-	box := append([]byte{sealVersion}, k.id[:]...)
-	return store.SealedKey{Tag: k.tag(u, sessionKey), Box: k.aead.Seal(box, nil, []byte(sessionKey), owner(u))}
+	return store.SealedKey{Tag: k.tag(u, sessionKey), Box: k.box(k.aead, sessionKey, sessionKeyOf(u))}
+}
+
+// box makes an envelope that opens under one of the key's ciphers and for its owner only.
+func (k *key) box(c cipher.AEAD, text string, owner []byte) []byte {
+	return c.Seal(append([]byte{sealVersion}, k.id[:]...), nil, []byte(text), owner)
 }
 
 // oldTags returns the tags that seal gave to the same session_key while another key of the ring was the first.
@@ -147,30 +166,36 @@ func (r *KeyRing) oldTags(u store.UserID, sessionKey string) [][8]byte {
 // tag is keyed, so that who reads the store cannot try guesses against it.
 func (k *key) tag(u store.UserID, sessionKey string) [8]byte {
 	h := hmac.New(sha256.New, k.tagKey)
-	h.Write(owner(u))
+	h.Write(sessionKeyOf(u))
 	h.Write([]byte(sessionKey))
 	return [8]byte(h.Sum(nil))
 }
 
 // open decrypts what seal made for the same user under any key of the ring.
 func (r *KeyRing) open(u store.UserID, s store.SealedKey) (string, error) {
-	if len(s.Box) < 5 || s.Box[0] != sealVersion {
-		return "", fmt.Errorf("opening session_key: %w", store.ErrDamaged)
+	text, err := r.unbox(func(k *key) cipher.AEAD { return k.aead }, s.Box, sessionKeyOf(u))
+	return text, wrap("opening session_key", err)
+}
+
+// unbox reads an envelope by one of the ciphers of the key that it names.
+func (r *KeyRing) unbox(by func(*key) cipher.AEAD, box, owner []byte) (string, error) {
+	if len(box) < 5 || box[0] != sealVersion {
+		return "", store.ErrDamaged
 	}
 	for _, k := range r.keys {
-		if store.KeyID(s.Box[1:5]) != k.id {
+		if store.KeyID(box[1:5]) != k.id {
 			continue
 		}
-		plain, err := k.aead.Open(nil, nil, s.Box[5:], owner(u))
+		plain, err := by(k).Open(nil, nil, box[5:], owner)
 		if err != nil {
-			return "", fmt.Errorf("opening session_key: %w", store.ErrDamaged)
+			return "", store.ErrDamaged
 		}
 		return string(plain), nil
 	}
-	return "", fmt.Errorf("opening session_key: key %x is not in the key ring", s.Box[1:5])
+	return "", fmt.Errorf("key %x is not in the key ring", box[1:5])
 }
 
-// owner binds an envelope to its user.
-func owner(u store.UserID) []byte {
+// sessionKeyOf binds a session_key to its user.
+func sessionKeyOf(u store.UserID) []byte {
 	return []byte("session_key\x00" + u.AppID + "\x00" + u.OpenID + "\x00")
 }

@@ -82,7 +82,7 @@ func (r LoginRequest) begin() (end func(), ok bool) {
 
 // exchange spends the code and makes the session durable.
 func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest) (Login, error) {
-	wx, err := s.cfg.WeChat.Code2Session(ctx, app, req.Code)
+	wx, err := s.spendCode(ctx, app, req.Code)
 	if err != nil {
 		return Login{}, err
 	}
@@ -112,6 +112,9 @@ func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest
 	}
 	for _, d := range res.Ended {
 		c.cache.void(digestKey(d))
+	}
+	if !l.Ends.IsZero() {
+		c.cache.void(digestKey(l.Ends)) // another gate may have ended it, which this one has not heard of
 	}
 	if res.UnionIDChanged {
 		c.cache.void(userKey(l.User))

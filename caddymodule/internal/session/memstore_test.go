@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/storetest"
 )
@@ -23,10 +25,24 @@ type memData struct {
 	users    map[store.UserID]*store.User
 	sessions map[store.Digest]store.Session
 	keys     map[store.KeyID]time.Time
+
+	watchers []func(store.Change) // told of each change before it is acknowledged
+	claims   map[[32]byte]memClaim
+	buckets  map[string]*rate.Limiter
+}
+
+// tell reports a change to whoever watches. The lock is held.
+func (d *memData) tell(c store.Change) {
+	for _, w := range d.watchers {
+		w(c)
+	}
 }
 
 func newMemData() *memData {
-	return &memData{global: rand.Uint64(), apps: make(map[string]uint64), users: make(map[store.UserID]*store.User), sessions: make(map[store.Digest]store.Session)}
+	return &memData{
+		global: rand.Uint64(), apps: make(map[string]uint64), users: make(map[store.UserID]*store.User), sessions: make(map[store.Digest]store.Session),
+		claims: make(map[[32]byte]memClaim), buckets: make(map[string]*rate.Limiter),
+	}
 }
 
 // memStore is a store.Store in memory with places to break it at. The hooks must be set before the store is shared.
@@ -36,10 +52,11 @@ type memStore struct {
 	// before is called before a method does anything, after when it is done; an error becomes the outcome. They may block.
 	before, after func(ctx context.Context, op string) error
 
-	mu     sync.Mutex
-	closed bool
-	down   bool
-	calls  map[string]int
+	mu       sync.Mutex
+	closed   bool
+	down     bool
+	readOnly bool
+	calls    map[string]int
 }
 
 var _ store.Store = (*memStore)(nil)
@@ -60,10 +77,21 @@ func (s *memStore) setDown(down bool) {
 	s.down = down
 }
 
+// setReadOnly makes every call fail that changes something, or work again.
+func (s *memStore) setReadOnly(readOnly bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readOnly = readOnly
+}
+
+func reads(op string) bool {
+	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "Keys", "Stats", "Touch"}, op)
+}
+
 func (s *memStore) do(ctx context.Context, op string, f func(*memData) error) error {
 	s.mu.Lock()
 	s.calls[op]++
-	closed, down := s.closed, s.down
+	closed, down := s.closed, s.down || s.readOnly && !reads(op)
 	s.mu.Unlock()
 	switch {
 	case ctx.Err() != nil:
@@ -115,6 +143,12 @@ func (s *memStore) Login(ctx context.Context, l store.Login) (res store.LoginRes
 		}
 		res.UnionID, res.UnionIDChanged = u.UnionID, known && u.UnionID != before
 		res.Ended = append(res.Ended, ended...)
+		for _, e := range res.Ended {
+			d.tell(store.Change{What: store.SessionChanged, Digest: e})
+		}
+		if res.UnionIDChanged {
+			d.tell(store.Change{What: store.UserChanged, User: l.User.Hash()})
+		}
 		return nil
 	})
 	return res, err
@@ -130,7 +164,7 @@ func (s *memStore) Lookup(ctx context.Context, digest store.Digest) (rec store.R
 			return store.ErrNotFound
 		}
 		u := d.users[ses.User]
-		rec = store.Record{Session: ses, UnionID: u.UnionID, Current: store.Epochs{Global: d.global, App: d.apps[ses.User.AppID], User: u.Epoch}}
+		rec = store.Record{Session: ses, UnionID: u.UnionID, Phone: u.Phone, Current: store.Epochs{Global: d.global, App: d.apps[ses.User.AppID], User: u.Epoch}}
 		return nil
 	})
 	return rec, err
@@ -149,11 +183,29 @@ func (s *memStore) User(ctx context.Context, id store.UserID) (user store.User, 
 	return user, err
 }
 
+func (s *memStore) Amend(ctx context.Context, id store.UserID, a store.Amendment) (res store.Amended, err error) {
+	err = s.do(ctx, "Amend", func(d *memData) error {
+		u, ok := d.users[id]
+		if !ok {
+			return store.ErrNotFound
+		}
+		if res = u.Amend(a); res.UnionIDChanged || a.Phone != nil {
+			d.tell(store.Change{What: store.UserChanged, User: id.Hash()})
+		}
+		return nil
+	})
+	if err != nil {
+		return store.Amended{}, err
+	}
+	return res, nil
+}
+
 func (s *memStore) End(ctx context.Context, digest store.Digest) error {
 	return s.do(ctx, "End", func(d *memData) error {
 		if ses, ok := d.sessions[digest]; ok {
 			delete(d.sessions, digest)
 			d.users[ses.User].Drop(digest)
+			d.tell(store.Change{What: store.SessionChanged, Digest: digest})
 		}
 		return nil
 	})
@@ -164,6 +216,7 @@ func (s *memStore) RevokeUser(ctx context.Context, id store.UserID) error {
 		if u, ok := d.users[id]; ok {
 			u.Epoch++
 			u.Sessions = nil
+			d.tell(store.Change{What: store.UserChanged, User: id.Hash()})
 		}
 		return nil
 	})
@@ -173,6 +226,7 @@ func (s *memStore) RevokeApp(ctx context.Context, appID string) error {
 	return s.do(ctx, "RevokeApp", func(d *memData) error {
 		if _, ok := d.apps[appID]; ok {
 			d.apps[appID]++
+			d.tell(store.Change{What: store.AllChanged})
 		}
 		return nil
 	})
@@ -181,6 +235,7 @@ func (s *memStore) RevokeApp(ctx context.Context, appID string) error {
 func (s *memStore) RevokeAll(ctx context.Context) error {
 	return s.do(ctx, "RevokeAll", func(d *memData) error {
 		d.global++
+		d.tell(store.Change{What: store.AllChanged})
 		return nil
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,8 +47,8 @@ func TestP3_Model(t *testing.T) {
 					"reload":         func(*rapid.T) { m.newService() },
 					"restart":        func(*rapid.T) { m.restart() },
 					"store down":     func(*rapid.T) { m.store.setDown(true); m.down = true },
-					"store up":       func(*rapid.T) { m.store.setDown(false); m.down = false },
-					"store up again": func(*rapid.T) { m.store.setDown(false); m.down = false },
+					"store up":       func(*rapid.T) { m.up() },
+					"store up again": func(*rapid.T) { m.up() },
 				})
 			})
 		})
@@ -78,9 +79,11 @@ type model struct {
 
 	revoking bool // a revocation is under way
 
-	stallNext, failNext string // method that is to be answered late, or to fail after it took effect
+	hooks               sync.Mutex // the gate retries on a goroutine of its own
+	stallNext, failNext string     // method that is to be answered late, or to fail after it took effect
 	stalled             []chan struct{}
-	checks              []*pending
+
+	checks []*pending
 
 	sessions []*modelSession
 	unionIDs map[store.UserID]string
@@ -94,6 +97,7 @@ type modelSession struct {
 	touched time.Time // the store knows of a use no longer than a touch interval before
 	lost    time.Time // last use that the store was not told of, since it was down
 	ended   bool
+	pending bool // ended as far as this gate knows: the store was down
 }
 
 // pending is a check under way.
@@ -139,18 +143,29 @@ func (m *model) newService() {
 	})
 }
 
+// up lets the store work again, and the gate do what is pending.
+func (m *model) up() {
+	m.store.setDown(false)
+	m.down = false
+	time.Sleep(10 * time.Second)
+	for _, s := range m.sessions {
+		s.ended, s.pending = s.ended || s.pending, false
+	}
+}
+
+// restart forgets what was pending.
 func (m *model) restart() {
+	for _, s := range m.sessions {
+		s.pending = false
+	}
 	m.stop()
 	m.open()
 }
 
 // stop lets everything under way end and closes the core.
 func (m *model) stop() {
-	m.stallNext, m.failNext = "", ""
-	for _, held := range m.stalled {
-		close(held)
-	}
-	m.stalled = nil
+	m.arm("", "")
+	m.letCome(true)
 	m.collect()
 	if err := m.core.Close(); err != nil {
 		m.t.Error(err)
@@ -159,17 +174,43 @@ func (m *model) stop() {
 
 // hook holds back or spoils the answer of a method that has already taken effect.
 func (m *model) hook(_ context.Context, op string) error {
+	m.hooks.Lock()
+	var held chan struct{}
 	if op == m.stallNext {
 		m.stallNext = ""
-		held := make(chan struct{})
+		held = make(chan struct{})
 		m.stalled = append(m.stalled, held)
+	}
+	fails := op == m.failNext
+	if fails {
+		m.failNext = ""
+	}
+	m.hooks.Unlock()
+	if held != nil {
 		<-held
 	}
-	if op == m.failNext {
-		m.failNext = ""
+	if fails {
 		return fmt.Errorf("%w: the answer got lost", store.ErrUnavailable)
 	}
 	return nil
+}
+
+// arm says what is to go wrong next.
+func (m *model) arm(stall, fail string) {
+	m.hooks.Lock()
+	defer m.hooks.Unlock()
+	m.stallNext, m.failNext = stall, fail
+}
+
+// letCome lets the late answers come, all or the oldest, and reports whether there was one.
+func (m *model) letCome(all bool) (came bool) {
+	m.hooks.Lock()
+	defer m.hooks.Unlock()
+	for len(m.stalled) > 0 && (all || !came) {
+		close(m.stalled[0])
+		m.stalled, came = m.stalled[1:], true
+	}
+	return came
 }
 
 // drive runs f to its end. Should it wait for an answer that is held back, that one comes.
@@ -188,12 +229,10 @@ func (m *model) drive(f func()) {
 }
 
 // release lets the oldest late answer come and judges the checks that end with it.
-func (m *model) release() {
-	if len(m.stalled) > 0 {
-		close(m.stalled[0])
-		m.stalled = m.stalled[1:]
-	}
+func (m *model) release() (came bool) {
+	came = m.letCome(false)
 	m.collect()
+	return came
 }
 
 func (m *model) pick(t *rapid.T) *modelSession {
@@ -245,7 +284,7 @@ func (m *model) login(t *rapid.T) {
 }
 
 func (m *model) begin(s *modelSession) *pending {
-	p := &pending{s: s, mustFail: s.ended, done: make(chan struct{})}
+	p := &pending{s: s, mustFail: s.ended || s.pending, done: make(chan struct{})}
 	gate := m.gate
 	go func() {
 		defer close(p.done)
@@ -263,9 +302,9 @@ func (m *model) check(t *rapid.T) {
 
 // beginCheck leaves a check waiting for an answer that was read but has not arrived.
 func (m *model) beginCheck(t *rapid.T) {
-	m.stallNext = "Lookup"
+	m.arm("Lookup", "")
 	p := m.begin(m.pick(t))
-	m.stallNext = ""
+	m.arm("", "")
 	m.checks = append(m.checks, p)
 	m.collect()
 }
@@ -285,17 +324,16 @@ func (m *model) collect() {
 }
 
 func (m *model) finishCheck(t *rapid.T) {
-	if len(m.stalled) == 0 {
+	if !m.release() {
 		t.Skip("nothing is under way")
 	}
-	m.release()
 }
 
 // judge compares the outcome of a check with what the session is. One that was under way for a while may be answered as of any instant of it.
 func (m *model) judge(p *pending, late bool) {
 	s, now := p.s, milli(time.Now())
 	mustFail := p.mustFail || !now.Before(s.expires) || now.Sub(m.inUse(s)) >= modelIdle
-	mustPass := m.alive(s) && !m.revoking
+	mustPass := m.alive(s) && !m.revoking && !p.mustFail
 	switch {
 	case p.err == nil && mustFail && !late:
 		m.t.Fatalf("accepted: ended %v, expires in %v, used %v ago", s.ended, s.expires.Sub(now), now.Sub(s.used))
@@ -338,19 +376,20 @@ func (m *model) inUse(s *modelSession) time.Time {
 // alive reports whether a check of s must not be refused.
 func (m *model) alive(s *modelSession) bool {
 	now := milli(time.Now())
-	return !s.ended && now.Before(s.expires) && now.Sub(s.touched) < modelIdle-modelTouch
+	return !s.ended && !s.pending && now.Before(s.expires) && now.Sub(s.touched) < modelIdle-modelTouch
 }
 
 // revoke carries out a revocation whose answer may get lost, and ends sessions in the model when it took effect.
 func (m *model) revoke(t *rapid.T, op string, call func() error, hit func(*modelSession) bool) {
 	lost := rapid.IntRange(0, 4).Draw(t, "answer lost") == 0
 	if lost {
-		m.failNext = op
+		m.arm("", op)
 	}
 	var err error
 	m.revoking = true
 	m.drive(func() { err = call() })
-	m.revoking, m.failNext = false, ""
+	m.revoking = false
+	m.arm("", "")
 	switch {
 	case m.down || lost:
 		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
@@ -359,13 +398,13 @@ func (m *model) revoke(t *rapid.T, op string, call func() error, hit func(*model
 	case err != nil:
 		t.Fatal(err)
 	}
-	if m.down {
-		return
-	}
 	for _, s := range m.sessions {
 		if hit(s) {
-			s.ended = true
+			s.ended, s.pending = s.ended || !m.down, m.down
 		}
+	}
+	if lost && !m.down {
+		time.Sleep(10 * time.Second) // until it was carried out again
 	}
 }
 
@@ -427,7 +466,9 @@ func (m *model) endByID(t *rapid.T) {
 	if now := time.Now(); !now.Before(s.expires) {
 		t.Skip("may have been removed")
 	}
-	m.revoke(t, "End", func() error { return m.gate.EndByID(context.Background(), s.user, id) }, func(o *modelSession) bool { return o == s })
+	m.revoke(t, "End", func() error { return m.gate.EndByID(context.Background(), s.user, id) }, func(o *modelSession) bool {
+		return o == s && !m.down // without a store it is not known which one is meant
+	})
 }
 
 // showUser: what is shown of a session agrees with what a check would say.

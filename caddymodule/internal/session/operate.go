@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
@@ -14,6 +15,9 @@ type Stats struct {
 	CacheEntries int64 // sessions in the cache
 	CacheMax     int64 // sessions that the cache may hold
 	LoginsKept   int   // logins under way, and those that are kept to be answered again
+
+	Heard   time.Time // when a store that gates share was last heard of; the zero time for other stores, and when it was not
+	Pending int       // revocations that the store has not taken yet
 }
 
 // Stats counts what there is. It may take seconds. With an error, which wraps ErrUnavailable, all but Stats.Store is nevertheless valid.
@@ -22,7 +26,13 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	st, err := c.store.Stats(ctx)
 	err = c.asked(reading, err)
 	limit := c.cache.entries.MaxCost()
+	var heard time.Time
+	if c.shared != nil {
+		heard = c.shared.Heard()
+	}
 	return Stats{
+		Heard:        heard,
+		Pending:      c.pending.len(),
 		Store:        st,
 		StoreDown:    c.outage.Down(),
 		CacheEntries: max(0, limit-c.cache.entries.RemainingCost()),

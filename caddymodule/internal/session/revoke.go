@@ -7,8 +7,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Every revocation is made durable first and marked in the cache second: when the call returns, no check that begins later is answered from before it (DESIGN.md P3). A mark is also set
-// when the store fails, since the change may have gone through; it costs one look-up.
+// Every revocation is made durable first and marked in the cache second: when the call returns, no check that begins later is answered from before it (DESIGN.md P3). An error wrapping
+// ErrUnavailable means that it may not be durable, and not known to other gates; this gate refuses all the same what was to end, and goes on trying (pending.go).
 
 // Logout ends the session of a token. One that is already gone is not an error; a token that was never one of ours is, and wraps ErrInvalid.
 func (s *Service) Logout(ctx context.Context, token string) error {
@@ -24,7 +24,7 @@ func (s *Service) Logout(ctx context.Context, token string) error {
 func (s *Service) end(ctx context.Context, d store.Digest) error {
 	c := s.cfg.Core
 	err := c.asked(writing, c.store.End(ctx, d))
-	c.cache.void(digestKey(d))
+	c.revoked(revocation{kind: ofSession, digest: d}, err)
 	return wrap("ending session", err)
 }
 
@@ -32,7 +32,7 @@ func (s *Service) end(ctx context.Context, d store.Digest) error {
 func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 	c := s.cfg.Core
 	err := c.asked(writing, c.store.RevokeUser(ctx, id))
-	c.cache.void(userKey(id))
+	c.revoked(revocation{kind: ofUser, user: id}, err)
 	return wrap("revoking user", err)
 }
 
@@ -40,7 +40,7 @@ func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	c := s.cfg.Core
 	err := c.asked(writing, c.store.RevokeApp(ctx, appID))
-	c.cache.voidAll()
+	c.revoked(revocation{kind: ofApp, user: store.UserID{AppID: appID}}, err)
 	return wrap("revoking mini program", err)
 }
 
@@ -48,7 +48,7 @@ func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
 	err := c.asked(writing, c.store.RevokeAll(ctx))
-	c.cache.voidAll()
+	c.revoked(revocation{kind: ofAll}, err)
 	if err == nil {
 		err = s.freeKeys(ctx)
 	}

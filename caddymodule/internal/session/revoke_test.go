@@ -150,21 +150,3 @@ func TestP3_LostAnswer(t *testing.T) {
 		})
 	}
 }
-
-// TestP4_RevokeStoreDown: a revocation that could not be made durable is not told as done, and the session goes on when the store is back.
-func TestP4_RevokeStoreDown(t *testing.T) {
-	g := newGate(t)
-	token := g.cached("alice")
-	g.store.setDown(true)
-	for _, err := range []error{
-		g.Logout(t.Context(), token), g.RevokeUser(t.Context(), alice), g.RevokeApp(t.Context(), appA), g.RevokeAll(t.Context()),
-		logoutAll(t.Context(), g.Service, token),
-	} {
-		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
-			t.Errorf("got %v", err)
-		}
-	}
-	g.refuse(token, session.ErrUnavailable)
-	g.store.setDown(false)
-	g.accept(token)
-}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -14,10 +15,11 @@ type Exchanger interface {
 	Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error)
 }
 
-// Config is what one configuration of the gate says about sessions. All fields but Idle, MaxPerUser and Replay are required.
+// Config is what one configuration of the gate says about sessions. Core, WeChat, Apps, Keys and TTL are required, and Calls by the methods that say so.
 type Config struct {
 	Core   *Core
 	WeChat Exchanger
+	Calls  Caller
 	Apps   []weixin.App
 	Keys   *KeyRing
 
@@ -25,6 +27,12 @@ type Config struct {
 	Idle       time.Duration // 0: no idle limit; what was noted before New may count as up to an hour later, but not later than New
 	MaxPerUser int           // live sessions of one user; 0: no limit
 	Replay     time.Duration // how long a finished login is answered again to the same client; 0: never
+
+	RememberPhone bool          // Phone keeps the number, and an Identity shows it; if not, a number that was kept before is not shown
+	DataMaxAge    time.Duration // open data that WeChat made longer ago is refused; 0: none is
+
+	// UnionIDBound, if set, is told of each unionid that came to light otherwise than by a login and is bound to the user now: the first one, or another than before. It is for the audit log.
+	UnionIDBound func(id store.UserID, changed bool)
 }
 
 // Service logs users in and tells who a token belongs to. It is safe for concurrent use.
@@ -33,6 +41,8 @@ type Service struct {
 	apps       map[string]weixin.App
 	touchEvery int64 // milliseconds
 	since      int64 // Unix milliseconds; when this configuration took effect
+
+	badPhone sync.Once // the first telephone number that does not open is logged
 }
 
 // New returns a Service of cfg.
@@ -41,6 +51,7 @@ func New(cfg Config) *Service {
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}
+	cfg.Core.pending.allow(cfg.TTL)
 	s.touchEvery = touchInterval(cfg.TTL, cfg.Idle).Milliseconds()
 	return s
 }
@@ -62,6 +73,7 @@ func touchInterval(ttl, idle time.Duration) time.Duration {
 type Identity struct {
 	AppID, OpenID string
 	UnionID       string    // empty when not known
+	Phone         string    // printable ASCII; empty unless one is remembered and Config.RememberPhone is set
 	Expires       time.Time // when the session ends at the latest
 }
 
@@ -69,29 +81,36 @@ type Identity struct {
 const lookupTimeout = 90 * time.Millisecond
 
 // Authenticate returns whose token it is. The error wraps ErrInvalid when the token opens nothing and ErrUnavailable when that could not be found out. A token in the cache costs no
-// allocation and no call to the store (DESIGN.md P8).
+// allocation and no call to the store (DESIGN.md P8), but for a remembered telephone number, which is only opened to be shown.
 func (s *Service) Authenticate(ctx context.Context, token string) (Identity, error) {
 	if !wellFormed(token) {
 		return Identity{}, ErrMalformed
 	}
-	d := digestOf(token)
-	if e := s.cfg.Core.cache.get(&d); e != nil {
-		now := time.Now().UnixMilli()
-		// An idle limit reached by what the cache remembers is not reached yet: the session may have been seen by way of another entry or on another node.
-		if id, err := s.admit(e, now); err == nil || now >= e.expires {
-			s.cfg.Core.hits.Inc()
-			return id, err
+	c, d := s.cfg.Core, digestOf(token)
+	// In this order, each before what it is to judge: a pending revocation is forgotten only after its mark is set, and what was heard of is marked already.
+	pending, now := c.pending.set.Load(), time.Now()
+	if c.believes(now) {
+		if e := c.cache.get(&d); e != nil {
+			now := now.UnixMilli()
+			// An idle limit reached by what the cache remembers is not reached yet: the session may have been seen by way of another entry or on another node.
+			if id, err := s.admit(e, now, pending); err != ErrExpired || now >= e.expires {
+				c.hits.Inc()
+				return id, err
+			}
 		}
 	}
 	e, err := s.lookup(ctx, token, d)
 	if err != nil {
 		return Identity{}, err
 	}
-	return s.admit(e, time.Now().UnixMilli())
+	return s.admit(e, time.Now().UnixMilli(), pending)
 }
 
-// admit judges the time limits of a believed entry and notes the use.
-func (s *Service) admit(e *entry, now int64) (Identity, error) {
+// admit judges the time limits of a believed entry and the revocations that the store does not know of yet, and notes the use.
+func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, error) {
+	if pending != nil && pending.cover(e) {
+		return Identity{}, ErrRevoked
+	}
 	seen := e.lastSeen.Load()
 	if now >= e.expires || s.idle(seen, now) {
 		return Identity{}, ErrExpired
@@ -99,7 +118,11 @@ func (s *Service) admit(e *entry, now int64) (Identity, error) {
 	if now-seen >= s.touchEvery && e.lastSeen.CompareAndSwap(seen, now) {
 		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(now))
 	}
-	return Identity{AppID: e.appID, OpenID: e.openID, UnionID: e.unionID, Expires: time.UnixMilli(e.expires)}, nil
+	id := Identity{AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(), Expires: time.UnixMilli(e.expires)}
+	if s.cfg.RememberPhone {
+		id.Phone = s.phone(e)
+	}
+	return id, nil
 }
 
 // idle reports whether a session last noted at seen has reached the idle limit. One noted before this configuration took effect may have been used for up to maxTouch after that, until then;
@@ -124,6 +147,7 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 		})
 		select {
 		case <-ctx.Done():
+			c.work.Go(func() { <-answer }) // or Close would take the cache away under it
 			return nil, errors.Join(ErrUnavailable, ctx.Err())
 		case r := <-answer:
 			if r.Err != nil {

@@ -70,6 +70,7 @@ func (s *Service) user(ctx context.Context, id store.UserID) (store.User, error)
 func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, error) {
 	i := SessionInfo{ID: hex.EncodeToString(ref.Digest[:sessionIDLen/2]), Created: ref.Created, LastSeen: ref.Created, Expires: ref.Expires}
 	c := s.cfg.Core
+	pending := c.pending.set.Load()
 	rec, err := c.store.Lookup(ctx, ref.Digest)
 	now := time.Now().UnixMilli()
 	switch c.asked(reading, err); {
@@ -81,7 +82,7 @@ func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, 
 	switch {
 	case now >= ref.Expires.UnixMilli():
 		i.State = StateExpired
-	case err != nil, rec.Session.Epochs != rec.Current:
+	case err != nil, rec.Session.Epochs != rec.Current, pending.covers(ref.Digest, rec.Session.User, rec.UnionID, rec.Session.Created.UnixMilli()):
 		i.State = StateRevoked
 	case s.idle(i.LastSeen.UnixMilli(), now):
 		i.State = StateIdle
@@ -118,7 +119,7 @@ func (s *Service) byUnionID(ctx context.Context, unionID string) ([]store.UserID
 }
 
 // EndByID ends the one session of a user whose ID begins with sessionID, of which at least 8 hex digits must be given. The error wraps ErrUnknown when there is no such session or more
-// than one.
+// than one. Without a store it is not known which one is meant: then it is not tried again by itself.
 func (s *Service) EndByID(ctx context.Context, id store.UserID, sessionID string) error {
 	u, err := s.user(ctx, id)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -145,8 +146,10 @@ func (s *Service) EndByID(ctx context.Context, id store.UserID, sessionID string
 // RevokeUnionID ends every session of everybody with that unionid, in all mini programs, and returns how many users that were. When one fails the others are revoked all the same; a call
 // that returned an error should be repeated.
 func (s *Service) RevokeUnionID(ctx context.Context, unionID string) (users int, err error) {
+	all := revocation{kind: ofUnionID, unionID: unionID}
 	ids, err := s.byUnionID(ctx, unionID)
 	if err != nil {
+		s.cfg.Core.revoked(all, err)
 		return 0, wrap("revoking unionid", err)
 	}
 	var failed error
@@ -156,6 +159,9 @@ func (s *Service) RevokeUnionID(ctx context.Context, unionID string) (users int,
 			continue
 		}
 		users++
+	}
+	if failed == nil {
+		s.cfg.Core.pending.done(all)
 	}
 	return users, failed
 }

@@ -228,7 +228,7 @@ func TestRevokeUnionIDPartly(t *testing.T) {
 func TestP4_OperatorStoreDown(t *testing.T) {
 	ctx := context.Background()
 	g := newGate(t)
-	l := g.login("alice/union")
+	l := g.login("alice")
 	g.accept(l.Token)
 	g.settle()
 	g.store.setDown(true)

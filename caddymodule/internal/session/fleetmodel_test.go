@@ -1,0 +1,416 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// TestP3_P4_TwoGates drives two gates over one shared store through random schedules of logins, checks and revocations, with caches that do everything wrong, while reports of either gate come,
+// come late or get lost, and the store cannot be reached or not be written from either. The model decides what must be accepted and what refused:
+//
+//   - never at the gate where a revocation has returned, done or not;
+//   - never at the other one after the report of it has come, nor later than max_staleness after it;
+//   - a session that nothing was to end is never refused, at most unavailable, and that only where the store cannot be reached;
+//   - when all is well again, every revocation is durable.
+func TestP3_P4_TwoGates(t *testing.T) {
+	for range 10 { // more than rapid does by itself: what is looked for is rare
+		rapid.Check(t, func(t *rapid.T) {
+			rapid.SyncTest(t, func(t *rapid.T) {
+				m := newFleetModel(t)
+				defer m.stop()
+				t.Repeat(map[string]func(*rapid.T){
+					"login":        m.login,
+					"login again":  m.login,
+					"login a lot":  m.login,
+					"same code":    m.sameCode,
+					"":             m.checkAll,
+					"log out":      m.logout,
+					"revoke user":  m.revokeUser,
+					"revoke app":   m.revokeApp,
+					"revoke all":   m.revokeAll,
+					"revoke union": m.revokeUnion,
+					"wait":         m.wait,
+					"wait it out":  func(t *rapid.T) { time.Sleep(staleness + 1); synctest.Wait() },
+					"drop cache":   func(t *rapid.T) { m.draw(t).cache.drop() },
+					"reports":      m.setReports,
+					"reports come": func(t *rapid.T) { m.setReportsOf(m.draw(t), reportsCome) },
+					"break":        m.breakStore,
+					"mend":         func(t *rapid.T) { m.mend(m.draw(t)) },
+				})
+				m.settle()
+			})
+		})
+	}
+}
+
+// fleetModel is two gates and what is known about them.
+type fleetModel struct {
+	t        *rapid.T
+	data     *memData
+	nodes    [2]*fleetNode
+	sessions []*fleetSession
+
+	mu     sync.Mutex // for what follows: the gates retry on goroutines of their own
+	alive  map[store.Digest]store.UserID
+	deaths []death // that the model has not looked at yet
+}
+
+// death is the end of a session in the store.
+type death struct {
+	digest   store.Digest
+	at       time.Time
+	reported [2]bool
+}
+
+// fleetNode is one gate.
+type fleetNode struct {
+	*session.Service
+	link     *sharedStore
+	core     *session.Core
+	cache    *faultCache
+	down     bool // the store cannot be reached from here
+	readOnly bool // it can be read
+	pending  []pendingEnd
+}
+
+// pendingEnd is a revocation that a gate was asked for and could not carry out.
+type pendingEnd struct {
+	before time.Time // it covers what was created until then
+	hit    func(*fleetSession) bool
+	wide   bool // its carrying out ends also what was created since
+}
+
+type fleetSession struct {
+	token   string
+	digest  store.Digest
+	user    store.UserID
+	created time.Time
+	may     bool      // something was asked for that ends it
+	died    time.Time // when it ended in the store; the zero time while it lives
+	must    [2]bool   // must be refused by that gate: it was revoked there, or the report has come
+	doubt   [2]bool   // may be refused by that gate: it was made so soon after a pending revocation that clocks do not tell
+}
+
+func newFleetModel(t *rapid.T) *fleetModel {
+	m := &fleetModel{t: t, data: newMemData(), alive: make(map[store.Digest]store.UserID)}
+	seed := rapid.Uint64().Draw(t, "cache seed") // first: a draw may end the test, and nothing may be left running then
+	keys, err := session.ParseKeyRing(session.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.data.watchers = append(m.data.watchers, m.died)
+	w := new(onceOnly)
+	for i := range m.nodes {
+		n := &fleetNode{link: newShared(m.data), cache: newFaultCache(seed + uint64(i))}
+		if n.core, err = session.NewCore(session.CoreConfig{Store: n.link, MaxSessions: 16}); err != nil {
+			t.Fatal(err)
+		}
+		n.core.SetEntries(n.cache)
+		n.core.SetMaxStaleness(staleness)
+		n.Service = session.New(session.Config{Core: n.core, WeChat: w, Apps: []weixin.App{{ID: appA}, {ID: appB}}, Keys: keys, TTL: 48 * time.Hour})
+		m.nodes[i] = n
+	}
+	return m
+}
+
+func (m *fleetModel) stop() {
+	for _, n := range m.nodes {
+		if err := n.core.Close(); err != nil {
+			m.t.Error(err)
+		}
+	}
+}
+
+// died notes which sessions a change in the store has ended. It runs where the change is made, with the data locked, before it is reported.
+func (m *fleetModel) died(store.Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for d, user := range m.alive {
+		ses, ok := m.data.sessions[d]
+		if ok && ses.Epochs == (store.Epochs{Global: m.data.global, App: m.data.apps[user.AppID], User: m.data.users[user].Epoch}) {
+			continue
+		}
+		delete(m.alive, d)
+		m.deaths = append(m.deaths, death{d, time.Now(), [2]bool{m.nodes[0].link.reach(), m.nodes[1].link.reach()}})
+	}
+}
+
+// bury looks at what has died since the last time.
+func (m *fleetModel) bury() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range m.deaths {
+		s := m.sessions[slices.IndexFunc(m.sessions, func(s *fleetSession) bool { return s.digest == x.digest })]
+		if s.died = x.at; !s.may {
+			m.t.Fatalf("a session of %v ended and nobody asked for it", s.user)
+		}
+		for i, reported := range x.reported {
+			s.must[i] = s.must[i] || reported
+		}
+	}
+	m.deaths = nil
+}
+
+func (m *fleetModel) draw(t *rapid.T) *fleetNode {
+	return m.nodes[rapid.IntRange(0, 1).Draw(t, "gate")]
+}
+
+func (m *fleetModel) index(n *fleetNode) int { return slices.Index(m.nodes[:], n) }
+
+func (m *fleetModel) pick(t *rapid.T) *fleetSession {
+	if len(m.sessions) == 0 {
+		t.Skip("no session")
+	}
+	// Mostly a late one: the early ones are long over.
+	return m.sessions[max(0, len(m.sessions)-1-rapid.IntRange(0, 6).Draw(t, "session"))]
+}
+
+func (m *fleetModel) wait(t *rapid.T) {
+	d := time.Duration(rapid.IntRange(1, 5000).Draw(t, "ms")) * time.Millisecond
+	if rapid.Bool().Draw(t, "long") {
+		d *= 8
+	}
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (m *fleetModel) setReports(t *rapid.T) {
+	n := m.draw(t)
+	m.setReportsOf(n, reports(rapid.IntRange(1, 2).Draw(t, "slow or lost")))
+}
+
+func (m *fleetModel) setReportsOf(n *fleetNode, how reports) {
+	n.link.setReports(how)
+	m.bury()
+	for _, s := range m.sessions {
+		i := m.index(n)
+		s.must[i] = s.must[i] || how == reportsCome && !s.died.IsZero()
+	}
+}
+
+func (m *fleetModel) breakStore(t *rapid.T) {
+	n := m.draw(t)
+	if rapid.Bool().Draw(t, "altogether") {
+		n.down = true
+		n.link.setDown(true)
+	} else {
+		n.readOnly = true
+		n.link.setReadOnly(true)
+	}
+}
+
+func (m *fleetModel) mend(n *fleetNode) {
+	n.down, n.readOnly = false, false
+	n.link.setDown(false)
+	n.link.setReadOnly(false)
+}
+
+func (m *fleetModel) login(t *rapid.T) {
+	n := m.draw(t)
+	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	union := rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(t, "unionid")
+	m.loginAt(t, n, id, session.LoginRequest{AppID: id.AppID, Code: fmt.Sprintf("%s/%s#%d", id.OpenID, union, codes.Add(1))}, true)
+}
+
+func (m *fleetModel) loginAt(t *rapid.T, n *fleetNode, id store.UserID, req session.LoginRequest, presents bool) bool {
+	var presented *fleetSession
+	if presents && len(m.sessions) > 0 && rapid.Bool().Draw(t, "presents") {
+		presented = m.pick(t)
+		req.Presented = presented.token
+		presented.may = true
+	}
+	l, err := n.Login(context.Background(), req)
+	if n.down || n.readOnly {
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Fatalf("login without a store: %v", err)
+		}
+		if m.bury(); presented != nil && presented.died.IsZero() {
+			presented.may = m.covered(presented)
+		}
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if presented != nil {
+		presented.must[m.index(n)] = true
+	}
+	s := &fleetSession{token: l.Token, digest: l.Digest, user: id, created: milli(time.Now())}
+	s.may = m.covered(s)
+	m.sessions = append(m.sessions, s)
+	m.mu.Lock()
+	m.alive[s.digest] = id
+	m.mu.Unlock()
+	return true
+}
+
+// covered reports whether a pending revocation may end a session, and notes where it may be refused for it.
+func (m *fleetModel) covered(s *fleetSession) (may bool) {
+	for i, n := range m.nodes {
+		if st, _ := n.Stats(context.Background()); st.Pending == 0 {
+			n.pending = nil
+		}
+		for _, p := range n.pending {
+			soon := !s.created.After(milli(p.before))
+			if p.hit(s) && (soon || p.wide) {
+				may = true
+				s.doubt[i] = s.doubt[i] || soon
+			}
+		}
+	}
+	return may
+}
+
+// sameCode sends a code to both gates.
+func (m *fleetModel) sameCode(t *rapid.T) {
+	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	req := session.LoginRequest{AppID: id.AppID, Code: fmt.Sprintf("%s#%d", id.OpenID, codes.Add(1))}
+	first := rapid.IntRange(0, 1).Draw(t, "first")
+	spent := m.loginAt(t, m.nodes[first], id, req, false)
+	second := m.nodes[1-first]
+	if !spent {
+		m.loginAt(t, second, id, req, false)
+		return
+	}
+	_, err := second.Login(context.Background(), req)
+	if e, ok := errors.AsType[*weixin.Error](err); (!ok || e.Class != weixin.ClassCodeUsed) && !(errors.Is(err, session.ErrUnavailable) && (second.down || second.readOnly)) {
+		t.Fatalf("the second gate: %v", err)
+	}
+}
+
+// checkAll follows each step.
+func (m *fleetModel) checkAll(t *rapid.T) {
+	for _, s := range m.sessions[max(0, len(m.sessions)-8):] {
+		for _, n := range m.nodes {
+			m.checkAt(t, n, s)
+		}
+	}
+}
+
+func (m *fleetModel) checkAt(t *rapid.T, n *fleetNode, s *fleetSession) {
+	id, err := n.Authenticate(context.Background(), s.token)
+	m.bury()
+	i, now := m.index(n), time.Now()
+	switch {
+	case err == nil && s.must[i]:
+		t.Fatalf("gate %d accepts a session that it was told of or has itself revoked; in the store it ended %v ago", i, now.Sub(s.died))
+	case err == nil && !s.died.IsZero() && now.Sub(s.died) > staleness:
+		t.Fatalf("gate %d accepts a session that ended %v ago", i, now.Sub(s.died))
+	case errors.Is(err, session.ErrInvalid) && !s.must[i] && s.died.IsZero() && !s.doubt[i]:
+		t.Fatalf("gate %d refuses a session that nothing was to end: %v", i, err)
+	case err != nil && !errors.Is(err, session.ErrInvalid) && !(errors.Is(err, session.ErrUnavailable) && n.down):
+		t.Fatalf("gate %d: neither accepted nor refused: %v", i, err)
+	case err != nil:
+		return
+	}
+	if id.AppID != s.user.AppID || id.OpenID != s.user.OpenID {
+		t.Fatalf("%+v for a session of %v", id, s.user)
+	}
+	if n.link.reports == reportsCome && id.UnionID != m.data.users[s.user].UnionID {
+		t.Fatalf("gate %d: unionid %q, want %q", i, id.UnionID, m.data.users[s.user].UnionID)
+	}
+}
+
+// revoke carries out a revocation at a gate. known: without a store, too, the gate can tell which sessions are meant.
+func (m *fleetModel) revoke(t *rapid.T, n *fleetNode, call func() error, hit func(*fleetSession) bool, wide, known bool) {
+	var hits []*fleetSession
+	for _, s := range m.sessions {
+		if hit(s) {
+			s.may = true
+			hits = append(hits, s)
+		}
+	}
+	err := call()
+	m.bury()
+	broken := n.down || n.readOnly
+	if broken != errors.Is(err, session.ErrUnavailable) || !broken && err != nil {
+		t.Fatalf("store broken %v: %v", broken, err)
+	}
+	i := m.index(n)
+	for _, s := range hits {
+		s.must[i] = s.must[i] || known || !n.down
+		s.doubt[i] = true
+	}
+	if broken {
+		n.pending = append(n.pending, pendingEnd{time.Now().Add(time.Second), hit, wide})
+	}
+}
+
+func (m *fleetModel) logout(t *rapid.T) {
+	n, s := m.draw(t), m.pick(t)
+	m.revoke(t, n, func() error { return n.Logout(context.Background(), s.token) }, func(o *fleetSession) bool { return o == s }, false, true)
+}
+
+func (m *fleetModel) revokeUser(t *rapid.T) {
+	n, id := m.draw(t), rapid.SampledFrom(modelUsers).Draw(t, "user")
+	m.revoke(t, n, func() error { return n.RevokeUser(context.Background(), id) }, func(s *fleetSession) bool { return s.user == id }, false, true)
+}
+
+func (m *fleetModel) revokeApp(t *rapid.T) {
+	n, app := m.draw(t), rapid.SampledFrom([]string{appA, appB}).Draw(t, "app")
+	m.revoke(t, n, func() error { return n.RevokeApp(context.Background(), app) }, func(s *fleetSession) bool { return s.user.AppID == app }, true, true)
+}
+
+func (m *fleetModel) revokeAll(t *rapid.T) {
+	n := m.draw(t)
+	m.revoke(t, n, func() error { return n.RevokeAll(context.Background()) }, func(*fleetSession) bool { return true }, true, true)
+}
+
+// revokeUnion: whoever may have that unionid may be hit, where the store cannot be asked: now, or when it is carried out. Who has it now must be.
+func (m *fleetModel) revokeUnion(t *rapid.T) {
+	n, union := m.draw(t), rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "unionid")
+	call := func() error { _, err := n.RevokeUnionID(context.Background(), union); return err }
+	has := func(s *fleetSession) bool { return m.data.users[s.user].UnionID == union }
+	switch {
+	case n.down:
+		all := func(*fleetSession) bool { return true }
+		m.revoke(t, n, call, all, false, false)
+	case n.readOnly && !slices.ContainsFunc(m.sessions, has):
+		t.Skip("nobody")
+	default:
+		var users []store.UserID
+		for _, s := range m.sessions {
+			if has(s) {
+				users = append(users, s.user)
+			}
+		}
+		m.revoke(t, n, call, func(s *fleetSession) bool { return slices.Contains(users, s.user) }, false, true)
+	}
+}
+
+// settle mends everything and expects that what was revoked, done or not, is over at both gates, and that nothing else is.
+func (m *fleetModel) settle() {
+	for _, n := range m.nodes {
+		m.mend(n)
+		m.setReportsOf(n, reportsCome)
+	}
+	time.Sleep(10 * time.Second)
+	synctest.Wait()
+	m.bury()
+	for _, s := range m.sessions {
+		if over := s.must[0] || s.must[1]; over && s.died.IsZero() {
+			m.t.Fatalf("a revocation was forgotten: a session of %v lives on", s.user)
+		}
+		for i, n := range m.nodes {
+			s.doubt[i] = false
+			m.checkAt(m.t, n, s)
+		}
+	}
+	for i, n := range m.nodes {
+		if st, err := n.Stats(context.Background()); err != nil || st.Pending != 0 {
+			m.t.Fatalf("gate %d: %+v, %v", i, st, err)
+		}
+	}
+}

@@ -1,0 +1,390 @@
+package session_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
+)
+
+// wantData expects an error that tells a client no more than whether a login will help, and no object.
+func wantData(t testing.TB, object []byte, err error, again bool, reason opendata.Reason) {
+	t.Helper()
+	e, ok := errors.AsType[*session.DataError](err)
+	if !ok || !errors.Is(err, session.ErrData) || errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrUnavailable) {
+		t.Fatalf("got %v (%T), want a *DataError", err, err)
+	}
+	if err.Error() != session.ErrData.Error() || object != nil {
+		t.Fatalf("the error is %q, with %d bytes", err, len(object))
+	}
+	if e.LoginAgain != again || e.Reason != reason {
+		t.Fatalf("login again: %v, reason %q; want %v, %q", e.LoginAgain, e.Reason, again, reason)
+	}
+}
+
+// gateOf returns a gate with a user who has logged in with each of the session_keys, the last one last.
+func gateOf(t testing.TB, id store.UserID, keys ...string) *gate {
+	t.Helper()
+	p := newPlatform()
+	g := newGate(t, on(p), with(func(c *session.Config) { c.Apps = append(c.Apps, weixin.App{ID: id.AppID}) }))
+	for _, k := range keys {
+		p.keys[id.OpenID] = k
+		g.login(id.OpenID, inApp(id.AppID))
+	}
+	return g
+}
+
+func (g *gate) record(id store.UserID) store.User {
+	g.t.Helper()
+	u, err := newMemStore(g.store.data).User(context.Background(), id)
+	g.must(err)
+	return u
+}
+
+// TestOpenDataKeys: data opens under the current session_key and the one before, whichever order two logins had at WeChat. Only where another key is the likely cause a login is asked for.
+func TestOpenDataKeys(t *testing.T) {
+	k := []string{newSessionKey(), newSessionKey(), newSessionKey()}
+	g := gateOf(t, alice, k...)
+	foreign := `{"watermark":{"timestamp":1,"appid":"wxffffffffffffffff"}}`
+	for i, key := range k {
+		data := object(alice, "")
+		for name, d := range map[string]session.SealedData{"": seal(key, data), "signed": sign(seal(key, data), key, "{}")} {
+			got, err := g.OpenData(t.Context(), alice, d)
+			switch {
+			case i == 0 && name == "":
+				wantData(t, got, err, true, opendata.ReasonPadding)
+			case i == 0:
+				wantData(t, got, err, true, opendata.ReasonSignature)
+			case err != nil || string(got) != data:
+				t.Errorf("key %d %s: %q, %v", i, name, got, err)
+			}
+		}
+		// What opens but is not acceptable is no better after a login.
+		if got, err := g.OpenData(t.Context(), alice, seal(key, foreign)); i > 0 {
+			wantData(t, got, err, false, opendata.ReasonAppID)
+		}
+	}
+	// Signature and data have one key.
+	mixed := sign(seal(k[2], object(alice, "")), k[1], "{}")
+	got, err := g.OpenData(t.Context(), alice, mixed)
+	wantData(t, got, err, true, opendata.ReasonSignature)
+
+	if u := g.record(alice); u.KeyVersion != 3 {
+		t.Errorf("opening data has changed the key: version %d", u.KeyVersion)
+	}
+}
+
+// TestOpenDataWithoutKey: where no key is known that opens, a login brings one.
+func TestOpenDataWithoutKey(t *testing.T) {
+	key := newSessionKey()
+	g := gateOf(t, alice, key)
+	d := seal(key, object(alice, ""))
+	other := newGate(t, func(cc *session.CoreConfig, _ *session.Config) { cc.Store = newMemStore(g.store.data) }) // with another key ring
+	got, err := other.OpenData(t.Context(), alice, d)
+	wantData(t, got, err, true, opendata.ReasonSessionKey)
+
+	none := newGate(t)
+	_, err = none.store.Login(t.Context(), store.Login{User: alice, Digest: store.Digest{1}, Created: time.Now(), Expires: time.Now().Add(time.Hour)})
+	none.must(err)
+	got, err = none.OpenData(t.Context(), alice, d)
+	wantData(t, got, err, true, opendata.ReasonSessionKey)
+}
+
+// TestThreat29_OpenData: whatever is wrong, it is the same error, and nothing has changed.
+func TestThreat29_OpenData(t *testing.T) {
+	key := newSessionKey()
+	good := seal(key, object(alice, "found"))
+	edit := func(f func(*session.SealedData)) session.SealedData {
+		d := sign(good, key, "{}")
+		f(&d)
+		return d
+	}
+	of := func(format string, args ...any) session.SealedData { return seal(key, fmt.Sprintf(format, args...)) }
+	mark := fmt.Sprintf(`"watermark":{"timestamp":%d,"appid":%q}`, time.Now().Unix(), appA)
+	for name, tt := range map[string]struct {
+		d      session.SealedData
+		again  bool
+		reason opendata.Reason
+	}{
+		"nothing":                {session.SealedData{}, false, opendata.ReasonIV},
+		"no iv":                  {edit(func(d *session.SealedData) { d.IV = "" }), false, opendata.ReasonIV},
+		"15 bytes":               {edit(func(d *session.SealedData) { d.EncryptedData = "AAAAAAAAAAAAAAAAAAAA" }), false, opendata.ReasonCiphertext},
+		"17 bytes":               {edit(func(d *session.SealedData) { d.EncryptedData = "AAAAAAAAAAAAAAAAAAAAAAA=" }), false, opendata.ReasonCiphertext},
+		"1 MB":                   {edit(func(d *session.SealedData) { d.EncryptedData = strings.Repeat("A", 1<<20) }), false, opendata.ReasonCiphertext},
+		"another block":          {edit(func(d *session.SealedData) { d.EncryptedData = "AAAAAAAAAAAAAAAAAAAAAA==" }), true, opendata.ReasonPadding},
+		"another iv":             {edit(func(d *session.SealedData) { d.IV = "AAAAAAAAAAAAAAAAAAAAAA==" }), true, opendata.ReasonObject},
+		"signature without data": {edit(func(d *session.SealedData) { d.RawData = nil }), false, opendata.ReasonSignature},
+		"data without signature": {edit(func(d *session.SealedData) { d.Signature = "" }), false, opendata.ReasonSignature},
+		"empty data, unsigned":   {edit(func(d *session.SealedData) { d.RawData, d.Signature = []byte{}, "" }), false, opendata.ReasonSignature},
+		"another text":           {edit(func(d *session.SealedData) { d.RawData = []byte("{ }") }), true, opendata.ReasonSignature},
+		"foreign watermark":      {of(`{"openId":"alice","unionId":"found","watermark":{"timestamp":1,"appid":%q}}`, appB), false, opendata.ReasonAppID},
+		"no watermark":           {of(`{"openId":"alice","unionId":"found"}`), false, opendata.ReasonAppID},
+		"no time":                {of(`{"openId":"alice","unionId":"found","watermark":{"appid":%q}}`, appA), false, opendata.ReasonTime},
+		"openid of another user": {of(`{"openId":"bob","unionId":"found",%s}`, mark), false, opendata.ReasonOpenID},
+		"unionid of nobody":      {of(`{"unionId":"found",%s}`, mark), false, opendata.ReasonUnionID},
+		"unionid with a blank":   {of(`{"openId":"alice","unionId":"a b",%s}`, mark), false, opendata.ReasonUnionID},
+		"unionid with a newline": {of(`{"openId":"alice","unionId":"a\r\nX-WX-OPENID: bob",%s}`, mark), false, opendata.ReasonUnionID},
+		"unionid too long":       {of(`{"openId":"alice","unionId":"%s",%s}`, strings.Repeat("u", 129), mark), false, opendata.ReasonUnionID},
+		"two unionids":           {of(`{"openId":"alice","unionId":"found","unionId":"found",%s}`, mark), true, opendata.ReasonObject},
+		"half a phone number":    {of(`{"openId":"alice","unionId":"found","phoneNumber":"1",%s}`, mark), false, opendata.ReasonPhone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gateOf(t, alice, newSessionKey(), key)
+			before := g.record(alice)
+			got, err := g.OpenData(t.Context(), alice, tt.d)
+			wantData(t, got, err, tt.again, tt.reason)
+			if n := g.store.count("Amend"); n != 0 || !reflect.DeepEqual(g.record(alice), before) {
+				t.Errorf("%d changes, the user is %+v", n, g.record(alice))
+			}
+		})
+	}
+	g := gateOf(t, alice, key)
+	if _, err := g.OpenData(t.Context(), alice, edit(func(*session.SealedData) {})); err != nil {
+		t.Errorf("what these differ from in one thing: %v", err)
+	}
+}
+
+// TestOpenDataAge: data is as old as WeChat says, and too old at the very second after the limit.
+func TestOpenDataAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := newSessionKey()
+		p := newPlatform()
+		p.keys["alice"] = key
+		any, limited := newGate(t, on(p)), newGate(t, on(p), with(func(c *session.Config) { c.DataMaxAge = time.Hour }))
+		defer any.core.Close()
+		defer limited.core.Close()
+		any.login("alice")
+		limited.login("alice")
+		made := func(ago time.Duration) session.SealedData {
+			return seal(key, fmt.Sprintf(`{"watermark":{"timestamp":%d,"appid":%q}}`, time.Now().Add(-ago).Unix(), appA))
+		}
+		for ago, ok := range map[time.Duration]bool{0: true, time.Hour: true, time.Hour + time.Second: false, -10 * time.Minute: true, -10*time.Minute - time.Second: false, 24 * 365 * time.Hour: false} {
+			if _, err := any.OpenData(t.Context(), alice, made(ago)); err != nil {
+				t.Errorf("made %v ago, without a limit: %v", ago, err)
+			}
+			got, err := limited.OpenData(t.Context(), alice, made(ago))
+			if !ok {
+				wantData(t, got, err, false, opendata.ReasonTime)
+			} else if err != nil {
+				t.Errorf("made %v ago: %v", ago, err)
+			}
+		}
+	})
+}
+
+// bound is what UnionIDBound was told.
+type bound struct {
+	id      store.UserID
+	changed bool
+}
+
+// TestP3_UnionIDFound: a unionid that is found in open data is at the next request of every session of the user, here and on another gate, and is told to the audit log once.
+func TestP3_UnionIDFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform()
+		var told []bound
+		gates, _ := newFleet(t, 2, on(p), with(func(c *session.Config) {
+			c.UnionIDBound = func(id store.UserID, changed bool) { told = append(told, bound{id, changed}) }
+		}))
+		a, b := gates[0], gates[1]
+		defer a.core.Close()
+		defer b.core.Close()
+		tokens := []string{a.login("alice").Token, b.login("alice").Token}
+		bystander := a.login("bob").Token
+		shows := func(want string) {
+			t.Helper()
+			for _, g := range gates {
+				for _, token := range tokens {
+					if id := g.accept(token); id.UnionID != want || id.OpenID != "alice" {
+						t.Fatalf("shown %+v, want unionid %q", id, want)
+					}
+					cacheAt(g, token)
+				}
+				if id := g.accept(bystander); id.UnionID != "" {
+					t.Fatalf("somebody else is shown with unionid %q", id.UnionID)
+				}
+			}
+		}
+		open := func(unionID string) {
+			t.Helper()
+			want := object(alice, unionID)
+			if got, err := a.OpenData(t.Context(), alice, seal(p.key("alice"), want)); err != nil || string(got) != want {
+				t.Fatalf("opened %q, %v", got, err)
+			}
+		}
+		shows("")
+		open("")
+		shows("")
+		open("first")
+		shows("first")
+		writes := a.store.count("Amend")
+		open("first")
+		open("")
+		if n := a.store.count("Amend"); n != writes {
+			t.Errorf("%d writes for nothing new", n-writes)
+		}
+		open("second")
+		shows("second")
+		if want := []bound{{alice, false}, {alice, true}}; !reflect.DeepEqual(told, want) {
+			t.Errorf("told %v, want %v", told, want)
+		}
+		if ids, err := a.UsersByUnionID(t.Context(), "second"); err != nil || len(ids) != 1 {
+			t.Errorf("found by it: %v, %v", ids, err)
+		}
+	})
+}
+
+// TestP3_UnionIDFoundMeanwhile: a check that was under way when the unionid was found does not leave the user without it in the cache.
+func TestP3_UnionIDFoundMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform()
+		g := newGate(t, on(p))
+		defer g.core.Close()
+		token := g.login("alice").Token
+		held := make(chan struct{})
+		g.store.after = func(_ context.Context, op string) error {
+			if op == "Lookup" {
+				<-held
+			}
+			return nil
+		}
+		go g.Authenticate(context.Background(), token)
+		synctest.Wait()
+		if _, err := g.OpenData(t.Context(), alice, seal(p.key("alice"), object(alice, "found"))); err != nil {
+			t.Fatal(err)
+		}
+		close(held)
+		synctest.Wait()
+		g.settle()
+		if id := g.accept(token); id.UnionID != "found" {
+			t.Errorf("shown with %q", id.UnionID)
+		}
+	})
+}
+
+// TestOpenDataCallerGone: a binding that has begun is finished, so that no change takes effect after the cache was told.
+func TestOpenDataCallerGone(t *testing.T) {
+	p := newPlatform()
+	g := newGate(t, on(p))
+	token := g.cached("alice")
+	ctx, cancel := context.WithCancel(t.Context())
+	g.store.before = func(c context.Context, op string) error {
+		if op == "Amend" {
+			cancel()
+			return c.Err()
+		}
+		return nil
+	}
+	if _, err := g.OpenData(ctx, alice, seal(p.key("alice"), object(alice, "found"))); err != nil {
+		t.Fatal(err)
+	}
+	if id := g.accept(token); id.UnionID != "found" {
+		t.Errorf("shown with %q", id.UnionID)
+	}
+}
+
+// TestP4_OpenDataStoreDown: a store that is down is no fault of the data, and no reason to log in again. A binding whose answer was lost shows at once all the same.
+func TestP4_OpenDataStoreDown(t *testing.T) {
+	p := newPlatform()
+	told := 0
+	g := newGate(t, on(p), with(func(c *session.Config) { c.UnionIDBound = func(store.UserID, bool) { told++ } }))
+	token := g.cached("alice")
+	unavailable := func(d session.SealedData) {
+		t.Helper()
+		got, err := g.OpenData(t.Context(), alice, d)
+		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrData) || errors.Is(err, session.ErrInvalid) || got != nil {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+	d := seal(p.key("alice"), object(alice, "found"))
+	g.store.setDown(true)
+	unavailable(d)
+	g.store.setDown(false)
+	g.store.after = func(_ context.Context, op string) error {
+		if op == "Amend" {
+			return store.ErrUnavailable
+		}
+		return nil
+	}
+	unavailable(d)
+	if id := g.accept(token); id.UnionID != "found" || told != 0 {
+		t.Errorf("shown with %q, told %d times", id.UnionID, told)
+	}
+	if _, err := g.OpenData(t.Context(), alice, d); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// TestOpenDataNobody: for a user who is not known, or not any more when the unionid is to be bound.
+func TestOpenDataNobody(t *testing.T) {
+	p := newPlatform()
+	g := newGate(t, on(p))
+	d := seal(p.key("alice"), object(alice, "found"))
+	unknown := func() {
+		t.Helper()
+		got, err := g.OpenData(t.Context(), alice, d)
+		if !errors.Is(err, session.ErrUnknown) || !errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrUnavailable) || got != nil {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+	unknown()
+	g.login("alice")
+	g.store.before = func(_ context.Context, op string) error {
+		if op == "Amend" {
+			return store.ErrNotFound
+		}
+		return nil
+	}
+	unknown()
+}
+
+// FuzzOpenData: nothing that a client sends panics, changes anything without being accepted, or learns more than ErrData. What is accepted is an object of this user, and its unionId is bound.
+func FuzzOpenData(f *testing.F) {
+	const current, previous = "AAECAwQFBgcICQoLDA0ODw==", "EBESExQVFhcYGRobHB0eHw=="
+	for _, key := range []string{current, previous} {
+		for _, o := range []string{object(alice, ""), object(alice, "found"), object(user("bob"), "found"), "{", ""} {
+			d := sign(seal(key, o), key, "{}")
+			f.Add(d.EncryptedData, d.IV, []byte(nil), "")
+			f.Add(d.EncryptedData, d.IV, d.RawData, d.Signature)
+			f.Add(strings.NewReplacer("+", " ", "/", "_", "=", "").Replace(d.EncryptedData), d.IV+"\n", d.RawData, "")
+		}
+	}
+	f.Add("", "", []byte{}, "")
+	f.Add("S+Xe+uPoEBTjCSduZSmD9akAyPJB1z367SOVX+G/Ywg=", previous, []byte(nil), "")
+	g := gateOf(f, alice, previous, current)
+	clean := g.record(alice)
+	f.Fuzz(func(t *testing.T, sealed, iv string, raw []byte, signature string) {
+		g.t = t
+		got, err := g.OpenData(context.Background(), alice, session.SealedData{EncryptedData: sealed, IV: iv, RawData: raw, Signature: signature})
+		now := g.record(alice)
+		g.store.data.users[alice].UnionID = ""
+		if err != nil {
+			if e, ok := errors.AsType[*session.DataError](err); !ok || err.Error() != session.ErrData.Error() || got != nil || e.Reason == "" || !reflect.DeepEqual(now, clean) {
+				t.Fatalf("got %q, %v (%T), the user is %+v", got, err, err, now)
+			}
+			return
+		}
+		var o struct {
+			OpenID, UnionID string
+			Watermark       struct{ AppID string }
+		}
+		if err := json.Unmarshal(got, &o); err != nil || o.Watermark.AppID != appA || o.OpenID != "" && o.OpenID != "alice" || now.UnionID != o.UnionID {
+			t.Fatalf("accepted %q, unionid now %q", got, now.UnionID)
+		}
+		if want := clean; now.UnionID != "" {
+			if want.UnionID = now.UnionID; !reflect.DeepEqual(now, want) {
+				t.Fatalf("the user is %+v", now)
+			}
+		}
+	})
+}

@@ -1,0 +1,85 @@
+package session
+
+import (
+	"context"
+	"crypto/cipher"
+	"errors"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
+)
+
+// Phone exchanges the code of a getPhoneNumber button for the telephone number of the user (WECHAT.md 6.1). That it is theirs is the client's word: the code names only the mini program.
+// With Config.RememberPhone the number is kept, and shown from the next request on. The error wraps ErrUnknownApp, or ErrUnknown when there is no such user, or ErrUnavailable, or is a
+// *weixin.Error. It needs Config.Calls.
+//
+// A number costs money and a code is spent by its first use. So the store is asked before the code is spent, and a number that it does not take after all is returned nevertheless. Once
+// begun, the call goes on without the caller.
+func (s *Service) Phone(ctx context.Context, id store.UserID, code string) (opendata.Phone, error) {
+	const doing = "getting phone number"
+	app, ok := s.apps[id.AppID]
+	if !ok {
+		return opendata.Phone{}, ErrUnknownApp
+	}
+	if ctx.Err() != nil {
+		return opendata.Phone{}, wrap(doing, errors.Join(ErrUnavailable, ctx.Err()))
+	}
+	if s.cfg.RememberPhone {
+		if err := s.ready(ctx, id); err != nil {
+			return opendata.Phone{}, wrap(doing, err)
+		}
+	}
+	ctx = context.WithoutCancel(ctx)
+	p, err := s.cfg.Calls.PhoneNumber(ctx, app, code, id.OpenID)
+	if err != nil {
+		return opendata.Phone{}, err
+	}
+	if s.cfg.RememberPhone {
+		_, _ = s.amend(ctx, id, store.Amendment{Phone: s.cfg.Keys.sealPhone(id, p.Number)})
+	}
+	return p, nil
+}
+
+// ready returns nil while the store can be expected to take an amendment of the user.
+func (s *Service) ready(ctx context.Context, id store.UserID) error {
+	c := s.cfg.Core
+	if err := c.asked(writing, c.store.Health(ctx)); err != nil {
+		return err
+	}
+	_, err := s.knownUser(ctx, id)
+	return err
+}
+
+// phone returns the telephone number that an entry holds. One that does not open is none: it is no reason to refuse the user.
+func (s *Service) phone(e *entry) string {
+	box := e.phone()
+	if box == "" {
+		return ""
+	}
+	number, err := s.cfg.Keys.openPhone(store.UserID{AppID: e.appID, OpenID: e.openID()}, []byte(box))
+	if err != nil {
+		s.badPhone.Do(func() {
+			s.cfg.Core.outage.Log.Warn("a remembered phone number cannot be opened; its user, and others like them, are shown without one", zap.Error(err))
+		})
+	}
+	return number
+}
+
+// sealPhone encrypts a user's telephone number under the first key. The envelope opens for this user only.
+func (r *KeyRing) sealPhone(u store.UserID, number string) []byte {
+	k := r.keys[0]
+	return k.box(k.phones, number, phoneOf(u))
+}
+
+// openPhone decrypts what sealPhone made for the same user under any key of the ring.
+func (r *KeyRing) openPhone(u store.UserID, box []byte) (string, error) {
+	number, err := r.unbox(func(k *key) cipher.AEAD { return k.phones }, box, phoneOf(u))
+	return number, wrap("opening phone number", err)
+}
+
+// phoneOf binds a telephone number to its user.
+func phoneOf(u store.UserID) []byte {
+	return []byte("phone\x00" + u.AppID + "\x00" + u.OpenID + "\x00")
+}

@@ -1,0 +1,430 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// endings are all ways in which a session of alice may end at one gate.
+var endings = map[string]func(*gate, session.Login) error{
+	"session":     func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token) },
+	"by id":       func(g *gate, l session.Login) error { return g.EndByID(context.Background(), alice, idOf(l)) },
+	"log out all": func(g *gate, l session.Login) error { return logoutAll(context.Background(), g.Service, l.Token) },
+	"user":        func(g *gate, _ session.Login) error { return g.RevokeUser(context.Background(), alice) },
+	"app":         func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
+	"all":         func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
+	"unionid": func(g *gate, _ session.Login) error {
+		_, err := g.RevokeUnionID(context.Background(), "union")
+		return err
+	},
+	"presented": func(g *gate, l session.Login) error {
+		_, err := g.Login(context.Background(), session.LoginRequest{AppID: appA, Code: fmt.Sprint("bob#", codes.Add(1)), Presented: l.Token})
+		return err
+	},
+	"max per user": func(g *gate, _ session.Login) error {
+		for range 2 {
+			if _, err := g.Login(context.Background(), session.LoginRequest{AppID: appA, Code: fmt.Sprint("alice#", codes.Add(1))}); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+}
+
+// cacheAt checks a token at a gate until its cache holds the session.
+func cacheAt(g *gate, token string) {
+	g.t.Helper()
+	g.accept(token)
+	g.settle()
+	if n := g.asks(func() { g.accept(token) }); n != 0 {
+		g.t.Fatal("the cache does not hold the session: this test shows nothing")
+	}
+}
+
+// TestP3_OtherGates: what ends at one gate is refused by the others with the report of it, or, while reports do not come, when the last one is older than max_staleness and not before. The
+// same after a loss that is made good.
+func TestP3_OtherGates(t *testing.T) {
+	for name, end := range endings {
+		for how, label := range map[reports]string{reportsCome: "reported", reportsSlow: "slow", reportsLost: "lost"} {
+			for _, heals := range []bool{true, false} {
+				t.Run(fmt.Sprint(name, " ", label, " ", heals), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						gates, links := newFleet(t, 2, with(func(c *session.Config) { c.MaxPerUser = 2 }))
+						a, b := gates[0], gates[1]
+						defer a.core.Close()
+						defer b.core.Close()
+						l := a.login("alice/union")
+						bystander := a.login("bob/another", inApp(appB)).Token
+						cacheAt(b, l.Token)
+						cacheAt(b, bystander)
+						time.Sleep(time.Hour / 60)
+						links[1].setReports(how)
+						a.must(end(a, l))
+						a.refuse(l.Token, session.ErrInvalid)
+						if how != reportsCome {
+							time.Sleep(staleness)
+							b.accept(l.Token)
+							if heals {
+								links[1].setReports(reportsCome)
+							} else {
+								time.Sleep(1 * time.Nanosecond)
+							}
+						}
+						b.refuse(l.Token, session.ErrInvalid)
+						if name != "all" {
+							b.accept(bystander)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestP3_HeardBeforeMarks: that the store was heard of is asked before the marks are looked at, or what it had to say would be missed by a check between the two.
+func TestP3_HeardBeforeMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gates, links := newFleet(t, 2)
+		a, b := gates[0], gates[1]
+		defer a.core.Close()
+		defer b.core.Close()
+		token := a.login("alice").Token
+		cacheAt(b, token)
+		links[1].setReports(reportsSlow)
+		a.must(a.Logout(t.Context(), token))
+		time.Sleep(2 * staleness)
+		links[1].asked = func() { links[1].setReports(reportsCome) } // as if the connection came back in this instant
+		b.refuse(token, session.ErrUnknown)
+	})
+}
+
+// TestThreat20_PresentedUnheard: the session presented with a login is over at that gate when the login returns, also when another gate has ended it before and the report of that is lost.
+func TestThreat20_PresentedUnheard(t *testing.T) {
+	gates, links := newFleet(t, 2)
+	a, b := gates[0], gates[1]
+	l := a.login("alice")
+	cacheAt(b, l.Token)
+	links[1].setReports(reportsLost)
+	a.must(a.Logout(t.Context(), l.Token))
+	b.accept(l.Token)
+	b.must(endings["presented"](b, l))
+	b.refuse(l.Token, session.ErrUnknown)
+}
+
+// TestStaleness: without having heard of the store, and with a max_staleness of nothing, the cache is not believed; nothing is lost by that but speed.
+func TestStaleness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gates, links := newFleet(t, 1)
+		g := gates[0]
+		defer g.core.Close()
+		token := g.login("alice").Token
+		cacheAt(g, token)
+		asks := func(want int) {
+			t.Helper()
+			if n := g.asks(func() { g.accept(token) }); n != want {
+				t.Errorf("the store was asked %d times, want %d", n, want)
+			}
+		}
+		g.core.SetMaxStaleness(0)
+		asks(1)
+		g.core.SetMaxStaleness(staleness)
+		asks(0)
+		links[0].setReports(reportsLost)
+		time.Sleep(staleness + 1)
+		asks(1)
+		g.core.SetMaxStaleness(staleness + 1)
+		asks(0)
+		links[0].until = time.Time{} // as at the start
+		asks(1)
+		if st, err := g.Stats(t.Context()); err != nil || !st.Heard.IsZero() {
+			t.Errorf("%+v, %v", st, err)
+		}
+	})
+}
+
+// TestP4_FleetOutage: while the store is away cached sessions go on for max_staleness, all else is unavailable and nothing is invalid, and all is well when it is back.
+func TestP4_FleetOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, logged := watch(t)
+		gates, links := newFleet(t, 2, logger)
+		g, link := gates[0], links[0]
+		defer g.core.Close()
+		defer gates[1].core.Close()
+		cached, cold := g.login("alice").Token, g.login("bob").Token
+		cacheAt(g, cached)
+		link.setReports(reportsLost)
+		link.setDown(true)
+		for range 30 {
+			g.accept(cached)
+			g.refuse(cold, session.ErrUnavailable)
+			if _, err := g.Login(t.Context(), request("carol", phone)); !errors.Is(err, session.ErrUnavailable) {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+		}
+		calls := g.wechat.calls.Load()
+		time.Sleep(1 * time.Nanosecond)
+		for range 5 {
+			g.refuse(cached, session.ErrUnavailable)
+			g.refuse(cold, session.ErrUnavailable)
+			time.Sleep(time.Hour / 6)
+		}
+		if n := g.wechat.calls.Load(); n != calls || n != 2 {
+			t.Errorf("WeChat was called %d times: a code is spent", n)
+		}
+		logged(lineDown)
+		link.setDown(false)
+		link.setReports(reportsCome)
+		g.accept(cached)
+		g.accept(cold)
+		g.login("carol")
+		logged(lineBack)
+	})
+}
+
+// TestUnionIDShowsAtOtherGates: a unionid that a login at one gate tells is seen by the next request at another.
+func TestUnionIDShowsAtOtherGates(t *testing.T) {
+	gates, _ := newFleet(t, 2)
+	a, b := gates[0], gates[1]
+	token := a.login("alice").Token
+	for _, union := range []string{"u1", "u2"} {
+		cacheAt(b, token)
+		a.login("alice/" + union)
+		if id := b.accept(token); id.UnionID != union {
+			t.Fatalf("told %q at the other gate: %+v", union, id)
+		}
+		b.settle()
+	}
+}
+
+// TestP8_CachedCheckShared: in front of a shared store, too, a check that the cache answers allocates nothing and asks nothing.
+func TestP8_CachedCheckShared(t *testing.T) {
+	gates, _ := newFleet(t, 1)
+	g, ctx := gates[0], context.Background()
+	token := g.login("alice/union").Token
+	cacheAt(g, token)
+	if n := g.asks(func() {
+		if allocs := testing.AllocsPerRun(5000, func() { _, _ = g.Authenticate(ctx, token) }); allocs != 0 {
+			t.Errorf("%v allocations", allocs)
+		}
+	}); n != 0 {
+		t.Errorf("the store was asked %d times", n)
+	}
+}
+
+// onceOnly is WeChat as it treats codes: the first exchange gets the user, all others errcode 40163.
+type onceOnly struct {
+	wechat
+	spent sync.Map
+}
+
+func (o *onceOnly) Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+	s, err := o.wechat.Code2Session(ctx, app, code)
+	if _, again := o.spent.LoadOrStore(code, true); again {
+		return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
+	}
+	return s, err
+}
+
+// TestThreat25_TwoGates: one code sent to two gates at once, several times by several clients, is exchanged once. One session comes of it, at one gate; everybody else is told that the code is
+// used, which makes a client ask for another, and nobody an error of ours.
+func TestThreat25_TwoGates(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 50
+	}
+	w := new(onceOnly)
+	gates, _ := newFleet(t, 2, with(func(c *session.Config) { c.WeChat = w }))
+	for i := range rounds {
+		code := fmt.Sprint("alice#", codes.Add(1))
+		var mu sync.Mutex
+		tokens, first := make(map[string]int), 0
+		var wg sync.WaitGroup
+		for at, g := range gates {
+			for range 3 {
+				wg.Go(func() {
+					l, err := g.Login(t.Context(), request(code, phone))
+					if e, ok := errors.AsType[*weixin.Error](err); err != nil && (!ok || e.Class != weixin.ClassCodeUsed) {
+						t.Errorf("round %d: %v", i, err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if err == nil {
+						tokens[fmt.Sprint(at, l.Token)]++
+					}
+					if err == nil && !l.Replayed {
+						first++
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if len(tokens) != 1 || first != 1 {
+			t.Fatalf("round %d: %d sessions of one code", i, len(tokens))
+		}
+	}
+	if n := w.calls.Load(); n != int64(rounds) {
+		t.Errorf("%d exchanges of %d codes", n, rounds)
+	}
+}
+
+// neverSent is the error of an exchange that found no connection.
+type neverSent struct{ error }
+
+func (neverSent) Unsent() bool { return true }
+
+// TestThreat25_Claim: a code is claimed before it is sent to WeChat, for longer than it can live, and given up only when it certainly was not sent.
+func TestThreat25_Claim(t *testing.T) {
+	refused := &weixin.Error{Op: "exchanging code", Class: weixin.ClassUnavailable, Reason: "no connection"}
+	for name, tt := range map[string]struct {
+		fails error // of the first exchange
+		after time.Duration
+		used  bool // the second gate is told that the code is used, without asking WeChat
+	}{
+		"logged in":          {nil, 0, true},
+		"perhaps sent":       {refused, 0, true},
+		"never sent":         {neverSent{refused}, 0, false},
+		"while a code lives": {refused, 5*time.Minute + 59*time.Second, true},
+		"after that":         {refused, 6 * time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fails, calls := tt.fails, 0
+				gates, _ := newFleet(t, 2, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+					calls++
+					return weixin.Session{OpenID: "alice", SessionKey: "k"}, fails
+				}))
+				defer gates[0].core.Close()
+				defer gates[1].core.Close()
+				if _, err := gates[0].Login(t.Context(), request("code", phone)); !errors.Is(err, tt.fails) {
+					t.Fatal(err)
+				}
+				fails = nil
+				time.Sleep(tt.after)
+				for i, g := range []*gate{gates[1], gates[0]} {
+					if l, err := g.Login(t.Context(), request("code", other)); tt.used || i == 1 {
+						wantClass(t, err, weixin.ClassCodeUsed)
+					} else if err != nil || l.Replayed {
+						t.Errorf("gate %d: %+v, %v", i, l, err)
+					}
+				}
+				if want := map[bool]int{true: 1, false: 2}[tt.used]; calls != want {
+					t.Errorf("WeChat was asked %d times, want %d", calls, want)
+				}
+				// The same code of another mini program is another code.
+				if _, err := gates[0].Login(t.Context(), session.LoginRequest{AppID: appB, Code: "code"}); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestThreat25_ClaimedReplay: who comes back for the answer gets it at the gate that made it.
+func TestThreat25_ClaimedReplay(t *testing.T) {
+	gates, _ := newFleet(t, 2)
+	l, err := gates[0].Login(t.Context(), request("alice", phone))
+	gates[0].must(err)
+	again, err := gates[0].Login(t.Context(), request("alice", phone))
+	if err != nil || !again.Replayed || again.Token != l.Token {
+		t.Errorf("%+v, %v", again, err)
+	}
+	_, err = gates[1].Login(t.Context(), request("alice", phone))
+	wantClass(t, err, weixin.ClassCodeUsed)
+}
+
+// TestP4_ClaimFails: a store that goes away between the look at its health and the claim costs no code, and the claim does not stand in the way when it may have gone through.
+func TestP4_ClaimFails(t *testing.T) {
+	gates, _ := newFleet(t, 2)
+	var fail atomic.Bool
+	fail.Store(true)
+	gates[0].store.after = func(_ context.Context, op string) error {
+		if op == "Claim" && fail.Load() {
+			return store.ErrUnavailable
+		}
+		return nil
+	}
+	if _, err := gates[0].Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if n := gates[0].wechat.calls.Load(); n != 0 {
+		t.Errorf("WeChat was called %d times: the code is spent", n)
+	}
+	if _, err := gates[1].Login(t.Context(), request("alice", phone)); err != nil {
+		t.Errorf("at another gate: %v", err)
+	}
+}
+
+// TestClaimHangs: a claim that is not answered is an outage after a second, not after as long as the store likes.
+func TestClaimHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gates, _ := newFleet(t, 1)
+		g := gates[0]
+		defer g.core.Close()
+		g.store.before = func(ctx context.Context, op string) error {
+			if op == "Claim" {
+				<-ctx.Done()
+				return errors.Join(store.ErrUnavailable, ctx.Err())
+			}
+			return nil
+		}
+		began := time.Now()
+		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) || time.Since(began) > time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+// TestBusyClaimsNothing: a login that finds no room at one gate may find it at another.
+func TestBusyClaimsNothing(t *testing.T) {
+	gates, _ := newFleet(t, 2)
+	r := request("alice", phone)
+	r.Begin = func() (func(), bool) { return nil, false }
+	if _, err := gates[0].Login(t.Context(), r); !errors.Is(err, session.ErrBusy) {
+		t.Fatal(err)
+	}
+	if _, err := gates[1].Login(t.Context(), request("alice", phone)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSpend: gates that share a store share the buckets, and none waits for a store that does not answer.
+func TestSpend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gates, links := newFleet(t, 2)
+		defer gates[0].core.Close()
+		defer gates[1].core.Close()
+		spend := func(gate int, key string) time.Duration {
+			return gates[gate].core.Spend(t.Context(), key, store.Rate{Every: 2 * time.Second, Burst: 3})
+		}
+		for i, want := range []time.Duration{0, 0, 0, 2 * time.Second, 2 * time.Second} {
+			if got := spend(i%2, "alice"); got != want {
+				t.Errorf("%d: wait %v, want %v", i, got, want)
+			}
+		}
+		if got := spend(0, "bob"); got != 0 {
+			t.Errorf("another key: wait %v", got)
+		}
+		links[0].before = func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			return errors.Join(store.ErrUnavailable, ctx.Err())
+		}
+		began := time.Now()
+		if got := spend(0, "alice"); got != 0 || time.Since(began) > 100*time.Millisecond {
+			t.Errorf("without an answer: wait %v, after %v", got, time.Since(began))
+		}
+		if got := newGate(t).core.Spend(t.Context(), "alice", store.Rate{Every: time.Hour, Burst: 0}); got != 0 {
+			t.Errorf("alone: wait %v", got)
+		}
+	})
+}

@@ -1,0 +1,320 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"pgregory.net/rapid"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
+)
+
+// TestUserKeysModel drives logins, resets, open data and telephone numbers of one user through two gates whose rings have another first key each, with answers of WeChat that come late and
+// answers of the store that are lost. What is kept is the key that was committed last and the one before (STORE.md 6.10), data opens under these two and no other, and every gate shows what
+// was found last.
+func TestUserKeysModel(t *testing.T) {
+	masters := newMasters(3)
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			m := newKeysModel(t, masters)
+			defer m.stop()
+			t.Repeat(map[string]func(*rapid.T){
+				"login":       m.login,
+				"late login":  m.lateLogin,
+				"reset":       m.reset,
+				"late reset":  m.lateReset,
+				"arrive":      m.arrive,
+				"renew key":   func(*rapid.T) { m.made = append(m.made, m.wx.renew("alice")) },
+				"open":        m.openData,
+				"open again":  m.openData,
+				"phone":       m.phone,
+				"lose answer": func(*rapid.T) { m.lose = true },
+				"revoke":      m.revoke,
+				"":            m.check,
+			})
+		})
+	})
+}
+
+// keysModel is what the gates should know of alice.
+type keysModel struct {
+	t     *rapid.T
+	data  *memData
+	wx    *platform
+	gates []*session.Service
+	cores []*session.Core
+	rings []*session.KeyRing
+
+	lose bool        // the store's next answer to a change of alice gets lost
+	late []*lateCall // whose answers WeChat holds back
+	held chan struct{}
+
+	made            []string // every session_key that there ever was
+	current, before string
+	version         uint64
+	unionID, number string
+	tokens          []string // of the live sessions
+	first           bool     // nobody has logged in yet
+}
+
+// lateCall is a login or a reset that WeChat has carried out and not answered yet.
+type lateCall struct {
+	release  chan struct{}
+	done     chan error
+	login    *session.Login
+	was, key string // of a reset: the key that it replaces, and the new one; of a login: the key that it got
+}
+
+func newKeysModel(t *rapid.T, masters []string) *keysModel {
+	m := &keysModel{t: t, data: newMemData(), wx: newPlatform(), first: true}
+	m.made = append(m.made, m.wx.key("alice"))
+	m.wx.answered = func(context.Context, string) error {
+		if held := m.held; held != nil {
+			m.held = nil
+			<-held
+		}
+		return nil
+	}
+	for i := range 2 {
+		ring, err := session.ParseKeyRing(masters[i] + "," + masters[1-i] + "," + masters[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newShared(m.data)
+		s.after = func(_ context.Context, op string) error {
+			if m.lose && op == "Amend" {
+				m.lose = false
+				return store.ErrUnavailable
+			}
+			return nil
+		}
+		core, err := session.NewCore(session.CoreConfig{Store: s, MaxSessions: 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		core.SetMaxStaleness(staleness)
+		core.SetEntries(newFaultCache(uint64(i)))
+		m.rings, m.cores = append(m.rings, ring), append(m.cores, core)
+		m.gates = append(m.gates, session.New(session.Config{
+			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.App{{ID: appA}}, Keys: ring, TTL: 1 << 50, RememberPhone: true,
+		}))
+	}
+	return m
+}
+
+func (m *keysModel) stop() {
+	for _, l := range m.late {
+		close(l.release)
+		<-l.done
+	}
+	for _, c := range m.cores {
+		if err := c.Close(); err != nil {
+			m.t.Error(err)
+		}
+	}
+}
+
+func (m *keysModel) gate(t *rapid.T) *session.Service {
+	return rapid.SampledFrom(m.gates).Draw(t, "gate")
+}
+
+// commit is what a login does to the keys.
+func (m *keysModel) commit(key string) {
+	if key != m.current {
+		m.current, m.before = key, m.current
+		m.version++
+	}
+	m.first = false
+}
+
+func (m *keysModel) login(t *rapid.T) {
+	var l session.Login
+	key := m.wx.key("alice")
+	l, err := m.gate(t).Login(context.Background(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.tokens = append(m.tokens, l.Token)
+	m.commit(key)
+}
+
+// begin lets WeChat carry out a call and holds its answer back.
+func (m *keysModel) begin(l *lateCall, f func() error) {
+	l.release, l.done = make(chan struct{}), make(chan error, 1)
+	m.held = l.release
+	go func() { l.done <- f() }()
+	synctest.Wait()
+	if m.held = nil; len(l.done) > 0 {
+		m.t.Fatalf("it was not held back: %v", <-l.done)
+	}
+	m.late = append(m.late, l)
+}
+
+func (m *keysModel) lateLogin(t *rapid.T) {
+	g, l := m.gate(t), &lateCall{login: new(session.Login), key: m.wx.key("alice")}
+	m.begin(l, func() (err error) {
+		*l.login, err = g.Login(context.Background(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+		return err
+	})
+}
+
+func (m *keysModel) lateReset(t *rapid.T) {
+	if m.current != m.wx.key("alice") {
+		t.Skip("WeChat would refuse it")
+	}
+	g, l := m.gate(t), &lateCall{was: m.current}
+	m.begin(l, func() error { return g.ResetSessionKey(context.Background(), alice) })
+	l.key = m.wx.key("alice")
+	m.made = append(m.made, l.key)
+}
+
+// arrive lets one of the answers come, in any order.
+func (m *keysModel) arrive(t *rapid.T) {
+	if len(m.late) == 0 {
+		t.Skip("nothing is under way")
+	}
+	i := rapid.IntRange(0, len(m.late)-1).Draw(t, "answer")
+	l := m.late[i]
+	m.late = slices.Delete(m.late, i, i+1)
+	lost := m.lose
+	close(l.release)
+	err := <-l.done
+	if l.login != nil {
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.tokens = append(m.tokens, l.login.Token)
+		m.commit(l.key)
+		return
+	}
+	m.resetDone(t, l.was, l.key, err, lost)
+}
+
+func (m *keysModel) reset(t *rapid.T) {
+	was, lost := m.wx.key("alice"), m.lose
+	err := m.gate(t).ResetSessionKey(context.Background(), alice)
+	switch {
+	case m.first:
+		if !errors.Is(err, session.ErrUnknown) {
+			t.Fatalf("reset for nobody: %v", err)
+		}
+	case was != m.current:
+		if e, ok := errors.AsType[*weixin.Error](err); !ok || e.Class != weixin.ClassKeyStale {
+			t.Fatalf("reset of a key that WeChat does not have: %v", err)
+		}
+	default:
+		m.made = append(m.made, m.wx.key("alice"))
+		m.resetDone(t, was, m.wx.key("alice"), err, lost)
+	}
+}
+
+// resetDone: a reset keeps its key unless a login has brought another in between.
+func (m *keysModel) resetDone(t *rapid.T, was, fresh string, err error, lost bool) {
+	lost = lost && !m.lose
+	if (err != nil) != lost || lost && !errors.Is(err, session.ErrUnavailable) {
+		t.Fatalf("reset: %v; answer lost: %v", err, lost)
+	}
+	if kept, _ := m.rings[0].Open(alice, m.data.users[alice].Key); lost && kept != fresh {
+		return // what was lost was the answer to an attempt that had come too late
+	}
+	if m.current == was {
+		m.commit(fresh)
+	}
+}
+
+// openData opens data under any key that there ever was, at any gate.
+func (m *keysModel) openData(t *rapid.T) {
+	key := rapid.SampledFrom(append(slices.Clone(m.made), m.made[max(0, len(m.made)-3):]...)).Draw(t, "key")
+	unionID := rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(t, "unionid")
+	text := object(alice, unionID)
+	d := seal(key, text)
+	if rapid.Bool().Draw(t, "signed") {
+		d = sign(d, key, text)
+	}
+	lost := m.lose
+	got, err := m.gate(t).OpenData(context.Background(), alice, d)
+	lost = lost && !m.lose
+	switch {
+	case m.first:
+		if !errors.Is(err, session.ErrUnknown) {
+			t.Fatalf("for nobody: %v", err)
+		}
+		return
+	case key != m.current && key != m.before:
+		if e, ok := errors.AsType[*session.DataError](err); !ok || !e.LoginAgain || e.Reason == opendata.ReasonSessionKey {
+			t.Fatalf("data under another key: %v", err)
+		}
+		return
+	case lost:
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Fatalf("binding whose answer was lost: %v", err)
+		}
+	case err != nil || string(got) != text:
+		t.Fatalf("opened %q, %v", got, err)
+	}
+	if unionID != "" {
+		m.unionID = unionID
+	}
+}
+
+func (m *keysModel) phone(t *rapid.T) {
+	n := rapid.SampledFrom([]string{"13580006666", "13580007777"}).Draw(t, "number")
+	_, err := m.gate(t).Phone(context.Background(), alice, n)
+	switch {
+	case m.first:
+		if !errors.Is(err, session.ErrUnknown) {
+			t.Fatalf("for nobody: %v", err)
+		}
+	case err != nil:
+		t.Fatal(err)
+	default:
+		m.number = n
+	}
+}
+
+func (m *keysModel) revoke(t *rapid.T) {
+	if err := m.gate(t).RevokeUser(context.Background(), alice); err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range m.tokens {
+		for _, g := range m.gates {
+			if _, err := g.Authenticate(context.Background(), token); !errors.Is(err, session.ErrInvalid) {
+				t.Fatalf("after a revocation: %v", err)
+			}
+		}
+	}
+	m.tokens = nil
+}
+
+func (m *keysModel) check(t *rapid.T) {
+	for _, token := range m.tokens {
+		for i, g := range m.gates {
+			if id, err := g.Authenticate(context.Background(), token); err != nil || id.UnionID != m.unionID || id.Phone != m.number {
+				t.Fatalf("gate %d shows %+v, %v; want %q, %q", i, id, err, m.unionID, m.number)
+			}
+		}
+	}
+	u, known := m.data.users[alice]
+	if !known {
+		return
+	}
+	for _, ring := range m.rings {
+		cur, err := ring.Open(alice, u.Key)
+		if err != nil || cur != m.current || u.KeyVersion != m.version {
+			t.Fatalf("the current key is the one committed last: %v, %v; version %d, want %d", cur == m.current, err, u.KeyVersion, m.version)
+		}
+		if m.before == "" {
+			continue
+		}
+		if before, err := ring.Open(alice, u.PrevKey); err != nil || before != m.before {
+			t.Fatalf("the previous key is the one committed before: %v, %v", before == m.before, err)
+		}
+	}
+}
