@@ -17,6 +17,8 @@ func TestThreat1_OwnedHeadersAreDeleted(t *testing.T) {
 		"X-Wx-Openid":                  {"victim", "victim2"},
 		"x-wx-openid":                  {"victim"},
 		"X-WX-UNIONID":                 {"victim"},
+		"X-Wx-Phone":                   {"victim", "victim2"},
+		"x-wx-phone":                   {"victim"},
 		"X-Wx-From-Openid":             {"victim"},
 		"X-Wx-Cloudbase-Access-Token":  {"t"},
 		"X-Wx-":                        {"v"},
@@ -49,9 +51,12 @@ func TestThreat1_InjectSetsOneValueEach(t *testing.T) {
 		{"without unionid", gate.Identity{OpenID: "o1", AppID: "wx1"}, http.Header{
 			"X-Wx-Openid": {"o1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"},
 		}},
+		{"with a phone", gate.Identity{OpenID: "o1", AppID: "wx1", Phone: "+8613580006666"}, http.Header{
+			"X-Wx-Openid": {"o1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"}, "X-Wx-Phone": {"+8613580006666"},
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := request(http.Header{"X-Wx-Unionid": {"victim"}, "X-Wx-Openid": {"a", "b"}})
+			r := request(http.Header{"X-Wx-Unionid": {"victim"}, "X-Wx-Openid": {"a", "b"}, "X-Wx-Phone": {"victim"}})
 			if err := g.Inject(r, tc.id); err != nil {
 				t.Fatal(err)
 			}
@@ -83,6 +88,13 @@ func TestThreat30_InjectRefusesWhatIsNotVisibleASCII(t *testing.T) {
 			}
 		}
 	}
+	for _, bad := range []string{"1 2", "1\r\nX: y", "\x00", "电话", "\t"} {
+		good.Phone = bad
+		r := request(http.Header{"X-Wx-Phone": {"victim"}})
+		if err := g.Inject(r, good); err != nil || r.Header["X-Wx-Phone"] != nil || len(r.Header) != 4 {
+			t.Errorf("phone %q: err %v, header %v", bad, err, r.Header)
+		}
+	}
 	for _, id := range []gate.Identity{{}, {OpenID: "o"}, {AppID: "a"}} {
 		if err := g.Inject(request(http.Header{}), id); err != gate.ErrBadIdentity {
 			t.Errorf("%+v: err %v", id, err)
@@ -91,10 +103,11 @@ func TestThreat30_InjectRefusesWhatIsNotVisibleASCII(t *testing.T) {
 }
 
 func TestThreat2_AliasesAreDeleted(t *testing.T) {
-	g := newGate(t, gate.Config{AppIDHeader: "X-App"})
+	g := newGate(t, gate.Config{AppIDHeader: "X-App", PhoneHeader: "X-Tel"})
 	for _, name := range []string{
 		"X_WX_OPENID", "X.WX.OPENID", "X-Wx_Openid", "X~Wx~Openid", "X-Wx!Openid", "x wx openid", "X\xffWX\x00OPENID",
-		"X_App", "x.app", "X+APP", // configured name
+		"X_WX_PHONE", "x.wx.phone", "X-Wx~Phone", "X-WX_Phone", "x wx phone",
+		"X_App", "x.app", "X+APP", "X-Tel", "X_TEL", "x.tel", // configured names
 		"X_3rd_Session", "x-3rd-session", "X-3RD-SESSION", "authorization", "AUTHORIZATION", // token headers
 	} {
 		r := request(http.Header{name: {"victim"}})

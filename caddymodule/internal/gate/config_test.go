@@ -20,9 +20,9 @@ func TestThreat7_HeaderNames(t *testing.T) {
 		"Forwarded", "X-Forwarded-For", "X_Forwarded_User", "X-Real-IP", "X-Wxgate",
 	} {
 		for i, c := range []gate.Config{
-			{OpenIDHeader: name}, {UnionIDHeader: name}, {AppIDHeader: name}, {SourceHeader: name}, {TokenHeader: name},
+			{OpenIDHeader: name}, {UnionIDHeader: name}, {AppIDHeader: name}, {SourceHeader: name}, {PhoneHeader: name}, {TokenHeader: name},
 		} {
-			if name == "" || i == 4 && name == "Authorization" {
+			if name == "" || i == 5 && name == "Authorization" {
 				continue // the default; the Bearer form
 			}
 			wantError(t, c, name)
@@ -42,6 +42,8 @@ func TestThreat7_HeaderNamesMustDifferAfterFolding(t *testing.T) {
 	wantError(t, gate.Config{OpenIDHeader: "X-User", UnionIDHeader: "x_user"}, "X_user")
 	wantError(t, gate.Config{OpenIDHeader: "x-wx-appid"}, "X-Wx-Appid")
 	wantError(t, gate.Config{SourceHeader: "X.WX.OPENID"}, "X.wx.openid")
+	wantError(t, gate.Config{PhoneHeader: "X-Wx_Unionid"}, "X-Wx_unionid")
+	wantError(t, gate.Config{OpenIDHeader: "X-WX-Phone"}, "X-Wx-Phone")
 	wantError(t, gate.Config{AppIDHeader: "X_3rd_Session"}, "X_3rd_session")
 	wantError(t, gate.Config{AppIDHeader: "X-3rd-Session", TokenHeader: "X-Token"}, "X-3rd-Session")
 	wantError(t, gate.Config{AppIDHeader: "X-Token", TokenHeader: "x_token"}, "X-Token")

@@ -11,6 +11,8 @@ const (
 	EndpointLogin   = "login"
 	EndpointLogout  = "logout"
 	EndpointSession = "session"
+	EndpointDecrypt = "decrypt"
+	EndpointPhone   = "phone"
 )
 
 // endpoints is the part of the path space that the gate answers itself.
@@ -22,7 +24,7 @@ type endpoints struct {
 
 func newEndpoints(prefix string) endpoints {
 	e := endpoints{prefix: prefix, segments: strings.Split(prefix[1:], "/"), names: make(map[string]string)}
-	for _, name := range []string{EndpointLogin, EndpointLogout, EndpointSession} {
+	for _, name := range []string{EndpointLogin, EndpointLogout, EndpointSession, EndpointDecrypt, EndpointPhone} {
 		e.names[prefix+"/"+name] = name
 	}
 	return e

@@ -14,4 +14,15 @@ var (
 	// ErrBadIdentity is returned by Inject when a value is missing or is not visible ASCII. Nothing was injected,
 	// and the request must not go on to the app (THREATS.md 30).
 	ErrBadIdentity = errors.New("identity not fit for a header")
+
+	// ErrNotPlatform is returned by Platform for identity headers without X-WX-SOURCE, whose presence is the platform's word
+	// that WeChat originated the request (WECHAT.md 8.1).
+	ErrNotPlatform = errors.New("identity headers that are not those of WeChat Cloud Hosting")
+
+	// ErrLocalDebug is returned by Platform for what comes out of a proxy for debugging, which makes identities up.
+	ErrLocalDebug = errors.New("identity made up by a proxy for local debugging")
+
+	// ErrAmbiguousPlatform is returned by Platform when a header that the platform sets once is there twice, or not fit to
+	// be one.
+	ErrAmbiguousPlatform = errors.New("platform header given twice or malformed")
 )

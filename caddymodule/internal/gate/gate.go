@@ -15,8 +15,8 @@ import (
 // Config says what a Gate guards. The zero value of every field means its default.
 type Config struct {
 	// The names under which the app is told about the caller. Defaults: X-WX-OPENID, X-WX-UNIONID, X-WX-APPID and
-	// X-WX-SOURCE, as WeChat Cloud Hosting has them (WECHAT.md 8.1).
-	OpenIDHeader, UnionIDHeader, AppIDHeader, SourceHeader string
+	// X-WX-SOURCE, as WeChat Cloud Hosting has them (WECHAT.md 8.1), and X-WX-PHONE, which is ours.
+	OpenIDHeader, UnionIDHeader, AppIDHeader, SourceHeader, PhoneHeader string
 
 	// TokenHeader is the only header that may carry a token. Default: Authorization with the scheme Bearer, and
 	// X-3rd-Session. Authorization given by name means the Bearer form alone.
@@ -48,13 +48,14 @@ func New(c Config) (*Gate, error) {
 	c.UnionIDHeader = cmp.Or(c.UnionIDHeader, "X-WX-UNIONID")
 	c.AppIDHeader = cmp.Or(c.AppIDHeader, "X-WX-APPID")
 	c.SourceHeader = cmp.Or(c.SourceHeader, "X-WX-SOURCE")
+	c.PhoneHeader = cmp.Or(c.PhoneHeader, "X-WX-PHONE")
 	c.TokenPrefix = cmp.Or(c.TokenPrefix, "wxs_")
 	c.Endpoints = cmp.Or(c.Endpoints, "/wx")
 
 	if !isToken(c.TokenPrefix) {
 		return nil, fmt.Errorf("token prefix %q: not a word of letters, digits, hyphens and underscores; use wxs_", c.TokenPrefix)
 	}
-	identity := []string{c.OpenIDHeader, c.UnionIDHeader, c.AppIDHeader, c.SourceHeader}
+	identity := []string{c.OpenIDHeader, c.UnionIDHeader, c.AppIDHeader, c.SourceHeader, c.PhoneHeader}
 	for i, name := range identity {
 		if err := ValidateHeaderName(name); err != nil {
 			return nil, err
@@ -82,7 +83,7 @@ func New(c Config) (*Gate, error) {
 		names:       newNameTable(identity, sources),
 		sources:     sources,
 		tokenPrefix: c.TokenPrefix,
-		identity:    identityHeaders{openID: identity[0], unionID: identity[1], appID: identity[2], source: identity[3]},
+		identity:    identityHeaders{openID: identity[0], unionID: identity[1], appID: identity[2], source: identity[3], phone: identity[4]},
 		endpoints:   own,
 		rules:       rules,
 	}, nil

@@ -195,6 +195,8 @@ func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 		"/wx/login":     {Class: gate.Endpoint, Endpoint: gate.EndpointLogin},
 		"/wx/logout":    {Class: gate.Endpoint, Endpoint: gate.EndpointLogout},
 		"/wx/session":   {Class: gate.Endpoint, Endpoint: gate.EndpointSession},
+		"/wx/decrypt":   {Class: gate.Endpoint, Endpoint: gate.EndpointDecrypt},
+		"/wx/phone":     {Class: gate.Endpoint, Endpoint: gate.EndpointPhone},
 		"/wx/login?a=b": {Class: gate.Endpoint, Endpoint: gate.EndpointLogin},
 		"http://y/wx/login": {
 			Class: gate.Endpoint, Endpoint: gate.EndpointLogin,
@@ -205,7 +207,7 @@ func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 		}
 	}
 	for _, target := range []string{
-		"/wx", "/wx/", "/wx/nothing", "/WX/login", "/wx/Login", "/Wx/", "/wx/login/", "/wx/login/x", "/wx/login.php",
+		"/wx", "/wx/", "/wx/nothing", "/WX/login", "/wx/Login", "/Wx/", "/wx/login/", "/wx/login/x", "/wx/login.php", "/wx/phone/", "/wx/Decrypt", "/wx/phone;x",
 		"/wx//login", "//wx/login", "///wx", "/./wx/login", "/wx/./login", "/a/../wx/login", "/../wx/login", "/wx/login/..",
 		"/wx/%6cogin", "/%77x/login", "/%77%78", "/wx%2flogin", "/wx%2Flogin", "/%2fwx", "/wx%252flogin", "/%25252577x/login",
 		`/wx\login`, `/\wx\login`, "/wx%5clogin", "/%5Cwx", "/a%5c..%5cwx", "/wx;a=b/login", "/wx;/login", "/wx/login;x", "/;x/wx",

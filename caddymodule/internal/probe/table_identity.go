@@ -61,7 +61,7 @@ func (p *probe) forging() group {
 		add(name, 0, get(name+": {forged}"))
 	}
 	if p.ownsFamily() {
-		add("other names of the family", 0, get("X-WX-FROM-OPENID: {forged}", "X-WX-CLOUDBASE-ACCESS-TOKEN: {forged}", "X-WX-: {forged}"))
+		add("other names of the family", 0, get("X-WX-FROM-OPENID: {forged}", "X-WX-CLOUDBASE-ACCESS-TOKEN: {forged}", "X-WX-PHONE: {forged}", "X-WX-: {forged}"))
 	}
 	add("in lower case", 0, get(forge(names, strings.ToLower)...))
 	add("in canonical case", 0, get(forge(names, http.CanonicalHeaderKey)...))
