@@ -74,6 +74,8 @@ func serveRevoke(live *running, w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, session.ErrUnknown):
 		return refusal(http.StatusNotFound, "the user has no such session, or more than one with an id that begins so; at least 8 digits are needed", nil)
+	case errors.Is(err, session.ErrUnavailable) && kind != "session":
+		return refusal(http.StatusServiceUnavailable, "the session store does not answer: this gate refuses those sessions from now on and keeps trying to end them for good, until it is stopped", err)
 	case err != nil:
 		return storeRefusal(err)
 	}
@@ -116,18 +118,19 @@ func (live *running) revoke(ctx context.Context, kind string, t revokeTarget) (*
 		}
 		return &ended{Users: 1, Sessions: 1}, nil
 	case "user":
-		u, err := s.User(ctx, id)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		u, unknown := s.User(ctx, id) // for the count: what cannot be counted is revoked all the same
+		err := s.RevokeUser(ctx, id)
+		if err != nil || unknown != nil && !errors.Is(unknown, store.ErrNotFound) {
 			return nil, err
 		}
-		return countLive(u), s.RevokeUser(ctx, id)
+		return countLive(u), nil
 	case "unionid":
-		users, err := s.UsersByUnionID(ctx, t.UnionID)
-		if err != nil {
+		users, unknown := s.UsersByUnionID(ctx, t.UnionID)
+		_, err := s.RevokeUnionID(ctx, t.UnionID)
+		if err != nil || unknown != nil {
 			return nil, err
 		}
-		_, err = s.RevokeUnionID(ctx, t.UnionID)
-		return countLive(users...), err
+		return countLive(users...), nil
 	case "app":
 		return nil, s.RevokeApp(ctx, t.AppID)
 	}

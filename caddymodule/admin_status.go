@@ -35,7 +35,9 @@ type versionStatus struct {
 type storeStatus struct {
 	Name   string       `json:"name"` // kind and place
 	Up     bool         `json:"up"`
-	Counts *storeCounts `json:"counts,omitempty"` // absent when the store does not answer
+	Heard  string       `json:"heard_ago,omitempty"` // of a store that gates share: how long ago
+	Owed   int          `json:"pending_revocations"` // that it has not taken yet
+	Counts *storeCounts `json:"counts,omitempty"`    // absent when the store does not answer
 }
 
 type storeCounts struct {
@@ -75,7 +77,7 @@ func serveStatus(live *running, w http.ResponseWriter, r *http.Request) error {
 	stats, err := live.sessions.Stats(r.Context())
 	answer := statusAnswer{
 		Version: versions(),
-		Store:   storeStatus{Name: a.opener.Identity(), Up: err == nil && !stats.StoreDown},
+		Store:   storeStatus{Name: a.opener.Identity(), Up: err == nil && !stats.StoreDown, Owed: stats.Pending},
 		Cache:   cacheStatus{Sessions: stats.CacheEntries, Max: stats.CacheMax},
 		WeChat:  wechatStatus{BaseURL: a.API.BaseURL, BreakerOpen: live.wechat.BreakerOpen()},
 		Logins: loginStatus{
@@ -83,6 +85,9 @@ func serveStatus(live *running, w http.ResponseWriter, r *http.Request) error {
 			PerClient: rateText(a.limits.PerClient), PerPrivate: rateText(a.limits.PerPrivateClient), Global: rateText(a.limits.Total),
 		},
 		Sessions: sessionStatus{TTL: time.Duration(a.Session.TTL).String(), MaxPerUser: max(a.Session.MaxPerUser, 0)},
+	}
+	if !stats.Heard.IsZero() {
+		answer.Store.Heard = time.Since(stats.Heard).Round(time.Millisecond).String()
 	}
 	if err == nil {
 		st := stats.Store

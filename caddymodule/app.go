@@ -24,7 +24,10 @@ func init() { caddy.RegisterModule(new(App)) }
 // In a Caddyfile it is the global option `wechat`:
 //
 //	wechat {
-//		app <appid> <secret>
+//		app <appid> <secret> {
+//			token_file       <path>
+//			cloud_token_file <path>
+//		}
 //		api {
 //			base_url <url>
 //			timeout <duration>
@@ -44,6 +47,9 @@ func init() { caddy.RegisterModule(new(App)) }
 //		login_rate <rate> {
 //			global <rate>
 //			in_flight <number>
+//		}
+//		phone {
+//			remember
 //		}
 //	}
 //
@@ -73,11 +79,14 @@ type App struct {
 
 	// The master keys that sign tokens and encrypt session_keys at rest, as a placeholder: each key 32 bytes in base64 (`wxgate wechat keys new`), several separated by commas or white
 	// space, newest first. To rotate, put a new key in front and reload; drop the old one when `wxgate wechat keys` no longer lists it as needed. Nobody is logged out, and a gate does
-	// not start without a key that it needs. Default for the bolt store: made on the first start and kept beside the database, in a file with the suffix `.key`.
+	// not start without a key that it needs. Where gates share a store, a new key goes to the end of the line on all of them before it goes to the front on any. Default for the bolt store: made on the first start and kept beside the database, in a file with the suffix `.key`.
 	SealKey string `json:"seal_key,omitempty"`
 
 	// How many logins are let in.
 	LoginRate LoginRate `json:"login_rate,omitzero"`
+
+	// What becomes of telephone numbers.
+	Phone Phone `json:"phone,omitzero"`
 
 	log    *zap.Logger
 	apps   []weixin.App
@@ -94,6 +103,7 @@ type App struct {
 	previous atomic.Pointer[App] // what was running when this one started
 
 	forgetKeys func(context.Context) error // takes back that this one's keys are in use
+	keyWatch   keyWatch
 }
 
 // CaddyModule returns the Caddy module information.
@@ -159,7 +169,11 @@ func (a *App) provisionApps() error {
 		if secret == "" {
 			a.unset = append(a.unset, fmt.Sprintf("secret %s of mini program %s", m.Secret, id))
 		}
-		a.apps = append(a.apps, weixin.App{ID: id, Secret: secret})
+		source, err := m.tokenFile()
+		if err != nil {
+			return err
+		}
+		a.apps = append(a.apps, weixin.App{ID: id, Secret: secret, TokenFile: source})
 	}
 	return nil
 }
@@ -219,6 +233,7 @@ func (a *App) Start() error {
 	}
 	a.previous.Store(current.Swap(a))
 	a.share()
+	a.watchKeys()
 	return nil
 }
 
@@ -248,15 +263,20 @@ func (a *App) open() error {
 	if err != nil {
 		return err
 	}
-	sessions := session.New(session.Config{
-		Core: core, WeChat: wechat, Apps: a.apps, Keys: a.ring,
-		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
-		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
-	})
-	if a.forgetKeys, err = sessions.CheckKeys(context.Background()); err != nil {
+	left, err := takeAllowances(&a.held)
+	if err != nil {
 		return err
 	}
-	a.live.Store(&running{app: a, core: core, sessions: sessions, wechat: wechat, limiter: loginLimiter{limiter}, lease: &a.lease})
+	sessions := session.New(session.Config{
+		Core: core, WeChat: wechat, Calls: wechat, Apps: a.apps, Keys: a.ring,
+		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
+		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
+		RememberPhone: a.Phone.Remember, UnionIDBound: auditUnionID,
+	})
+	if a.forgetKeys, err = checkKeys(core, sessions); err != nil {
+		return err
+	}
+	a.live.Store(&running{app: a, core: core, sessions: sessions, wechat: wechat, limiter: loginLimiter{limiter}, allowances: left, lease: &a.lease})
 	return nil
 }
 
@@ -268,6 +288,7 @@ func (a *App) Cleanup() error {
 	if a.settle != nil { // not even provisioned
 		a.settle()
 	}
+	a.keyWatch.stop()
 	a.stepDown()
 	switch {
 	case len(a.held.keys) == 0:

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,8 +51,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.checked(&a.SealKey, func(v string) error { return checkSecret("seal_key", v) })
 		case "login_rate":
 			err = a.LoginRate.unmarshal(b)
+		case "phone":
+			err = a.Phone.unmarshal(b)
 		default:
-			err = b.unknown("app, api, session, store, cache, max_staleness, seal_key or login_rate")
+			err = b.unknown("app, api, session, store, cache, max_staleness, seal_key, login_rate or phone")
 		}
 		if err != nil {
 			return err
@@ -68,6 +72,7 @@ func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 		return d.Err("app takes an appid and the placeholder of its secret: app wx0123456789abcdef {env.WX_SECRET}")
 	}
 	m := MiniProgram{AppID: args[0], Secret: args[1]}
+	in := newBlock(d)
 	if !strings.HasPrefix(m.AppID, "{") {
 		if err := checkAppID(m.AppID); err != nil {
 			return d.WrapErr(err)
@@ -81,7 +86,35 @@ func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 			return d.Errf("mini program %s is given twice", m.AppID)
 		}
 	}
+	for in.next() {
+		var err error
+		switch in.d.Val() {
+		case "token_file":
+			err = in.checked(&m.TokenFile, checkTokenFile)
+		case "cloud_token_file":
+			err = in.checked(&m.CloudTokenFile, checkTokenFile)
+		default:
+			err = in.unknown("token_file or cloud_token_file")
+		}
+		if err == nil && m.TokenFile != "" && m.CloudTokenFile != "" {
+			err = d.Err(errTwoTokens)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	a.Apps = append(a.Apps, m)
+	return nil
+}
+
+// errTwoTokens is a text, since the Dispenser adds the place.
+const errTwoTokens = "a mini program has one source of access tokens: token_file or cloud_token_file"
+
+// checkTokenFile refuses a path that depends on where the gate was started.
+func checkTokenFile(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("token file %q is not an absolute path", path)
+	}
 	return nil
 }
 
@@ -128,6 +161,15 @@ func (c *Cache) unmarshal(b *block) error {
 			return in.number(&c.MaxSessions)
 		}
 		return in.unknown("max_sessions")
+	})
+}
+
+func (p *Phone) unmarshal(b *block) error {
+	return b.sub(func(in *block) error {
+		if in.d.Val() == "remember" {
+			return in.bare(&p.Remember)
+		}
+		return in.unknown("remember")
 	})
 }
 

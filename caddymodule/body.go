@@ -11,18 +11,23 @@ import (
 	"time"
 )
 
-// maxBody is more than any honest call of ours needs: a code has 32 characters (WECHAT.md 1).
+// maxBody is more than any honest call needs that carries no data: a code has 32 to 64 characters (WECHAT.md 1).
 const maxBody = 4 << 10
 
-// readObject reads the body of a call of ours: one flat JSON object of at most maxBody bytes. Names are compared exactly, and one that stands twice is refused, so that no two readers can
-// see different things in it (THREATS.md 24). An empty body is an empty object. The error is a problem.
+// readObject is readObjectUpTo maxBody bytes.
 func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
+	return readObjectUpTo(w, r, maxBody)
+}
+
+// readObjectUpTo reads the body of a call of ours: one flat JSON object of at most limit bytes. Names are compared exactly, and one that stands twice is refused, so that no two readers can
+// see different things in it (THREATS.md 24). An empty body is an empty object. The error is a problem.
+func readObjectUpTo(w http.ResponseWriter, r *http.Request, limit int64) (map[string]any, error) {
 	if p, ok := acceptable(r); !ok {
 		return nil, p
 	}
-	b, err := readBody(w, r)
+	b, err := readBody(w, r, limit)
 	if errors.As(err, new(*http.MaxBytesError)) {
-		return nil, invalidRequest(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", maxBody))
+		return nil, invalidRequest(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit))
 	}
 	if err != nil {
 		if r.ProtoMajor == 1 {
@@ -40,12 +45,12 @@ func readObject(w http.ResponseWriter, r *http.Request) (map[string]any, error) 
 // bodyTimeout is more than any honest client needs for so little. Without it, bodies that never come would pile up.
 const bodyTimeout = 10 * time.Second
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	rc := http.NewResponseController(w)
 	// Not every writer knows deadlines; one that does not is as good as it was.
 	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 	defer rc.SetReadDeadline(time.Time{}) // or the connection would be taken for gone in the middle of the exchange
-	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 }
 
 // acceptable judges the headers that describe the body. Clients of wx.request send application/json with all kinds of parameters, an empty type or none (DESIGN.md 3).

@@ -45,13 +45,16 @@ const (
 )
 
 var wrongOptions = []wrong{
-	{"unknown word", option("sesion { # here\n}"), []string{`unknown word "sesion"`, "app, api, session, store, cache, max_staleness, seal_key or login_rate"}},
+	{"unknown word", option("sesion { # here\n}"), []string{`unknown word "sesion"`, "app, api, session, store, cache, max_staleness, seal_key, login_rate or phone"}},
 	{"unknown word in api", option("api {\nurl x # here\n}"), []string{`unknown word "url"`, "base_url or timeout"}},
 	{"unknown word in session", option("session {\nmax_per_usr 3 # here\n}"), []string{`unknown word "max_per_usr"`, "ttl, idle, max_per_user or replay"}},
 	{"unknown word in cache", option("cache {\nsize 3 # here\n}"), []string{`unknown word "size"`, "max_sessions"}},
 	{"unknown word in login_rate", option("login_rate 30/m {\nburst 3 # here\n}"), []string{`unknown word "burst"`, "global or in_flight"}},
 	{"block after a value", option("max_staleness 30s { # here\n}"), []string{"the word before this { takes no block"}},
-	{"block after app", apps("app " + appID + " {env.WX_SECRET} { # here\n}"), []string{"the word before this { takes no block"}},
+	{"unknown word of app", apps("app " + appID + " {env.WX_SECRET} {\n token /t # here\n}"), []string{"unknown word \"token\"", "token_file or cloud_token_file"}},
+	{"token_file relative", apps("app " + appID + " {env.WX_SECRET} {\n token_file t # here\n}"), []string{"not an absolute path"}},
+	{"token_file twice", apps("app " + appID + " {env.WX_SECRET} {\n token_file /t\n token_file /t # here\n}"), []string{"given twice"}},
+	{"two token files", apps("app " + appID + " {env.WX_SECRET} {\n token_file /t\n cloud_token_file /t # here\n}"), []string{"one source of access tokens"}},
 	{"argument of wechat", "{\n\twechat " + appID + " { # here\n}\n}\n", []string{"wechat takes a block and no value"}},
 	{"argument of api", option("api https://example.com { # here\n}"), []string{"api takes a block and no value"}},
 	{"argument of session", option("session 48h # here"), []string{"session takes a block and no value"}},
@@ -63,6 +66,10 @@ var wrongOptions = []wrong{
 	{"store twice", option("store bolt /a.db\nstore bolt /b.db # here"), []string{"store is given twice"}},
 	{"max_staleness twice", option("max_staleness 1s\nmax_staleness 2s # here"), []string{"max_staleness is given twice"}},
 	{"seal_key twice", option("seal_key {env.A}\nseal_key {env.B} # here"), []string{"seal_key is given twice"}},
+	{"unknown word in phone", option("phone {\nforget # here\n}"), []string{`unknown word "forget"`, "here stands remember"}},
+	{"phone with a value", option("phone remember # here"), []string{"phone takes a block and no value"}},
+	{"phone twice", option("phone {\nremember\n}\nphone { # here\n}"), []string{"phone is given twice"}},
+	{"remember with a value", option("phone {\nremember yes # here\n}"), []string{"remember takes no value"}},
 	{"login_rate twice", option("login_rate 1/s\nlogin_rate 2/s # here"), []string{"login_rate is given twice"}},
 	{"base_url twice", option("api {\nbase_url https://a\nbase_url https://b # here\n}"), []string{"base_url is given twice"}},
 	{"timeout twice", option("api {\ntimeout 1s\ntimeout 2s # here\n}"), []string{"timeout is given twice"}},
@@ -149,7 +156,7 @@ var wrongSites = []wrong{
 	{"appid as argument", directive("wechat_auth " + appID + " # here"), []string{"wechat_auth takes no matcher and no argument"}},
 	{"no global option", ":80 {\n\twechat_auth { # here\n\t\tpublic /x\n\t}\n}\n", []string{"wechat_auth needs the global option wechat", "app <appid> {env.WX_SECRET}"}},
 	{"unknown word", site("exempt /x # here"), []string{`unknown word "exempt"`, "endpoints, public, optional, apps, token or headers"}},
-	{"unknown word in headers", site("headers {\nuser X-User # here\n}"), []string{`unknown word "user"`, "openid, unionid, appid or source"}},
+	{"unknown word in headers", site("headers {\nuser X-User # here\n}"), []string{`unknown word "user"`, "openid, unionid, appid, source or phone"}},
 	{"app instead of apps", site("app " + appID + " {env.A} # here"), []string{`unknown word "app"`}},
 	{"block after public", site("public /x { # here\n}"), []string{"the word before this { takes no block"}},
 	{"argument of headers", site("headers X-User { # here\n}"), []string{"headers takes a block and no value"}},
@@ -209,6 +216,8 @@ var wrongSites = []wrong{
 	{"header Host", site("headers {\nopenid Host # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Cookie", site("headers {\nunionid cookie # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Connection", site("headers {\nappid Connection # here\n}"), []string{"it has a meaning of its own"}},
+	{"header phone TE", site("headers {\nphone TE # here\n}"), []string{"it has a meaning of its own"}},
+	{"header as the phone's", siteEnd("headers {\nopenid X-WX-PHONE\n}"), []string{"reads the same as"}},
 	{"header TE", site("headers {\nsource TE # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Transfer-Encoding", site("headers {\nsource Transfer_Encoding # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Content-Length", site("headers {\nopenid Content-Length # here\n}"), []string{"it has a meaning of its own"}},
@@ -228,7 +237,7 @@ func TestThreat7_WrongCaddyfile(t *testing.T) {
 	for _, group := range []struct {
 		name  string
 		cases []wrong
-	}{{"option", wrongOptions}, {"site", wrongSites}} {
+	}{{"option", wrongOptions}, {"site", wrongSites}, {"api", wrongAPIs}} {
 		for _, c := range group.cases {
 			t.Run(group.name+"/"+c.name, func(t *testing.T) {
 				line := 0

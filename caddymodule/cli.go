@@ -22,6 +22,7 @@ func init() {
 				backupCommand,
 				restoreCommand,
 				keysCommand,
+				migrateCommand,
 			} {
 				cmd.AddCommand(command())
 			}

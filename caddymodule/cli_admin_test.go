@@ -53,7 +53,7 @@ func TestAdminTables(t *testing.T) {
 		Apps:     []string{appID, otherAppID},
 	}
 	down := statusAnswer{
-		Version: up.Version, Store: storeStatus{Name: "bolt:/a b"}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true},
+		Version: up.Version, Store: storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true},
 		Logins: loginStatus{PerClient: "1/s", PerPrivate: "1/s", Global: "5/h"}, Sessions: sessionStatus{TTL: "1h0m0s"}, Apps: []string{appID},
 	}
 	users := sessionsAnswer{Users: []userAnswer{
@@ -84,6 +84,8 @@ apps      wx0123456789abcdef wxfedcba9876543210
 		{"down", func(w io.Writer) error { return writeStatus(w, down) }, `
 wxgate    v0.2.0, Caddy v2.11.9, go1.26.8
 store     DOWN, "bolt:/a b"
+          heard of 12.345s ago
+          2 revocations not taken by the store yet; this gate refuses those sessions and keeps trying
 cache     1 session of 5
 WeChat    DOWN: the breaker is open, calls are refused at once, https://api.weixin.qq.com
 logins    0 under way, any number

@@ -62,12 +62,16 @@ type siteGate struct {
 	server string
 	hosts  []string
 	gate   Gate
+	phones bool // telephone numbers are remembered
 }
 
 // findGates reads every wechat_auth out of a configuration in JSON.
 func findGates(config []byte) (found []siteGate, err error) {
 	var c struct {
 		Apps struct {
+			WeChat struct {
+				Phone Phone `json:"phone"`
+			} `json:"wechat"`
 			HTTP struct {
 				Servers map[string]struct {
 					Listen []string        `json:"listen"`
@@ -85,7 +89,7 @@ func findGates(config []byte) (found []siteGate, err error) {
 			return nil, err
 		}
 		for _, g := range gates {
-			g.server = strings.Join(s.Listen, ", ")
+			g.server, g.phones = strings.Join(s.Listen, ", "), c.Apps.WeChat.Phone.Remember
 			found = append(found, g)
 		}
 	}
@@ -180,7 +184,13 @@ func explain(out io.Writer, gates []siteGate, r *http.Request) error {
 			return err
 		}
 		copied := r.Clone(r.Context())
+		platform, untrue := g.Platform(copied)
 		e := g.Explain(copied)
+		decision := decide(e, s)
+		if s.gate.Cloudrun {
+			e.Removed = slices.DeleteFunc(e.Removed, func(rm gate.Removal) bool { return untrue == nil && platform.Holds(rm.What) })
+			decision = decideCloudrun(e, platform, untrue)
+		}
 		fmt.Fprintf(out, "%s %s\n\n", r.Method, r.URL.RequestURI())
 		row := func(name, text string) { fmt.Fprintf(out, "  %-12s%s\n", name, text) }
 		row("site", strings.TrimSpace(strings.Join(s.hosts, " ")+" on "+s.server))
@@ -188,8 +198,10 @@ func explain(out io.Writer, gates []siteGate, r *http.Request) error {
 		for i, rm := range e.Removed {
 			row([]string{"removed", ""}[min(i, 1)], rm.What+": "+rm.Why)
 		}
-		row("token", describeToken(e))
-		row("decision", decide(e, s.gate.Headers))
+		if !s.gate.Cloudrun {
+			row("token", describeToken(e))
+		}
+		row("decision", decision)
 		fmt.Fprintln(out)
 	}
 	if met == 0 {
@@ -228,9 +240,13 @@ func describeToken(e gate.Explanation) string {
 }
 
 // decide tells how the request ends, as far as that can be known without the store.
-func decide(e gate.Explanation, h Headers) string {
+func decide(e gate.Explanation, s siteGate) string {
+	h := s.gate.Headers
 	injected := fmt.Sprintf("on to the app with %s, %s, %s, and %s when it is known",
 		cmp.Or(h.OpenID, "X-WX-OPENID"), cmp.Or(h.AppID, "X-WX-APPID"), cmp.Or(h.Source, "X-WX-SOURCE"), cmp.Or(h.UnionID, "X-WX-UNIONID"))
+	if s.phones {
+		injected += fmt.Sprintf(", and so %s", cmp.Or(h.Phone, "X-WX-PHONE"))
+	}
 	refusal := func(p problem) string { return fmt.Sprintf("%d %s", p.status, p.code) }
 	switch {
 	case errors.Is(e.Refused, gate.ErrOwnedTrailer):

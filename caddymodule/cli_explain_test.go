@@ -11,6 +11,9 @@ import (
 const explainConfig = `{
 	wechat {
 		app wx0123456789abcdef {env.WXGATE_TEST_NOT_SET}
+		phone {
+			remember
+		}
 	}
 }
 
@@ -23,6 +26,14 @@ api.example.com {
 		}
 	}
 	reverse_proxy 127.0.0.1:8080
+}
+
+cloud.example.com {
+	wechat_auth {
+		cloudrun
+		optional /push
+		public /open
+	}
 }
 
 *.example.org {
@@ -52,8 +63,15 @@ func TestExplainCommand(t *testing.T) {
 		{"trick", []string{"GET", "https://api.example.com/assets/../admin"}, []string{"needs a session: ", "dot segment", "401 session_missing"}},
 		{"endpoint", []string{"POST", "https://api.example.com/wx/login"}, []string{"endpoint: the gate answers it itself", "decision    answered by the gate"}},
 		{"not found", []string{"POST", "https://api.example.com/WX/login"}, []string{"404 not_found"}},
-		{"token", []string{"GET", "https://api.example.com/orders", "-H", "Authorization: Bearer " + token}, []string{"present; only the running gate", "X-User, X-WX-APPID", "else 401 session_invalid", "the app never sees it"}},
+		{"token", []string{"GET", "https://api.example.com/orders", "-H", "Authorization: Bearer " + token}, []string{"present; only the running gate", "X-User, X-WX-APPID", "X-WX-UNIONID when it is known, and so X-WX-PHONE", "else 401 session_invalid", "the app never sees it"}},
 		{"token on a public path", []string{"GET", "https://api.example.com/assets/a", "-H", "X-3rd-Session: " + token}, []string{"present, not looked at", "with no identity"}},
+		{"cloudrun", []string{"GET", "https://cloud.example.com/x", "-H", "x-wx-source: wx_client", "-H", "x-wx-openid: o", "-H", "x-wx-appid: wx", "-H", "X-WX-Other: 1"}, []string{"removed     X-Wx-Other: ", "decision    on to the app with what WeChat Cloud Hosting says"}},
+		{"cloudrun, forged", []string{"GET", "https://cloud.example.com/push", "-H", "x-wx-openid: o"}, []string{"removed     X-Wx-Openid: ", "403 identity_refused: identity headers that are not those"}},
+		{"cloudrun, nobody", []string{"GET", "https://cloud.example.com/x", "-H", "Authorization: Bearer " + token}, []string{"403 identity_missing", "the app never sees it"}},
+		{"cloudrun, guest", []string{"GET", "https://cloud.example.com/push"}, []string{"as a guest"}},
+		{"cloudrun, public", []string{"GET", "https://cloud.example.com/open"}, []string{"with no identity"}},
+		{"cloudrun, login", []string{"POST", "https://cloud.example.com/wx/login"}, []string{"404 not_found: behind WeChat Cloud Hosting nobody logs in"}},
+		{"cloudrun, trailer", []string{"GET", "https://cloud.example.com/x", "-H", "Trailer: X-WX-OPENID"}, []string{"400 invalid_request"}},
 		{"two tokens", []string{"GET", "https://api.example.com/orders", "-H", "X-3rd-Session: a", "-H", "X-3rd-Session: b"}, []string{"two different ones", "400 ambiguous_credentials"}},
 		{"trailer", []string{"POST", "https://api.example.com/orders", "-H", "Trailer: X-Wx-Openid"}, []string{"400 invalid_request: a trailer"}},
 		{"forged", []string{"GET", "https://api.example.com/orders", "-H", "X_WX_OPENID: me", "-H", "X~User: me"}, []string{"X_wx_openid: only the gate sets", "X~user: only the gate sets"}},

@@ -40,6 +40,12 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 		row("", "%s of %s, those included that are over and wait for their removal", amount(int(n.Sessions), "session"), amount(int(n.Users), "user"))
 		row("", "%s, %s of it free", size(n.Bytes), size(n.FreeBytes))
 	}
+	if s.Store.Heard != "" {
+		row("", "heard of %s ago", s.Store.Heard)
+	}
+	if s.Store.Owed > 0 {
+		row("", "%s not taken by the store yet; this gate refuses those sessions and keeps trying", amount(s.Store.Owed, "revocation"))
+	}
 	row("cache", "%s of %d", amount(int(s.Cache.Sessions), "session"), s.Cache.Max)
 	row("WeChat", "%s, %s", map[bool]string{false: "calls go out", true: "DOWN: the breaker is open, calls are refused at once"}[s.WeChat.BreakerOpen], s.WeChat.BaseURL)
 	row("logins", "%d under way, %s", s.Logins.InFlight, atMost(s.Logins.MaxInFlight, ""))

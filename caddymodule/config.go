@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -21,6 +22,24 @@ type MiniProgram struct {
 
 	// The AppSecret, as a placeholder: `{env.WX_SECRET}` or `{file./run/secrets/wx}`.
 	Secret string `json:"secret,omitempty"`
+
+	// A file in which somebody else keeps the access_token, and nothing else. It is read at each call. Default: the gate asks WeChat for a token itself.
+	TokenFile string `json:"token_file,omitempty"`
+
+	// The same for the token that WeChat Cloud Hosting mounts into its containers, `/.tencentcloudbase/wx/cloudbase_access_token`.
+	CloudTokenFile string `json:"cloud_token_file,omitempty"`
+}
+
+// tokenFile returns where the access token is read, if anywhere.
+func (m MiniProgram) tokenFile() (weixin.TokenFile, error) {
+	path := m.TokenFile + m.CloudTokenFile
+	switch {
+	case path == "":
+		return weixin.TokenFile{}, nil
+	case m.TokenFile != "" && m.CloudTokenFile != "":
+		return weixin.TokenFile{}, errors.New(errTwoTokens)
+	}
+	return weixin.TokenFile{Path: path, Cloud: m.CloudTokenFile != ""}, checkTokenFile(path)
 }
 
 // API is how WeChat is reached.
@@ -51,6 +70,13 @@ type SessionLimits struct {
 type Cache struct {
 	// How many sessions it holds, at about 0.4 KiB each. Should exceed the number of users active at a time. Default: 1000000.
 	MaxSessions int64 `json:"max_sessions,omitempty"`
+}
+
+// Phone is what becomes of the telephone numbers that the endpoint `phone` brings to light.
+type Phone struct {
+	// Keep a user's number, encrypted, and tell it to the apps as `X-WX-PHONE` from the next request on. Default: no, it goes to the client alone. A number that was kept before is not told
+	// while this is off; it is forgotten with its user, half a year after the last login.
+	Remember bool `json:"remember,omitempty"`
 }
 
 // StoreOpener is what a module in the namespace `wechat.stores` offers.

@@ -53,7 +53,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}]}`,
 		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"api":{"base_url":"http://127.0.0.1:8750","timeout":3000000000},` +
 			`"session":{"ttl":172800000000000,"idle":86400000000000,"max_per_user":-1,"replay":-1},"store":{"path":"/s.db","type":"bolt"},"cache":{"max_sessions":7},` +
-			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}","login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64}}`,
+			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}","login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64},"phone":{"remember":true}}`,
 	} {
 		got, err := json.Marshal(unmarshalApp(t, text))
 		if err != nil {
@@ -63,7 +63,7 @@ func TestJSONRoundTrip(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, text)
 		}
 	}
-	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"openid":"X-O","unionid":"X-U","appid":"X-A","source":"X-S"}}`
+	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"openid":"X-O","unionid":"X-U","appid":"X-A","source":"X-S","phone":"X-P"}}`
 	for _, text := range []string{`{}`, gate} {
 		var g Gate
 		if err := json.Unmarshal([]byte(text), &g); err != nil {

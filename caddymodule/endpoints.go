@@ -13,8 +13,11 @@ import (
 
 // serveEndpoint answers one of the gate's own endpoints (DESIGN.md 3). A problem, wherever it comes from, ends the call.
 func (g *Gate) serveEndpoint(w http.ResponseWriter, r *http.Request, name, token string) error {
-	methods := map[string]string{gate.EndpointLogin: "POST", gate.EndpointLogout: "POST", gate.EndpointSession: "GET"}
-	if want := methods[name]; r.Method != want {
+	want := http.MethodPost
+	if name == gate.EndpointSession {
+		want = http.MethodGet
+	}
+	if r.Method != want {
 		p := invalidRequest(http.StatusMethodNotAllowed, "call it with "+want)
 		p.allow = want
 		return p.write(w)
@@ -27,6 +30,8 @@ func (g *Gate) serveEndpoint(w http.ResponseWriter, r *http.Request, name, token
 		err = g.serveLogout(w, r, token)
 	case gate.EndpointSession:
 		err = g.serveSession(w, r, token)
+	case gate.EndpointDecrypt, gate.EndpointPhone:
+		err = g.serveUserData(w, r, name, token)
 	}
 	if p, ok := errors.AsType[problem](err); ok {
 		return p.write(w)

@@ -16,12 +16,13 @@ import (
 func init() { caddy.RegisterModule(new(Gate)) }
 
 // Gate guards a site whose app knows nothing of WeChat. It removes every identity header that a client sends, answers the login endpoints itself, and lets a request on to the next handler
-// only with what it has verified: `X-WX-OPENID`, `X-WX-APPID`, `X-WX-SOURCE`, and `X-WX-UNIONID` when it is known. It needs the app `wechat`.
+// only with what it has verified: `X-WX-OPENID`, `X-WX-APPID`, `X-WX-SOURCE`, `X-WX-UNIONID` when it is known, and `X-WX-PHONE` when it is remembered. It needs the app `wechat`.
 //
 // In a Caddyfile it is the directive `wechat_auth`, which runs before `request_header` and `reverse_proxy`. It takes no matcher, since one would hide the login endpoints and let the rest of
 // the site through unguarded; exemptions are listed inside:
 //
 //	wechat_auth {
+//		cloudrun
 //		endpoints <prefix>
 //		public    <paths...>
 //		optional  <paths...>
@@ -32,6 +33,7 @@ func init() { caddy.RegisterModule(new(Gate)) }
 //			unionid <name>
 //			appid   <name>
 //			source  <name>
+//			phone   <name>
 //		}
 //	}
 //
@@ -45,7 +47,11 @@ func init() { caddy.RegisterModule(new(Gate)) }
 // `{http.auth.user.unionid}` | The unionid, or empty
 // `{http.auth.user.appid}` | The mini program
 type Gate struct {
-	// Prefix of the gate's own endpoints `login`, `logout` and `session`. The app never sees a request under it. Default: `/wx`.
+	// Ask for no session and trust the identity headers of WeChat Cloud Hosting, behind which this gate then has to stand: whoever reaches it otherwise can claim to be anybody. Close public access to
+	// the service there. Requests without `X-WX-SOURCE`, and those of proxies for local debugging, are refused.
+	Cloudrun bool `json:"cloudrun,omitempty"`
+
+	// Prefix of the gate's own endpoints `login`, `logout`, `session`, `decrypt` and `phone`. The app never sees a request under it. Default: `/wx`.
 	Endpoints string `json:"endpoints,omitempty"`
 
 	// Paths that need no session and never look at a token.
@@ -79,6 +85,8 @@ type Headers struct {
 	AppID string `json:"appid,omitempty"`
 	// Default: X-WX-SOURCE. Its value is always wx_client.
 	Source string `json:"source,omitempty"`
+	// Default: X-WX-PHONE. The header is only there when the app `wechat` remembers telephone numbers and knows the user's.
+	Phone string `json:"phone,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -92,6 +100,9 @@ var errNoApp = errors.New("wechat_auth needs the global option wechat, which is 
 // Provision finds the app and prepares the rules.
 func (g *Gate) Provision(ctx caddy.Context) error {
 	g.log = ctx.Logger()
+	if g.Cloudrun {
+		return g.provisionCloudrun(ctx)
+	}
 	app, err := ctx.AppIfConfigured("wechat")
 	if err != nil {
 		return errNoApp
@@ -126,7 +137,7 @@ func (g *Gate) siteApps() (ids []string, err error) {
 
 func (g *Gate) rules() gate.Config {
 	return gate.Config{
-		OpenIDHeader: g.Headers.OpenID, UnionIDHeader: g.Headers.UnionID, AppIDHeader: g.Headers.AppID, SourceHeader: g.Headers.Source,
+		OpenIDHeader: g.Headers.OpenID, UnionIDHeader: g.Headers.UnionID, AppIDHeader: g.Headers.AppID, SourceHeader: g.Headers.Source, PhoneHeader: g.Headers.Phone,
 		TokenHeader: g.TokenHeader, TokenPrefix: session.TokenPrefix,
 		Endpoints: g.Endpoints, Public: g.Public, Optional: g.Optional,
 	}
@@ -134,6 +145,9 @@ func (g *Gate) rules() gate.Config {
 
 // ServeHTTP decides about one request. Nothing is done after the next handler, the response writer is not wrapped and the request is not cloned.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if g.Cloudrun {
+		return g.serveCloudrun(w, r, next)
+	}
 	dropped, err := g.gate.Clean(r)
 	if dropped > 0 {
 		metrics.droppedOptions.Add(float64(dropped))
@@ -167,16 +181,21 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if err != nil {
 		return g.refuseToken(w, r, err)
 	}
-	if err := g.gate.Inject(r, gate.Identity{OpenID: id.OpenID, UnionID: id.UnionID, AppID: id.AppID}); err != nil {
+	if err := g.gate.Inject(r, gate.Identity{OpenID: id.OpenID, UnionID: id.UnionID, AppID: id.AppID, Phone: id.Phone}); err != nil {
 		// A record that was never fit for a header cannot have come from a login: nobody is served on its strength.
 		return g.refuse(w, r, resultBroken, probInvalid)
 	}
 	metrics.decided(resultAccepted)
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.auth.user.id", id.OpenID)
-	repl.Set("http.auth.user.unionid", id.UnionID)
-	repl.Set("http.auth.user.appid", id.AppID)
+	setPlaceholders(r, id.OpenID, id.UnionID, id.AppID)
 	return next.ServeHTTP(w, r)
+}
+
+// setPlaceholders tells the rest of the configuration who is calling.
+func setPlaceholders(r *http.Request, openID, unionID, appID string) {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.auth.user.id", openID)
+	repl.Set("http.auth.user.unionid", unionID)
+	repl.Set("http.auth.user.appid", appID)
 }
 
 // errOtherApp means that a session is good but of a mini program that the site does not accept.
@@ -218,10 +237,10 @@ func (g *Gate) refuseToken(w http.ResponseWriter, r *http.Request, err error) er
 	return g.refuse(w, r, resultStoreDown, probStoreDown)
 }
 
-// refuse answers in the app's stead. The line is the operator's only sight of the reason.
+// refuse answers in the app's stead. The line is the operator's only sight of the reason, except in an outage, which has its own.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, why result, p problem) error {
 	metrics.decided(why)
-	g.log.Info("refused", zap.String("reason", string(why)), zap.Int("status", p.status), zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.String("client_ip", clientIP(r)))
+	g.log.Log(p.level(), "refused", zap.String("reason", string(why)), zap.Int("status", p.status), zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.String("client_ip", clientIP(r)))
 	return p.write(w)
 }
 

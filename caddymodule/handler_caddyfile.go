@@ -16,13 +16,14 @@ func init() {
 }
 
 func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	if h.Option("wechat") == nil {
-		h.Next() // for the line
-		return nil, h.WrapErr(errNoApp)
-	}
 	g := new(Gate)
 	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
+	}
+	if !g.Cloudrun && h.Option("wechat") == nil {
+		h.Reset()
+		h.Next() // for the line
+		return nil, h.WrapErr(errNoApp)
 	}
 	return h.NewRoute(nil, g), nil
 }
@@ -37,6 +38,8 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for b.next() {
 		var err error
 		switch d.Val() {
+		case "cloudrun":
+			err = b.bare(&g.Cloudrun)
 		case "endpoints":
 			err = b.checked(&g.Endpoints, gate.ValidateEndpoints)
 		case "public":
@@ -50,13 +53,16 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "headers":
 			err = g.Headers.unmarshal(b)
 		default:
-			err = b.unknown("endpoints, public, optional, apps, token or headers")
+			err = b.unknown("cloudrun, endpoints, public, optional, apps, token or headers")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	// What the lines say of each other: names that collide, a path in both lists.
+	// What the lines say of each other: two ways of telling who calls, names that collide, a path in both lists.
+	if err := g.checkCloudrun(); err != nil {
+		return d.WrapErr(err)
+	}
 	if _, err := gate.New(g.rules()); err != nil {
 		return d.WrapErr(err)
 	}
@@ -89,8 +95,10 @@ func (h *Headers) unmarshal(b *block) error {
 			return in.checked(&h.AppID, gate.ValidateHeaderName)
 		case "source":
 			return in.checked(&h.Source, gate.ValidateHeaderName)
+		case "phone":
+			return in.checked(&h.Phone, gate.ValidateHeaderName)
 		}
-		return in.unknown("openid, unionid, appid or source")
+		return in.unknown("openid, unionid, appid, source or phone")
 	})
 }
 

@@ -34,6 +34,8 @@ func decisions() map[result]float64 {
 func TestDecisions(t *testing.T) {
 	w := newWorld(t, &Gate{Public: []string{"/healthz"}, Optional: []string{"/feed/*"}, Apps: []string{appID}}).start()
 	uncounted := maps.Clone(metrics.decisionBy)
+	delete(uncounted, resultNotCloud) // these two are of the mode cloudrun, see TestCloudrun_Decisions
+	delete(uncounted, resultLocalDebug)
 	revoked := w.token(appID, "revoked")
 	if err := w.app.live.Load().sessions.RevokeApp(t.Context(), appID); err != nil {
 		t.Fatal(err)
@@ -315,7 +317,7 @@ func TestRequestsBeforeStart(t *testing.T) {
 func TestNeverStarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &Gate{})
-		for _, c := range []struct{ method, target string }{{"GET", "/"}, {"GET", "/wx/session"}, {"POST", "/wx/logout"}, {"POST", "/wx/login"}} {
+		for _, c := range []struct{ method, target string }{{"GET", "/"}, {"GET", "/wx/session"}, {"POST", "/wx/logout"}, {"POST", "/wx/login"}, {"POST", "/wx/decrypt"}, {"POST", "/wx/phone"}} {
 			begun := time.Now()
 			r, rec := request(c.method, c.target, madeUp)
 			r.Body = readCloser(`{"code":"c"}`)
@@ -354,6 +356,8 @@ func TestLoginProblem(t *testing.T) {
 		weixin.ClassRateLimited:   probLimited,
 		weixin.ClassMisconfigured: probMisconfig,
 		weixin.ClassRejected:      probMisconfig,
+		weixin.ClassKeyStale:      probMisconfig, // no answer to a login
+		weixin.ClassOrderInvalid:  probMisconfig,
 		weixin.ClassUnavailable:   probWeChatDown,
 		weixin.ClassProtocol:      probWeChatDown,
 		weixin.ClassCanceled:      probWeChatDown,

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"net/http"
@@ -11,7 +12,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -23,12 +26,9 @@ func (g *Gate) serveLogin(w http.ResponseWriter, r *http.Request, token string) 
 		if !ok {
 			p = loginProblem(err)
 		}
-		code, level := p.code, zap.InfoLevel
-		switch {
-		case r.Context().Err() != nil:
-			code = "client_gone" // nobody hears the answer, and nothing is wrong
-		case p.status >= 500:
-			level = zap.ErrorLevel // for the operator to mend
+		code, level := p.code, p.level()
+		if r.Context().Err() != nil {
+			code, level = "client_gone", zap.InfoLevel // nobody hears the answer, and nothing is wrong
 		}
 		metrics.logins.WithLabelValues(code).Inc()
 		g.log.Log(level, "login refused", zap.String("code", code), zap.Error(cause(err)), zap.String("client_ip", clientIP(r)))
@@ -51,7 +51,7 @@ func (g *Gate) login(w http.ResponseWriter, r *http.Request, token string) (sess
 	defer live.lease.leave()
 
 	client, _ := netip.ParseAddr(clientIP(r))
-	if wait, ok := live.limiter.Allow(client); !ok {
+	if wait, ok := live.letIn(r.Context(), client); !ok {
 		// Or net/http would read the body before it sends the answer, and wait for one that never comes.
 		http.NewResponseController(w).EnableFullDuplex()
 		p := probLimited
@@ -64,6 +64,24 @@ func (g *Gate) login(w http.ResponseWriter, r *http.Request, token string) (sess
 	}
 	req.Presented, req.Client, req.Begin = token, client, live.limiter.Begin
 	return live.sessions.Login(r.Context(), req)
+}
+
+// letIn asks the limits of this gate, then, for the rate per client, those that it shares with the other gates of its store.
+func (live *running) letIn(ctx context.Context, client netip.Addr) (wait time.Duration, ok bool) {
+	if wait, ok = live.limiter.Allow(client); !ok || !live.core.Shared() {
+		return wait, ok
+	}
+	name, r := live.limiter.Bucket(client)
+	if r.Events <= 0 {
+		return 0, true
+	}
+	return live.spend(ctx, name, r)
+}
+
+// spend takes one from a bucket that the gates of a store share, if there are others.
+func (live *running) spend(ctx context.Context, name string, r limit.Rate) (wait time.Duration, ok bool) {
+	wait = live.core.Spend(ctx, name, store.Rate{Every: max(1, r.Per/time.Duration(r.Events)), Burst: r.Events})
+	return wait, wait <= 0
 }
 
 // readLogin reads and checks what the client sent.
@@ -92,15 +110,20 @@ func (g *Gate) readLogin(w http.ResponseWriter, r *http.Request) (req session.Lo
 	return req, nil
 }
 
-// checkCode refuses what cannot be a code of wx.login. Neither length nor alphabet is documented (WECHAT.md 1), so it is generous.
+// checkCode refuses what cannot be a code of wx.login.
 func checkCode(code string) error {
 	switch {
 	case code == "the code is a mock one": // WECHAT.md 11.6
 		return invalidRequest(http.StatusBadRequest, "this code comes from DevTools with a tourist AppID: set the mini program's own AppID in the project")
-	case code == "" || len(code) > 256 || strings.ContainsFunc(code, func(c rune) bool { return c <= ' ' || c > '~' }):
+	case !codeShaped(code):
 		return invalidRequest(http.StatusBadRequest, "code must be the string that wx.login gave")
 	}
 	return nil
+}
+
+// codeShaped reports whether a text can be a code of WeChat. Neither length nor alphabet is documented (WECHAT.md 1), so it is generous.
+func codeShaped(code string) bool {
+	return code != "" && len(code) <= 256 && !strings.ContainsFunc(code, func(c rune) bool { return c <= ' ' || c > '~' })
 }
 
 // guessApp tells which mini program a call without an appid means: the only one, or the one that WeChat names in the Referer (WECHAT.md 9.2). That is a hint from whoever sends it and
@@ -129,7 +152,7 @@ func loginProblem(err error) problem {
 			return probBlocked
 		case weixin.ClassRateLimited:
 			return probLimited
-		case weixin.ClassMisconfigured, weixin.ClassRejected:
+		case weixin.ClassMisconfigured, weixin.ClassRejected, weixin.ClassKeyStale, weixin.ClassOrderInvalid: // the last two are no answers to a login
 			return probMisconfig
 		}
 		return probWeChatDown

@@ -10,16 +10,16 @@ import (
 )
 
 // LoginRate is how many logins are let in, decided before a login's body is read. A rate is written as a number per second, minute or hour: `30/m`; `off` is no limit. As many as the number
-// says may come at once.
+// says may come at once. Gates that share a store count the rate per client together, as far as the store answers; the other two limits are each gate's own.
 type LoginRate struct {
 	// Per client address; IPv6 addresses count by /64. The address is Caddy's `{client_ip}`, so behind a load balancer its `trusted_proxies` must be set, with `trusted_proxies_strict` when that one appends to `X-Forwarded-For`. Default: 30/m for public
 	// addresses only: a private or loopback address is mostly that of a load balancer, behind which everybody would share one limit. A rate that is given applies to all addresses.
 	PerClient string `json:"per_client,omitempty"`
 
-	// For all clients together. Default: 60000/m, or the rate per client where that is higher.
+	// For all clients of this gate together. Default: 60000/m, or the rate per client where that is higher.
 	Global string `json:"global,omitempty"`
 
-	// How many logins may be under way at a time. Default: 512.
+	// How many logins may be under way at a time at this gate. Default: 512.
 	InFlight int64 `json:"in_flight,omitempty"`
 }
 

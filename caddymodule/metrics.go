@@ -17,6 +17,7 @@ type collectors struct {
 	decisions      *prometheus.CounterVec
 	decisionBy     map[result]prometheus.Counter
 	logins         *prometheus.CounterVec
+	endpointCalls  *prometheus.CounterVec
 	wechatCalls    *prometheus.CounterVec
 	wechatDuration *prometheus.HistogramVec
 	cacheHits      prometheus.Counter
@@ -58,6 +59,8 @@ const (
 	resultNotFound   result = "not_found"
 	resultStoreDown  result = "store_unavailable"
 	resultBroken     result = "broken_identity"
+	resultNotCloud   result = "not_the_platform"
+	resultLocalDebug result = "local_debug"
 )
 
 func newCollectors() *collectors {
@@ -65,9 +68,10 @@ func newCollectors() *collectors {
 		return prometheus.CounterOpts{Namespace: "caddy", Subsystem: "wechat", Name: name, Help: help}
 	}
 	c := &collectors{
-		decisions:   prometheus.NewCounterVec(opts("decisions_total", "Requests by what the gate decided."), []string{"result"}),
-		logins:      prometheus.NewCounterVec(opts("logins_total", "Calls of the login endpoint by result: ok, replayed, client_gone, or the code of the problem."), []string{"result"}),
-		wechatCalls: prometheus.NewCounterVec(opts("weixin_calls_total", "Calls of WeChat's API by name and class of outcome."), []string{"call", "class"}),
+		decisions:     prometheus.NewCounterVec(opts("decisions_total", "Requests by what the gate decided."), []string{"result"}),
+		logins:        prometheus.NewCounterVec(opts("logins_total", "Calls of the login endpoint by result: ok, replayed, client_gone, or the code of the problem."), []string{"result"}),
+		endpointCalls: prometheus.NewCounterVec(opts("endpoint_calls_total", "Calls of the endpoints decrypt and phone with a good session, by result: ok, client_gone, or the code of the problem."), []string{"endpoint", "result"}),
+		wechatCalls:   prometheus.NewCounterVec(opts("weixin_calls_total", "Calls of WeChat's API by name and class of outcome."), []string{"call", "class"}),
 		wechatDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "wechat", Name: "weixin_call_duration_seconds",
 			Help:    "Duration of calls of WeChat's API, retry included.",
@@ -82,7 +86,7 @@ func newCollectors() *collectors {
 	}
 	for _, r := range []result{
 		resultPublic, resultGuest, resultAccepted, resultMissing, resultMalformed, resultForged, resultUnknown, resultExpired, resultRevoked,
-		resultOtherApp, resultAmbiguous, resultBadTrailer, resultNotFound, resultStoreDown, resultBroken,
+		resultOtherApp, resultAmbiguous, resultBadTrailer, resultNotFound, resultStoreDown, resultBroken, resultNotCloud, resultLocalDebug,
 	} {
 		c.decisionBy[r] = c.decisions.WithLabelValues(string(r))
 	}
@@ -91,7 +95,7 @@ func newCollectors() *collectors {
 
 // register makes the collectors visible in a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	for _, col := range []prometheus.Collector{c.decisions, c.logins, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.droppedOptions, c.damagedStores, c.loginsInFlight} {
+	for _, col := range []prometheus.Collector{c.decisions, c.logins, c.endpointCalls, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.droppedOptions, c.damagedStores, c.loginsInFlight} {
 		if err := reg.Register(col); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return fmt.Errorf("registering metrics: %w", err)
 		}

@@ -74,6 +74,7 @@ func TestMetricsLint(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.logins.WithLabelValues("ok").Inc()
+	c.endpointCalls.WithLabelValues("phone", "ok").Inc()
 	c.observeWeChat(weixin.Call{Name: "code2session", Duration: time.Second})
 	families, err := reg.Gather()
 	if err != nil {
@@ -91,11 +92,16 @@ func TestMetricsLint(t *testing.T) {
 	}
 }
 
+// weixinCalls are the names of WeChat's calls that the gate makes.
+var weixinCalls = []string{
+	"code2session", "stable_token", "getuserphonenumber", "checksession", "resetusersessionkey", "getpaidunionid", "getuserencryptkey", "getpluginopenpid",
+}
+
 // TestMetricsClosedLabels: nothing that a client sends becomes a label.
 func TestMetricsClosedLabels(t *testing.T) {
 	w := newWorld(t, &Gate{Public: []string{"/healthz"}}).start()
 	const evil = "evil-label"
-	for _, target := range []string{"/healthz", "/" + evil, "/wx/" + evil, "/wx/login", "/wx/session", "/wx/logout"} {
+	for _, target := range []string{"/healthz", "/" + evil, "/wx/" + evil, "/wx/login", "/wx/session", "/wx/logout", "/wx/decrypt", "/wx/phone"} {
 		for _, method := range []string{"GET", "POST", "EVIL-LABEL"} {
 			r, rec := request(method, target, "wxs_"+evil)
 			r.Body = readCloser(`{"code":"` + evil + `","appid":"` + evil + `"}`)
@@ -107,6 +113,14 @@ func TestMetricsClosedLabels(t *testing.T) {
 			if err := w.gate.ServeHTTP(rec, r, new(next)); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+	token := w.token(appID, "alice")
+	for _, target := range []string{"/wx/decrypt", "/wx/phone"} {
+		r, rec := request("POST", target, token)
+		r.Body = readCloser(`{"code":"` + evil + `","encryptedData":"` + evil + `","iv":"` + evil + `"}`)
+		if err := w.gate.ServeHTTP(rec, r, new(next)); err != nil {
+			t.Fatal(err)
 		}
 	}
 	reg := prometheus.NewPedanticRegistry()
@@ -122,10 +136,12 @@ func TestMetricsClosedLabels(t *testing.T) {
 		"caddy_wechat_logins_total": {
 			"ok", "replayed", "invalid_request", "app_not_allowed", "code_invalid", "code_used", "user_blocked", "rate_limited", "misconfigured", "wechat_unavailable", "store_unavailable",
 		},
-		"caddy_wechat_weixin_call_duration_seconds": {"code2session"},
-		"caddy_wechat_weixin_calls_total": {
-			"code2session", "ok", "code_invalid", "code_used", "user_blocked", "rate_limited", "misconfigured", "rejected", "unavailable", "protocol", "canceled",
+		"caddy_wechat_endpoint_calls_total": {
+			"decrypt", "phone", "ok", "invalid_request", "data_invalid", "code_invalid", "user_blocked", "rate_limited", "misconfigured", "wechat_unavailable", "store_unavailable",
 		},
+		"caddy_wechat_weixin_call_duration_seconds": weixinCalls,
+		"caddy_wechat_weixin_calls_total": append(slices.Clone(weixinCalls),
+			"ok", "code_invalid", "code_used", "user_blocked", "rate_limited", "misconfigured", "key_stale", "order_invalid", "rejected", "unavailable", "protocol", "canceled"),
 	}
 	families, err := reg.Gather()
 	if err != nil {

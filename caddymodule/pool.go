@@ -22,6 +22,8 @@ type (
 	coreKey    struct{ store string }
 	wechatKey  struct{ api API }
 	limiterKey struct{}
+
+	allowancesKey struct{}
 )
 
 type pooledCore struct{ *session.Core }
@@ -88,13 +90,18 @@ func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCo
 
 func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 	c, err := take(h, wechatKey{api}, func() (pooledWeChat, error) {
-		outage := &session.Outage{What: "WeChat", Log: liveLogger().Named("weixin")}
+		log := liveLogger().Named("weixin")
+		logins, rest := &session.Outage{What: "WeChat", Log: log}, &session.Outage{What: "WeChat API", Log: log}
 		c, err := weixin.New(weixin.Config{
 			BaseURL: api.BaseURL,
 			Timeout: time.Duration(api.Timeout),
 			Observe: func(call weixin.Call) {
 				metrics.observeWeChat(call)
-				noteOutage(outage, call)
+				if call.Name == "code2session" {
+					noteOutage(logins, call)
+				} else { // which can be ill while everybody logs in
+					noteOutage(rest, call)
+				}
 			},
 		})
 		return pooledWeChat{c}, err
@@ -114,6 +121,10 @@ func noteOutage(o *session.Outage, call weixin.Call) {
 func takeLimiter(h *holdings, cfg limit.Config) (*limit.Limiter, error) {
 	l, err := take(h, limiterKey{}, func() (pooledLimiter, error) { return pooledLimiter{limit.New(cfg)}, nil })
 	return l.Limiter, err
+}
+
+func takeAllowances(h *holdings) (*allowances, error) {
+	return take(h, allowancesKey{}, func() (*allowances, error) { return newAllowances(), nil })
 }
 
 // lease counts the uses of an App's holdings. Caddy cleans a configuration up while its last requests still run (CADDY.md 1.6), so the holdings are given back by whoever leaves last.

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // TestProblemWireForm is the table of codes in DESIGN.md 3, as bytes.
@@ -16,6 +19,8 @@ func TestProblemWireForm(t *testing.T) {
 	limited.retryAfter = 1500 * time.Millisecond
 	method := invalidRequest(405, "call it with POST")
 	method.allow = "POST"
+	again := probData
+	again.loginAgain = true
 	for _, c := range []struct {
 		problem                      problem
 		status                       int
@@ -39,6 +44,9 @@ func TestProblemWireForm(t *testing.T) {
 		{method, 405, "invalid_request", "", "POST", ""},
 		{invalidRequest(413, "too long"), 413, "invalid_request", "", "", ""},
 		{invalidRequest(415, "compressed"), 415, "invalid_request", "", "", ""},
+		{probData, 422, "data_invalid", "", "", ""},
+		{again, 422, "data_invalid", "", "", ""},
+		{tooMany(90 * time.Second), 429, "rate_limited", "", "", "90"},
 	} {
 		t.Run(fmt.Sprint(c.code, c.status), func(t *testing.T) {
 			rec := httptest.NewRecorder()
@@ -60,7 +68,10 @@ func TestProblemWireForm(t *testing.T) {
 			if err := json.Unmarshal(rec.Body.Bytes(), &body); err != nil {
 				t.Fatal(err)
 			}
-			if body["code"] != c.code || body["status"] != float64(c.status) || body["type"] != "about:blank" || body["title"] == "" || body["detail"] == "" || len(body) != 5 {
+			if body["code"] != c.code || body["status"] != float64(c.status) || body["type"] != "about:blank" || body["title"] == "" || body["detail"] == "" {
+				t.Errorf("body %v", body)
+			}
+			if again, told := body["login_again"]; told != c.problem.loginAgain || told && (again != true || len(body) != 6) || !told && len(body) != 5 {
 				t.Errorf("body %v", body)
 			}
 			checkDetail(t, body["detail"].(string))
@@ -97,6 +108,15 @@ func TestThreat22_OneAnswerForAllReasons(t *testing.T) {
 		}
 		if got != first {
 			t.Errorf("%s\ndiffers from\n%s", got, first)
+		}
+	}
+}
+
+// TestP4_OutageIsNotLoggedByTheRequest: what keeps every client from logging in is told once, by whoever notices it, and not by each of them.
+func TestP4_OutageIsNotLoggedByTheRequest(t *testing.T) {
+	for status, want := range map[int]zapcore.Level{401: zap.InfoLevel, 422: zap.InfoLevel, 429: zap.InfoLevel, 500: zap.ErrorLevel, 502: zap.ErrorLevel, 503: zap.DebugLevel} {
+		if got := (problem{status: status}).level(); got != want {
+			t.Errorf("%d is told at level %s, want %s", status, got, want)
 		}
 	}
 }

@@ -16,12 +16,13 @@ import (
 
 // running is what a started App has open.
 type running struct {
-	app      *App
-	core     *session.Core
-	sessions *session.Service
-	wechat   *weixin.Client
-	limiter  loginLimiter
-	lease    *lease // entered; leave it after use
+	app        *App
+	core       *session.Core
+	sessions   *session.Service
+	wechat     *weixin.Client
+	limiter    loginLimiter
+	allowances *allowances
+	lease      *lease // entered; leave it after use
 }
 
 // loginLimiter counts the logins that it has let in and that are not over.
@@ -91,6 +92,7 @@ func (a *App) await(ctx context.Context) *running {
 func (a *App) share() {
 	live := a.live.Load()
 	live.core.SetMaxSessions(a.Cache.MaxSessions)
+	live.core.SetMaxStaleness(time.Duration(a.MaxStaleness))
 	live.limiter.Set(a.limits)
 }
 

@@ -26,3 +26,9 @@ func resolveSecret(what, value string) (string, error) {
 	}
 	return strings.TrimSpace(caddy.NewReplacer().ReplaceAll(value, "")), nil
 }
+
+// CheckSecret is for stores in packages of their own. It refuses a secret that is written out instead of named by a placeholder; what says whose secret it is. The error does not repeat it.
+func CheckSecret(what, value string) error { return checkSecret(what, value) }
+
+// ResolveSecret is for stores in packages of their own. It returns what a placeholder that CheckSecret accepts stands for: nothing when the variable or file is missing or empty.
+func ResolveSecret(what, value string) (string, error) { return resolveSecret(what, value) }

@@ -68,6 +68,13 @@ func (s switched) Lookup(ctx context.Context, d store.Digest) (store.Record, err
 	return s.Store.Lookup(ctx, d)
 }
 
+func (s switched) User(ctx context.Context, id store.UserID) (store.User, error) {
+	if storeDown.Load() {
+		return store.User{}, store.ErrUnavailable
+	}
+	return s.Store.User(ctx, id)
+}
+
 func (s switched) Health(ctx context.Context) error {
 	if storeDown.Load() {
 		return store.ErrUnavailable

@@ -13,7 +13,8 @@ import (
 
 // promises lists the Caddy modules that each plugin package of this module registers, by the package's place in it.
 var promises = map[string][]string{
-	"caddymodule": {"http.handlers.wechat_auth", "wechat"},
+	"caddymodule":            {"http.handlers.wechat_auth", "wechat"},
+	"caddymodule/redisstore": {"wechat.stores.redis"},
 }
 
 // listedModule is an entry of Caddy's list-modules. Source is the Go module it comes from; Caddy leaves it empty for

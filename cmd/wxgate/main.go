@@ -15,6 +15,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/wxgate/wxgate/caddymodule"
+	_ "github.com/wxgate/wxgate/caddymodule/redisstore"
 )
 
 func main() {

@@ -1,0 +1,155 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// migrateBatch is the number of users that are written at a time.
+const migrateBatch = 256
+
+// copy carries users and sessions over and tells about it now and then.
+func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated) error {
+	batch := make([]store.Item, 0, migrateBatch)
+	flush := func() error {
+		n, err := stores.to.store.(store.Loader).Load(ctx, batch)
+		r.Users.Added += n.Users
+		r.Sessions.Added += n.Sessions
+		batch = batch[:0]
+		return err
+	}
+	told := time.Now()
+	err := stores.from.source.Dump(ctx, func(it store.Item) error {
+		it, err := stores.news(ctx, it)
+		if err != nil {
+			return err
+		}
+		r.Users.Read++
+		r.Sessions.Read += len(it.Sessions)
+		if now := time.Now(); now.Sub(told) >= m.every {
+			told = now
+			stores.tell(m.progress, r)
+		}
+		if batch = append(batch, it); len(batch) < cap(batch) {
+			return nil
+		}
+		return flush()
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+func (s *migrateStores) tell(progress io.Writer, r *migrated) {
+	of := ""
+	if s.from.users > 0 {
+		of = fmt.Sprintf(" of %d", s.from.users)
+	}
+	fmt.Fprintf(progress, "%d%s users, %d sessions\n", r.Users.Read, of, r.Sessions.Read)
+}
+
+// news returns of an item what has come since the backup, or all of it.
+func (s *migrateStores) news(ctx context.Context, it store.Item) (store.Item, error) {
+	if s.since == nil {
+		return it, nil
+	}
+	fresh := store.Item{User: it.User}
+	fresh.User.Sessions = nil
+	for i, ref := range it.User.Sessions {
+		switch _, err := s.since.Lookup(ctx, ref.Digest); {
+		case errors.Is(err, store.ErrNotFound):
+			fresh.User.Sessions = append(fresh.User.Sessions, ref)
+			fresh.Sessions = append(fresh.Sessions, it.Sessions[i])
+		case err != nil:
+			return it, err
+		}
+	}
+	return fresh, nil
+}
+
+// carryEnds ends in the target what held in the backup and does not hold in the source any more.
+func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
+	err = s.since.Dump(ctx, func(it store.Item) error {
+		for _, ref := range it.User.Sessions {
+			rec, err := s.from.source.Lookup(ctx, ref.Digest)
+			if err == nil && rec.Current == rec.Session.Epochs {
+				continue
+			}
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if err := s.to.store.End(ctx, ref.Digest); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// neededKeys returns until when the target is going to need the master keys of the source. A key that is in use there is needed here as long as the last session that is there.
+func (s *migrateStores) neededKeys(ctx context.Context) (map[store.KeyID]time.Time, error) {
+	needed, err := s.from.source.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.from.source.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for id, until := range needed {
+		if until.IsZero() {
+			needed[id] = st.LastExpiry
+		}
+	}
+	maps.DeleteFunc(needed, func(_ store.KeyID, until time.Time) bool { return !until.After(time.Now()) })
+	return needed, nil
+}
+
+// checkKeys refuses what would log people out.
+func (s *migrateStores) checkKeys(needed map[store.KeyID]time.Time) error {
+	if s.ring == nil {
+		return nil
+	}
+	var missing []string
+	for id := range needed {
+		if !slices.Contains(s.ring.IDs(), id.String()) {
+			missing = append(missing, id.String())
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return fmt.Errorf("seal_key lacks the master keys that the sessions of %s were made under (%s): put the content of <database>.key, or what seal_key was there, into seal_key of all gates, behind a newer one if there is one",
+		s.from.name, strings.Join(missing, ", "))
+}
+
+// copyKeys notes in the target which master keys it needs. An open end is later than any other.
+func (s *migrateStores) copyKeys(ctx context.Context, needed map[store.KeyID]time.Time) error {
+	known, err := s.to.store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	changed := false
+	for id, until := range needed {
+		if have, ok := known[id]; !ok || !have.IsZero() && until.After(have) {
+			known[id] = until
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return s.to.store.SetKeys(ctx, known)
+}

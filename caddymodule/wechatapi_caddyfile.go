@@ -1,0 +1,93 @@
+package caddymodule
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() {
+	httpcaddyfile.RegisterDirective("wechat_api", parseWeChatAPI)
+	httpcaddyfile.RegisterDirectiveOrder("wechat_api", httpcaddyfile.Before, "reverse_proxy")
+}
+
+func parseWeChatAPI(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if h.Option("wechat") == nil {
+		h.Next() // for the line
+		return nil, h.WrapErr(errNoAppForAPI)
+	}
+	a := new(WeChatAPI)
+	if err := a.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return h.NewRoute(nil, a), nil
+}
+
+// UnmarshalCaddyfile reads the directive; the type's documentation shows its form.
+func (a *WeChatAPI) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.Errf("wechat_api takes no matcher and no argument, here %q: give it a site of its own, such as http://127.0.0.1:8081, and list the paths inside, with allow", d.Val())
+	}
+	b := newBlock(d)
+	for b.next() {
+		var err error
+		switch d.Val() {
+		case "app":
+			err = b.checked(&a.App, checkSiteApp)
+		case "allow":
+			err = b.list(&a.Allow, checkAllow)
+		case "allow_remote":
+			err = b.bare(&a.AllowRemote)
+		case "timeout":
+			err = b.duration(&a.Timeout)
+		case "max_body":
+			err = b.size(&a.MaxBody)
+		default:
+			err = b.unknown("app, allow, allow_remote, timeout or max_body")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bare reads a word that takes no value and may be said once.
+func (b *block) bare(dst *bool) error {
+	word := b.d.Val()
+	if err := b.first(); err != nil {
+		return err
+	}
+	if b.d.NextArg() {
+		return b.d.Errf("%s takes no value", word)
+	}
+	*dst = true
+	return nil
+}
+
+// size reads a number of bytes, which may be given in KiB or MiB.
+func (b *block) size(dst *int64) error {
+	word, text := b.d.Val(), ""
+	if err := b.once(&text); err != nil {
+		return err
+	}
+	number, unit := text, int64(1)
+	for suffix, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			number, unit = rest, bytes
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 1 || n > math.MaxInt32/unit {
+		return b.d.Errf("%s takes a size such as 500000, 100KiB or 20MiB, not %q", word, text)
+	}
+	*dst = n * unit
+	return nil
+}
+
+// Interface guard
+var _ caddyfile.Unmarshaler = (*WeChatAPI)(nil)
