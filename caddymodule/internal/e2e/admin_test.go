@@ -402,8 +402,16 @@ func TestAdmin_RotateKeys(t *testing.T) {
 
 	put(next, first)
 	file2 := filepath.Join(w.home, "Caddyfile")
-	if status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter", "caddyfile", "--config", file2); status != 0 {
-		t.Fatalf("reloading ends with %d:\n%s", status, printed)
+	for {
+		status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter", "caddyfile", "--config", file2)
+		if status == 0 {
+			break
+		}
+		if !strings.Contains(printed, "share the short id") { // which one pair in 64 does
+			t.Fatalf("reloading ends with %d:\n%s", status, printed)
+		}
+		next = newKey()
+		put(next, first)
 	}
 	w.checkAlive(t, old, w.who(appA, "ada"))
 	fresh := w.login(t, "bob")

@@ -174,13 +174,17 @@ func (r received) values(name string) (values []string) {
 }
 
 // identity is what the app is told about a caller.
-type identity struct{ openid, unionid, appid string }
+type identity struct{ openid, unionid, appid, phone string }
 
 func (id *identity) lines() (lines []string) {
 	if id == nil {
 		return nil
 	}
-	lines = []string{"x-wx-appid: " + id.appid, "x-wx-openid: " + id.openid, "x-wx-source: wx_client"}
+	lines = []string{"x-wx-appid: " + id.appid, "x-wx-openid: " + id.openid}
+	if id.phone != "" {
+		lines = append(lines, "x-wx-phone: "+id.phone)
+	}
+	lines = append(lines, "x-wx-source: wx_client")
 	if id.unionid != "" {
 		lines = append(lines, "x-wx-unionid: "+id.unionid)
 	}

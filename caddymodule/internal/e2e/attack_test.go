@@ -67,6 +67,11 @@ func newArena(tb testing.TB, s setup) *arena {
 	good, other, plain, dead := w.login(tb, "ada"), w.login(tb, "bob"), w.login(tb, "noah"), w.login(tb, "eve")
 	w.checkAlive(tb, dead, w.who(appA, "eve")) // into the cache
 	w.post(tb, "/wx/logout", "", bearer(dead))
+	bob := w.who(appA, "bob")
+	if strings.Contains(s.wechat, "remember") {
+		bob.phone = "13580006666"
+		w.post(tb, "/wx/phone", codeBody(w.wechat.PhoneCode(appA, bob.phone)), bearer(other)).made(tb, http.StatusOK)
+	}
 	w.app.take()
 	forged := "wxs_" + rand.Text() + rand.Text()
 	return &arena{
@@ -77,7 +82,7 @@ func newArena(tb testing.TB, s setup) *arena {
 			{name: "forged", line: bearer(forged[:45])},
 			{name: "revoked", line: bearer(dead)},
 			{name: "good", line: bearer(good), who: w.who(appA, "ada")},
-			{name: "good, in the other header", line: "X-3rd-Session: " + other, who: w.who(appA, "bob")},
+			{name: "good, in the other header", line: "X-3rd-Session: " + other, who: bob},
 			{name: "good, without unionid", line: bearer(plain), who: &identity{openid: w.wechat.OpenID(appA, "noah"), appid: appA}},
 		},
 		fill: strings.NewReplacer("{good}", good, "{other}", other, "{dead}", dead, "{host}", w.addr),
@@ -236,7 +241,9 @@ func upload(declared string, trailers ...string) string {
 
 // TestThreat1to9_Headers runs against every kind of route with every kind of credential.
 func TestThreat1to9_Headers(t *testing.T) {
-	newArena(t, mixed).run(t, slices.Concat(plainAttacks, headerAttacks(), connectionAttacks, trailerAttacks(), upgradeAttacks, credentialAttacks))
+	s := mixed
+	s.wechat = remembering
+	newArena(t, s).run(t, slices.Concat(plainAttacks, headerAttacks(), connectionAttacks, trailerAttacks(), upgradeAttacks, credentialAttacks))
 }
 
 var plainAttacks = []attack{
@@ -263,15 +270,16 @@ var plainAttacks = []attack{
 // headerAttacks are THREATS.md 1, 2 and 6: the same forgery in every spelling.
 func headerAttacks() (rows []attack) {
 	for _, name := range []string{
-		"X-WX-OPENID", "X-Wx-Openid", "x-wx-openid", "X-WX-UNIONID", "X-WX-APPID", "X-WX-SOURCE", "X-WX-FROM-OPENID", "X-WX-CLOUDBASE-ACCESS-TOKEN", "X-WX-",
+		"X-WX-OPENID", "X-Wx-Openid", "x-wx-openid", "X-WX-UNIONID", "X-WX-APPID", "X-WX-SOURCE", "X-WX-FROM-OPENID", "X-WX-CLOUDBASE-ACCESS-TOKEN", "X-WX-", "X-WX-PHONE", "x-wx-phone",
 		"X_WX_OPENID", "X.WX.OPENID", "X-Wx_Openid", "X~Wx~Openid", "X-Wx!Openid", "X|Wx|Openid", "X-Wx'Openid", "X+WX+UNIONID", "x^wx^appid", "X`WX`SOURCE", "X_WX-OPENID", "X*Wx*Openid", "X#WX$OPENID", "X%WX&OPENID",
+		"X_WX_PHONE", "X.WX.PHONE", "X-Wx_Phone", "X~Wx~Phone", "X!WX!phone",
 	} {
 		rows = append(rows, attack{name: "1, 2 " + name, bytes: get(name + ": victim")})
 	}
 	rows = append(rows, []attack{
 		{name: "1 twice", bytes: get("X-WX-OPENID: victim", "x-wx-openid: victim2")},
 		{name: "1 empty", bytes: get("X-WX-OPENID:", "X-WX-UNIONID: ")},
-		{name: "1 all of them", bytes: get("X-WX-OPENID: v", "X-WX-UNIONID: v", "X-WX-APPID: v", "X-WX-SOURCE: v", "X_WX_OPENID: v", "X~WX~OPENID: v")},
+		{name: "1 all of them", bytes: get("X-WX-OPENID: v", "X-WX-UNIONID: v", "X-WX-APPID: v", "X-WX-SOURCE: v", "X_WX_OPENID: v", "X~WX~OPENID: v", "X-WX-PHONE: v", "X~WX~PHONE: v")},
 		{name: "1 list", bytes: get("X-WX-OPENID: victim, victim2")},
 		{name: "1 placeholder", bytes: get("X-WX-OPENID: {http.request.header.X-3rd-Session}")},
 		{name: "1 with a blank before the colon", bytes: "GET {path} HTTP/1.1\r\nHost: {host}\r\nX-WX-OPENID : victim\r\n{auth}\r\n", want: never},
@@ -288,7 +296,7 @@ func headerAttacks() (rows []attack) {
 // connectionAttacks are THREATS.md 3.
 var connectionAttacks = []attack{
 	{name: "3 closes and removes", bytes: get("Connection: close, X-Wx-Openid")},
-	{name: "3 removes all", bytes: get("Connection: X-WX-OPENID, x-wx-unionid,X-Wx-Appid ,X-WX-Source")},
+	{name: "3 removes all", bytes: get("Connection: X-WX-OPENID, x-wx-unionid,X-Wx-Appid ,X-WX-Source, X-Wx-Phone")},
 	{name: "3 several lines", bytes: get("Connection: keep-alive", "Connection: X-Wx-Openid", "connection: x-wx-appid")},
 	{name: "3 odd case", bytes: get("cOnNeCtIoN: x-WX-oPENID")},
 	{name: "3 odd blanks", bytes: get("Connection:\t ,, X-Wx-Openid\t,,")},

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -84,6 +86,7 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 			fmt.Fprintln(&answers, r)
 		}
 		w.call(t, "GET", "/public/x", "", bearer(next))
+		w.exerciseUserData(t, note)
 		for i, f := range faults {
 			if i > 12 && f.inject.Kind == weixintest.FaultErrCode && i%4 != 0 {
 				continue // the same path many times over
@@ -170,7 +173,7 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	}
 
 	printed := w.out.String()
-	for _, kind := range []string{`"level":"debug"`, "handled request", `"msg":"login"`, "login refused", "WeChat is unavailable", "\"user_id\":\"" + w.wechat.OpenID(appA, "ada")} {
+	for _, kind := range []string{`"level":"debug"`, "handled request", `"msg":"login"`, "login refused", "decrypt refused", "phone refused", "phone number given", "unionid changed", "WeChat is unavailable", "\"user_id\":\"" + w.wechat.OpenID(appA, "ada")} {
 		if !strings.Contains(printed, kind) {
 			t.Errorf("the log does not hold %q: the search would find nothing", kind)
 		}
@@ -180,6 +183,46 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	secrets.find(t, "an answer", answers.String())
 	w.searchFiles(t, secrets)
 	t.Logf("%d secrets, %d bytes of log", len(secrets), len(printed))
+}
+
+// exerciseUserData has open data opened and numbers fetched, well and not, and notes what nobody but the client may see of it.
+func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
+	t.Helper()
+	user := "user of " + rand.Text()
+	code := w.wechat.Code(appA, user)
+	token := w.post(t, "/wx/login", codeBody(code)).session(t).Token
+	note("a code", code)
+	note("a session_key", w.wechat.SessionKey(appA, user))
+	note("a token", token)
+	unionID, name := "u-"+rand.Text(), "canary-"+rand.Text()
+	note("open data", name)
+	good := w.openData(t, appA, user, fmt.Sprintf(`{"openId":%q,"unionId":%q,"nickName":%q}`, w.wechat.OpenID(appA, user), unionID, name))
+	var sealed weixintest.OpenData
+	if err := json.Unmarshal([]byte(good), &sealed); err != nil {
+		t.Fatal(err)
+	}
+	note("sealed data", sealed.EncryptedData)
+	note("a signature", sealed.Signature)
+	bad := strings.Replace(good, `"signature":"`, `"signature":"0`, 1)
+	foreign := w.openData(t, appA, user, fmt.Sprintf(`{"nickName":%q,"watermark":{"timestamp":1,"appid":%q}}`, name, appB))
+	for _, body := range []string{good, bad, foreign, name, `{"encryptedData":"` + name + `","iv":"` + name + `"}`} {
+		w.post(t, "/wx/decrypt", body, bearer(token))
+	}
+	for i, fault := range []weixintest.Fault{{}, {Kind: weixintest.FaultErrCode, ErrCode: 40029}, {Kind: weixintest.FaultErrCode, ErrCode: 40001}, {Kind: weixintest.FaultErrCode, ErrCode: -1}, {Kind: weixintest.FaultHTML}, {Kind: weixintest.FaultReset}} {
+		number := fmt.Sprintf("852-%08d", mathrand.IntN(1e8))
+		code := w.wechat.PhoneCode(appA, number)
+		if i > 0 {
+			fault.Path, fault.ErrMsg = phonePath, "echo of "+number
+			w.wechat.Inject(fault)
+		}
+		r := w.post(t, "/wx/phone", codeBody(code), bearer(token))
+		if given := r.status == http.StatusOK; i == 0 && !given {
+			t.Errorf("no number is given: %s", r)
+		}
+		note("a code", code)
+		note("a number", strings.TrimPrefix(number, "852-"))
+	}
+	note("an access_token", w.stableToken(t))
 }
 
 // searchFiles looks through what the processes left on the disk: autosave, database, keys.

@@ -98,12 +98,12 @@ func (w *world) turn(t *testing.T, said string) {
 }
 
 // TestP4_DiskFullThroughTheGate: while the disk is full nobody is logged out, guests and public routes go on, a login is told to wait before its code is spent, and nothing is told as done
-// that was not; when there is room again all goes on by itself, and a kill at that point loses nothing.
+// that was not: a log-out is refused, and so is its session from then on. When there is room again all goes on by itself, the log-out included, and a kill at that point loses nothing.
 func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	w := prepareWorld(t, mixed)
 	w.env = append(w.env, diskEnv+"="+w.database())
 	w.start(t)
-	ada, bob := w.login(t, "ada"), w.login(t, "bob")
+	ada, bob, eve := w.login(t, "ada"), w.login(t, "bob"), w.login(t, "eve")
 	w.checkAlive(t, ada, w.who(appA, "ada")) // in the cache, which bob's session is not
 	from := w.out.Len()
 	unavailable := func(r reply) {
@@ -116,7 +116,8 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	spent := w.wechat.Count(exchangePath)
 	for range 3 {
 		unavailable(w.tryLogin(t, "cat"))
-		unavailable(w.post(t, "/wx/logout", "", bearer(ada)))
+		unavailable(w.post(t, "/wx/logout", "", bearer(eve)))
+		w.checkDead(t, eve)
 		w.checkAlive(t, ada, w.who(appA, "ada"))
 		w.checkAlive(t, bob, w.who(appA, "bob"))
 		w.checkDead(t, "wxs_"+strings.Repeat("A", 41))
@@ -144,6 +145,7 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 		cat = r.session(t).Token
 		return true
 	})
+	eventually(t, "the log-out is made", func() bool { return strings.Contains(w.adminGet(t, "/wechat/status"), `"pending_revocations":0`) })
 	printed := w.out.String()[from:]
 	for _, line := range []string{"session store cannot be written to", "session store can be written to again", "session store is unavailable", "session store is back"} {
 		if n := strings.Count(printed, line); n != 1 {
@@ -155,6 +157,7 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 		t.Errorf("the file holds %+v, %v", r, err)
 	}
 	w.start(t)
+	w.checkDead(t, eve)
 	for user, token := range map[string]string{"ada": ada, "bob": bob, "cat": cat} {
 		w.checkAlive(t, token, w.who(appA, user))
 	}

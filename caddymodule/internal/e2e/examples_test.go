@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
 // moduleRoot is seen from this package's folder, where its tests run.
@@ -86,7 +88,7 @@ func keys[V any](m map[string]V) (names []string) {
 
 // site is one guarded site of a configuration.
 type site struct {
-	host string
+	host string   // or the address, where any host will do
 	apps []string // mini programs that it accepts
 }
 
@@ -95,6 +97,7 @@ type patched struct {
 	json  []byte
 	apps  map[string]string // the environment variable of the secret of each mini program
 	sites []site
+	api   string // address of the listener with a wechat_api, if there is one
 }
 
 // patch changes the addresses of a configuration, and nothing else: the listener, without TLS; the upstreams; the API of WeChat.
@@ -129,18 +132,22 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 		}
 		p.apps[m["appid"].(string)] = name("secret")
 	}
-	servers := c.Apps.HTTP["servers"]
-	if len(servers) != 1 {
-		tb.Fatalf("the configuration has %d servers, want one", len(servers))
-	}
-	for _, server := range servers {
+	guarding := 0
+	for _, server := range c.Apps.HTTP["servers"] {
 		s := server.(map[string]any)
+		if holdsHandler(s, "wechat_api") {
+			p.api = freeAddr(tb)
+			s["listen"] = []string{p.api}
+			delete(s["routes"].([]any)[0].(map[string]any), "match") // the address, by which it is called here
+			continue
+		}
+		guarding++
 		s["listen"] = []string{listen}
 		s["automatic_https"] = map[string]any{"disable": true}
 		delete(s, "tls_connection_policies")
 		for _, r := range s["routes"].([]any) {
 			route := r.(map[string]any)
-			guarded := site{apps: keys(p.apps)}
+			guarded := site{host: listen, apps: keys(p.apps)}
 			walkJSON(route, func(m map[string]any) {
 				switch {
 				case m["handler"] == "wechat_auth" && m["apps"] != nil:
@@ -158,11 +165,19 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 			p.sites = append(p.sites, guarded)
 		}
 	}
+	if guarding != 1 {
+		tb.Fatalf("the configuration has %d servers for clients, want one", guarding)
+	}
 	var err error
 	if p.json, err = json.Marshal(c); err != nil {
 		tb.Fatal(err)
 	}
 	return p
+}
+
+func holdsHandler(v any, name string) (found bool) {
+	walkJSON(v, func(m map[string]any) { found = found || m["handler"] == name })
+	return found
 }
 
 // walkJSON visits every object in v.
@@ -195,6 +210,9 @@ func TestExamples_Run(t *testing.T) {
 			for id, variable := range p.apps {
 				w.env = append(w.env, variable+"="+secretOf(id))
 			}
+			if strings.Contains(text, "store redis") {
+				w.env = append(w.env, "REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr, "REDIS_PASSWORD="+fleetPassword, "WX_SEAL_KEY="+fleetSealKey)
+			}
 			from := w.out.Len()
 			w.gate = w.launch(t, "run", "--config", w.write(t, "caddy.json", string(p.json)))
 			w.gate.printed(t, from, "serving initial configuration")
@@ -206,6 +224,12 @@ func TestExamples_Run(t *testing.T) {
 					s.try(t, w, id)
 				}
 				raw(t, w.addr, request(s.host, "GET", "/hello", "")).problem(t, 401, "session_missing")
+			}
+			if p.api != "" {
+				openid := w.wechat.OpenID(ids[0], "ada")
+				if r := userCall(t, p.api, "checksession", map[string]any{"appid": ids[0], "openid": openid}).object(t); r["valid"] != true {
+					t.Errorf("the app's side answers %v", r)
+				}
 			}
 		})
 	}

@@ -49,7 +49,7 @@ var house = map[string]row{
 		},
 		foreign: []string{anyModule},
 	},
-	"caddymodule/redisstore": {ours: []string{"caddymodule", internalRoot + "/store"}, foreign: []string{anyModule}},
+	"caddymodule/redisstore": {ours: []string{"caddymodule", internalRoot + "/store", internalRoot + "/store/redis"}, foreign: []string{anyModule}},
 	"caddymodule/weixintest": {},
 
 	internalRoot + "/session": {
@@ -61,6 +61,11 @@ var house = map[string]row{
 		ours:    []string{internalRoot + "/store"},
 		foreign: []string{"go.etcd.io/bbolt", "go.uber.org/zap", "golang.org/x/time"},
 	},
+	internalRoot + "/store/redis": {
+		ours:    []string{internalRoot + "/store"},
+		foreign: []string{"github.com/redis/rueidis", "go.uber.org/zap", "golang.org/x/time"},
+	},
+	internalRoot + "/store/redistest": {foreign: []string{"github.com/redis/rueidis"}},
 	internalRoot + "/store/storetest": {
 		ours:    []string{internalRoot + "/store"},
 		foreign: []string{"pgregory.net/rapid"},

@@ -79,6 +79,7 @@ func TestReadme_OptionTables(t *testing.T) {
 		open    map[string]string         // how a line begins that has a block of its own
 	}{
 		{"Global, in the block `wechat`:", func(lines string) string { return "{\nwechat {\n" + app + lines + "\n}\n}\n" }, map[string]string{"login_rate": "login_rate 30/m"}},
+		{"In the block `wechat_api`:", func(lines string) string { return anywhere + "x.example {\nwechat_api {\n" + lines + "\n}\n}\n" }, nil},
 		{"Per site, in the block `wechat_auth`:", func(lines string) string { return anywhere + "x.example {\nwechat_auth {\n" + lines + "\n}\n}\n" }, nil},
 	} {
 		t.Run(tt.heading, func(t *testing.T) {
@@ -140,7 +141,8 @@ func TestReadme_Endpoints(t *testing.T) {
 	text := readme(t)
 	for _, code := range []string{
 		"session_missing", "session_invalid", "code_invalid", "code_used", "wechat_unavailable", "store_unavailable", "rate_limited", "user_blocked", "app_not_allowed",
-		"invalid_request", "ambiguous_credentials", "not_found", "misconfigured",
+		"invalid_request", "ambiguous_credentials", "not_found", "misconfigured", "data_invalid",
+		"call_not_allowed", "caller_not_allowed", "user_unknown", "session_key_stale", "data_invalid", "order_invalid", "identity_missing", "identity_refused",
 	} {
 		if !strings.Contains(text, "`"+code+"`") {
 			t.Errorf("%s is not told", code)

@@ -30,6 +30,7 @@ type setup struct {
 	apps    []string // mini programs; default: appA
 	options string   // lines of the global options
 	wechat  string   // lines of the global option wechat
+	base    string   // URL of another WeChat than the simulator
 	timeout string   // of calls of WeChat; default: 2s
 	auth    string   // lines of wechat_auth
 	site    string   // lines of the site, before wechat_auth
@@ -103,7 +104,7 @@ func (w *world) caddyfile(s setup) string {
 	for i, id := range s.apps {
 		fmt.Fprintf(&b, "\t\tapp %s {env.WX_SECRET_%d}\n", id, i)
 	}
-	fmt.Fprintf(&b, "\t\tapi {\n\t\t\tbase_url %s\n\t\t\ttimeout %s\n\t\t}\n%s\n\t}\n}\n\n", w.wechat.URL, s.timeout, s.wechat)
+	fmt.Fprintf(&b, "\t\tapi {\n\t\t\tbase_url %s\n\t\t\ttimeout %s\n\t\t}\n%s\n\t}\n}\n\n", cmp.Or(s.base, w.wechat.URL), s.timeout, s.wechat)
 	_, port, _ := strings.Cut(w.addr, ":")
 	fmt.Fprintf(&b, "http://:%s {\n\tbind 127.0.0.1\n%s\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}\n%s\n", port, s.site, s.auth, w.app.addr, s.sites)
 	return b.String()

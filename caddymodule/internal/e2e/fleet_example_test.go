@@ -1,0 +1,42 @@
+package e2e_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// TestFleet_Example runs the example as its first lines say: it checks itself.
+func TestFleet_Example(t *testing.T) {
+	for _, program := range []string{"bash", "curl", "redis-server"} {
+		need(t, program)
+	}
+	_, port, _ := strings.Cut(freeAddr(t), ":")
+	cmd := exec.CommandContext(t.Context(), "bash", filepath.Join(moduleRoot, "examples/redis-fleet/run"), "--once")
+	cmd.Env = append(os.Environ(), "BASE_PORT="+port)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("it ends with %v:\n%s", err, tail(string(out), 6000))
+	}
+	if n := strings.Count(string(out), " 200 "); n != 7 {
+		t.Errorf("it prints\n%s", out)
+	}
+}
+
+// TestFleet_ExampleAdapts: the load balancer's file is no gate's, so the other tests of examples pass it by.
+func TestFleet_ExampleAdapts(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(moduleRoot, "examples/redis-fleet/balancer.caddyfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adapt(string(text)); err != nil {
+		t.Error(err)
+	}
+	if string(caddyfile.Format(text)) != string(text) {
+		t.Error("it is not formatted as `wxgate fmt` does")
+	}
+}

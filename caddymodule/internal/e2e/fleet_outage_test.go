@@ -1,0 +1,163 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestP4_FleetStoreKilled: both gates are under load while the store dies, stays away and comes back. Nobody is logged out, guests and public routes notice nothing, no code is spent in vain,
+// and all is well again by itself.
+func TestP4_FleetStoreKilled(t *testing.T) {
+	f := newFleet(t, mixed)
+	ada := f.a.who(appA, "ada")
+	token, unseen := f.a.login(t, "ada"), f.a.login(t, "ada")
+	for _, w := range f.gates() {
+		w.checkAlive(t, token, ada)
+	}
+	from := [2]int{f.a.out.Len(), f.b.out.Len()}
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	var calls atomic.Int64
+	for i := range 8 {
+		w := f.gates()[i%2]
+		clients.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				calls.Add(1)
+				if wrong, err := clientOf(w, n, token); err != nil || wrong != "" {
+					t.Error(wrong, err)
+					return
+				}
+			}
+		})
+	}
+
+	time.Sleep(200 * time.Millisecond)
+	f.redis.Kill()
+	for _, w := range f.gates() {
+		eventually(t, "logins are refused", func() bool { return w.tryLogin(t, "bob").status == http.StatusServiceUnavailable })
+	}
+	before := f.a.wechat.Count(exchangePath)
+	for range 10 {
+		for _, w := range f.gates() {
+			w.tryLogin(t, "bob").problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		}
+	}
+	if n := f.a.wechat.Count(exchangePath) - before; n != 0 {
+		t.Errorf("%d codes were spent while the store was away", n)
+	}
+	for _, w := range f.gates() {
+		w.checkAlive(t, token, ada) // from the cache
+		w.call(t, "GET", "/x", "", bearer(unseen)).problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		w.call(t, "GET", "/x", "", bearer("wxs_"+strings.Repeat("A", 41))).problem(t, http.StatusUnauthorized, "session_invalid") // no store is asked about that
+	}
+	time.Sleep(300 * time.Millisecond)
+
+	f.redis.Restart()
+	began := time.Now()
+	for _, w := range f.gates() {
+		w.takesLogins(t)
+	}
+	t.Logf("logins were taken %v after the store's return", time.Since(began))
+	time.Sleep(200 * time.Millisecond)
+	close(stop)
+	clients.Wait()
+	t.Logf("%d calls under way", calls.Load())
+	for i, w := range f.gates() {
+		w.checkAlive(t, token, ada)
+		w.checkAlive(t, unseen, ada)
+		printed := w.out.String()[from[i]:]
+		for _, line := range []string{`"session store is unavailable"`, `"session store is back"`} {
+			if n := strings.Count(printed, line); n != 1 {
+				t.Errorf("%s is logged %d times, want once", line, n)
+			}
+		}
+	}
+}
+
+// clientOf makes the n-th call of a client and returns an answer that must not be.
+func clientOf(w *world, n int, token string) (wrong string, err error) {
+	path, headers := "/x", []string{bearer(token)}
+	switch n % 4 {
+	case 1:
+		path = "/wx/session"
+	case 2:
+		path, headers = "/optional/x", nil
+	case 3:
+		path = "/public/x"
+	}
+	r, err := exchange(w.addr, request(w.addr, "GET", path, "", headers...))
+	if err == nil && r.status != http.StatusOK {
+		wrong = fmt.Sprintf("%s is answered with %s", path, r)
+	}
+	return wrong, err
+}
+
+// TestP4_FleetStaleness: without a word of the store a gate believes its cache for max_staleness. Then it says 503, and the sessions are still there afterwards.
+func TestP4_FleetStaleness(t *testing.T) {
+	s := mixed
+	s.wechat = "\t\tmax_staleness 1s\n"
+	f := newFleet(t, s)
+	ada := f.a.who(appA, "ada")
+	token := f.a.login(t, "ada")
+	f.b.checkAlive(t, token, ada)
+	f.redis.Kill()
+	eventually(t, "the cache is not believed any more", func() bool {
+		r := f.b.call(t, "GET", "/x", "", bearer(token))
+		if !r.fromApp() {
+			r.problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		}
+		return !r.fromApp()
+	})
+	if r := f.b.call(t, "GET", "/optional/x", ""); !r.fromApp() {
+		t.Errorf("a guest is answered with %s", r)
+	}
+	f.redis.Restart()
+	f.b.takesLogins(t)
+	f.b.checkAlive(t, token, ada)
+}
+
+// TestP4_FleetStartsAlone: a gate starts while the store is away, serves what needs none, and recovers by itself.
+func TestP4_FleetStartsAlone(t *testing.T) {
+	f := prepareFleet(t, mixed)
+	f.a.start(t)
+	f.a.takesLogins(t)
+	token := f.a.login(t, "ada")
+	f.redis.Kill()
+
+	status, printed := f.b.command(t, "validate", "--adapter", "caddyfile", "--config", f.b.write(t, "Caddyfile", f.b.caddyfile(f.b.setup)))
+	if status != 0 || !strings.Contains(printed, "Valid configuration") {
+		t.Errorf("validate ends with %d:\n%s", status, printed)
+	}
+	f.b.start(t)
+	for _, path := range []string{"/optional/x", "/public/x"} {
+		if r := f.b.call(t, "GET", path, ""); !r.fromApp() {
+			t.Errorf("%s is answered with %s", path, r)
+		}
+	}
+	f.b.call(t, "GET", "/x", "").problem(t, http.StatusUnauthorized, "session_missing")
+	f.b.call(t, "GET", "/x", "", bearer(token)).problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	if printed := f.b.operate(t, "status"); !strings.Contains(printed, "DOWN") {
+		t.Errorf("status prints\n%s", printed)
+	}
+	before := f.b.wechat.Count(exchangePath)
+	f.b.tryLogin(t, "bob").problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	if n := f.b.wechat.Count(exchangePath); n != before {
+		t.Error("a code was spent")
+	}
+	f.redis.Restart()
+	f.b.takesLogins(t)
+	f.b.checkAlive(t, token, f.a.who(appA, "ada"))
+	if n := f.b.gate.stop(t); n != 0 {
+		t.Errorf("the gate ended with status %d", n)
+	}
+}

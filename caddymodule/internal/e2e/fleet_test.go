@@ -1,0 +1,128 @@
+package e2e_test
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestFleet_OneSession: a session that one gate made is as good at the other, and gone there when it is gone.
+func TestFleet_OneSession(t *testing.T) {
+	f := newFleet(t, mixed)
+	ada := f.a.who(appA, "ada")
+	token := f.a.login(t, "ada")
+	for _, w := range f.gates() {
+		w.checkAlive(t, token, ada)
+		w.call(t, "GET", "/wx/session", "", bearer(token)).made(t, http.StatusOK)
+	}
+	f.b.post(t, "/wx/logout", "", bearer(token)).made(t, http.StatusNoContent)
+	f.b.checkDead(t, token)
+	f.a.refuses(t, token)
+
+	first, second := f.a.login(t, "ada"), f.b.login(t, "ada")
+	for _, w := range f.gates() {
+		w.checkAlive(t, first, ada)
+		w.checkAlive(t, second, ada)
+	}
+	third := f.b.login(t, "ada", bearer(first)) // ends the session presented with it
+	f.a.refuses(t, first)
+	f.a.checkAlive(t, second, ada)
+	f.a.post(t, "/wx/logout", `{"all":true}`, bearer(second)).made(t, http.StatusNoContent)
+	for _, token := range []string{second, third} {
+		f.a.checkDead(t, token)
+		f.b.refuses(t, token)
+	}
+}
+
+// TestFleet_OperatorsRevoke: what an operator ends at one gate is ended at the other.
+func TestFleet_OperatorsRevoke(t *testing.T) {
+	f := newFleet(t, both)
+	login := func() (tokens []string) {
+		for _, user := range []string{"ada", "bob"} {
+			for _, app := range []string{appA, appB} {
+				token := f.a.loginTo(t, app, user)
+				for _, w := range f.gates() {
+					w.checkAlive(t, token, w.who(app, user))
+				}
+				tokens = append(tokens, token)
+			}
+		}
+		return tokens
+	}
+	for _, tt := range []struct {
+		args []string
+		dead [4]bool // ada in A and B, bob in A and B
+	}{
+		{[]string{"--appid", appA, "--openid", f.a.wechat.OpenID(appA, "ada")}, [4]bool{true, false, false, false}},
+		{[]string{"--unionid", f.a.wechat.UnionID("bob")}, [4]bool{false, false, true, true}},
+		{[]string{"--appid", appB}, [4]bool{false, true, false, true}},
+		{[]string{"--all", "--yes"}, [4]bool{true, true, true, true}},
+	} {
+		tokens := login()
+		f.b.operate(t, append([]string{"revoke"}, tt.args...)...)
+		for i, token := range tokens {
+			if !tt.dead[i] {
+				f.a.call(t, "GET", "/wx/session", "", bearer(token)).made(t, http.StatusOK)
+				continue
+			}
+			f.b.checkDead(t, token)
+			f.a.refuses(t, token)
+		}
+	}
+}
+
+// TestFleet_OneCode: a code that is sent to both gates at once makes one session, and goes to WeChat once.
+func TestFleet_OneCode(t *testing.T) {
+	f := newFleet(t, setup{})
+	for range 20 {
+		before := f.a.wechat.Count(exchangePath)
+		body := codeBody(f.a.wechat.Code(appA, "ada"))
+		var replies [2]reply
+		var both sync.WaitGroup
+		for i, w := range f.gates() {
+			both.Go(func() {
+				var err error
+				if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", body)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if replies[0].status != http.StatusOK {
+			slices.Reverse(replies[:])
+		}
+		replies[0].session(t)
+		replies[1].problem(t, http.StatusUnauthorized, "code_used")
+		if n := f.a.wechat.Count(exchangePath) - before; n != 1 {
+			t.Errorf("the code went to WeChat %d times", n)
+		}
+	}
+}
+
+// TestP3_FleetRevocation: how long after a log-out was answered by one gate the other, which has just accepted the session, refuses it. The times are told, not judged.
+func TestP3_FleetRevocation(t *testing.T) {
+	f := newFleet(t, setup{})
+	ada := f.a.who(appA, "ada")
+	var took []time.Duration
+	for range 100 {
+		token := f.a.login(t, "ada")
+		f.b.checkAlive(t, token, ada)
+		f.a.post(t, "/wx/logout", "", bearer(token)).made(t, http.StatusNoContent)
+		began := time.Now()
+		for {
+			r := f.b.call(t, "GET", "/x", "", bearer(token))
+			if !r.fromApp() {
+				r.problem(t, http.StatusUnauthorized, "session_invalid")
+				break
+			}
+			if time.Since(began) > patience {
+				t.Fatal("the other gate still accepts the session")
+			}
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	t.Logf("refused by the other gate, counted from the answer of the first, one request included: p50 %v, p90 %v, p99 %v, most %v", took[50], took[90], took[98], took[99])
+}

@@ -1,0 +1,258 @@
+package e2e_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestOpenAPI_Calls: an app calls WeChat with no token of its own.
+func TestOpenAPI_Calls(t *testing.T) {
+	w, api := apiWorld(t, setup{}, "")
+	w.login(t, "ada")
+	openid := w.wechat.OpenID(appA, "ada")
+
+	sent := ask(t, api, "POST", "/cgi-bin/message/subscribe/send", fmt.Sprintf(`{"touser":%q,"template_id":"t","data":{}}`, openid), "Content-Type: application/json")
+	if got := sent.errCode(t); got != 0 {
+		t.Fatalf("errcode %d: %s", got, sent)
+	}
+	checked := ask(t, api, "POST", "/wxa/msg_sec_check", fmt.Sprintf(`{"openid":%q,"content":"a risky text"}`, openid))
+	if !strings.Contains(checked.body, `"risky"`) {
+		t.Errorf("the answer is %s", checked)
+	}
+	first, second := sent.header.Values("X-Openapi-Seqid"), checked.header.Values("X-Openapi-Seqid")
+	if len(first) != 1 || len(second) != 1 || first[0] == "" || first[0] == second[0] {
+		t.Errorf("the answers are numbered %q and %q", first, second)
+	}
+	if n := w.wechat.Count("/cgi-bin/stable_token"); n != 1 {
+		t.Errorf("%d access tokens were asked for, want 1", n)
+	}
+	picture := ask(t, api, "POST", "/wxa/getwxacodeunlimit", `{"scene":"a=1"}`)
+	if picture.header.Get("Content-Type") != "image/jpeg" || !strings.HasPrefix(picture.body, "\xff\xd8") || len(picture.body) < 5000 {
+		t.Errorf("the picture is %v, %d bytes", picture.header, len(picture.body))
+	}
+}
+
+// TestOpenAPI_WhatWeChatSees: the call, the token of the gate and nothing that is between the app and the gate.
+func TestOpenAPI_WhatWeChatSees(t *testing.T) {
+	_, api, wechat := standInWorld(t, setup{}, "\t\tallow default /cgi-bin/express/*", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Openapi-Seqid", "of another relay")
+		w.Header().Set("X-Echo", "https://api.weixin.qq.com/?"+r.URL.RawQuery)
+		w.Header().Set("Wechatmp-Signature", "theirs")
+		ok(w, r)
+	})
+	r := ask(t, api, "POST", "/cgi-bin/express/a%20b/?b=2&a=%2B1&access_token=stolen&Access_Token=x&cloudbase_access_token=y&from_appid="+appA+"&a=3", `{"x":1}`,
+		"Content-Type: application/json", "Cookie: a=b", "Authorization: Basic eA==", "X-WX-OPENID: o1", "X-Forwarded-Proto: https", "Wechatmp-Appid: "+appA, "User-Agent: my-app", "Accept-Encoding: gzip", "Trailer: X-T")
+	if r.errCode(t) != 0 || r.header.Get("Wechatmp-Signature") != "theirs" {
+		t.Errorf("the answer is %s", r)
+	}
+	if got := r.header.Values("X-Openapi-Seqid"); len(got) != 1 || got[0] == "of another relay" {
+		t.Errorf("the answer is numbered %q", got)
+	}
+	if r.header.Get("X-Echo") != "" {
+		t.Error("a header with the access token came through")
+	}
+	seen := wechat.take()
+	if len(seen) != 1 {
+		t.Fatalf("WeChat saw %d calls", len(seen))
+	}
+	got := seen[0]
+	if want := "/cgi-bin/express/a%20b/?a=%2B1&a=3&access_token=canary-token-1&b=2"; got.RequestURI != want || got.body != `{"x":1}` || got.ContentLength != 7 {
+		t.Errorf("WeChat saw %s with %q, want %s", got.RequestURI, got.body, want)
+	}
+	if want := strings.TrimPrefix(wechat.URL, "http://"); got.Host != want {
+		t.Errorf("WeChat was called %q, want %q", got.Host, want)
+	}
+	want := map[string]string{"Content-Type": "application/json", "User-Agent": "my-app", "Wechatmp-Appid": appA, "Content-Length": "7"}
+	for name, values := range got.Header {
+		if want[name] != values[0] || len(values) != 1 {
+			t.Errorf("WeChat saw %s: %q", name, values)
+		}
+		delete(want, name)
+	}
+	if len(want) > 0 {
+		t.Errorf("WeChat did not see %v", want)
+	}
+}
+
+// TestOpenAPI_RenewsToken: a refused access token is renewed, and a call with a short body gets its answer. How often a call is made is TestRelay_RepeatsOnce's, in package weixin.
+func TestOpenAPI_RenewsToken(t *testing.T) {
+	var mu sync.Mutex
+	good := "canary-token-1"
+	_, api, wechat := standInWorld(t, setup{}, "", func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Query().Get("access_token") == good {
+			ok(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, `{"errcode":"40001","errmsg":"invalid credential, rid: 1-2-3"}`)
+	})
+	set := func(token string) {
+		mu.Lock()
+		defer mu.Unlock()
+		good = token
+	}
+	// send makes one call and returns whether WeChat took the token, and what it saw.
+	send := func(body string) (bool, []relayed) {
+		t.Helper()
+		r := ask(t, api, "POST", "/wxa/msg_sec_check", body)
+		seen := wechat.take()
+		for _, call := range seen {
+			if call.body != body {
+				t.Errorf("WeChat saw the body %q, want %q", call.body, body)
+			}
+		}
+		if r.status != http.StatusOK || r.fromGate() {
+			t.Fatalf("the answer is %s", r)
+		}
+		return strings.Contains(r.body, `"errcode":0`), seen
+	}
+	if taken, seen := send("{}"); !taken || len(seen) != 1 {
+		t.Fatalf("%d calls", len(seen))
+	}
+
+	// Between two requests for a token there is a pause; a call in it gets the refusal as its answer.
+	set("canary-token-2")
+	eventually(t, "a refused token is renewed", func() bool {
+		taken, seen := send(`{"content":"again"}`)
+		if len(seen) > 2 || !taken && len(seen) != 1 {
+			t.Fatalf("%d calls", len(seen))
+		}
+		return taken
+	})
+	if taken, seen := send("{}"); !taken || len(seen) != 1 {
+		t.Errorf("the new token is not kept: %d calls", len(seen))
+	}
+
+	// A long body cannot be repeated: the refusal passes through, and a later call has another token.
+	set("canary-token-3")
+	long := `{"content":"` + strings.Repeat("x", 70<<10) + `"}`
+	if taken, seen := send(long); taken || len(seen) != 1 {
+		t.Errorf("%d calls of a long body", len(seen))
+	}
+	eventually(t, "a long body goes with the new token", func() bool {
+		taken, seen := send(long)
+		if len(seen) != 1 {
+			t.Fatalf("%d calls of a long body", len(seen))
+		}
+		return taken
+	})
+}
+
+// TestOpenAPI_OtherAnswersAreNotRepeated: only a short JSON object with a token's errcode is.
+func TestOpenAPI_OtherAnswersAreNotRepeated(t *testing.T) {
+	_, api, wechat := standInWorld(t, setup{}, "", ok)
+	for name, body := range map[string]string{
+		"another errcode": `{"errcode":-1,"errmsg":"40001"}`,
+		"an array":        `[{"errcode":40001}]`,
+		"text":            `errcode 40001 {"errcode":40001}`,
+		"two objects":     `{"errcode":40001}{"errcode":40001}`,
+		"cut off":         `{"errcode":40001`,
+		"nested":          `{"data":{"errcode":40001}}`,
+		"long":            `{"errcode":40001,"errmsg":"` + strings.Repeat("x", 5000) + `"}`,
+		"empty":           "",
+		"binary":          "\x89PNG{\"errcode\":40001}",
+	} {
+		for _, chunked := range []bool{false, true} {
+			wechat.script(func(w http.ResponseWriter, _ *http.Request) {
+				if chunked {
+					w.(http.Flusher).Flush()
+				}
+				io.WriteString(w, body)
+			})
+			r := ask(t, api, "GET", "/cgi-bin/media/get?media_id=1", "")
+			if seen := wechat.take(); len(seen) != 1 || r.status != http.StatusOK || r.body != body {
+				t.Errorf("%s: %d calls, %s", name, len(seen), r)
+			}
+		}
+	}
+}
+
+// TestOpenAPI_Streams: an answer that is no JSON object begins before it ends and outlives a reload, and a body goes on its way before it has come whole.
+func TestOpenAPI_Streams(t *testing.T) {
+	more, arrived := make(chan string), make(chan int, 1)
+	base := newStreamingStandIn(t, more, arrived)
+	api := freeAddr(t)
+	w := newWorld(t, setup{base: base, sites: apiSite(api, "")})
+	conn, err := net.Dial("tcp", api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	br := bufio.NewReader(conn)
+
+	fmt.Fprint(conn, request(api, "GET", "/cgi-bin/media/get?media_id=1", ""))
+	more <- "\xff\xd8first"
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 7)
+	if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != "\xff\xd8first" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	w.mustReload(t, w.setup) // goes on under it (DESIGN.md P7)
+	more <- "second"
+	close(more)
+	if rest, err := io.ReadAll(resp.Body); err != nil || string(rest) != "second" {
+		t.Errorf("%q, %v", rest, err)
+	}
+
+	up, err := net.Dial("tcp", api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	half := bytes.Repeat([]byte("x"), 200<<10)
+	fmt.Fprintf(up, "POST /cgi-bin/media/upload HTTP/1.1\r\nHost: %s\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n%s", api, 2*len(half), half)
+	if n := <-arrived; n == 0 { // while the other half has not been sent
+		t.Error("nothing arrives")
+	}
+	up.Write(half)
+	uploaded, err := http.ReadResponse(bufio.NewReader(up), nil)
+	if err != nil || uploaded.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", uploaded, err)
+	}
+}
+
+// newStreamingStandIn answers a GET with what comes through more, as it comes, and tells of the first piece of a POST's body.
+func newStreamingStandIn(tb testing.TB, more <-chan string, arrived chan<- int) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /cgi-bin/stable_token", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"access_token":"t","expires_in":7200}`)
+	})
+	mux.HandleFunc("GET /cgi-bin/media/get", func(w http.ResponseWriter, r *http.Request) {
+		for piece := range more {
+			io.WriteString(w, piece)
+			w.(http.Flusher).Flush()
+		}
+	})
+	mux.HandleFunc("POST /cgi-bin/media/upload", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := r.Body.Read(make([]byte, 100))
+		arrived <- n
+		io.Copy(io.Discard, r.Body)
+		ok(w, r)
+	})
+	return serve(tb, mux)
+}
+
+// serve runs a handler until the test ends and returns its URL.
+func serve(tb testing.TB, h http.Handler) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server := &http.Server{Handler: h}
+	go server.Serve(l)
+	tb.Cleanup(func() { server.Close() })
+	return "http://" + l.Addr().String()
+}

@@ -1,0 +1,206 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// userCall makes a user call of an app.
+func userCall(tb testing.TB, api, name string, body map[string]any) reply {
+	tb.Helper()
+	b, err := json.Marshal(body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ask(tb, api, "POST", "/wx/user/"+name, string(b), "Content-Type: application/json")
+}
+
+// object reads the JSON that the gate answers with.
+func (r reply) object(tb testing.TB) map[string]any {
+	tb.Helper()
+	r.made(tb, http.StatusOK)
+	var got map[string]any
+	if err := json.Unmarshal([]byte(r.body), &got); err != nil || r.header.Get("Content-Type") != "application/json" {
+		tb.Fatalf("no JSON object: %s", r)
+	}
+	return got
+}
+
+// sealed is open data as wx.getUserInfo gives it to the client.
+func (w *world) sealed(tb testing.TB, user, data string) map[string]any {
+	tb.Helper()
+	s, err := w.wechat.Encrypt(appA, user, json.RawMessage(data))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	got := make(map[string]any)
+	if err := json.Unmarshal(b, &got); err != nil {
+		tb.Fatal(err)
+	}
+	got["openid"] = w.wechat.OpenID(appA, user)
+	return got
+}
+
+// audited waits for a line of the audit log with a message, and returns how many there are.
+func (w *world) audited(tb testing.TB, message string) (n int) {
+	tb.Helper()
+	eventually(tb, "the audit line "+message, func() bool { return strings.Contains(w.out.String(), `"msg":"`+message+`"`) })
+	for line := range strings.Lines(w.out.String()) {
+		if strings.Contains(line, `"logger":"wechat.audit"`) && strings.Contains(line, `"msg":"`+message+`"`) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestUserCalls: what needs a session_key is done by the gate, which keeps it.
+func TestUserCalls(t *testing.T) {
+	w, api := apiWorld(t, setup{}, "")
+	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{NoUnionID: true})
+	token := w.login(t, "ada")
+	openid := w.wechat.OpenID(appA, "ada")
+	ada := map[string]any{"openid": openid}
+	first := w.wechat.SessionKey(appA, "ada")
+
+	if got := userCall(t, api, "checksession", ada).object(t); got["valid"] != true {
+		t.Errorf("checksession: %v", got)
+	}
+
+	data := w.sealed(t, "ada", `{"nickName":"A <b>","openId":"`+openid+`","unionId":"u-of-ada"}`)
+	if got := userCall(t, api, "decrypt", data).object(t); got["nickName"] != "A <b>" || got["unionId"] != "u-of-ada" {
+		t.Errorf("decrypt: %v", got)
+	}
+	w.checkAlive(t, token, &identity{openid: openid, unionid: "u-of-ada", appid: appA})
+	data["iv"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+	userCall(t, api, "decrypt", data).problem(t, http.StatusUnprocessableEntity, "data_invalid")
+
+	userCall(t, api, "resetusersessionkey", ada).made(t, http.StatusNoContent)
+	second := w.wechat.SessionKey(appA, "ada")
+	if second == first {
+		t.Fatal("the key was not reset")
+	}
+	if got := userCall(t, api, "checksession", ada).object(t); got["valid"] != true {
+		t.Errorf("checksession after a reset: %v", got)
+	}
+	userCall(t, api, "decrypt", w.sealed(t, "ada", `{"step":1}`)).object(t)
+	if n := w.audited(t, "session_key reset"); n != 1 {
+		t.Errorf("%d audit lines of the reset, want 1", n)
+	}
+
+	keys := userCall(t, api, "getuserencryptkey", ada).object(t)["key_info_list"].([]any)
+	for _, name := range []string{"encrypt_key", "iv", "version", "expire_in", "create_time"} {
+		if keys[0].(map[string]any)[name] == nil {
+			t.Errorf("getuserencryptkey: no %s in %v", name, keys)
+		}
+	}
+
+	// The phone tells the gate nothing of this.
+	w.wechat.RotateKey(appA, "ada")
+	if got := userCall(t, api, "checksession", ada).object(t); got["valid"] != false {
+		t.Errorf("checksession with another key: %v", got)
+	}
+	for _, name := range []string{"resetusersessionkey", "getuserencryptkey"} {
+		r := userCall(t, api, name, ada)
+		if r.problem(t, http.StatusConflict, "session_key_stale"); !strings.Contains(r.body, `"login_again":true`) {
+			t.Errorf("%s: %s", name, r)
+		}
+	}
+	if strings.Contains(w.out.String(), first) || strings.Contains(w.out.String(), second) {
+		t.Error("a session_key is in the log")
+	}
+
+	userCall(t, api, "revoke", ada).made(t, http.StatusNoContent)
+	w.checkDead(t, token)
+	if n := w.audited(t, "sessions revoked by the app"); n != 1 {
+		t.Errorf("%d audit lines of the revocation, want 1", n)
+	}
+}
+
+// TestUserCalls_Payment: the unionid that a payment brings is bound.
+func TestUserCalls_Payment(t *testing.T) {
+	w, api := apiWorld(t, setup{}, "")
+	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{NoUnionID: true})
+	token := w.login(t, "ada")
+	openid := w.wechat.OpenID(appA, "ada")
+	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{UnionID: "u-paid"})
+	p := w.wechat.Pay(appA, "ada")
+
+	userCall(t, api, "getpaidunionid", map[string]any{"openid": openid, "transaction_id": "0"}).problem(t, http.StatusUnprocessableEntity, "order_invalid")
+	w.checkAlive(t, token, &identity{openid: openid, appid: appA})
+	for _, order := range []map[string]any{
+		{"openid": openid, "transaction_id": p.TransactionID},
+		{"openid": openid, "mch_id": p.MchID, "out_trade_no": p.OutTradeNo},
+	} {
+		if got := userCall(t, api, "getpaidunionid", order).object(t); got["unionid"] != "u-paid" {
+			t.Errorf("getpaidunionid: %v", got)
+		}
+		w.checkAlive(t, token, &identity{openid: openid, unionid: "u-paid", appid: appA})
+	}
+	if n := w.audited(t, "unionid bound"); n != 1 {
+		t.Errorf("%d audit lines of the unionid, want 1", n)
+	}
+}
+
+// TestUserCalls_Plugin: a plug-in's code has its own call.
+func TestUserCalls_Plugin(t *testing.T) {
+	w, api := apiWorld(t, setup{apps: []string{appA, appB}}, "")
+	code := w.wechat.PluginCode(appB, appA, "ada")
+	if got := userCall(t, api, "getpluginopenpid", map[string]any{"appid": appB, "code": code}).object(t); got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
+		t.Errorf("getpluginopenpid: %v", got)
+	}
+	userCall(t, api, "getpluginopenpid", map[string]any{"appid": appB, "code": code}).problem(t, http.StatusUnprocessableEntity, "code_invalid")
+	userCall(t, api, "getpluginopenpid", map[string]any{"code": code}).problem(t, http.StatusBadRequest, "invalid_request")
+}
+
+// TestUserCalls_Refused: what cannot be served, and what went wrong at WeChat.
+func TestUserCalls_Refused(t *testing.T) {
+	w, api := apiWorld(t, setup{}, "")
+	w.login(t, "ada")
+	openid := w.wechat.OpenID(appA, "ada")
+	ada := map[string]any{"openid": openid}
+
+	for _, name := range []string{"checksession", "resetusersessionkey", "getuserencryptkey", "decrypt", "getpaidunionid"} {
+		body := map[string]any{"openid": "nobody", "encryptedData": "AAAA", "iv": "AAAA", "transaction_id": "1"}
+		userCall(t, api, name, body).problem(t, http.StatusNotFound, "user_unknown")
+		body["appid"] = appB
+		userCall(t, api, name, body).problem(t, http.StatusForbidden, "app_not_allowed")
+		for _, bad := range []any{1, "", "a b", strings.Repeat("x", 129), "\u00e9", nil} {
+			userCall(t, api, name, map[string]any{"openid": bad}).problem(t, http.StatusBadRequest, "invalid_request")
+		}
+		ask(t, api, "GET", "/wx/user/"+name, "").problem(t, http.StatusMethodNotAllowed, "invalid_request")
+		ask(t, api, "POST", "/wx/user/"+name, `{"openid":"a","openid":"b"}`).problem(t, http.StatusBadRequest, "invalid_request")
+		ask(t, api, "POST", "/wx/user/"+name, "openid=a", "Content-Type: application/x-www-form-urlencoded").problem(t, http.StatusUnsupportedMediaType, "invalid_request")
+		ask(t, api, "POST", "/wx/user/"+name, `{"openid":"`+strings.Repeat("x", 70<<10)+`"}`).problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
+	}
+	for _, target := range []string{"/wx/user/", "/wx/user/code2session", "/wx/user/checksession/", "/wx/user/Checksession"} {
+		ask(t, api, "POST", target, "{}").problem(t, http.StatusNotFound, "not_found")
+	}
+	for _, tt := range []struct {
+		fault  weixintest.Fault
+		status int
+		code   string
+	}{
+		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 45009}, http.StatusTooManyRequests, "rate_limited"},
+		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 48001}, http.StatusBadGateway, "misconfigured"},
+		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 50002}, http.StatusForbidden, "user_blocked"},
+		{weixintest.Fault{Kind: weixintest.FaultHTML}, http.StatusServiceUnavailable, "wechat_unavailable"},
+		{weixintest.Fault{Kind: weixintest.FaultReset, Times: 2}, http.StatusServiceUnavailable, "wechat_unavailable"},
+	} {
+		tt.fault.Path = "/wxa/checksession"
+		w.wechat.Inject(tt.fault)
+		userCall(t, api, "checksession", ada).problem(t, tt.status, tt.code)
+		w.wechat.Reset()
+	}
+	if got := userCall(t, api, "checksession", ada).object(t); got["valid"] != true {
+		t.Errorf("after all that: %v", got)
+	}
+	userCall(t, api, "revoke", map[string]any{"openid": "nobody"}).made(t, http.StatusNoContent)
+}

@@ -1,0 +1,197 @@
+package e2e_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
+)
+
+// remembering is the line of the global option that keeps telephone numbers.
+const remembering = "\t\tphone {\n\t\t\tremember\n\t\t}"
+
+// openData is what WeChat hands to a user's phone of an object, as the body of a decrypt call.
+func (w *world) openData(tb testing.TB, appID, user, object string) string {
+	tb.Helper()
+	d, err := w.wechat.Encrypt(appID, user, json.RawMessage(object))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(b)
+}
+
+// userinfo is an object of wx.getUserInfo with its watermark, so that nothing is added to it.
+func (w *world) userinfo(user, unionID string) string {
+	return fmt.Sprintf(`{"openId":%q,"nickName":"<é> \u00e9","unionId":%q,"watermark":{"timestamp":%d,"appid":%q}}`, w.wechat.OpenID(appA, user), unionID, time.Now().Unix(), appA)
+}
+
+// dataInvalid demands the one answer to data that does not pass.
+func (r reply) dataInvalid(tb testing.TB, again bool) {
+	tb.Helper()
+	r.problem(tb, http.StatusUnprocessableEntity, "data_invalid")
+	if strings.Contains(r.body, `"login_again":true`) != again || strings.Count(r.body, "login_again") > 1 {
+		tb.Errorf("the answer is %s, want login_again %v", r.body, again)
+	}
+}
+
+// TestOpenData_UnionID: a unionid that open data brings to light is the user's from the next request on, in every session and through a kill; each binding is one line in the audit log.
+func TestOpenData_UnionID(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.wechat.SetUser(appA, "noah", weixintest.UserOptions{NoUnionID: true})
+	first, second := w.login(t, "noah"), w.login(t, "noah")
+	noah := &identity{openid: w.wechat.OpenID(appA, "noah"), appid: appA}
+	for _, token := range []string{first, second} {
+		w.checkAlive(t, token, noah)
+	}
+	for _, c := range []struct {
+		unionid, line string
+		bound         int
+	}{{"u-first", "unionid bound", 1}, {"u-first", "unionid bound", 1}, {"u-second", "unionid changed", 1}} {
+		object := w.userinfo("noah", c.unionid)
+		r := w.post(t, "/wx/decrypt", w.openData(t, appA, "noah", object), bearer(first))
+		r.made(t, http.StatusOK)
+		if r.body != object || r.header.Get("Content-Type") != "application/json" {
+			t.Errorf("the answer is %s, want %s", r, object)
+		}
+		noah.unionid = c.unionid
+		for _, token := range []string{first, second} {
+			w.checkAlive(t, token, noah)
+		}
+		if n := w.audited(t, c.line); n != c.bound {
+			t.Errorf("%q is logged %d times, want %d", c.line, n, c.bound)
+		}
+	}
+	if r := w.call(t, "GET", "/wx/session", "", bearer(second)); !strings.Contains(r.body, `"unionid_bound":true`) {
+		t.Errorf("the session is %s", r)
+	}
+	w.gate.kill()
+	w.start(t)
+	w.checkAlive(t, first, noah)
+	for _, secret := range []string{"u-first", "u-second"} {
+		if strings.Contains(w.out.String(), secret) {
+			t.Errorf("the log holds %s", secret)
+		}
+	}
+}
+
+// TestOpenData_StaleKey: data under a session_key that is not known here tells the client to log in again, and then passes; so does data that is one login old.
+func TestOpenData_StaleKey(t *testing.T) {
+	w := newWorld(t, setup{})
+	token := w.login(t, "ada")
+	old := w.openData(t, appA, "ada", `{"nickName":"Ada"}`)
+	w.wechat.RotateKey(appA, "ada")
+	ahead := w.openData(t, appA, "ada", `{"nickName":"Ada"}`)
+	w.post(t, "/wx/decrypt", old, bearer(token)).made(t, http.StatusOK)
+	w.post(t, "/wx/decrypt", ahead, bearer(token)).dataInvalid(t, true)
+	w.checkAlive(t, token, w.who(appA, "ada")) // a stale session_key ends no session
+	token = w.login(t, "ada")
+	w.post(t, "/wx/decrypt", ahead, bearer(token)).made(t, http.StatusOK)
+	w.post(t, "/wx/decrypt", old, bearer(token)).made(t, http.StatusOK)
+	w.wechat.RotateKey(appA, "ada")
+	token = w.login(t, "ada")
+	w.post(t, "/wx/decrypt", old, bearer(token)).dataInvalid(t, true)
+}
+
+// TestOpenData_Phone: a number is given to the client, and told the app only where the operator asks for it; it survives a kill, and nobody can forge it. Each that is given out is a line in the audit
+// log, without the number.
+func TestOpenData_Phone(t *testing.T) {
+	s := mixed
+	w := newWorld(t, s)
+	ada, bob := w.login(t, "ada"), w.login(t, "bob")
+	who := w.who(appA, "ada")
+	const number = "13580006666"
+	ask := func(token, number string) reply {
+		return w.post(t, "/wx/phone", codeBody(w.wechat.PhoneCode(appA, number)), bearer(token))
+	}
+	r := ask(ada, number)
+	if r.made(t, http.StatusOK); r.body != `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}` {
+		t.Errorf("the answer is %s", r)
+	}
+	w.checkAlive(t, ada, who)
+
+	s.wechat = remembering
+	w.setup = s.complete()
+	w.mustReload(t, s)
+	w.checkAlive(t, ada, who) // the number of before was not kept
+	ask(ada, number).made(t, http.StatusOK)
+	who.phone = number
+	check := func() {
+		t.Helper()
+		w.checkAlive(t, ada, who)
+		w.checkAlive(t, bob, w.who(appA, "bob"))
+		for _, forged := range []string{"X-WX-PHONE", "x-wx-phone", "X-Wx_Phone", "X_WX_PHONE", "X~WX~PHONE"} {
+			w.call(t, "GET", "/x", "", bearer(ada), forged+": 13900000000").received(t).check(t, who)
+			w.call(t, "GET", "/x", "", bearer(bob), forged+": 13900000000").received(t).check(t, w.who(appA, "bob"))
+			w.call(t, "GET", "/public/x", "", forged+": 13900000000").received(t).check(t, nil)
+		}
+		w.call(t, "GET", "/x", "", bearer(ada), "Connection: X-Wx-Phone").received(t).check(t, who)
+	}
+	check()
+	ask(ada, "852-51230000").made(t, http.StatusOK) // another one takes its place
+	who.phone = "85251230000"
+	check()
+	w.gate.kill()
+	w.searchFiles(t, canaries{"a number": number, "another number": "51230000"}) // at rest it is encrypted
+	w.start(t)
+	check()
+	if n := w.audited(t, "phone number given"); n != 3 {
+		t.Errorf("%d lines in the audit log, want 3", n)
+	}
+
+	named := s
+	named.auth += "\n\t\theaders {\n\t\t\tphone X-User-Phone\n\t\t}"
+	w.mustReload(t, named)
+	for _, forged := range []string{"", "X-User-Phone: 1", "x_user_phone: 1", "X-WX-Phone: 1"} {
+		got := w.call(t, "GET", "/x", "", bearer(ada), "X-Other: 1", cmp.Or(forged, "X-Another: 1")).received(t)
+		if v := got.values("x-user-phone"); len(v) != 1 || v[0] != who.phone || len(got.values("x-wx-phone"))+len(got.values("x_user_phone")) != 0 {
+			t.Errorf("with %q the app is told %q", forged, got.Headers)
+		}
+	}
+	if got := w.call(t, "GET", "/x", "", bearer(bob), "X-User-Phone: 1").received(t).values("x-user-phone"); got != nil {
+		t.Errorf("the app is told %q of a user without a number", got)
+	}
+
+	w.mustReload(t, mixed)
+	w.checkAlive(t, ada, &identity{openid: who.openid, unionid: who.unionid, appid: who.appid})
+	if out := w.out.String(); strings.Contains(out, number) || strings.Contains(out, "51230000") {
+		t.Error("the log holds a number")
+	}
+}
+
+// TestOpenData_WeChatAPIOutage: what numbers need of WeChat can be down while logins work. Both are told apart, to clients and in the log, with one line a transition.
+func TestOpenData_WeChatAPIOutage(t *testing.T) {
+	s := mixed
+	s.timeout = "300ms"
+	w := newWorld(t, s)
+	token := w.login(t, "ada")
+	code := codeBody(w.wechat.PhoneCode(appA, "13580006666"))
+	for _, path := range []string{"/cgi-bin/stable_token", "/wxa/business/getuserphonenumber"} {
+		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Status: 503, Path: path, Times: -1})
+	}
+	for range 3 {
+		w.post(t, "/wx/phone", code, bearer(token)).problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		w.login(t, "bob")
+	}
+	w.wechat.Reset()
+	users := 0
+	eventually(t, "numbers are to be had again", func() bool {
+		users++ // each with a limit of their own
+		token := w.login(t, fmt.Sprint("user ", users))
+		return w.post(t, "/wx/phone", code, bearer(token)).status == http.StatusOK
+	})
+	out := w.out.String()
+	for line, want := range map[string]int{"WeChat API is unavailable": 1, "WeChat API is back": 1, "WeChat is unavailable": 0, "WeChat is back": 0} {
+		if n := strings.Count(out, line); n != want {
+			t.Errorf("%q is logged %d times, want %d", line, n, want)
+		}
+	}
+}
