@@ -78,9 +78,12 @@ func jsonType(ct string) bool {
 	return bytes.EqualFold(bytes.TrimSpace(media), []byte("application/json"))
 }
 
+// trimJSON takes off what JSON calls white space, which is less than what Go does (RFC 8259, section 2).
+func trimJSON(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }
+
 // parseObject reads a flat JSON object. Values are string, json.Number, bool or nil; unknown names are the caller's to ignore.
 func parseObject(b []byte) (map[string]any, error) {
-	b = bytes.TrimSpace(b)
+	b = trimJSON(b)
 	obj := make(map[string]any)
 	if len(b) == 0 {
 		return obj, nil
