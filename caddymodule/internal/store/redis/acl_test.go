@@ -17,6 +17,7 @@ import (
 const (
 	leastRights   = "~wxgate:* -@all +client|tracking +role +get +set +del +unlink +pexpire +pttl +hset +hgetall +sadd +smembers +scan +info +time +eval +evalsha +wait +ping"
 	clusterRights = "+cluster|slots +cluster|nodes"
+	shardsRight   = "+cluster|shards" // from version 8 on
 )
 
 // TestLeastRights: a user who may do nothing but what the README says can do all that a store does, and nothing is tried in vain.
@@ -29,7 +30,7 @@ func TestLeastRights(t *testing.T) {
 			s := redistest.Start(t, user)
 			return redis.Config{Addresses: []string{s.Addr}}, []*redistest.Server{s}
 		}},
-		"cluster": {leastRights + " " + clusterRights, clusterRights, func(t *testing.T, user redistest.Option) (redis.Config, []*redistest.Server) {
+		"cluster": {leastRights + " " + clusterRights + " " + shardsRight, clusterRights, func(t *testing.T, user redistest.Option) (redis.Config, []*redistest.Server) {
 			c := redistest.StartCluster(t, 3, 0, user)
 			return redis.Config{Addresses: c.Addresses(), Cluster: true}, c.Primaries
 		}},
