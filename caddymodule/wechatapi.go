@@ -152,7 +152,7 @@ func (a *WeChatAPI) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 	if c.result = p.code; r.Context().Err() != nil {
 		c.result, level = "client_gone", zap.InfoLevel
 	}
-	a.log.Log(level, "call refused", zap.String("code", p.code), zap.Error(apiCause(err)), zap.String("method", r.Method), zap.String("path", r.URL.Path),
+	a.log.Log(max(level, zap.InfoLevel), "call refused", zap.String("code", p.code), zap.Error(apiCause(err)), zap.String("method", r.Method), zap.String("path", r.URL.Path),
 		zap.String("seqid", c.seqID), zap.String("remote_addr", r.RemoteAddr))
 	return p.write(w)
 }

@@ -54,6 +54,7 @@ type Store struct {
 	touches    touches
 	touchEvery time.Duration
 	fault      atomic.Pointer[fault]     // nil while commits succeed
+	blind      atomic.Bool               // no transaction can begin any more
 	committing atomic.Pointer[time.Time] // start of the running commit; nil between commits
 
 	damagedLog rate.Sometimes

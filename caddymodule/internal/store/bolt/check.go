@@ -17,6 +17,7 @@ type Report struct {
 
 // Check reads the whole file at path and every record in it, changing nothing. The error says that it is no session store of ours, that it is damaged, or that a running gate has it open.
 func Check(path string) (Report, error) {
+	defer readAhead(path)()
 	var r Report
 	_, err := examine(path, func(tx *bolt.Tx) error {
 		if _, err := checkSchema(tx); err != nil {

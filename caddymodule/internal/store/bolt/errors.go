@@ -23,6 +23,7 @@ var (
 	errEmpty   = errors.New("the file is empty")
 	errForeign = errors.New("the file is a bbolt database, but not a session store")
 	errMoved   = errors.New("the file was replaced while it was being opened")
+	errBlind   = errors.New("the file can no longer be read")
 	errAppID   = errors.New("appid too long")
 )
 

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -66,8 +66,12 @@ func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) 
 		if file, err = os.OpenFile(name, flag, mode); err == nil {
 			info, err = file.Stat()
 		}
-		if err == nil && info.Size() == 0 {
+		switch {
+		case err != nil:
+		case info.Size() == 0:
 			err = errEmpty // bbolt would try to make a new database of it, which it may not do read-only
+		case info.Size() < 2*int64(os.Getpagesize()):
+			err = fmt.Errorf("%w: %d bytes are left", errDamage, info.Size()) // bbolt's own error is one of a kind
 		}
 		return file, err
 	}}
@@ -82,9 +86,6 @@ func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) 
 			return err
 		}
 		defer db.Close()
-		if err := preload(path); err != nil {
-			return err
-		}
 		return db.View(func(tx *bolt.Tx) error {
 			if info.Size() < tx.Size() { // bbolt never shrinks a file
 				return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
@@ -117,15 +118,25 @@ func putAway(path string, inspected os.FileInfo, cause error, log *zap.Logger) (
 	return to, nil
 }
 
-// preload reads the file once from front to back, so that the walk finds its pages in memory and not one by one on the disk.
-func preload(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
+// readAhead reads the file from front to back, beside who reads its pages in the order of the tree, so that they come from memory and not one by one from the disk. The returned function waits
+// for its end.
+func readAhead(path string) (wait func()) {
+	if runtime.GOOS == "windows" {
+		return func() {} // where a file that is open cannot be put away
 	}
-	defer f.Close()
-	_, err = io.Copy(io.Discard, f)
-	return err
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f, err := os.Open(path)
+		if err != nil {
+			return // whoever needs the file will say so
+		}
+		defer f.Close()
+		for buf := make([]byte, 1<<20); err == nil; {
+			_, err = f.Read(buf)
+		}
+	}()
+	return func() { <-done }
 }
 
 // walk reads every page of a bucket. Keys that do not ascend mean pages that are shared, lost or in a circle.

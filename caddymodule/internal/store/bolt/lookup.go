@@ -54,13 +54,23 @@ func (s *Store) read(ctx context.Context, f func(*tables) error) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(doing, context.Cause(ctx))
 	}
+	if s.blind.Load() {
+		return unavailable(doing, errBlind)
+	}
+	begun := false
 	err := protect(func() error {
-		return s.db.View(func(tx *bolt.Tx) error { return f(s.tables(tx)) })
+		return s.db.View(func(tx *bolt.Tx) error {
+			begun = true
+			return f(s.tables(tx))
+		})
 	})
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound):
 		return err
 	case errors.As(err, new(panicError)):
+		if !begun {
+			s.blind.Store(true) // bbolt has died with its locks taken: whoever came next would wait for ever
+		}
 		s.settle(err)
 	}
 	return unavailable(doing, err)

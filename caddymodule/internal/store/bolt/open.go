@@ -32,6 +32,7 @@ func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err e
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, "", err
 	}
+	defer readAhead(path)()
 	unclean, err := hasMarker(path)
 	if err != nil {
 		return nil, "", err

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -25,52 +26,77 @@ const (
 type pageWalk struct {
 	file     io.ReaderAt
 	pageSize int
-	pages    uint64 // in the file
-	seen     map[uint64]bool
+	pages    uint64   // in the file
+	seen     []uint64 // a bit a page
 	buf      []byte
 }
 
 // checkPages reports damage when the tree that tx shows is none.
 func checkPages(tx *bolt.Tx, file io.ReaderAt) error {
 	size := tx.DB().Info().PageSize
-	w := &pageWalk{file: file, pageSize: size, pages: uint64(tx.Size()) / uint64(size), seen: make(map[uint64]bool)}
-	todo := []uint64{uint64(tx.Cursor().Bucket().Root())}
+	w := &pageWalk{file: file, pageSize: size, pages: uint64(tx.Size()) / uint64(size), buf: make([]byte, size)}
+	w.seen = make([]uint64, w.pages/64+1)
+	todo := []pageRef{{id: uint64(tx.Cursor().Bucket().Root())}}
 	for len(todo) > 0 {
-		id := todo[len(todo)-1]
-		next, err := w.visit(id)
+		ref := todo[len(todo)-1]
+		next, err := w.visit(ref)
 		if err != nil {
-			return fmt.Errorf("reading page %d: %w", id, err)
+			return fmt.Errorf("reading page %d: %w", ref.id, err)
 		}
 		todo = append(todo[:len(todo)-1], next...)
 	}
 	return nil
 }
 
-// visit reads a page and returns the pages below it.
-func (w *pageWalk) visit(id uint64) (below []uint64, err error) {
-	if id < 2 || id >= w.pages {
+// pageRef leads to a page whose keys are not below from and below to; nil is no bound.
+type pageRef struct {
+	id       uint64
+	from, to []byte
+}
+
+// visit reads a page and returns the pages below it. A page outside its bounds is in the wrong place; bbolt, too, finds that when it opens a file, but then ends with a panic while a goroutine
+// of its goes on.
+func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
+	if ref.id < 2 || ref.id >= w.pages {
 		return nil, fmt.Errorf("%w: the file has %d", errDamage, w.pages)
 	}
-	if w.seen[id] {
+	if w.seen[ref.id/64]&(1<<(ref.id%64)) != 0 {
 		return nil, fmt.Errorf("%w: two ways lead to it", errDamage)
 	}
-	w.seen[id] = true
-	page, flags, count, err := w.read(id)
+	w.seen[ref.id/64] |= 1 << (ref.id % 64)
+	page, flags, count, err := w.read(ref.id)
 	if err != nil {
 		return nil, err
 	}
 	for i := range count {
-		e := page[pageHeader+i*pageElement:]
+		at := pageHeader + i*pageElement
+		e := page[at:]
+		pos, keySize, rest := binary.NativeEndian.Uint32(e), binary.NativeEndian.Uint32(e[4:]), uint64(0)
+		if flags == leafPage {
+			pos, keySize, rest = keySize, binary.NativeEndian.Uint32(e[8:]), uint64(binary.NativeEndian.Uint32(e[12:]))
+		}
+		start := uint64(at) + uint64(pos)
+		end := start + uint64(keySize)
+		if end+rest > uint64(len(page)) {
+			return nil, fmt.Errorf("%w: element %d is not inside it", errDamage, i)
+		}
+		key := page[start:end]
+		if bytes.Compare(key, ref.from) < 0 || ref.to != nil && bytes.Compare(key, ref.to) >= 0 {
+			return nil, fmt.Errorf("%w: key %d does not belong there", errDamage, i)
+		}
 		switch {
 		case flags == branchPage:
-			below = append(below, binary.NativeEndian.Uint64(e[8:]))
-		case binary.NativeEndian.Uint32(e)&bucketElement != 0:
-			at := uint64(pageHeader+i*pageElement) + uint64(binary.NativeEndian.Uint32(e[4:])) + uint64(binary.NativeEndian.Uint32(e[8:]))
-			if at+8 > uint64(len(page)) {
-				return nil, fmt.Errorf("%w: element %d is not inside it", errDamage, i)
+			key = bytes.Clone(key)
+			if i > 0 {
+				below[i-1].to = key
 			}
-			if root := binary.NativeEndian.Uint64(page[at:]); root != 0 {
-				below = append(below, root)
+			below = append(below, pageRef{id: binary.NativeEndian.Uint64(e[8:]), from: key, to: ref.to})
+		case binary.NativeEndian.Uint32(e)&bucketElement != 0:
+			if rest < 8 {
+				return nil, fmt.Errorf("%w: element %d is no bucket", errDamage, i)
+			}
+			if root := binary.NativeEndian.Uint64(page[end:]); root != 0 {
+				below = append(below, pageRef{id: root})
 			}
 		}
 	}
@@ -79,9 +105,9 @@ func (w *pageWalk) visit(id uint64) (below []uint64, err error) {
 
 // read returns a page with those that it overflows into. It is valid until the next call.
 func (w *pageWalk) read(id uint64) (page []byte, flags, count int, err error) {
-	var head [pageHeader]byte
 	at := int64(id) * int64(w.pageSize)
-	if _, err := w.file.ReadAt(head[:], at); err != nil {
+	head := w.buf[:w.pageSize]
+	if _, err := w.file.ReadAt(head, at); err != nil {
 		return nil, 0, 0, err
 	}
 	flags, count = int(binary.NativeEndian.Uint16(head[8:])), int(binary.NativeEndian.Uint16(head[10:]))
@@ -96,7 +122,10 @@ func (w *pageWalk) read(id uint64) (page []byte, flags, count int, err error) {
 	if pageHeader+count*pageElement > size {
 		return nil, 0, 0, fmt.Errorf("%w: it cannot hold %d elements", errDamage, count)
 	}
-	if cap(w.buf) < size {
+	if overflow == 0 {
+		return head, flags, count, nil
+	}
+	if len(w.buf) < size {
 		w.buf = make([]byte, size)
 	}
 	page = w.buf[:size]

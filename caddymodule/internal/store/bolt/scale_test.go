@@ -187,7 +187,6 @@ func TestFill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := hold(t, s) // one commit for all
 	logins := make(chan error)
 	for i := range n {
 		go func() {
@@ -195,7 +194,6 @@ func TestFill(t *testing.T) {
 			logins <- err
 		}()
 	}
-	release()
 	for range n {
 		if err := <-logins; err != nil {
 			t.Fatal(err)
