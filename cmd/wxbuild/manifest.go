@@ -64,8 +64,8 @@ func decodeManifest(file string, data []byte) (*manifest, error) {
 	// Unmarshal has proved the syntax. It would pass over unknown keys, fold their case and let the last of two equal
 	// keys win, so the keys are judged separately.
 	dec := json.NewDecoder(bytes.NewReader(data))
-	if _, err := dec.Token(); err != nil {
-		return nil, m.wrong("", "is not a JSON object: %v", err)
+	if first, err := dec.Token(); err != nil || first != json.Delim('{') { // null fits every type
+		return nil, m.wrong("", "is not a JSON object")
 	}
 	if err := m.checkObject(dec, ""); err != nil {
 		return nil, err

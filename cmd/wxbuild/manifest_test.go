@@ -93,7 +93,7 @@ func TestReadManifestNamesTheFile(t *testing.T) {
 }
 
 func FuzzDecodeManifest(f *testing.F) {
-	for _, seed := range []string{goodManifest, `{}`, `[`, `{"plugins":[{"version":"v1"},{}]}`, `{"plugins":null}`, `{"replacements":[[]]}`} {
+	for _, seed := range []string{goodManifest, `{}`, `[`, `null`, `{"plugins":[{"version":"v1"},{}]}`, `{"plugins":null}`, `{"replacements":[[]]}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
