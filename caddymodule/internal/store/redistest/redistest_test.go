@@ -14,19 +14,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func get(t *testing.T, s *redistest.Server, key string) string {
-	t.Helper()
-	m := s.Do("GET", key)
-	if m.IsNil() {
-		return ""
-	}
-	v, err := m.ToString()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 func TestServer(t *testing.T) {
 	for name, opts := range map[string][]redistest.Option{
 		"plain":    nil,
