@@ -162,7 +162,7 @@ func (a *App) provisionApps() error {
 		}
 		seen[id] = true
 
-		secret, err := resolveSecret("secret of mini program "+id, m.Secret)
+		secret, err := ResolveSecret("secret of mini program "+id, m.Secret)
 		if err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func (a *App) provisionKeys() error {
 	if a.SealKey == "" {
 		return nil
 	}
-	text, err := resolveSecret("seal_key", a.SealKey)
+	text, err := ResolveSecret("seal_key", a.SealKey)
 	if err != nil {
 		return err
 	}

@@ -31,8 +31,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Err("wechat takes a block and no value")
 	}
-	b := newBlock(d)
-	for b.next() {
+	b := NewBlock(d)
+	for b.Next() {
 		var err error
 		switch d.Val() {
 		case "app":
@@ -48,13 +48,13 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "max_staleness":
 			err = b.duration(&a.MaxStaleness)
 		case "seal_key":
-			err = b.checked(&a.SealKey, func(v string) error { return checkSecret("seal_key", v) })
+			err = b.Checked(&a.SealKey, func(v string) error { return CheckSecret("seal_key", v) })
 		case "login_rate":
 			err = a.LoginRate.unmarshal(b)
 		case "phone":
 			err = a.Phone.unmarshal(b)
 		default:
-			err = b.unknown("app, api, session, store, cache, max_staleness, seal_key, login_rate or phone")
+			err = b.Unknown("app, api, session, store, cache, max_staleness, seal_key, login_rate or phone")
 		}
 		if err != nil {
 			return err
@@ -72,13 +72,13 @@ func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 		return d.Err("app takes an appid and the placeholder of its secret: app wx0123456789abcdef {env.WX_SECRET}")
 	}
 	m := MiniProgram{AppID: args[0], Secret: args[1]}
-	in := newBlock(d)
+	in := NewBlock(d)
 	if !strings.HasPrefix(m.AppID, "{") {
 		if err := checkAppID(m.AppID); err != nil {
 			return d.WrapErr(err)
 		}
 	}
-	if err := checkSecret("the secret", m.Secret); err != nil {
+	if err := CheckSecret("the secret", m.Secret); err != nil {
 		return d.WrapErr(err)
 	}
 	for _, other := range a.Apps {
@@ -86,15 +86,15 @@ func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 			return d.Errf("mini program %s is given twice", m.AppID)
 		}
 	}
-	for in.next() {
+	for in.Next() {
 		var err error
-		switch in.d.Val() {
+		switch in.D.Val() {
 		case "token_file":
-			err = in.checked(&m.TokenFile, checkTokenFile)
+			err = in.Checked(&m.TokenFile, checkTokenFile)
 		case "cloud_token_file":
-			err = in.checked(&m.CloudTokenFile, checkTokenFile)
+			err = in.Checked(&m.CloudTokenFile, checkTokenFile)
 		default:
-			err = in.unknown("token_file or cloud_token_file")
+			err = in.Unknown("token_file or cloud_token_file")
 		}
 		if err == nil && m.TokenFile != "" && m.CloudTokenFile != "" {
 			err = d.Err(errTwoTokens)
@@ -118,21 +118,21 @@ func checkTokenFile(path string) error {
 	return nil
 }
 
-func (c *API) unmarshal(b *block) error {
-	return b.sub(func(in *block) error {
-		switch in.d.Val() {
+func (c *API) unmarshal(b *Block) error {
+	return b.Sub(func(in *Block) error {
+		switch in.D.Val() {
 		case "base_url":
-			return in.checked(&c.BaseURL, checkBaseURL)
+			return in.Checked(&c.BaseURL, checkBaseURL)
 		case "timeout":
 			return in.duration(&c.Timeout)
 		}
-		return in.unknown("base_url or timeout")
+		return in.Unknown("base_url or timeout")
 	})
 }
 
-func (s *SessionLimits) unmarshal(b *block) error {
-	return b.sub(func(in *block) error {
-		switch in.d.Val() {
+func (s *SessionLimits) unmarshal(b *Block) error {
+	return b.Sub(func(in *Block) error {
+		switch in.D.Val() {
 		case "ttl":
 			return in.duration(&s.TTL)
 		case "idle":
@@ -151,33 +151,33 @@ func (s *SessionLimits) unmarshal(b *block) error {
 			}
 			return nil
 		}
-		return in.unknown("ttl, idle, max_per_user or replay")
+		return in.Unknown("ttl, idle, max_per_user or replay")
 	})
 }
 
-func (c *Cache) unmarshal(b *block) error {
-	return b.sub(func(in *block) error {
-		if in.d.Val() == "max_sessions" {
+func (c *Cache) unmarshal(b *Block) error {
+	return b.Sub(func(in *Block) error {
+		if in.D.Val() == "max_sessions" {
 			return in.number(&c.MaxSessions)
 		}
-		return in.unknown("max_sessions")
+		return in.Unknown("max_sessions")
 	})
 }
 
-func (p *Phone) unmarshal(b *block) error {
-	return b.sub(func(in *block) error {
-		if in.d.Val() == "remember" {
-			return in.bare(&p.Remember)
+func (p *Phone) unmarshal(b *Block) error {
+	return b.Sub(func(in *Block) error {
+		if in.D.Val() == "remember" {
+			return in.Bare(&p.Remember)
 		}
-		return in.unknown("remember")
+		return in.Unknown("remember")
 	})
 }
 
-func (a *App) unmarshalStore(b *block) error {
-	if err := b.first(); err != nil {
+func (a *App) unmarshalStore(b *Block) error {
+	if err := b.First(); err != nil {
 		return err
 	}
-	d := b.d
+	d := b.D
 	if !d.NextArg() {
 		return d.Err("store takes the name of a store: store bolt <path>")
 	}

@@ -43,11 +43,11 @@ func FuzzCaddyfile(f *testing.F) {
 			return // the braces of the fuzzer closed the block early
 		}
 		for _, m := range a.Apps {
-			if err := checkSecret("secret", m.Secret); err != nil {
+			if err := CheckSecret("secret", m.Secret); err != nil {
 				t.Errorf("accepted %q: %v", m.Secret, err)
 			}
 		}
-		if len(a.Apps) == 0 || a.SealKey != "" && checkSecret("seal_key", a.SealKey) != nil {
+		if len(a.Apps) == 0 || a.SealKey != "" && CheckSecret("seal_key", a.SealKey) != nil {
 			t.Errorf("accepted %s", out)
 		}
 		if _, err := a.LoginRate.config(); err != nil {

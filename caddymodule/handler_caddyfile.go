@@ -34,14 +34,14 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("wechat_auth takes no matcher and no argument, here %q: it guards the whole site; list exemptions inside, with public and optional", d.Val())
 	}
-	b := newBlock(d)
-	for b.next() {
+	b := NewBlock(d)
+	for b.Next() {
 		var err error
 		switch d.Val() {
 		case "cloudrun":
-			err = b.bare(&g.Cloudrun)
+			err = b.Bare(&g.Cloudrun)
 		case "endpoints":
-			err = b.checked(&g.Endpoints, gate.ValidateEndpoints)
+			err = b.Checked(&g.Endpoints, gate.ValidateEndpoints)
 		case "public":
 			err = b.list(&g.Public, gate.ValidatePattern)
 		case "optional":
@@ -53,7 +53,7 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "headers":
 			err = g.Headers.unmarshal(b)
 		default:
-			err = b.unknown("cloudrun, endpoints, public, optional, apps, token or headers")
+			err = b.Unknown("cloudrun, endpoints, public, optional, apps, token or headers")
 		}
 		if err != nil {
 			return err
@@ -69,36 +69,36 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (g *Gate) unmarshalToken(b *block) error {
-	if err := b.first(); err != nil {
+func (g *Gate) unmarshalToken(b *Block) error {
+	if err := b.First(); err != nil {
 		return err
 	}
-	args := b.d.RemainingArgs()
+	args := b.D.RemainingArgs()
 	if len(args) != 2 || args[0] != "header" {
-		return b.d.Err("token is written: token header <name>")
+		return b.D.Err("token is written: token header <name>")
 	}
 	g.TokenHeader = args[1]
 	if err := gate.ValidateTokenHeader(g.TokenHeader); err != nil {
-		return b.d.WrapErr(err)
+		return b.D.WrapErr(err)
 	}
 	return nil
 }
 
-func (h *Headers) unmarshal(b *block) error {
-	return b.sub(func(in *block) error {
-		switch in.d.Val() {
+func (h *Headers) unmarshal(b *Block) error {
+	return b.Sub(func(in *Block) error {
+		switch in.D.Val() {
 		case "openid":
-			return in.checked(&h.OpenID, gate.ValidateHeaderName)
+			return in.Checked(&h.OpenID, gate.ValidateHeaderName)
 		case "unionid":
-			return in.checked(&h.UnionID, gate.ValidateHeaderName)
+			return in.Checked(&h.UnionID, gate.ValidateHeaderName)
 		case "appid":
-			return in.checked(&h.AppID, gate.ValidateHeaderName)
+			return in.Checked(&h.AppID, gate.ValidateHeaderName)
 		case "source":
-			return in.checked(&h.Source, gate.ValidateHeaderName)
+			return in.Checked(&h.Source, gate.ValidateHeaderName)
 		case "phone":
-			return in.checked(&h.Phone, gate.ValidateHeaderName)
+			return in.Checked(&h.Phone, gate.ValidateHeaderName)
 		}
-		return in.unknown("openid, unionid, appid, source or phone")
+		return in.Unknown("openid, unionid, appid, source or phone")
 	})
 }
 

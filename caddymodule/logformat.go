@@ -84,12 +84,12 @@ func (f *LogFormat) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Err("format wechat takes a block and no value")
 	}
-	b := newBlock(d)
-	for b.next() {
+	b := NewBlock(d)
+	for b.Next() {
 		if d.Val() != "wrap" {
-			return b.unknown("wrap")
+			return b.Unknown("wrap")
 		}
-		if err := b.first(); err != nil {
+		if err := b.First(); err != nil {
 			return err
 		}
 		if !d.NextArg() {

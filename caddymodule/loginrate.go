@@ -74,20 +74,20 @@ func parseRate(text string) (limit.Rate, error) {
 //		global <rate>
 //		in_flight <number>
 //	}
-func (r *LoginRate) unmarshal(b *block) error {
-	if err := b.checked(&r.PerClient, checkRate); err != nil {
+func (r *LoginRate) unmarshal(b *Block) error {
+	if err := b.Checked(&r.PerClient, checkRate); err != nil {
 		return err
 	}
-	in := newBlock(b.d)
-	for in.next() {
+	in := NewBlock(b.D)
+	for in.Next() {
 		var err error
-		switch in.d.Val() {
+		switch in.D.Val() {
 		case "global":
-			err = in.checked(&r.Global, checkRate)
+			err = in.Checked(&r.Global, checkRate)
 		case "in_flight":
 			err = in.number(&r.InFlight)
 		default:
-			err = in.unknown("global or in_flight")
+			err = in.Unknown("global or in_flight")
 		}
 		if err != nil {
 			return err

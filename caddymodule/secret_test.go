@@ -49,7 +49,7 @@ func TestResolveSecret(t *testing.T) {
 		{name: "of a request", value: "{http.request.header.X-Secret}", fail: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := resolveSecret("the thing", c.value)
+			got, err := ResolveSecret("the thing", c.value)
 			if got != c.want || (err != nil) != c.fail {
 				t.Errorf("got %q, %v; want %q, fail %v", got, err, c.want, c.fail)
 			}

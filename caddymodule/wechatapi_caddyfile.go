@@ -32,22 +32,22 @@ func (a *WeChatAPI) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("wechat_api takes no matcher and no argument, here %q: give it a site of its own, such as http://127.0.0.1:8081, and list the paths inside, with allow", d.Val())
 	}
-	b := newBlock(d)
-	for b.next() {
+	b := NewBlock(d)
+	for b.Next() {
 		var err error
 		switch d.Val() {
 		case "app":
-			err = b.checked(&a.App, checkSiteApp)
+			err = b.Checked(&a.App, checkSiteApp)
 		case "allow":
 			err = b.list(&a.Allow, checkAllow)
 		case "allow_remote":
-			err = b.bare(&a.AllowRemote)
+			err = b.Bare(&a.AllowRemote)
 		case "timeout":
 			err = b.duration(&a.Timeout)
 		case "max_body":
 			err = b.size(&a.MaxBody)
 		default:
-			err = b.unknown("app, allow, allow_remote, timeout or max_body")
+			err = b.Unknown("app, allow, allow_remote, timeout or max_body")
 		}
 		if err != nil {
 			return err
@@ -56,23 +56,10 @@ func (a *WeChatAPI) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// bare reads a word that takes no value and may be said once.
-func (b *block) bare(dst *bool) error {
-	word := b.d.Val()
-	if err := b.first(); err != nil {
-		return err
-	}
-	if b.d.NextArg() {
-		return b.d.Errf("%s takes no value", word)
-	}
-	*dst = true
-	return nil
-}
-
 // size reads a number of bytes, which may be given in KiB or MiB.
-func (b *block) size(dst *int64) error {
-	word, text := b.d.Val(), ""
-	if err := b.once(&text); err != nil {
+func (b *Block) size(dst *int64) error {
+	word, text := b.D.Val(), ""
+	if err := b.Once(&text); err != nil {
 		return err
 	}
 	number, unit := text, int64(1)
@@ -83,7 +70,7 @@ func (b *block) size(dst *int64) error {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 1 || n > math.MaxInt32/unit {
-		return b.d.Errf("%s takes a size such as 500000, 100KiB or 20MiB, not %q", word, text)
+		return b.D.Errf("%s takes a size such as 500000, 100KiB or 20MiB, not %q", word, text)
 	}
 	*dst = n * unit
 	return nil
