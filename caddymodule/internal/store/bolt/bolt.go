@@ -51,7 +51,7 @@ type Store struct {
 	setAside string
 
 	queue      chan *operation
-	touches    touches
+	touches    *store.Touches
 	touchEvery time.Duration
 	fault      atomic.Pointer[fault]     // nil while commits succeed
 	blind      atomic.Bool               // no transaction can begin any more
@@ -85,7 +85,7 @@ func Open(c Config) (*Store, error) {
 		path:       path,
 		log:        c.Logger,
 		queue:      make(chan *operation, queueLen),
-		touches:    newTouches(),
+		touches:    store.NewTouches(),
 		touchEvery: c.TouchEvery,
 		damagedLog: rate.Sometimes{First: 3, Interval: time.Minute},
 		closing:    make(chan struct{}),

@@ -89,7 +89,7 @@ func (s *Store) commitLoop() {
 			batch = append(batch[:0], o)
 		case <-timer.C:
 			batch = batch[:0]
-		case <-s.touches.arrived:
+		case <-s.touches.Arrived():
 			timer.Reset(s.touchEvery)
 			continue
 		case <-s.closing:
@@ -127,7 +127,7 @@ func (s *Store) drain(batch []*operation) {
 
 // commit makes the batch durable, with the touches that have come in, and tells those who wait.
 func (s *Store) commit(batch []*operation) {
-	seen := s.touches.take()
+	seen := s.touches.Take()
 	f := s.fault.Load()
 	if len(batch) == 0 && len(seen) == 0 && f == nil {
 		return
@@ -146,7 +146,7 @@ func (s *Store) commit(batch []*operation) {
 		if err != nil {
 			// The sessions were in use all the same: forgotten, their idle limit would come during the outage and log them out.
 			for d, t := range seen {
-				s.touches.add(d, t)
+				s.touches.Add(d, t)
 			}
 		}
 	}

@@ -413,15 +413,15 @@ func TestTouchBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openTest(t, path)
 		release := hold(t, s)
-		for i := range 2 * maxTouches {
+		for i := range 2 * store.MaxTouches {
 			s.Touch(sha256.Sum256(fmt.Append(nil, i)), time.Now())
 		}
-		if n := len(s.touches.seen); n != maxTouches {
+		if n := s.touches.Len(); n != store.MaxTouches {
 			t.Errorf("%d touches wait", n)
 		}
 		release()
 		time.Sleep(2 * time.Second)
-		if n := len(s.touches.take()); n != 0 {
+		if n := len(s.touches.Take()); n != 0 {
 			t.Errorf("%d touches still wait", n)
 		}
 	})

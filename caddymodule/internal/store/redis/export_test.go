@@ -5,9 +5,7 @@ func (s *Store) Replicas() bool { return s.link.replicas() }
 
 // PendingTouches is how many wait to be written.
 func (s *Store) PendingTouches() int {
-	s.touches.mu.Lock()
-	defer s.touches.mu.Unlock()
-	return len(s.touches.seen)
+	return s.touches.Len()
 }
 
 // Flush writes what Touch has collected.

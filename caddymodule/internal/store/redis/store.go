@@ -27,7 +27,7 @@ type Store struct {
 	id     string        // of this store, among all that share the engine
 	claims atomic.Uint64 // made by this store
 
-	touches touches
+	touches *store.Touches
 	lagging atomic.Bool // the last revocation did not reach a replica in time
 
 	damagedLog rate.Sometimes
@@ -56,7 +56,7 @@ func Open(cfg Config) (*Store, error) {
 		scripts:    newScripts(),
 		link:       newLink(cfg),
 		id:         rand.Text(),
-		touches:    newTouches(),
+		touches:    store.NewTouches(),
 		damagedLog: rate.Sometimes{First: 3, Interval: time.Minute},
 		closing:    make(chan struct{}),
 		flushed:    make(chan struct{}),

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,9 +16,6 @@ import (
 const (
 	touchEvery = time.Second // longest time that a noted touch waits to be written
 	touchBatch = 512         // touches in one round
-
-	// maxTouches bounds what may wait. A touch that finds no room is dropped: the session is touched again soon, and at worst its idle limit comes early.
-	maxTouches = 8192
 )
 
 // touchLua notes when a session was seen, if it is there and was not seen later.
@@ -30,46 +27,11 @@ if last < tonumber(string.sub(ARGV[1], 1, 16)) then redis.call('SET', KEYS[2], A
 return 1
 `
 
-// touches collects the newest time each session was seen at, until they are written.
-type touches struct {
-	mu      sync.Mutex
-	seen    map[store.Digest]time.Time
-	arrived chan struct{} // gets a value when the first touch after a take comes in
-}
-
-func newTouches() touches {
-	return touches{seen: make(map[store.Digest]time.Time), arrived: make(chan struct{}, 1)}
-}
-
-// Touch implements store.Store.
-func (s *Store) Touch(d store.Digest, t time.Time) { s.touches.add(d, t) }
-
-func (p *touches) add(d store.Digest, t time.Time) {
-	if t.UnixMilli() < 0 {
-		return
+// Touch implements store.Store. A time before 1970 is no time of ours, and the record has no room for its sign.
+func (s *Store) Touch(d store.Digest, t time.Time) {
+	if t.UnixMilli() >= 0 {
+		s.touches.Add(d, t)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	before, ok := p.seen[d]
-	if ok && !t.After(before) || !ok && len(p.seen) >= maxTouches {
-		return
-	}
-	p.seen[d] = t
-	if len(p.seen) == 1 {
-		select {
-		case p.arrived <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// take returns what has been collected and starts over.
-func (p *touches) take() map[store.Digest]time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	taken := p.seen
-	p.seen = make(map[store.Digest]time.Time)
-	return taken
 }
 
 // flushLoop writes touches until Close, and then what is left.
@@ -79,7 +41,7 @@ func (s *Store) flushLoop() {
 	timer.Stop()
 	for {
 		select {
-		case <-s.touches.arrived:
+		case <-s.touches.Arrived():
 			timer.Reset(touchEvery)
 		case <-timer.C:
 			_ = s.flush() // the link tells of an outage
@@ -94,14 +56,14 @@ func (s *Store) flushLoop() {
 
 // flush writes what Touch has collected. What could not be written waits for the next time: the sessions were in use all the same, and an outage must not bring their idle limit.
 func (s *Store) flush() error {
-	seen := s.touches.take()
+	seen := s.touches.Take()
 	if len(seen) == 0 {
 		return nil
 	}
 	err := s.writeTouches(seen)
 	if err != nil {
 		for d, t := range seen {
-			s.touches.add(d, t)
+			s.touches.Add(d, t)
 		}
 	}
 	return err
@@ -114,22 +76,14 @@ func (s *Store) writeTouches(seen map[store.Digest]time.Time) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.cfg.WriteTimeout, errSlow)
 	defer cancel()
-	calls := make([]call, 0, min(len(seen), touchBatch))
+	calls := make([]call, 0, len(seen))
 	for d, t := range seen {
 		calls = append(calls, call{keys: []string{s.keys.session(d), s.keys.touched(d)}, args: []string{touchRecord(t)}})
-		if len(calls) < touchBatch {
-			continue
-		}
-		if err := s.scripts.touch.runAll(ctx, c, calls); err != nil {
+	}
+	for batch := range slices.Chunk(calls, touchBatch) {
+		if err := s.scripts.touch.runAll(ctx, c, batch); err != nil {
 			return cause(ctx, err)
 		}
-		calls = calls[:0]
-	}
-	if len(calls) == 0 {
-		return nil
-	}
-	if err := s.scripts.touch.runAll(ctx, c, calls); err != nil {
-		return cause(ctx, err)
 	}
 	return nil
 }
