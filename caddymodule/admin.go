@@ -20,10 +20,11 @@ func init() { caddy.RegisterModule(adminAPI{}) }
 //	GET  /wechat/status                            how the gate does
 //	GET  /wechat/sessions?appid=…&openid=…         what is known of a user; or ?unionid=… in all mini programs
 //	POST /wechat/revoke                            ends sessions: {"appid", "openid", "session"}, {"appid", "openid"}, {"unionid"}, {"appid"} or {"all": true}
+//	POST /wechat/forget                            removes all that is known of a user, sessions included: {"appid", "openid"} or {"unionid"}
 //	GET  /wechat/backup                            the database, as it stands at one moment
 //	GET  /wechat/keys                              the names of the master keys
 //
-// It shows no token, no key and no more of a session's digest than names it. The commands `wechat status`, `sessions`, `revoke`, `backup` and `keys` are made of it.
+// It shows no token, no key and no more of a session's digest than names it. The commands `wechat status`, `sessions`, `revoke`, `forget`, `backup` and `keys` are made of it.
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -37,6 +38,7 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: "/wechat/status", Handler: adminCall{method: http.MethodGet, serve: serveStatus}},
 		{Pattern: "/wechat/sessions", Handler: adminCall{method: http.MethodGet, serve: serveSessions}},
 		{Pattern: "/wechat/revoke", Handler: adminCall{method: http.MethodPost, serve: serveRevoke}},
+		{Pattern: "/wechat/forget", Handler: adminCall{method: http.MethodPost, serve: serveForget}},
 		{Pattern: "/wechat/backup", Handler: adminCall{method: http.MethodGet, serve: serveBackup, noBrowser: true}},
 		{Pattern: "/wechat/keys", Handler: adminCall{method: http.MethodGet, serve: serveKeys}},
 	}

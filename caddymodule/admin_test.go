@@ -95,6 +95,7 @@ func TestThreat31_CrossSite(t *testing.T) {
 	host := strings.TrimPrefix(s.URL, "http://")
 	calls := []struct{ method, uri, body string }{
 		{"GET", "/wechat/status", ""}, {"GET", "/wechat/sessions?unionid=u", ""}, {"GET", "/wechat/keys", ""}, {"GET", "/wechat/backup", ""}, {"POST", "/wechat/revoke", `{"all":true}`},
+		{"POST", "/wechat/forget", `{"unionid":"u"}`},
 	}
 	for _, tt := range []struct {
 		name    string
@@ -144,9 +145,9 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 	w := newWorld(t, &Gate{}).start()
 	token := w.token(appID, "ada")
 	s := adminServer(t)
-	for _, uri := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup", "/wechat/revoke"} {
+	for _, uri := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup", "/wechat/revoke", "/wechat/forget"} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
-			if (method == "POST") == (uri == "/wechat/revoke") && (method == "GET" || method == "POST") {
+			if (method == "POST") == (uri == "/wechat/revoke" || uri == "/wechat/forget") && (method == "GET" || method == "POST") {
 				continue
 			}
 			if status, said := adminDo(t, s, method, uri, `{"all":true}`, jsonHeader()); status != http.StatusMethodNotAllowed {
@@ -229,6 +230,49 @@ func TestAdminRevoke(t *testing.T) {
 			for i, token := range tokens {
 				if ended := strings.Contains(tt.ended, fmt.Sprint(i)); w.alive(token) == ended {
 					t.Errorf("%s: session %d: ended %v, want %v", body, i, !ended, ended)
+				}
+			}
+		})
+	}
+}
+
+// TestAdminForget: who is named is unknown from then on and logged out, nobody else is, and what names not one person forgets nobody.
+func TestAdminForget(t *testing.T) {
+	for i, tt := range []struct {
+		body   string
+		status int
+		said   string
+		gone   string // numbers of the tokens
+	}{
+		{`{"appid":"` + appID + `","openid":"ada"}`, 200, `{"target":"user","forgotten":{"users":1,"sessions":2}}`, "01"},
+		{`{"unionid":"u-ada"}`, 200, `{"target":"unionid","forgotten":{"users":2,"sessions":3}}`, "013"},
+		{`{"appid":"` + appID + `","openid":"nobody"}`, 200, `{"target":"user","forgotten":{"users":0,"sessions":0}}`, ""},
+		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 200, `"users":0`, ""}, // of a mini program that is no longer configured
+		{`{"unionid":"nobody"}`, 200, `"users":0`, ""},
+
+		{`{}`, 400, "name one target and nothing else: appid + openid, or unionid", ""},
+		{`{"appid":"` + appID + `"}`, 400, "one target", ""},
+		{`{"all":true}`, 400, "one target", ""},
+		{`{"openid":"ada"}`, 400, "one target", ""},
+		{`{"appid":"` + appID + `","openid":""}`, 400, "openid is empty", ""},
+		{`{"appid":"` + appID + `","openid":"ada","session":"0123456789"}`, 400, "one target", ""},
+		{`{"appid":"` + appID + `","openid":"ada","unionid":"u-ada"}`, 400, "one target", ""},
+	} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			w := newWorld(t, &Gate{}).start()
+			tokens := []string{w.known(appID, "ada"), w.known(appID, "ada"), w.known(appID, "bob"), w.known(otherAppID, "ada")}
+			s := adminServer(t)
+			for again := range 2 {
+				status, said := adminDo(t, s, "POST", "/wechat/forget", tt.body, jsonHeader())
+				if status != tt.status || again == 0 && !strings.Contains(said, tt.said) || again == 1 && status == 200 && !strings.Contains(said, `"users":0`) {
+					t.Errorf("%s: %d %s, want %d %s", tt.body, status, said, tt.status, tt.said)
+				}
+			}
+			for i, id := range []string{appID + "&openid=ada", appID + "&openid=ada", appID + "&openid=bob", otherAppID + "&openid=ada"} {
+				gone := strings.Contains(tt.gone, fmt.Sprint(i))
+				known := read[sessionsAnswer](t, second(adminDo(t, s, "GET", "/wechat/sessions?appid="+id, "", nil))).Users
+				if w.alive(tokens[i]) == gone || (len(known) == 0) != gone {
+					t.Errorf("%s: session %d lives: %v, its user is known as %+v", tt.body, i, w.alive(tokens[i]), known)
 				}
 			}
 		})
@@ -407,6 +451,8 @@ func TestP4_AdminStoreDown(t *testing.T) {
 		{"POST", "/wechat/revoke", `{"unionid":"u"}`},
 		{"POST", "/wechat/revoke", `{"appid":"` + appID + `"}`},
 		{"POST", "/wechat/revoke", `{"openid":"o","appid":"` + appID + `"}`},
+		{"POST", "/wechat/forget", `{"openid":"o","appid":"` + appID + `"}`},
+		{"POST", "/wechat/forget", `{"unionid":"u"}`},
 		{"POST", "/wechat/revoke", `{"session":"0123456789","openid":"o","appid":"` + appID + `"}`},
 	} {
 		status, said := adminDo(t, s, c.method, c.uri, c.body, jsonHeader())

@@ -19,6 +19,7 @@ func init() {
 				statusCommand,
 				sessionsCommand,
 				revokeCommand,
+				forgetCommand,
 				backupCommand,
 				restoreCommand,
 				keysCommand,

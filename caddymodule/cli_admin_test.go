@@ -116,12 +116,19 @@ aabbccdd  signs       -
 44556677  not needed  -
 `},
 		{"revoked", func(w io.Writer) error {
-			return writeRevoked(w, revokeTarget{}, revokeAnswer{Target: "unionid", Ended: &ended{Users: 2, Sessions: 1}})
+			return writeRevoked(w, adminTarget{}, revokeAnswer{Target: "unionid", Ended: &ended{Users: 2, Sessions: 1}})
 		}, "\nEnded 1 live session of 2 users.\n"},
+		{"forgotten", func(w io.Writer) error {
+			return writeForgotten(w, forgetAnswer{Target: "unionid", Forgotten: &ended{Users: 2, Sessions: 1}})
+		}, "\nForgot 2 users with 1 live session.\n"},
+		{"nobody to forget", func(w io.Writer) error {
+			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})
+		}, "\nNobody of that name was known.\n"},
+		{"forgotten without a count", func(w io.Writer) error { return writeForgotten(w, forgetAnswer{Target: "user"}) }, "\nForgotten.\n"},
 		{"revoked app", func(w io.Writer) error {
-			return writeRevoked(w, revokeTarget{AppID: appID}, revokeAnswer{Target: "app"})
+			return writeRevoked(w, adminTarget{AppID: appID}, revokeAnswer{Target: "app"})
 		}, "\nEnded every session of the mini program " + appID + ".\n"},
-		{"revoked all", func(w io.Writer) error { return writeRevoked(w, revokeTarget{All: true}, revokeAnswer{Target: "all"}) }, "\nEnded every session.\n"},
+		{"revoked all", func(w io.Writer) error { return writeRevoked(w, adminTarget{All: true}, revokeAnswer{Target: "all"}) }, "\nEnded every session.\n"},
 	} {
 		var b strings.Builder
 		if err := tt.write(&b); err != nil || "\n"+b.String() != tt.want {
@@ -180,11 +187,16 @@ func TestAdminCommands(t *testing.T) {
 		{"revoke all without yes", revokeCommand(), []string{"--all"}, here, adminRefused, "--yes"},
 		{"revoke not all", revokeCommand(), []string{"--all=false", "--yes"}, here, adminRefused, "one target"},
 		{"revoke no session", revokeCommand(), []string{"--appid", appID, "--openid", "ada", "--session", "00000000"}, here, adminRefused, "no such session"},
+		{"forget whom", forgetCommand(), nil, here, adminRefused, "say whom"},
+		{"forget an empty openid", forgetCommand(), []string{"--appid", appID, "--openid", ""}, here, adminRefused, "openid is empty"},
+		{"forget an app", forgetCommand(), []string{"--appid", appID}, here, adminRefused, "the gate refuses: name one target"},
 		{"no file", backupCommand(), nil, here, adminRefused, "accepts 1 arg"},
 		{"not this store", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, here, adminRefused, "its own tools"},
 
 		{"revoke a user", revokeCommand(), []string{"--appid", appID, "--openid", "ada"}, here, 0, "Ended 1 live session of 1 user."},
 		{"revoke a unionid", revokeCommand(), []string{"--unionid", "u-ada"}, here, 0, "Ended 0 live sessions of 0 users."},
+		{"forget a user", forgetCommand(), []string{"--appid", appID, "--openid", "ada"}, here, 0, "Forgot 1 user with 0 live sessions."},
+		{"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0, "Nobody of that name was known."},
 		{"revoke an app", revokeCommand(), []string{"--appid", appID}, here, 0, "Ended every session of the mini program " + appID},
 		{"revoke all", revokeCommand(), []string{"--all", "--yes"}, here, 0, "Ended every session."},
 	} {
@@ -218,6 +230,9 @@ func TestAdminJSON(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	if got := read[keysAnswer](t, get(keysCommand())); len(got.Keys) != 1 || got.Keys[0].State != keySigns {
+		t.Errorf("%+v", got)
+	}
+	if got := read[forgetAnswer](t, get(forgetCommand(), "--unionid", "nobody")); got.Target != "unionid" || *got.Forgotten != (ended{}) {
 		t.Errorf("%+v", got)
 	}
 	if got := read[revokeAnswer](t, get(revokeCommand(), "--unionid", "u-ada")); got.Target != "unionid" || *got.Ended != (ended{Users: 1, Sessions: 1}) {

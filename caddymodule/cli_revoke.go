@@ -12,7 +12,7 @@ import (
 // revokeCommand is `wxgate wechat revoke`.
 func revokeCommand() *cobra.Command {
 	var c adminClient
-	var t revokeTarget
+	var t adminTarget
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "revoke {--appid <appid> --openid <openid> [--session <id>] | --unionid <unionid> | --appid <appid> | --all --yes}",
@@ -25,13 +25,7 @@ users have to log in again.
   wxgate wechat revoke --unionid uUser1`,
 		Args: cobra.NoArgs,
 		RunE: statusRun(func(cmd *cobra.Command, _ []string) (int, error) {
-			body := make(map[string]any)
-			// What was given, be it empty: an unset variable of a script must not widen the target.
-			for name, value := range map[string]any{"appid": t.AppID, "openid": t.OpenID, "session": t.Session, "unionid": t.UnionID, "all": t.All} {
-				if cmd.Flags().Changed(name) {
-					body[name] = value
-				}
-			}
+			body := t.given(cmd)
 			switch {
 			case len(body) == 0:
 				return adminRefused, errors.New("say whose sessions: --appid and --openid, --unionid, --appid, or --all; see --help")
@@ -55,7 +49,18 @@ users have to log in again.
 	return cmd
 }
 
-func writeRevoked(out io.Writer, t revokeTarget, a revokeAnswer) (err error) {
+// given returns the members that were given as flags, be they empty: an unset variable of a script must not widen the target.
+func (t adminTarget) given(cmd *cobra.Command) map[string]any {
+	body := make(map[string]any)
+	for name, value := range map[string]any{"appid": t.AppID, "openid": t.OpenID, "session": t.Session, "unionid": t.UnionID, "all": t.All} {
+		if cmd.Flags().Changed(name) {
+			body[name] = value
+		}
+	}
+	return body
+}
+
+func writeRevoked(out io.Writer, t adminTarget, a revokeAnswer) (err error) {
 	switch {
 	case a.Ended != nil:
 		_, err = fmt.Fprintf(out, "Ended %s of %s.\n", amount(a.Ended.Sessions, "live session"), amount(a.Ended.Users, "user"))

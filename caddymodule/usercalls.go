@@ -40,6 +40,7 @@ var userCalls = map[string]userCall{
 	"getuserencryptkey":   {run: encryptKeysOf},
 	"getpluginopenpid":    {run: pluginOpenPIDOf},
 	"revoke":              {run: revokeUserOf, changes: "sessions revoked by the app"},
+	"forget":              {run: forgetUserOf, changes: "user forgotten by the app"},
 }
 
 // userless is the one call that concerns a code and nobody known.
@@ -167,6 +168,10 @@ func resetKeyOf(ctx context.Context, s *session.Service, u userRequest) (any, er
 
 func revokeUserOf(ctx context.Context, s *session.Service, u userRequest) (any, error) {
 	return nil, s.RevokeUser(ctx, u.id)
+}
+
+func forgetUserOf(ctx context.Context, s *session.Service, u userRequest) (any, error) {
+	return nil, s.Forget(ctx, u.id)
 }
 
 func paidUnionIDOf(ctx context.Context, s *session.Service, u userRequest) (any, error) {

@@ -320,7 +320,7 @@ func TestAPIMetrics(t *testing.T) {
 
 // FuzzUserCall: every user call reads whatever comes, answers as the gate answers, and is not the way to a panic or to another status than its problems have.
 func FuzzUserCall(f *testing.F) {
-	names := []string{"decrypt", "checksession", "resetusersessionkey", "getpaidunionid", "getuserencryptkey", "getpluginopenpid", "revoke"}
+	names := []string{"decrypt", "checksession", "resetusersessionkey", "getpaidunionid", "getuserencryptkey", "getpluginopenpid", "revoke", "forget"}
 	for i := range names {
 		for _, body := range []string{
 			`{"openid":"alice"}`, `{"openid":"alice","appid":"` + appID + `","encryptedData":"AAAA","iv":"AAAA","rawData":"{}","signature":"x"}`,

@@ -473,6 +473,7 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 		{"backup", backup},
 		append([]string{"revoke", "--session", nameOf(token)}, user...),
 		append([]string{"revoke", "--json"}, user...),
+		append([]string{"forget"}, user...),
 	} {
 		said.WriteString(w.operate(t, args...))
 	}

@@ -87,6 +87,7 @@ func (w *world) operateAll(t *testing.T) {
 		{"keys"},
 		{"revoke", "--appid", appA, "--openid", w.wechat.OpenID(appA, "ada")},
 		{"revoke", "--unionid", w.wechat.UnionID("ada")},
+		{"forget", "--unionid", w.wechat.UnionID("ada")},
 		{"revoke", "--appid", appB},
 		{"revoke", "--all", "--yes"},
 	} {

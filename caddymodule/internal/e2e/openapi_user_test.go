@@ -122,6 +122,14 @@ func TestUserCalls(t *testing.T) {
 	if n := w.audited(t, "sessions revoked by the app"); n != 1 {
 		t.Errorf("%d audit lines of the revocation, want 1", n)
 	}
+
+	token = w.loginTo(t, appA, "ada")
+	userCall(t, api, "forget", ada).made(t, http.StatusNoContent)
+	w.checkDead(t, token)
+	userCall(t, api, "checksession", ada).problem(t, http.StatusNotFound, "user_unknown")
+	if n := w.audited(t, "user forgotten by the app"); n != 1 {
+		t.Errorf("%d audit lines of the forgetting, want 1", n)
+	}
 }
 
 // TestUserCalls_Payment: the unionid that a payment brings is bound.
@@ -202,5 +210,7 @@ func TestUserCalls_Refused(t *testing.T) {
 	if got := userCall(t, api, "checksession", ada).object(t); got["valid"] != true {
 		t.Errorf("after all that: %v", got)
 	}
-	userCall(t, api, "revoke", map[string]any{"openid": "nobody"}).made(t, http.StatusNoContent)
+	for _, name := range []string{"revoke", "forget"} {
+		userCall(t, api, name, map[string]any{"openid": "nobody"}).made(t, http.StatusNoContent)
+	}
 }

@@ -222,6 +222,17 @@ func (s *memStore) RevokeUser(ctx context.Context, id store.UserID) error {
 	})
 }
 
+func (s *memStore) Forget(ctx context.Context, id store.UserID) error {
+	return s.do(ctx, "Forget", func(d *memData) error {
+		if _, ok := d.users[id]; ok {
+			maps.DeleteFunc(d.sessions, func(_ store.Digest, ses store.Session) bool { return ses.User == id })
+			delete(d.users, id)
+			d.tell(store.Change{What: store.UserChanged, User: id.Hash()})
+		}
+		return nil
+	})
+}
+
 func (s *memStore) RevokeApp(ctx context.Context, appID string) error {
 	return s.do(ctx, "RevokeApp", func(d *memData) error {
 		if _, ok := d.apps[appID]; ok {

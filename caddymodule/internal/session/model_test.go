@@ -35,6 +35,7 @@ func TestP3_Model(t *testing.T) {
 					"log out":      m.logout,
 					"log out all":  m.logoutAll,
 					"revoke user":  m.revokeUser,
+					"forget":       m.forget,
 					"revoke app":   m.revokeApp,
 					"revoke union": m.revokeUnion,
 					"end by id":    m.endByID,
@@ -443,6 +444,15 @@ func (m *model) logoutAll(t *rapid.T) {
 func (m *model) revokeUser(t *rapid.T) {
 	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
 	m.revoke(t, "RevokeUser", func() error { return m.gate.RevokeUser(context.Background(), id) }, func(s *modelSession) bool { return s.user == id })
+}
+
+// forget leaves nothing known, but while the store is away only ends the sessions.
+func (m *model) forget(t *rapid.T) {
+	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
+	m.revoke(t, "Forget", func() error { return m.gate.Forget(context.Background(), id) }, func(s *modelSession) bool { return s.user == id })
+	if !m.down {
+		delete(m.unionIDs, id)
+	}
 }
 
 func (m *model) revokeUnion(t *rapid.T) {

@@ -26,6 +26,7 @@ const (
 var revocations = map[string]func(*gate, string) error{
 	"session": func(g *gate, token string) error { return g.Logout(context.Background(), token) },
 	"user":    func(g *gate, _ string) error { return g.RevokeUser(context.Background(), alice) },
+	"forget":  func(g *gate, _ string) error { return g.Forget(context.Background(), alice) },
 	"app":     func(g *gate, _ string) error { return g.RevokeApp(context.Background(), appA) },
 	"all":     func(g *gate, _ string) error { return g.RevokeAll(context.Background()) },
 	"unionid": func(g *gate, _ string) error {

@@ -96,6 +96,9 @@ func TestP3_PhoneRemembered(t *testing.T) {
 		a.must(a.RevokeUser(t.Context(), alice))
 		tokens = []string{b.login("alice").Token}
 		shows("12025550100")
+		a.must(a.Forget(t.Context(), alice))
+		tokens = []string{b.login("alice/union").Token}
+		shows("")
 	})
 }
 

@@ -36,6 +36,14 @@ func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 	return wrap("revoking user", err)
 }
 
+// Forget removes all that the store knows of a user, and ends every session of theirs with it. When it fails the sessions are ended as by RevokeUser; the rest has to be asked for again.
+func (s *Service) Forget(ctx context.Context, id store.UserID) error {
+	c := s.cfg.Core
+	err := c.asked(writing, c.store.Forget(ctx, id))
+	c.revoked(revocation{kind: ofUser, user: id}, err)
+	return wrap("forgetting user", err)
+}
+
 // RevokeApp ends every session of a mini program.
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	c := s.cfg.Core

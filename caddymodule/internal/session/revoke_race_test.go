@@ -23,6 +23,7 @@ func TestP3_RevokeRace(t *testing.T) {
 		"session":  func(g *gate, l session.Login) error { return g.Logout(ctx, l.Token) },
 		"user":     func(g *gate, l session.Login) error { return g.RevokeUser(ctx, l.User) },
 		"log out":  func(g *gate, l session.Login) error { return logoutAll(ctx, g.Service, l.Token) },
+		"forget":   func(g *gate, l session.Login) error { return g.Forget(ctx, l.User) },
 		"app":      func(g *gate, l session.Login) error { return g.RevokeApp(ctx, l.User.AppID) },
 		"everyone": func(g *gate, l session.Login) error { return g.RevokeAll(ctx) },
 	} {

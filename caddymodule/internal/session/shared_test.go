@@ -21,6 +21,7 @@ var endings = map[string]func(*gate, session.Login) error{
 	"by id":       func(g *gate, l session.Login) error { return g.EndByID(context.Background(), alice, idOf(l)) },
 	"log out all": func(g *gate, l session.Login) error { return logoutAll(context.Background(), g.Service, l.Token) },
 	"user":        func(g *gate, _ session.Login) error { return g.RevokeUser(context.Background(), alice) },
+	"forget":      func(g *gate, _ session.Login) error { return g.Forget(context.Background(), alice) },
 	"app":         func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
 	"all":         func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
 	"unionid": func(g *gate, _ session.Login) error {

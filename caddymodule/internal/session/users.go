@@ -146,15 +146,25 @@ func (s *Service) EndByID(ctx context.Context, id store.UserID, sessionID string
 // RevokeUnionID ends every session of everybody with that unionid, in all mini programs, and returns how many users that were. When one fails the others are revoked all the same; a call
 // that returned an error should be repeated.
 func (s *Service) RevokeUnionID(ctx context.Context, unionID string) (users int, err error) {
+	return s.everybodyWith(ctx, unionID, "revoking unionid", s.RevokeUser)
+}
+
+// ForgetUnionID is Forget for everybody with that unionid, in all mini programs; the rest is as with RevokeUnionID.
+func (s *Service) ForgetUnionID(ctx context.Context, unionID string) (users int, err error) {
+	return s.everybodyWith(ctx, unionID, "forgetting unionid", s.Forget)
+}
+
+// everybodyWith ends the sessions of everybody with a unionid by a call for each of them.
+func (s *Service) everybodyWith(ctx context.Context, unionID, doing string, end func(context.Context, store.UserID) error) (users int, err error) {
 	all := revocation{kind: ofUnionID, unionID: unionID}
 	ids, err := s.byUnionID(ctx, unionID)
 	if err != nil {
 		s.cfg.Core.revoked(all, err)
-		return 0, wrap("revoking unionid", err)
+		return 0, wrap(doing, err)
 	}
 	var failed error
 	for _, id := range ids {
-		if err := s.RevokeUser(ctx, id); err != nil {
+		if err := end(ctx, id); err != nil {
 			failed = err
 			continue
 		}

@@ -203,6 +203,34 @@ func TestP3_RevokeUnionID(t *testing.T) {
 	}
 }
 
+// TestForgetUnionID: everybody with it is nobody from then on, and nobody else is.
+func TestForgetUnionID(t *testing.T) {
+	ctx := t.Context()
+	g := newGate(t)
+	gone := []string{g.login("alice/union").Token, g.login("other/union", inApp(appB)).Token}
+	keep := g.login("bob/another").Token
+	if n, err := g.ForgetUnionID(ctx, "union"); n != 2 || err != nil {
+		t.Fatalf("%d users, %v", n, err)
+	}
+	for _, token := range gone {
+		g.refuse(token, session.ErrInvalid)
+	}
+	g.accept(keep)
+	for _, id := range []store.UserID{alice, {AppID: appB, OpenID: "other"}} {
+		if u, err := g.User(ctx, id); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("known is %+v, %v", u, err)
+		}
+	}
+	if u, err := g.User(ctx, user("bob")); err != nil || u.UnionID != "another" {
+		t.Errorf("known of somebody else is %+v, %v", u, err)
+	}
+	for _, unionID := range []string{"union", "nobody", ""} {
+		if n, err := g.ForgetUnionID(ctx, unionID); n != 0 || err != nil {
+			t.Errorf("%q: %d users, %v", unionID, n, err)
+		}
+	}
+}
+
 // TestRevokeUnionIDPartly: where one user cannot be revoked the others are, and the caller is told.
 func TestRevokeUnionIDPartly(t *testing.T) {
 	g := newGate(t)

@@ -39,6 +39,10 @@ type Store interface {
 	// RevokeAll ends every session by moving the global epoch on.
 	RevokeAll(ctx context.Context) error
 
+	// Forget removes all that is known of a user, and ends every session of theirs with it: what a later login finds is nobody. An unknown user is not an error. What names nobody by itself, such as
+	// a digest in an index, may stay until it expires; so do copies that were made before.
+	Forget(ctx context.Context, id UserID) error
+
 	// ByUnionID returns the users of all mini programs who are known by that unionid, in no particular order. None is not an error; the empty unionid is nobody's.
 	ByUnionID(ctx context.Context, unionID string) ([]UserID, error)
 	// Keys returns the master keys that sessions in the store were made under, as SetKeys recorded them: until when such sessions may live; the zero time while the key is in use.

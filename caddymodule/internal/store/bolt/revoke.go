@@ -29,14 +29,38 @@ func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 			h := id.Hash()
 			return t.bucket(user).Delete(h[:])
 		}
-		for _, ref := range u.Sessions {
-			if err := t.bucket(sess).Delete(ref.Digest[:]); err != nil {
-				return err
-			}
+		if err := t.deleteSessions(u); err != nil {
+			return err
 		}
 		u.Epoch++
 		u.Sessions = nil
 		return t.putUser(u)
+	})
+}
+
+// deleteSessions deletes the rows of a user's sessions, and leaves them listed.
+func (t *tables) deleteSessions(u store.User) error {
+	for _, ref := range u.Sessions {
+		if err := t.bucket(sess).Delete(ref.Digest[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Forget implements store.Store. The epoch goes, too: that of a record made anew starts at random.
+func (s *Store) Forget(ctx context.Context, id store.UserID) error {
+	return s.write(ctx, func(t *tables) error {
+		if u, ok := t.getUser(id); ok {
+			if err := t.deleteSessions(u); err != nil {
+				return err
+			}
+			if err := t.indexUnion(id, u.UnionID, ""); err != nil {
+				return err
+			}
+		}
+		h := id.Hash()
+		return t.bucket(user).Delete(h[:]) // one that cannot be read as well
 	})
 }
 

@@ -53,11 +53,7 @@ func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 		if err != nil || len(listed) == 0 {
 			return err
 		}
-		cmds := make([]rueidis.Completed, len(listed))
-		for i, r := range listed {
-			cmds[i] = db.c.B().Unlink().Key(db.keys.session(r.Digest), db.keys.touched(r.Digest)).Build()
-		}
-		db.c.DoMulti(ctx, cmds...) // those that stay expire
+		db.c.DoMulti(ctx, db.unlink(listed)...) // those that stay expire
 		return nil
 	})
 }
@@ -88,6 +84,41 @@ func (db db) moveUserEpoch(ctx context.Context, id store.UserID) ([]store.Sessio
 		}
 		record = now
 	}
+}
+
+// Forget implements store.Store. The sessions go first, so that a second try finds what a failed one has left. The user stays in the index of their unionid, which is never believed by itself.
+func (s *Store) Forget(ctx context.Context, id store.UserID) error {
+	return s.write(ctx, func(ctx context.Context, db db) error {
+		h := id.Hash()
+		record, err := text(db.c.Do(ctx, db.get(db.keys.user(h))))
+		if err != nil {
+			return err
+		}
+		for {
+			if u, ok := db.parseUser(id, h, record); ok {
+				for _, res := range db.c.DoMulti(ctx, db.unlink(u.Sessions)...) {
+					if err := res.Error(); err != nil {
+						return err
+					}
+				}
+			}
+			now, done, err := db.swap(ctx, swap{user: h, old: record, tell: true, last: true})
+			if done || err != nil {
+				return err
+			}
+			record = now
+		}
+	})
+}
+
+// unlink returns the commands that remove sessions, which tell nobody. A command has one key, because a cluster refuses one with two, of which one is missing, while it moves their slot.
+func (db db) unlink(listed []store.SessionRef) (cmds []rueidis.Completed) {
+	for _, r := range listed {
+		for _, key := range []string{db.keys.session(r.Digest), db.keys.touched(r.Digest)} {
+			cmds = append(cmds, db.c.B().Unlink().Key(key).Build())
+		}
+	}
+	return cmds
 }
 
 // RevokeApp implements store.Store. The records of the ended sessions stay until they expire.

@@ -69,6 +69,7 @@ func testModel(t *testing.T, f *fixture) {
 			"amend":       m.amend,
 			"end":         m.end,
 			"revoke user": m.revokeUser,
+			"forget":      m.forget,
 			"revoke app":  m.revokeApp,
 			"revoke all":  m.revokeAll,
 			"touch":       m.touch,

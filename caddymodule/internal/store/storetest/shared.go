@@ -27,6 +27,7 @@ func RunShared(t *testing.T, h SharedHarness) {
 		{"Seen", testSharedSeen},
 		{"Reported", testSharedReported},
 		{"Amend", testSharedAmend},
+		{"Forget", testSharedForget},
 		{"MaxPerUser", testSharedMaxPerUser},
 		{"Revoke", testSharedRevoke},
 		{"Claim", testClaim},

@@ -50,6 +50,8 @@ func Run(t *testing.T, h Harness) {
 		{"RevokeApp", testRevokeApp},
 		{"RevokeAll", testRevokeAll},
 		{"Revoke/Unknown", testRevokeUnknown},
+		{"Forget", testForget},
+		{"Forget/Parallel", testForgetParallel},
 		{"ByUnionID", testByUnionID},
 		{"Keys", testKeys},
 		{"Stats", testStats},

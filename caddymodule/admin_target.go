@@ -1,0 +1,85 @@
+package caddymodule
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+)
+
+// adminTarget is who a call of the operator is about. Its members say the same in JSON.
+type adminTarget struct {
+	AppID   string `json:"appid,omitempty"`
+	OpenID  string `json:"openid,omitempty"`
+	Session string `json:"session,omitempty"`
+	UnionID string `json:"unionid,omitempty"`
+	All     bool   `json:"all,omitempty"`
+}
+
+// targetKinds are the kinds of targets by the members that name them, exactly these and no other.
+var targetKinds = map[string][]string{
+	"session": {"appid", "openid", "session"},
+	"user":    {"appid", "openid"},
+	"unionid": {"unionid"},
+	"app":     {"appid"},
+	"all":     {"all"},
+}
+
+// readTarget reads a body that names exactly one target of one of these kinds. The error is a refusal.
+func readTarget(w http.ResponseWriter, r *http.Request, kinds ...string) (kind string, t adminTarget, err error) {
+	// A form of another site can send text/plain without asking the browser; this type it cannot (THREATS.md 31).
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return "", t, refusal(http.StatusUnsupportedMediaType, "the body must be application/json", nil)
+	}
+	obj, err := readObject(w, r)
+	if err == nil {
+		err = t.read(obj)
+	}
+	if p, ok := errors.AsType[problem](err); ok {
+		return "", t, refusal(p.status, p.detail, nil)
+	}
+	if err != nil {
+		return "", t, err
+	}
+	var forms []string
+	for _, kind := range kinds {
+		members := targetKinds[kind]
+		missing := func(name string) bool { _, ok := obj[name]; return !ok }
+		if len(obj) == len(members) && !slices.ContainsFunc(members, missing) && t.All == (kind == "all") {
+			return kind, t, nil
+		}
+		forms = append(forms, strings.Join(members, " + "))
+	}
+	return "", t, refusal(http.StatusBadRequest, "name one target and nothing else: "+strings.Join(forms, ", or "), nil)
+}
+
+// read takes the members of a body. The error is a problem.
+func (t *adminTarget) read(obj map[string]any) (err error) {
+	for name, dst := range map[string]*string{"appid": &t.AppID, "openid": &t.OpenID, "unionid": &t.UnionID, "session": &t.Session} {
+		if *dst, err = text(obj, name); err != nil {
+			return err
+		}
+		if _, given := obj[name]; given && *dst == "" {
+			return invalidRequest(http.StatusBadRequest, name+" is empty")
+		}
+	}
+	t.All, err = flag(obj, "all")
+	return err
+}
+
+// audit writes what was done to a target to the log.
+func (t adminTarget) audit(r *http.Request, what, kind string, n *ended, err error) {
+	fields := []zap.Field{zap.String("target", kind)}
+	for name, value := range map[string]string{"appid": t.AppID, "openid": t.OpenID, "unionid": t.UnionID, "session": t.Session} {
+		if value != "" {
+			fields = append(fields, zap.String(name, value))
+		}
+	}
+	if n != nil {
+		fields = append(fields, zap.Int("users", n.Users), zap.Int("sessions", n.Sessions))
+	}
+	audit(r, what, err, fields...)
+}
