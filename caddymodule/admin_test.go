@@ -94,7 +94,11 @@ func TestThreat31_CrossSite(t *testing.T) {
 	s := adminServer(t)
 	host := strings.TrimPrefix(s.URL, "http://")
 	calls := []struct{ method, uri, body string }{
-		{"GET", "/wechat/status", ""}, {"GET", "/wechat/sessions?unionid=u", ""}, {"GET", "/wechat/keys", ""}, {"GET", "/wechat/backup", ""}, {"POST", "/wechat/revoke", `{"all":true}`},
+		{"GET", "/wechat/status", ""},
+		{"GET", "/wechat/sessions?unionid=u", ""},
+		{"GET", "/wechat/keys", ""},
+		{"GET", "/wechat/backup", ""},
+		{"POST", "/wechat/revoke", `{"all":true}`},
 		{"POST", "/wechat/forget", `{"unionid":"u"}`},
 	}
 	for _, tt := range []struct {
