@@ -38,7 +38,7 @@ type Phone struct {
 }
 
 // Read judges an object in clear, as the answer of getuserphonenumber holds one (WECHAT.md 3.2, 6.1). It accepts valid UTF-8 that is
-// one JSON object, in which no name that it knows comes twice, with the watermark of the Opener's mini program, made in time, that
+// one JSON object, in which no name that it knows comes twice or in other case, with the watermark of the Opener's mini program, made in time, that
 // names no other user. The Data keeps object. The error is an [*Error].
 func (o Opener) Read(object []byte) (Data, error) {
 	d, r := o.judge(object)
@@ -119,8 +119,10 @@ func readText(raw json.RawMessage, limit int) (s string, ok bool) {
 	return s, true
 }
 
-// readObject returns the named fields of a JSON object. Not ok: b is not one, is not valid UTF-8 (which encoding/json would mend), or has
-// one of these names twice, of which encoding/json would take the last, and whoever is given the object perhaps the first.
+// readObject returns the named fields of a JSON object. Not ok: b is not one, is not valid UTF-8 (which encoding/json would mend), has one
+// of these names twice, of which encoding/json would take the last, and whoever is given the object perhaps the first, or has one in other
+// case, which many decoders take for the same name and this one does not. A client can bring that about: it may change an iv at will, and
+// so the beginning of the object.
 func readObject(b []byte, names ...string) (map[string]json.RawMessage, bool) {
 	if !utf8.Valid(b) || !json.Valid(b) {
 		return nil, false
@@ -137,10 +139,11 @@ func readObject(b []byte, names ...string) (map[string]json.RawMessage, bool) {
 			return nil, false
 		}
 		s, _ := name.(string)
-		if !slices.Contains(names, s) {
+		i := slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, s) })
+		switch {
+		case i < 0:
 			continue
-		}
-		if fields[s] != nil {
+		case names[i] != s, fields[s] != nil:
 			return nil, false
 		}
 		fields[s] = bytes.Clone(value)

@@ -22,7 +22,6 @@ func TestThreat29_Objects(t *testing.T) {
 		{"white space", " \r\n\t{" + mark + "} \n", ""},
 		{"unknown fields", `{"a":{"watermark":1},"b":[{}],"a":null,` + mark + `}`, ""},
 		{"more in the watermark", `{"watermark":{"x":1,"timestamp":1477314187,"x":2,"appid":"wx4f4bc4dec97d474b"}}`, ""},
-		{"other case is another name", `{"Watermark":{"appid":"wx1"},"OPENID":"o1",` + mark + `}`, ""},
 		{"name with escapes", `{"water\u006dark":{"appid":"wx4f4bc4dec97d474b","timestamp":1477314187}}`, ""},
 		{"null is absent", `{"openId":null,"unionId":null,"phoneNumber":null,` + mark + `}`, ""},
 		{"empty is absent", `{"openId":"","unionId":"","phoneNumber":"",` + mark + `}`, ""},
@@ -44,6 +43,10 @@ func TestThreat29_Objects(t *testing.T) {
 		{"watermark twice, once escaped", `{"\u0077atermark":{},` + mark + `}`, opendata.ReasonObject},
 		{"openId twice", `{"openId":"` + demoUser + `","openId":"` + demoUser + `",` + mark + `}`, opendata.ReasonObject},
 		{"unionId twice, once null", `{"unionId":null,"openId":"` + demoUser + `","unionId":"u1",` + mark + `}`, opendata.ReasonObject},
+
+		{"watermark in other case", `{"Watermark":{"appid":"wx1"},` + mark + `}`, opendata.ReasonObject},
+		{"watermark with a Kelvin sign", `{"watermar\u212a":{"appid":"wx1"},` + mark + `}`, opendata.ReasonObject},
+		{"openId in other case", `{"opEnId":"` + demoUser + `",` + mark + `}`, opendata.ReasonObject},
 
 		{"no watermark", `{}`, opendata.ReasonAppID},
 		{"watermark elsewhere", `{"x":{` + mark + `}}`, opendata.ReasonAppID},
