@@ -30,9 +30,7 @@ func readObjectUpTo(w http.ResponseWriter, r *http.Request, limit int64) (map[st
 		return nil, invalidRequest(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", limit))
 	}
 	if err != nil {
-		if r.ProtoMajor == 1 {
-			w.Header().Set("Connection", "close") // the rest of the body is not worth waiting for
-		}
+		leaveBody(w, r)
 		return nil, invalidRequest(http.StatusBadRequest, "the body could not be read")
 	}
 	obj, err := parseObject(b)
@@ -133,4 +131,12 @@ func flag(obj map[string]any, name string) (bool, error) {
 		return false, invalidRequest(http.StatusBadRequest, name+" must be true or false")
 	}
 	return b, nil
+}
+
+// leaveBody has the answer sent without the body being read. Otherwise net/http would read it first, so that the connection can go on, and wait for one that never comes. (EnableFullDuplex is no
+// way: net/http panics when such a body comes after all.)
+func leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 { // HTTP/2 ends the stream alone, and would take this for the end of the connection
+		w.Header().Set("Connection", "close")
+	}
 }

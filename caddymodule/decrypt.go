@@ -72,8 +72,7 @@ func userDataProblem(err error) problem {
 // decrypt opens what WeChat has sealed for the caller.
 func (g *Gate) decrypt(w http.ResponseWriter, r *http.Request, live *running, u store.UserID) (json.RawMessage, error) {
 	if wait, ok := live.allowances.decrypt(u); !ok {
-		// Or net/http would read the body before it sends the answer, and wait for one that never comes.
-		http.NewResponseController(w).EnableFullDuplex()
+		leaveBody(w, r)
 		return nil, tooMany(wait)
 	}
 	body, err := readObjectUpTo(w, r, maxData)

@@ -52,8 +52,7 @@ func (g *Gate) login(w http.ResponseWriter, r *http.Request, token string) (sess
 
 	client, _ := netip.ParseAddr(clientIP(r))
 	if wait, ok := live.letIn(r.Context(), client); !ok {
-		// Or net/http would read the body before it sends the answer, and wait for one that never comes.
-		http.NewResponseController(w).EnableFullDuplex()
+		leaveBody(w, r)
 		p := probLimited
 		p.retryAfter = wait
 		return session.Login{}, p

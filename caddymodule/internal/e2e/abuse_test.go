@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -156,6 +157,28 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 			}
 		})
 	}
+	for name, text := range map[string]string{
+		"with its body": head + "Content-Length: 14\r\n\r\n" + `{"code":"code"}`[:14], "with its chunk": head + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "without a body": head + "\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 20 {
+				raw(t, w.addr, text+text).tooMany(t, hourly5) // net/http panics when a connection goes on behind a body that nobody has read
+			}
+		})
+	}
+	t.Run("body behind the answer", func(t *testing.T) {
+		t.Parallel()
+		conn, br := dial(t, w.addr)
+		io.WriteString(conn, head+"Content-Length: 2\r\n\r\n")
+		r, err := readReply(br, "POST")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.tooMany(t, hourly5)
+		io.WriteString(conn, "{}")
+		io.Copy(io.Discard, br) // until the server closes it
+	})
 	t.Run("HTTP/2", func(t *testing.T) {
 		c := mustDialH2(t, w.addr, nil)
 		for range 10 {

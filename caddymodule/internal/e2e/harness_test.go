@@ -164,7 +164,7 @@ func (o *output) panicked() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for line := range strings.Lines(o.buf.String()) {
-		if strings.Contains(line, "panic: ") && (o.expected == "" || !strings.Contains(line, o.expected)) {
+		if (strings.Contains(line, "panic: ") || strings.Contains(line, "panic serving")) && (o.expected == "" || !strings.Contains(line, o.expected)) {
 			_, after, _ := strings.Cut(o.buf.String(), line)
 			return line + after
 		}
