@@ -57,7 +57,7 @@ type adminCall struct {
 // context for it would provision it a second time, beside Caddy, which guards none of that against concurrent use.
 func (c adminCall) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
-	h.Set("Cache-Control", "no-store")
+	mark(h) // the commands take nobody else's word
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch {
 	case crossSite(r), c.noBrowser && fromBrowser(r):
@@ -68,7 +68,7 @@ func (c adminCall) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	}
 	a := current.Load()
 	if a == nil {
-		return refusal(http.StatusNotFound, "no gate is running: the configuration has no global option `wechat`", nil)
+		return refusal(http.StatusNotFound, "no gate with sessions is running: the configuration has no global option `wechat`, or is just being loaded", nil)
 	}
 	live, err := a.enter(r.Context())
 	if err != nil {

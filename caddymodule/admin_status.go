@@ -41,7 +41,7 @@ type storeStatus struct {
 }
 
 type storeCounts struct {
-	Sessions  int64 `json:"sessions"` // those included that are over and wait for their removal
+	Sessions  int64 `json:"sessions"` // including ended ones not yet removed
 	Users     int64 `json:"users"`
 	Bytes     int64 `json:"bytes"`
 	FreeBytes int64 `json:"free_bytes"` // of Bytes
@@ -53,13 +53,14 @@ type cacheStatus struct {
 }
 
 type wechatStatus struct {
-	BaseURL     string `json:"base_url"`
-	BreakerOpen bool   `json:"breaker_open"` // calls are answered in its stead
+	BaseURL      string `json:"base_url"`
+	BreakerOpen  bool   `json:"breaker_open"`     // logins are answered in its stead
+	CallsRefused bool   `json:"api_breaker_open"` // likewise calls for telephone numbers, keys and access tokens
 }
 
 type loginStatus struct {
 	InFlight    int64  `json:"in_flight"`
-	MaxInFlight int    `json:"max_in_flight"` // 0: no limit
+	MaxInFlight int    `json:"max_in_flight"`
 	PerClient   string `json:"per_client"`
 	PerPrivate  string `json:"per_private_client"` // for addresses that are mostly a load balancer's
 	Global      string `json:"global"`
@@ -79,7 +80,7 @@ func serveStatus(live *running, w http.ResponseWriter, r *http.Request) error {
 		Version: versions(),
 		Store:   storeStatus{Name: a.opener.Identity(), Up: err == nil && !stats.StoreDown, Owed: stats.Pending},
 		Cache:   cacheStatus{Sessions: stats.CacheEntries, Max: stats.CacheMax},
-		WeChat:  wechatStatus{BaseURL: a.API.BaseURL, BreakerOpen: live.wechat.BreakerOpen()},
+		WeChat:  wechatStatus{BaseURL: a.API.BaseURL, BreakerOpen: live.wechat.BreakerOpen(), CallsRefused: live.wechat.OtherBreakerOpen()},
 		Logins: loginStatus{
 			InFlight: metrics.loginsInFlight.Load(), MaxInFlight: a.limits.InFlight,
 			PerClient: rateText(a.limits.PerClient), PerPrivate: rateText(a.limits.PerPrivateClient), Global: rateText(a.limits.Total),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"mime"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -66,9 +67,15 @@ func (t *adminTarget) read(obj map[string]any) (err error) {
 			return invalidRequest(http.StatusBadRequest, name+" is empty")
 		}
 	}
+	if t.Session != "" && !sessionName.MatchString(t.Session) { // it may be a token, and what follows would log it
+		return invalidRequest(http.StatusBadRequest, "session is no id of a session, which has 8 to 64 hex digits: `wechat sessions` lists them")
+	}
 	t.All, err = flag(obj, "all")
 	return err
 }
+
+// sessionName is how operators call a session: by the beginning of its digest.
+var sessionName = regexp.MustCompile(`^[0-9a-fA-F]{8,64}$`)
 
 // audit writes what was done to a target to the log.
 func (t adminTarget) audit(r *http.Request, what, kind string, n *ended, err error) {

@@ -191,7 +191,8 @@ func TestAdminRevoke(t *testing.T) {
 		{`{"unionid":"nobody"}`, 200, `{"target":"unionid","ended":{"users":0,"sessions":0}}`, ""},
 		{`{"appid":"` + appID + `","openid":"bob","session":"%s"}`, 404, "no such session", ""},
 		{`{"appid":"` + appID + `","openid":"ada","session":"0000000000000000"}`, 404, "no such session", ""},
-		{`{"appid":"` + appID + `","openid":"ada","session":"0"}`, 404, "at least 8 digits", ""},
+		{`{"appid":"` + appID + `","openid":"ada","session":"0"}`, 400, "8 to 64 hex digits", ""},
+		{`{"appid":"` + appID + `","openid":"ada","session":"` + canary + `"}`, 400, "8 to 64 hex digits", ""},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa"}`, 404, "no such mini program", ""},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 404, "no such mini program", ""},
 
@@ -470,7 +471,7 @@ func TestP4_AdminStoreDown(t *testing.T) {
 func TestAdminNoGate(t *testing.T) {
 	s := adminServer(t)
 	defer current.Store(current.Swap(nil))
-	if status, said := adminDo(t, s, "GET", "/wechat/status", "", nil); status != http.StatusNotFound || !strings.Contains(said, "no gate is running") {
+	if status, said := adminDo(t, s, "GET", "/wechat/status", "", nil); status != http.StatusNotFound || !strings.Contains(said, "no gate with sessions is running") {
 		t.Errorf("without a gate: %d %s", status, said)
 	}
 	newWorld(t, &Gate{}).start().stop()
@@ -655,4 +656,6 @@ func (b breaking) Backup(_ context.Context, w io.Writer) (int64, error) {
 	return int64(b.n), b.err
 }
 
-func (breaking) Close() error { return nil }
+func (breaking) Noted(context.Context) (store.Noting, error)  { return store.Noting{}, nil }
+func (breaking) SetNoted(context.Context, store.Noting) error { return nil }
+func (breaking) Close() error                                 { return nil }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,6 +52,9 @@ func init() { caddy.RegisterModule(new(App)) }
 //		phone {
 //			remember
 //		}
+//		decrypt {
+//			max_age <duration>
+//		}
 //	}
 //
 // One `app` line is enough. Secrets are given as placeholders (`{env.WX_SECRET}`, `{file./run/secrets/wx}`), never written out. A placeholder that stands for nothing is a warning when
@@ -87,6 +91,9 @@ type App struct {
 
 	// What becomes of telephone numbers.
 	Phone Phone `json:"phone,omitzero"`
+
+	// What open data has to be like.
+	Decrypt Decrypt `json:"decrypt,omitzero"`
 
 	log    *zap.Logger
 	apps   []weixin.App
@@ -136,7 +143,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.opener = mod.(StoreOpener)
 	if _, keeps := mod.(KeyKeeper); a.SealKey == "" && !keeps {
-		return errors.New("this session store is shared between machines, which need the same key: set seal_key {env.WX_SEAL_KEY}")
+		return errNoSealKey
 	}
 	a.limits, err = a.LoginRate.config()
 	return err
@@ -196,6 +203,14 @@ func (a *App) provisionKeys() error {
 	return nil
 }
 
+// errNoSealKey means that each of several gates would make a master key of its own.
+var errNoSealKey = errors.New("this session store is shared between machines, which need the same key: set seal_key {env.WX_SEAL_KEY}")
+
+// idleBeyondTTL is the error for an idle limit that would never apply.
+func (s SessionLimits) idleBeyondTTL() error {
+	return fmt.Errorf("session idle %s is longer than ttl %s and would never apply", time.Duration(s.Idle), time.Duration(cmp.Or(s.TTL, defaultTTL)))
+}
+
 // Validate checks what Provision read.
 func (a *App) Validate() error {
 	switch ttl, idle := time.Duration(a.Session.TTL), time.Duration(a.Session.Idle); {
@@ -204,7 +219,7 @@ func (a *App) Validate() error {
 	case idle < 0 || (idle > 0 && idle < time.Second):
 		return fmt.Errorf("session idle %s is too short: at least 1s, or leave it out", idle)
 	case idle > ttl:
-		return fmt.Errorf("session idle %s is longer than ttl %s and would never apply", idle, ttl)
+		return a.Session.idleBeyondTTL()
 	case ttl > 72*time.Hour:
 		a.log.Warn("session ttl is longer than WeChat keeps a session_key: data of older sessions will not decrypt", zap.Duration("ttl", ttl), zap.Duration("session_key", 72*time.Hour))
 	}
@@ -219,6 +234,9 @@ func (a *App) Validate() error {
 	if err := checkBaseURL(a.API.BaseURL); err != nil {
 		return err
 	}
+	if a.API.inClear() {
+		a.log.Warn("base_url is not https: AppSecrets and session_keys travel in the clear", zap.String("base_url", a.API.BaseURL))
+	}
 	for _, what := range a.unset {
 		a.log.Warn("a placeholder stands for nothing: the gate will not start like this", zap.String("placeholder", what))
 	}
@@ -229,6 +247,7 @@ func (a *App) Validate() error {
 func (a *App) Start() error {
 	defer a.settle()
 	if err := a.open(); err != nil {
+		a.lease.close() // nobody has come in, and the process may end before Cleanup's time is over
 		return err
 	}
 	a.previous.Store(current.Swap(a))
@@ -271,8 +290,12 @@ func (a *App) open() error {
 		Core: core, WeChat: wechat, Calls: wechat, Apps: a.apps, Keys: a.ring,
 		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
 		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
-		RememberPhone: a.Phone.Remember, UnionIDBound: auditUnionID,
+		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge), UnionIDBound: auditUnionID,
 	})
+	a.lease.release = func() {
+		sessions.Close()
+		a.held.release(liveLogger())
+	}
 	if a.forgetKeys, err = checkKeys(core, sessions); err != nil {
 		return err
 	}

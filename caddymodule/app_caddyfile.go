@@ -1,9 +1,11 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -32,6 +34,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Err("wechat takes a block and no value")
 	}
 	b := NewBlock(d)
+	var mod any // the store
 	for b.Next() {
 		var err error
 		switch d.Val() {
@@ -42,25 +45,32 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "session":
 			err = a.Session.unmarshal(b)
 		case "store":
-			err = a.unmarshalStore(b)
+			mod, err = a.unmarshalStore(b)
 		case "cache":
 			err = a.Cache.unmarshal(b)
 		case "max_staleness":
-			err = b.duration(&a.MaxStaleness)
+			err = b.duration(&a.MaxStaleness, 0)
 		case "seal_key":
 			err = b.Checked(&a.SealKey, func(v string) error { return CheckSecret("seal_key", v) })
 		case "login_rate":
 			err = a.LoginRate.unmarshal(b)
 		case "phone":
 			err = a.Phone.unmarshal(b)
+		case "decrypt":
+			err = a.Decrypt.unmarshal(b)
 		default:
-			err = b.Unknown("app, api, session, store, cache, max_staleness, seal_key, login_rate or phone")
+			err = b.Unknown("app, api, session, store, cache, max_staleness, seal_key, login_rate, phone or decrypt")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if len(a.Apps) == 0 {
+	switch _, keeps := mod.(KeyKeeper); {
+	case a.Session.Idle > cmp.Or(a.Session.TTL, defaultTTL):
+		return d.WrapErr(a.Session.idleBeyondTTL())
+	case mod != nil && !keeps && a.SealKey == "":
+		return d.WrapErr(errNoSealKey)
+	case len(a.Apps) == 0:
 		return d.Err("wechat needs at least one line: app <appid> {env.WX_SECRET}")
 	}
 	return nil
@@ -124,7 +134,7 @@ func (c *API) unmarshal(b *Block) error {
 		case "base_url":
 			return in.Checked(&c.BaseURL, checkBaseURL)
 		case "timeout":
-			return in.duration(&c.Timeout)
+			return in.duration(&c.Timeout, time.Millisecond)
 		}
 		return in.Unknown("base_url or timeout")
 	})
@@ -134,16 +144,16 @@ func (s *SessionLimits) unmarshal(b *Block) error {
 	return b.Sub(func(in *Block) error {
 		switch in.D.Val() {
 		case "ttl":
-			return in.duration(&s.TTL)
+			return in.duration(&s.TTL, time.Second)
 		case "idle":
-			return in.durationOrZero(&s.Idle)
+			return in.durationOrZero(&s.Idle, time.Second)
 		case "max_per_user":
 			var n int64
 			err := in.number(&n)
 			s.MaxPerUser = int(n)
 			return err
 		case "replay":
-			if err := in.durationOrZero(&s.Replay); err != nil {
+			if err := in.durationOrZero(&s.Replay, 0); err != nil {
 				return err
 			}
 			if s.Replay == 0 {
@@ -173,24 +183,32 @@ func (p *Phone) unmarshal(b *Block) error {
 	})
 }
 
-func (a *App) unmarshalStore(b *Block) error {
+func (c *Decrypt) unmarshal(b *Block) error {
+	return b.Sub(func(in *Block) error {
+		if in.D.Val() == "max_age" {
+			return in.duration(&c.MaxAge, time.Second)
+		}
+		return in.Unknown("max_age")
+	})
+}
+
+func (a *App) unmarshalStore(b *Block) (mod caddyfile.Unmarshaler, err error) {
 	if err := b.First(); err != nil {
-		return err
+		return nil, err
 	}
 	d := b.D
 	if !d.NextArg() {
-		return d.Err("store takes the name of a store: store bolt <path>")
+		return nil, d.Err("store takes the name of a store: store bolt <path>")
 	}
 	name := d.Val()
 	if _, err := caddy.GetModule("wechat.stores." + name); err != nil {
-		return d.Errf("there is no store %q in this build: it has %s", name, strings.Join(storeNames(), ", "))
+		return nil, d.Errf("there is no store %q in this build: it has %s", name, strings.Join(storeNames(), ", "))
 	}
-	mod, err := caddyfile.UnmarshalModule(d, "wechat.stores."+name)
-	if err != nil {
-		return err
+	if mod, err = caddyfile.UnmarshalModule(d, "wechat.stores."+name); err != nil {
+		return nil, err
 	}
 	a.StoreRaw = caddyconfig.JSONModuleObject(mod, "type", name, nil)
-	return nil
+	return mod, nil
 }
 
 func storeNames() (names []string) {

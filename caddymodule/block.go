@@ -2,7 +2,10 @@ package caddymodule
 
 import (
 	"math"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -28,7 +31,7 @@ func (b *Block) Unknown(known string) error {
 	if b.D.Val() == "{" {
 		return b.D.Err("the word before this { takes no block: take it out, braces and all")
 	}
-	return b.D.Errf("unknown word %q: here stands %s", b.D.Val(), known)
+	return b.D.Errf("unknown word %q: expected %s", b.D.Val(), known)
 }
 
 // First refuses a word that was said before in this block.
@@ -70,20 +73,18 @@ func (b *Block) Once(dst *string) error {
 	return nil
 }
 
-// duration reads a duration such as 90s, 48h or 2d. It is above zero, which stands for the default in a configuration and would not be what the line says.
-func (b *Block) duration(dst *caddy.Duration) error {
+// duration reads a duration such as 90s, 48h or 2d, and refuses a shorter one than the least. It is above zero, which stands for the default in a configuration and would not be what the line says.
+func (b *Block) duration(dst *caddy.Duration, least time.Duration) error {
 	word := b.D.Val()
-	if err := b.durationOrZero(dst); err != nil {
-		return err
-	}
-	if *dst == 0 {
+	err := b.durationOrZero(dst, least)
+	if err == nil && *dst == 0 {
 		return b.D.Errf("%s takes a duration above zero; leave it out for the default", word)
 	}
-	return nil
+	return err
 }
 
-// durationOrZero reads a duration that is not negative.
-func (b *Block) durationOrZero(dst *caddy.Duration) error {
+// durationOrZero reads a duration that is zero or no shorter than the least.
+func (b *Block) durationOrZero(dst *caddy.Duration, least time.Duration) error {
 	word, text := b.D.Val(), ""
 	if err := b.Once(&text); err != nil {
 		return err
@@ -91,6 +92,9 @@ func (b *Block) durationOrZero(dst *caddy.Duration) error {
 	v, err := caddy.ParseDuration(text)
 	if err != nil || v < 0 {
 		return b.D.Errf("%s takes a duration such as 90s, 48h or 2d, not %q", word, text)
+	}
+	if v > 0 && v < least {
+		return b.D.Errf("%s %s is too short: at least %s", word, text, least)
 	}
 	*dst = caddy.Duration(v)
 	return nil
@@ -107,6 +111,26 @@ func (b *Block) number(dst *int64) error {
 		return b.D.Errf("%s takes a whole number from 1 to %d, not %q", word, math.MaxInt32, text)
 	}
 	*dst = n
+	return nil
+}
+
+// size reads a number of bytes, which may be given in KiB or MiB.
+func (b *Block) size(dst *int64) error {
+	word, text := b.D.Val(), ""
+	if err := b.Once(&text); err != nil {
+		return err
+	}
+	number, unit := text, int64(1)
+	for suffix, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			number, unit = rest, bytes
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 1 || n > math.MaxInt32/unit {
+		return b.D.Errf("%s takes a size such as 500000, 100KiB or 20MiB, not %q", word, text)
+	}
+	*dst = n * unit
 	return nil
 }
 
@@ -150,7 +174,10 @@ func (b *Block) list(dst *[]string, check func(string) error) error {
 		if err := check(v); err != nil {
 			return b.D.WrapErr(err)
 		}
+		if slices.Contains(*dst, v) {
+			return b.D.Errf("%s %s is given twice", word, v)
+		}
+		*dst = append(*dst, v)
 	}
-	*dst = append(*dst, args...)
 	return nil
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,7 +22,9 @@ type BoltStore struct {
 	// other. Default: `wxgate/sessions.db` under Caddy's data directory. May contain placeholders.
 	Path string `json:"path,omitempty"`
 
-	path string
+	path     string
+	identity string
+	newKey   bool // MasterKey has made it
 }
 
 // CaddyModule returns the Caddy module information.
@@ -42,26 +45,38 @@ func (s *BoltStore) Provision(caddy.Context) error {
 	if s.path, err = filepath.Abs(path); err != nil {
 		return fmt.Errorf("resolving path of bolt store: %w", err)
 	}
+	if s.identity, err = bolt.Locate(s.path); err != nil {
+		s.identity = s.path // opening it will tell
+	}
 	return nil
 }
 
-// Identity returns the cleaned absolute path.
-func (s *BoltStore) Identity() string { return "bolt:" + s.path }
+// Identity returns the cleaned absolute path of the file, symbolic links followed.
+func (s *BoltStore) Identity() string { return "bolt:" + s.identity }
 
 // Open opens the database, making it if need be.
 func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
-	st, err := bolt.Open(bolt.Config{Path: s.path, Logger: log})
+	// A key from an earlier start tells of a database.
+	_, err := os.Stat(keyPath(s.path))
+	st, err := bolt.Open(bolt.Config{Path: s.path, Expected: err == nil && !s.newKey, Logger: log})
 	if err != nil {
 		return nil, err
 	}
-	if st.SetAside() != "" {
+	if st.SetAside() != "" || st.Lost() {
 		metrics.damagedStores.Inc()
 	}
 	return st, nil
 }
 
 // MasterKey returns the key kept beside the database.
-func (s *BoltStore) MasterKey() (string, error) { return masterKeyBeside(s.path) }
+func (s *BoltStore) MasterKey() (string, error) {
+	text, made, err := masterKeyBeside(s.path)
+	s.newKey = made
+	if err == nil {
+		warnOfOpenKey(keyPath(s.path), liveLogger().Named("store"))
+	}
+	return text, err
+}
 
 // UnmarshalCaddyfile reads:
 //

@@ -17,14 +17,14 @@ func option(lines string) string {
 	return "{\n\twechat {\n\t\tapp " + appID + " {env.WX_SECRET}\n" + lines + "\n\t}\n}\n\n:80 {\n\twechat_auth\n\treverse_proxy 127.0.0.1:8080\n}\n"
 }
 
+// optionEnd is the same for mistakes that only the whole block shows: they are reported where it ends.
+func optionEnd(lines string) string {
+	return strings.Replace(option(lines), "\n\t}", "\n\t} # here", 1)
+}
+
 // site is a Caddyfile whose directive holds the given lines.
 func site(lines string) string {
 	return "{\n\twechat {\n\t\tapp " + appID + " {env.WX_SECRET}\n\t}\n}\n\n:80 {\n\twechat_auth {\n" + lines + "\n\t}\n\treverse_proxy 127.0.0.1:8080\n}\n"
-}
-
-// siteEnd is the same for mistakes that only the whole block shows: they are reported where it ends.
-func siteEnd(lines string) string {
-	return strings.Replace(site(lines), "\n\t}\n\treverse_proxy", "\n\t} # here\n\treverse_proxy", 1)
 }
 
 // directive is a Caddyfile whose site holds the given lines.
@@ -45,7 +45,8 @@ const (
 )
 
 var wrongOptions = []wrong{
-	{"unknown word", option("sesion { # here\n}"), []string{`unknown word "sesion"`, "app, api, session, store, cache, max_staleness, seal_key, login_rate or phone"}},
+	{"unknown word", option("sesion { # here\n}"), []string{`unknown word "sesion"`, "app, api, session, store, cache, max_staleness, seal_key, login_rate, phone or decrypt"}},
+	{"unknown word in decrypt", option("decrypt {\nage 1h # here\n}"), []string{`unknown word "age"`, "expected max_age"}},
 	{"unknown word in api", option("api {\nurl x # here\n}"), []string{`unknown word "url"`, "base_url or timeout"}},
 	{"unknown word in session", option("session {\nmax_per_usr 3 # here\n}"), []string{`unknown word "max_per_usr"`, "ttl, idle, max_per_user or replay"}},
 	{"unknown word in cache", option("cache {\nsize 3 # here\n}"), []string{`unknown word "size"`, "max_sessions"}},
@@ -66,7 +67,7 @@ var wrongOptions = []wrong{
 	{"store twice", option("store bolt /a.db\nstore bolt /b.db # here"), []string{"store is given twice"}},
 	{"max_staleness twice", option("max_staleness 1s\nmax_staleness 2s # here"), []string{"max_staleness is given twice"}},
 	{"seal_key twice", option("seal_key {env.A}\nseal_key {env.B} # here"), []string{"seal_key is given twice"}},
-	{"unknown word in phone", option("phone {\nforget # here\n}"), []string{`unknown word "forget"`, "here stands remember"}},
+	{"unknown word in phone", option("phone {\nforget # here\n}"), []string{`unknown word "forget"`, "expected remember"}},
 	{"phone with a value", option("phone remember # here"), []string{"phone takes a block and no value"}},
 	{"phone twice", option("phone {\nremember\n}\nphone { # here\n}"), []string{"phone is given twice"}},
 	{"remember with a value", option("phone {\nremember yes # here\n}"), []string{"remember takes no value"}},
@@ -89,6 +90,12 @@ var wrongOptions = []wrong{
 	{"two durations", option("api {\ntimeout 1s 2s # here\n}"), []string{"timeout takes one value"}},
 	{"empty duration", option("max_staleness \"\" # here"), []string{"max_staleness takes one value"}},
 	{"zero ttl", option("session {\nttl 0s # here\n}"), []string{"ttl takes a duration above zero"}},
+	{"short ttl", option("session {\nttl 1ms # here\n}"), []string{"ttl 1ms is too short: at least 1s"}},
+	{"short idle", option("session {\nidle 999ms # here\n}"), []string{"idle 999ms is too short: at least 1s"}},
+	{"idle beyond ttl", optionEnd("session {\nidle 2h\nttl 1h\n}"), []string{"session idle 2h0m0s is longer than ttl 1h0m0s and would never apply"}},
+	{"idle beyond the default ttl", optionEnd("session {\nidle 49h\n}"), []string{"session idle 49h0m0s is longer than ttl 48h0m0s"}},
+	{"short timeout", option("api {\ntimeout 1ns # here\n}"), []string{"timeout 1ns is too short: at least 1ms"}},
+	{"short max_age", option("decrypt {\nmax_age 1ms # here\n}"), []string{"max_age 1ms is too short: at least 1s"}},
 	{"zero timeout", option("api {\ntimeout 0s # here\n}"), []string{"timeout takes a duration above zero"}},
 	{"zero max_staleness", option("max_staleness 0s # here"), []string{"max_staleness takes a duration above zero"}},
 
@@ -188,13 +195,15 @@ var wrongSites = []wrong{
 	{"public encoded without need", site("public /%61 # here"), []string{"not in canonical form"}},
 	{"optional relative", site("optional feed # here"), []string{"a path begins with a slash; write /feed"}},
 	{"second path of a line", site("public /good bad # here"), []string{"write /bad"}},
-	{"public twice the same", siteEnd("public /a\npublic /a"), []string{`path pattern "/a"`, "listed twice; keep one"}},
-	{"public and optional", siteEnd("public /a/*\noptional /b /a/*"), []string{`path pattern "/a/*"`, "listed as public and as optional; keep one"}},
-	{"public under endpoints", siteEnd("public /wx/login"), []string{`"/wx/login"`, "everything under /wx is answered by the gate itself"}},
-	{"optional under endpoints", siteEnd("optional /wx/*"), []string{`"/wx/*"`, "everything under /wx is answered by the gate itself"}},
-	{"public under endpoints given later", siteEnd("public /auth/x\nendpoints /auth"), []string{"everything under /auth is answered by the gate itself"}},
+	{"public twice the same", site("public /a\npublic /a # here"), []string{"public /a is given twice"}},
+	{"public twice on a line", site("public /a /a # here"), []string{"public /a is given twice"}},
+	{"public and optional", site("public /a/*\noptional /b /a/* # here"), []string{`path pattern "/a/*"`, "listed as public and as optional; keep one"}},
+	{"public under endpoints", site("public /wx/login # here"), []string{`"/wx/login"`, "everything under /wx is answered by the gate itself"}},
+	{"optional under endpoints", site("optional /wx/* # here"), []string{`"/wx/*"`, "everything under /wx is answered by the gate itself"}},
+	{"public under endpoints given later", site("public /auth/x\nendpoints /auth # here"), []string{"everything under /auth is answered by the gate itself"}},
 
 	{"apps missing", site("apps # here"), []string{"apps takes at least one value"}},
+	{"apps not configured", strings.Replace(site("apps "+otherAppID), "wechat_auth {", "wechat_auth { # here", 1), []string{"does not configure", "add the line app " + otherAppID}},
 	{"apps in upper case", site("apps WX0123456789ABCDEF # here"), []string{"is not an AppID", cureAppID}},
 
 	{"token alone", site("token # here"), []string{"token is written: token header <name>"}},
@@ -207,8 +216,8 @@ var wrongSites = []wrong{
 	{"token header of ours, folded", site("token header x_wx_session # here"), []string{"names beginning with X-WX- are removed from every request"}},
 	{"token header Cookie", site("token header Cookie # here"), []string{"it has a meaning of its own", "use X-3rd-Session"}},
 	{"token header X-Forwarded-For", site("token header X-Forwarded-For # here"), []string{"it has a meaning of its own"}},
-	{"token header collides", siteEnd("token header X-Session\nheaders {\nopenid X_Session\n}"), []string{"reads the same as", "give each value a name of its own"}},
-	{"token header collides with a default", siteEnd("headers {\nopenid X-3rd-Session\n}"), []string{"reads the same as", "X-3rd-Session"}},
+	{"token header collides", site("token header X-Session\nheaders {\nopenid X_Session # here\n}"), []string{"reads the same as", "give each value a name of its own"}},
+	{"token header collides with a default", site("headers {\nopenid X-3rd-Session # here\n}"), []string{"reads the same as", "X-3rd-Session"}},
 
 	{"header no token", site("headers {\nopenid \"X Open\" # here\n}"), []string{"not an HTTP field name", "such as X-WX-OPENID"}},
 	{"header with a colon", site("headers {\nopenid X-Open: # here\n}"), []string{"not an HTTP field name"}},
@@ -217,7 +226,7 @@ var wrongSites = []wrong{
 	{"header Cookie", site("headers {\nunionid cookie # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Connection", site("headers {\nappid Connection # here\n}"), []string{"it has a meaning of its own"}},
 	{"header phone TE", site("headers {\nphone TE # here\n}"), []string{"it has a meaning of its own"}},
-	{"header as the phone's", siteEnd("headers {\nopenid X-WX-PHONE\n}"), []string{"reads the same as"}},
+	{"header as the phone's", site("headers {\nopenid X-WX-PHONE # here\n}"), []string{"reads the same as"}},
 	{"header TE", site("headers {\nsource TE # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Transfer-Encoding", site("headers {\nsource Transfer_Encoding # here\n}"), []string{"it has a meaning of its own"}},
 	{"header Content-Length", site("headers {\nopenid Content-Length # here\n}"), []string{"it has a meaning of its own"}},
@@ -227,8 +236,8 @@ var wrongSites = []wrong{
 	{"header X-Real-IP", site("headers {\nopenid X-Real-IP # here\n}"), []string{"it has a meaning of its own"}},
 	{"header X-Wxgate", site("headers {\nopenid X-Wxgate # here\n}"), []string{"it has a meaning of its own"}},
 	{"header missing", site("headers {\nopenid # here\n}"), []string{"openid takes one value"}},
-	{"headers collide", siteEnd("headers {\nopenid X-Id\nunionid x.id\n}"), []string{"reads the same as", "give each value a name of its own"}},
-	{"header collides with a default", siteEnd("headers {\nopenid X-WX-UNIONID\n}"), []string{"reads the same as"}},
+	{"headers collide", site("headers {\nopenid X-Id\nunionid x.id # here\n}"), []string{"reads the same as", "give each value a name of its own"}},
+	{"header collides with a default", site("headers {\nopenid X-WX-UNIONID # here\n}"), []string{"reads the same as"}},
 }
 
 // TestThreat7_WrongCaddyfile also stands for the rest of what an operator can get wrong: every line is refused where it stands, by a message that tells the cure and no secret.

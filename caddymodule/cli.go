@@ -9,7 +9,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "wechat",
 		Usage: "<command>",
-		Short: "Looks at WeChat gates and works on them",
+		Short: "Inspects and operates WeChat gates",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args = cobra.NoArgs // anything left is a command that there is none of
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

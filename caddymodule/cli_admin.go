@@ -65,7 +65,11 @@ func (c *adminClient) send(method, uri string, body any) (resp *http.Response, s
 		r = bytes.NewReader(b)
 	}
 	resp, err = caddycmd.AdminAPIRequest(addr, method, uri, nil, r)
-	if err == nil {
+	switch {
+	case err == nil && resp.Header.Get(markHeader) == "":
+		resp.Body.Close()
+		return nil, adminRefused, fmt.Errorf("what answers at %s is no gate, or one of another version", addr)
+	case err == nil:
 		return resp, 0, nil
 	}
 	// Caddy's client tells an answer from the lack of one in words only.

@@ -53,8 +53,8 @@ func TestAdminTables(t *testing.T) {
 		Apps:     []string{appID, otherAppID},
 	}
 	down := statusAnswer{
-		Version: up.Version, Store: storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true},
-		Logins: loginStatus{PerClient: "1/s", PerPrivate: "1/s", Global: "5/h"}, Sessions: sessionStatus{TTL: "1h0m0s"}, Apps: []string{appID},
+		Version: up.Version, Store: storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true, CallsRefused: true},
+		Logins: loginStatus{MaxInFlight: 512, PerClient: "1/s", PerPrivate: "1/s", Global: "5/h"}, Sessions: sessionStatus{TTL: "1h0m0s"}, Apps: []string{appID},
 	}
 	users := sessionsAnswer{Users: []userAnswer{
 		{AppID: appID, OpenID: "oAda", UnionID: "uAda", LastLogin: at("2026-05-04T03:02:01Z"), Sessions: []sessionRow{
@@ -72,13 +72,13 @@ func TestAdminTables(t *testing.T) {
 		{"up", func(w io.Writer) error { return writeStatus(w, up) }, `
 wxgate    v0.2.0, Caddy v2.11.9, go1.26.8
 store     up, bolt:/var/lib/wxgate/sessions.db
-          12 sessions of 1 user, those included that are over and wait for their removal
+          12 sessions of 1 user, including ended ones not yet removed
           32 MiB, 9000 B of it free
 cache     7 sessions of 1000000
-WeChat    calls go out, https://api.weixin.qq.com
+WeChat    logins go out, https://api.weixin.qq.com
 logins    3 under way, at most 512
-          limits: 30/m a client, off a private address, 60000/m for all
-sessions  life 48h0m0s, idle 24h0m0s, at most 10 a user
+          limits: 30/m per client, off per private address, 60000/m for all
+sessions  life 48h0m0s, idle 24h0m0s, at most 10 per user
 apps      wx0123456789abcdef wxfedcba9876543210
 `},
 		{"down", func(w io.Writer) error { return writeStatus(w, down) }, `
@@ -87,10 +87,11 @@ store     DOWN, "bolt:/a b"
           heard of 12.345s ago
           2 revocations not taken by the store yet; this gate refuses those sessions and keeps trying
 cache     1 session of 5
-WeChat    DOWN: the breaker is open, calls are refused at once, https://api.weixin.qq.com
-logins    0 under way, any number
-          limits: 1/s a client, 1/s a private address, 5/h for all
-sessions  life 1h0m0s, no idle limit, any number a user
+WeChat    DOWN: the breaker is open, logins are refused at once, https://api.weixin.qq.com
+          DOWN: the breaker is open, calls for telephone numbers, keys and access tokens are refused at once
+logins    0 under way, at most 512
+          limits: 1/s per client, 1/s per private address, 5/h for all
+sessions  life 1h0m0s, no idle limit, any number per user
 apps      wx0123456789abcdef
 `},
 		{"sessions", func(w io.Writer) error { return writeSessions(w, users) }, `
@@ -108,7 +109,7 @@ unionid     none known
 last login  -
 no sessions
 `},
-		{"nobody", func(w io.Writer) error { return writeSessions(w, sessionsAnswer{}) }, "\nNobody of that name has logged in here.\n"},
+		{"nobody", func(w io.Writer) error { return writeSessions(w, sessionsAnswer{}) }, "\nNo such user has logged in here.\n"},
 		{"keys", func(w io.Writer) error { return writeKeys(w, keys) }, `
 KEY       STATE       NEEDED UNTIL
 aabbccdd  signs       -
@@ -123,7 +124,7 @@ aabbccdd  signs       -
 		}, "\nForgot 2 users with 1 live session.\n"},
 		{"nobody to forget", func(w io.Writer) error {
 			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})
-		}, "\nNobody of that name was known.\n"},
+		}, "\nNo such user was known.\n"},
 		{"forgotten without a count", func(w io.Writer) error { return writeForgotten(w, forgetAnswer{Target: "user"}) }, "\nForgotten.\n"},
 		{"revoked app", func(w io.Writer) error {
 			return writeRevoked(w, adminTarget{AppID: appID}, revokeAnswer{Target: "app"})
@@ -144,8 +145,11 @@ func TestAdminCommands(t *testing.T) {
 	w.known(appID, "ada")
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
+	yes := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"target":"all"}`) }))
+	defer yes.Close()
 	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "100")
+		mark(w.Header())
 		io.WriteString(w, "{")
 	}))
 	defer cut.Close()
@@ -166,7 +170,7 @@ func TestAdminCommands(t *testing.T) {
 		{"status by the configuration", statusCommand(), nil, []string{"--config", config, "--adapter", "caddyfile"}, 0, "store     up, switch:"},
 		{"sessions", sessionsCommand(), []string{"--appid", appID, "--openid", "ada"}, here, 0, "openid      ada"},
 		{"sessions by unionid", sessionsCommand(), []string{"--unionid", "u-ada"}, here, 0, "openid      ada"},
-		{"nobody", sessionsCommand(), []string{"--unionid", "u?&=x"}, here, 0, "Nobody"},
+		{"nobody", sessionsCommand(), []string{"--unionid", "u?&=x"}, here, 0, "No such user"},
 		{"keys", keysCommand(), nil, here, 0, "signs"},
 
 		{"nobody there", statusCommand(), nil, []string{"--address", "127.0.0.1:1"}, adminUnreachable, "127.0.0.1:1"},
@@ -176,6 +180,8 @@ func TestAdminCommands(t *testing.T) {
 		{"half an answer", statusCommand(), nil, []string{"--address", address(cut)}, adminUnreachable, "reading the gate's answer"},
 		{"no configuration", statusCommand(), nil, []string{"--config", config + "x"}, adminRefused, "finding the admin address"},
 		{"another program", statusCommand(), nil, []string{"--address", address(plain)}, adminRefused, "HTTP 404: does a gate run there"},
+		{"a program that says yes", revokeCommand(), []string{"--all", "--yes"}, []string{"--address", address(yes)}, adminRefused, "is no gate"},
+		{"a program that says yes, for a script", statusCommand(), []string{"--json"}, []string{"--address", address(yes)}, adminRefused, "is no gate"},
 		{"too much", statusCommand(), []string{"x"}, here, adminRefused, "unknown command"},
 
 		{"sessions of whom", sessionsCommand(), nil, here, adminRefused, "say whose"},
@@ -187,6 +193,7 @@ func TestAdminCommands(t *testing.T) {
 		{"revoke all without yes", revokeCommand(), []string{"--all"}, here, adminRefused, "--yes"},
 		{"revoke not all", revokeCommand(), []string{"--all=false", "--yes"}, here, adminRefused, "one target"},
 		{"revoke no session", revokeCommand(), []string{"--appid", appID, "--openid", "ada", "--session", "00000000"}, here, adminRefused, "no such session"},
+		{"revoke a token", revokeCommand(), []string{"--appid", appID, "--openid", "ada", "--session", "wxs_0123456789"}, here, adminRefused, "no id of a session"},
 		{"forget whom", forgetCommand(), nil, here, adminRefused, "say whom"},
 		{"forget an empty openid", forgetCommand(), []string{"--appid", appID, "--openid", ""}, here, adminRefused, "openid is empty"},
 		{"forget an app", forgetCommand(), []string{"--appid", appID}, here, adminRefused, "the gate refuses: name one target"},
@@ -196,7 +203,7 @@ func TestAdminCommands(t *testing.T) {
 		{"revoke a user", revokeCommand(), []string{"--appid", appID, "--openid", "ada"}, here, 0, "Ended 1 live session of 1 user."},
 		{"revoke a unionid", revokeCommand(), []string{"--unionid", "u-ada"}, here, 0, "Ended 0 live sessions of 0 users."},
 		{"forget a user", forgetCommand(), []string{"--appid", appID, "--openid", "ada"}, here, 0, "Forgot 1 user with 0 live sessions."},
-		{"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0, "Nobody of that name was known."},
+		{"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0, "No such user was known."},
 		{"revoke an app", revokeCommand(), []string{"--appid", appID}, here, 0, "Ended every session of the mini program " + appID},
 		{"revoke all", revokeCommand(), []string{"--all", "--yes"}, here, 0, "Ended every session."},
 	} {
@@ -291,7 +298,7 @@ func TestBackupCommand(t *testing.T) {
 	if err := os.WriteFile(busy+".tmp", []byte("another's"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, said := runAdmin(t, backupCommand(), "--address", address(s), busy); status != adminRefused || !strings.Contains(said, "exist") {
+	if status, _, said := runAdmin(t, backupCommand(), "--address", address(s), busy); status != adminRefused || !strings.Contains(said, "remove "+busy+".tmp") {
 		t.Errorf("beside another: %d %s", status, said)
 	}
 	if text, err := os.ReadFile(busy + ".tmp"); err != nil || string(text) != "another's" {
@@ -306,7 +313,10 @@ func TestBackupCommand(t *testing.T) {
 		"no database": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
 		"half":        func(w http.ResponseWriter, _ *http.Request) { w.Write(before[:len(before)/2]) },
 	} {
-		bad := httptest.NewServer(serve)
+		bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mark(w.Header())
+			serve(w, r)
+		}))
 		path := filepath.Join(dir, name)
 		if status, out, said := runAdmin(t, backupCommand(), "--address", address(bad), path); status != adminRefused || !strings.Contains(said, "backing up") || out != "" {
 			t.Errorf("%s: %d %s\n%s", name, status, said, out)

@@ -68,6 +68,9 @@ func (c *adminClient) backup(cmd *cobra.Command, path string) (status int, err e
 func keep(path string, from io.Reader) (bolt.Report, error) {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return bolt.Report{}, fmt.Errorf("%s exists: another backup to %s is being made, or was broken off; if none is running, remove %s", tmp, path, tmp)
+	}
 	if err != nil {
 		return bolt.Report{}, err
 	}

@@ -45,7 +45,7 @@ func writeForgotten(out io.Writer, a forgetAnswer) (err error) {
 	case a.Forgotten == nil:
 		_, err = fmt.Fprintln(out, "Forgotten.")
 	case a.Forgotten.Users == 0:
-		_, err = fmt.Fprintln(out, "Nobody of that name was known.")
+		_, err = fmt.Fprintln(out, "No such user was known.")
 	default:
 		_, err = fmt.Fprintf(out, "Forgot %s with %s.\n", amount(a.Forgotten.Users, "user"), amount(a.Forgotten.Sessions, "live session"))
 	}

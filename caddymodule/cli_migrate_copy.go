@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +29,8 @@ func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated
 	}
 	told := time.Now()
 	err := stores.from.source.Dump(ctx, func(it store.Item) error {
-		it, err := stores.news(ctx, it)
-		if err != nil {
+		it, news, err := stores.news(ctx, it)
+		if err != nil || !news {
 			return err
 		}
 		r.Users.Read++
@@ -46,7 +47,11 @@ func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated
 	if err != nil {
 		return err
 	}
-	return flush()
+	if err := flush(); err != nil {
+		return err
+	}
+	// The source may have noted uses more seldom than the target says: no session in use may seem idle for that.
+	return stores.to.store.SetNoted(ctx, store.Noting{})
 }
 
 func (s *migrateStores) tell(progress io.Writer, r *migrated) {
@@ -57,10 +62,14 @@ func (s *migrateStores) tell(progress io.Writer, r *migrated) {
 	fmt.Fprintf(progress, "%d%s users, %d sessions\n", r.Users.Read, of, r.Sessions.Read)
 }
 
-// news returns of an item what has come since the backup, or all of it.
-func (s *migrateStores) news(ctx context.Context, it store.Item) (store.Item, error) {
+// news returns of an item what has come since the backup, or all of it, and whether that is anything: a user of whom there is nothing new may have been forgotten in the target.
+func (s *migrateStores) news(ctx context.Context, it store.Item) (store.Item, bool, error) {
 	if s.since == nil {
-		return it, nil
+		return it, true, nil
+	}
+	before, err := s.since.User(ctx, it.User.ID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return it, false, err
 	}
 	fresh := store.Item{User: it.User}
 	fresh.User.Sessions = nil
@@ -70,15 +79,28 @@ func (s *migrateStores) news(ctx context.Context, it store.Item) (store.Item, er
 			fresh.User.Sessions = append(fresh.User.Sessions, ref)
 			fresh.Sessions = append(fresh.Sessions, it.Sessions[i])
 		case err != nil:
-			return it, err
+			return it, false, err
 		}
 	}
-	return fresh, nil
+	return fresh, len(fresh.Sessions) > 0 || !sameFacts(before, it.User), nil
 }
 
-// carryEnds ends in the target what held in the backup and does not hold in the source any more.
+// sameFacts reports whether two records of a user differ in their sessions at most.
+func sameFacts(a, b store.User) bool {
+	a.Sessions, a.Epoch, b.Sessions, b.Epoch = nil, 0, nil, 0
+	return reflect.DeepEqual(a, b)
+}
+
+// carryEnds ends in the target what held in the backup and does not hold in the source any more, and forgets there who is not known here any more.
 func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 	err = s.since.Dump(ctx, func(it store.Item) error {
+		switch _, err := s.from.source.User(ctx, it.User.ID); {
+		case errors.Is(err, store.ErrNotFound):
+			n += len(it.Sessions)
+			return s.to.store.Forget(ctx, it.User.ID)
+		case err != nil:
+			return err
+		}
 		for _, ref := range it.User.Sessions {
 			rec, err := s.from.source.Lookup(ctx, ref.Digest)
 			if err == nil && rec.Current == rec.Session.Epochs {

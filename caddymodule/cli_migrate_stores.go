@@ -29,6 +29,7 @@ type migrateStores struct {
 // dumpedStore is what is needed of the store that is read.
 type dumpedStore interface {
 	store.Dumper
+	User(ctx context.Context, id store.UserID) (store.User, error)
 	Lookup(ctx context.Context, d store.Digest) (store.Record, error)
 	Keys(ctx context.Context) (map[store.KeyID]time.Time, error)
 	Stats(ctx context.Context) (store.Stats, error)

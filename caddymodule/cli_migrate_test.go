@@ -248,6 +248,44 @@ func TestMigrateSince(t *testing.T) {
 	}
 }
 
+// TestMigrateSinceForgotten: who was forgotten after the backup, in the old store or in the new one, is not brought back.
+func TestMigrateSinceForgotten(t *testing.T) {
+	w := newMigrateWorld(t)
+	const all = "ada.1 bob.1 bob.2 cid.1 dan.1"
+	w.login("sessions.db", "ada.1", "bob.1", "cid.1", "dan.1")
+	backup, err := os.ReadFile(w.path("sessions.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.path("before.db"), backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.must("--from", "bolt:"+w.path("before.db"), "--to", "shelf")
+	forget := func(db string, users ...string) {
+		w.open(db, func(s store.Store) {
+			for _, u := range users {
+				if err := s.Forget(t.Context(), store.UserID{AppID: appID, OpenID: u}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	forget("sessions.db", "ada", "bob") // the gate still has its file
+	w.login("sessions.db", "bob.2")     // as somebody new
+	forget("shelf.db", "cid")           // it has switched
+	for range 2 {
+		w.must("--from", "bolt:"+w.path("sessions.db"), "--since", "bolt:"+w.path("before.db"), "--to", "shelf")
+		w.check("shelf.db", all, "bob.2 dan.1")
+		w.open("shelf.db", func(s store.Store) {
+			for _, u := range []string{"ada", "cid"} {
+				if got, err := s.User(t.Context(), store.UserID{AppID: appID, OpenID: u}); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("%s is known as %+v, %v", u, got, err)
+				}
+			}
+		})
+	}
+}
+
 func TestMigrateRefuses(t *testing.T) {
 	w := newMigrateWorld(t)
 	w.login("sessions.db", "ada.1")

@@ -47,7 +47,7 @@ When it was last seen is noted lazily and may be up to an hour old.
 
 func writeSessions(out io.Writer, a sessionsAnswer) error {
 	if len(a.Users) == 0 {
-		_, err := fmt.Fprintln(out, "Nobody of that name has logged in here.")
+		_, err := fmt.Fprintln(out, "No such user has logged in here.")
 		return err
 	}
 	for i, u := range a.Users {

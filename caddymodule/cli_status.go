@@ -37,7 +37,7 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	row("wxgate", "%s, Caddy %s, %s", s.Version.WXGate, s.Version.Caddy, s.Version.Go)
 	row("store", "%s, %s", map[bool]string{true: "up", false: "DOWN"}[s.Store.Up], shown(s.Store.Name))
 	if n := s.Store.Counts; n != nil {
-		row("", "%s of %s, those included that are over and wait for their removal", amount(int(n.Sessions), "session"), amount(int(n.Users), "user"))
+		row("", "%s of %s, including ended ones not yet removed", amount(int(n.Sessions), "session"), amount(int(n.Users), "user"))
 		row("", "%s, %s of it free", size(n.Bytes), size(n.FreeBytes))
 	}
 	if s.Store.Heard != "" {
@@ -47,22 +47,25 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 		row("", "%s not taken by the store yet; this gate refuses those sessions and keeps trying", amount(s.Store.Owed, "revocation"))
 	}
 	row("cache", "%s of %d", amount(int(s.Cache.Sessions), "session"), s.Cache.Max)
-	row("WeChat", "%s, %s", map[bool]string{false: "calls go out", true: "DOWN: the breaker is open, calls are refused at once"}[s.WeChat.BreakerOpen], s.WeChat.BaseURL)
-	row("logins", "%d under way, %s", s.Logins.InFlight, atMost(s.Logins.MaxInFlight, ""))
-	row("", "limits: %s a client, %s a private address, %s for all", s.Logins.PerClient, s.Logins.PerPrivate, s.Logins.Global)
+	row("WeChat", "%s, %s", map[bool]string{false: "logins go out", true: "DOWN: the breaker is open, logins are refused at once"}[s.WeChat.BreakerOpen], s.WeChat.BaseURL)
+	if s.WeChat.CallsRefused {
+		row("", "DOWN: the breaker is open, calls for telephone numbers, keys and access tokens are refused at once")
+	}
+	row("logins", "%d under way, at most %d", s.Logins.InFlight, s.Logins.MaxInFlight)
+	row("", "limits: %s per client, %s per private address, %s for all", s.Logins.PerClient, s.Logins.PerPrivate, s.Logins.Global)
 	idle := "no idle limit"
 	if s.Sessions.Idle != "" {
 		idle = "idle " + s.Sessions.Idle
 	}
-	row("sessions", "life %s, %s, %s", s.Sessions.TTL, idle, atMost(s.Sessions.MaxPerUser, " a user"))
+	row("sessions", "life %s, %s, %s", s.Sessions.TTL, idle, atMost(s.Sessions.MaxPerUser))
 	row("apps", "%s", strings.Join(s.Apps, " "))
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-func atMost(n int, of string) string {
+func atMost(n int) string {
 	if n == 0 {
-		return "any number" + of
+		return "any number per user"
 	}
-	return fmt.Sprintf("at most %d%s", n, of)
+	return fmt.Sprintf("at most %d per user", n)
 }

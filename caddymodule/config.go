@@ -3,6 +3,8 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
@@ -79,6 +82,13 @@ type Phone struct {
 	Remember bool `json:"remember,omitempty"`
 }
 
+// Decrypt is what open data has to be like.
+type Decrypt struct {
+	// Refuse what WeChat made longer ago than this, by the watermark. Default: no such limit, beyond that the session_key must still be known that it was sealed under: the last or last but one of
+	// the user. Whatever stands here, what is ahead of the clock by more than 10 minutes is refused, and a unionid that is older than the last login does not take the place of another.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+}
+
 // StoreOpener is what a module in the namespace `wechat.stores` offers.
 type StoreOpener interface {
 	// Identity names the resource, such as a file or a server and database, and holds no secret. Two configurations with the same identity share what Open returned.
@@ -94,6 +104,8 @@ type KeyKeeper interface {
 	MasterKey() (string, error)
 }
 
+const defaultTTL = caddy.Duration(48 * time.Hour)
+
 func (a *App) setDefaults() {
 	def := func(d *caddy.Duration, v time.Duration) {
 		if *d == 0 {
@@ -101,7 +113,7 @@ func (a *App) setDefaults() {
 		}
 	}
 	def(&a.API.Timeout, 5*time.Second)
-	def(&a.Session.TTL, 48*time.Hour)
+	def(&a.Session.TTL, time.Duration(defaultTTL))
 	def(&a.Session.Replay, 10*time.Second)
 	def(&a.MaxStaleness, 30*time.Second)
 	if a.Session.MaxPerUser == 0 {
@@ -130,8 +142,20 @@ func checkAppID(id string) error {
 }
 
 // checkBaseURL asks the client whether it would take it. Nothing is opened.
-func checkBaseURL(url string) error {
-	c, err := weixin.New(weixin.Config{BaseURL: url})
+// inClear reports whether calls of WeChat's API leave for a public place unencrypted.
+func (c API) inClear() bool {
+	u, err := url.Parse(c.BaseURL)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return limit.IsPublic(addr)
+	}
+	return strings.Contains(u.Hostname(), ".")
+}
+
+func checkBaseURL(base string) error {
+	c, err := weixin.New(weixin.Config{BaseURL: base})
 	if err == nil {
 		c.Close()
 	}

@@ -53,7 +53,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}]}`,
 		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"api":{"base_url":"http://127.0.0.1:8750","timeout":3000000000},` +
 			`"session":{"ttl":172800000000000,"idle":86400000000000,"max_per_user":-1,"replay":-1},"store":{"path":"/s.db","type":"bolt"},"cache":{"max_sessions":7},` +
-			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}","login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64},"phone":{"remember":true}}`,
+			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}","login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64},"phone":{"remember":true},"decrypt":{"max_age":86400000000000}}`,
 	} {
 		got, err := json.Marshal(unmarshalApp(t, text))
 		if err != nil {
@@ -164,6 +164,26 @@ func TestTTLWarning(t *testing.T) {
 	}
 }
 
+// TestClearWarning: secrets may go to a machine of one's own in the clear; to anywhere else they should not, and it is said.
+func TestClearWarning(t *testing.T) {
+	setSecrets(t)
+	for base, want := range map[string]int{
+		"https://api.weixin.qq.com": 0, "http://127.0.0.1:1": 0, "http://[::1]:1": 0, "http://10.1.2.3": 0, "http://wechat-relay": 0, "http://localhost:1": 0,
+		"http://api.weixin.qq.com": 1, "http://203.0.113.7": 1,
+	} {
+		a, logs, err := provisionAlone(t, withApp(`"api":{"base_url":"`+base+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if got := logs.FilterLevelExact(zapcore.WarnLevel).Len(); got != want {
+			t.Errorf("base_url %s: %d warnings, want %d:\n%s", base, got, want, linesOf(logs))
+		}
+	}
+}
+
 // TestUnsetPlaceholders: a Caddyfile can be validated where its secrets are not, but not started.
 func TestUnsetPlaceholders(t *testing.T) {
 	for _, c := range []struct{ name, app, want string }{
@@ -226,5 +246,22 @@ func TestThreat28_SecretsStayOut(t *testing.T) {
 	}
 	if a.apps[0].Secret != canary {
 		t.Error("the secret was not resolved: this test shows nothing")
+	}
+}
+
+// TestAppFaultIsTold: Caddy provisions apps in no order; where the gate comes first, what is wrong with the app is told all the same, and not that there is none.
+func TestAppFaultIsTold(t *testing.T) {
+	setSecrets(t)
+	for range 16 {
+		var cfg caddy.Config
+		text := `{"admin":{"disabled":true},"apps":{"wechat":` + withApp(`"session":{"idle":"49h"}`) + `,
+			"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[{"handler":"wechat_auth"},{"handler":"wechat_api"}]}]}}}}}`
+		if err := json.Unmarshal([]byte(text), &cfg); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Logging = quiet()
+		if err := caddy.Validate(&cfg); err == nil || !strings.Contains(err.Error(), "would never apply") || strings.Contains(err.Error(), "is missing") {
+			t.Fatalf("got %v", err)
+		}
 	}
 }

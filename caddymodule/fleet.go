@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -34,7 +35,7 @@ func checkKeys(core *session.Core, s *session.Service) (undo func(context.Contex
 	}
 }
 
-// keyWatch keeps what the store knows of an App's keys up to date. The zero keyWatch does nothing.
+// keyWatch keeps what the store knows of an App's keys, and of how often it notes uses, up to date. The zero keyWatch does nothing.
 type keyWatch struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -48,7 +49,7 @@ func (k *keyWatch) stop() {
 	k.done.Wait()
 }
 
-// watchKeys begins to tell the gates that share the store which key this one signs with.
+// watchKeys begins to tell the gates that share the store which key this one signs with and how often it notes uses.
 func (a *App) watchKeys() {
 	live := a.live.Load()
 	if !live.core.Shared() {
@@ -59,7 +60,7 @@ func (a *App) watchKeys() {
 	a.keyWatch.done.Go(func() { renewKeys(ctx, live.sessions) })
 }
 
-// renewKeys sees to the keys of a configuration until it ends, and then for a last time.
+// renewKeys sees to that until a configuration ends, and to its keys for a last time then.
 func renewKeys(ctx context.Context, s *session.Service) {
 	var reminded time.Time
 	for wait := keysRetry; ; {
@@ -71,7 +72,7 @@ func renewKeys(ctx context.Context, s *session.Service) {
 			_ = s.RenewKeys(ctx)
 			return
 		}
-		err := s.RenewKeys(ctx)
+		err := cmp.Or(s.RenewNoting(ctx), s.RenewKeys(ctx))
 		if errors.Is(err, session.ErrUnavailable) {
 			wait = keysRetry
 			continue // which the store's own log line tells
@@ -79,7 +80,7 @@ func renewKeys(ctx context.Context, s *session.Service) {
 		wait = session.KeysEvery
 		if err != nil && time.Since(reminded) >= keysReminder {
 			reminded = time.Now()
-			liveLogger().Error("the key ring does not do: users who logged in at another gate may be refused here", zap.Error(err))
+			liveLogger().Error("the key ring is incomplete: users who logged in at another gate may be refused here", zap.Error(err))
 		}
 	}
 }

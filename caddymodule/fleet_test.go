@@ -190,7 +190,7 @@ func TestP4_StartStoreDown(t *testing.T) {
 		start(again)
 		fleetDown.Store(false)
 		time.Sleep(90 * time.Minute)
-		if got := written("fleet"); strings.Count(got, "the key ring does not do") != 2 || !holds(got, `"level":"error"`, a.ring.IDs()[0], "needed until") {
+		if got := written("fleet"); strings.Count(got, "the key ring is incomplete") != 2 || !holds(got, `"level":"error"`, a.ring.IDs()[0], "needed until") {
 			t.Errorf("logged %s", got)
 		}
 		end(t, again)

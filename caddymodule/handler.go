@@ -104,8 +104,11 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return g.provisionCloudrun(ctx)
 	}
 	app, err := ctx.AppIfConfigured("wechat")
-	if err != nil {
+	if errors.Is(err, caddy.ErrNotConfigured) {
 		return errNoApp
+	}
+	if err != nil {
+		return err // of the app itself: Caddy provisions in no order
 	}
 	g.app = app.(*App)
 	for _, a := range g.app.apps {
@@ -120,6 +123,11 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	return err
 }
 
+// errSiteApp means that a site names a mini program that nobody can log in to.
+func errSiteApp(id string) error {
+	return errors.New("wechat_auth accepts mini program " + id + ", which the global option wechat does not configure: add the line app " + id + " {env.WX_SECRET} there")
+}
+
 // siteApps checks the list of this site against the configured mini programs.
 func (g *Gate) siteApps() (ids []string, err error) {
 	for _, a := range g.Apps {
@@ -128,7 +136,7 @@ func (g *Gate) siteApps() (ids []string, err error) {
 			return nil, err
 		}
 		if !slices.Contains(g.apps, id) {
-			return nil, errors.New("wechat_auth accepts mini program " + id + ", which the global option wechat does not configure: add the line app " + id + " {env.WX_SECRET} there")
+			return nil, errSiteApp(id)
 		}
 		ids = append(ids, id)
 	}

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -20,12 +22,34 @@ func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	if !g.Cloudrun && h.Option("wechat") == nil {
+	if err := g.checkOption(h.Option("wechat")); err != nil {
 		h.Reset()
 		h.Next() // for the line
-		return nil, h.WrapErr(errNoApp)
+		return nil, h.WrapErr(err)
 	}
 	return h.NewRoute(nil, g), nil
+}
+
+// checkOption refuses a directive that the global option does not go with, while its line is known. What a placeholder stands for is not.
+func (g *Gate) checkOption(option any) error {
+	if g.Cloudrun {
+		return nil
+	}
+	wechat, ok := option.(httpcaddyfile.App)
+	if !ok {
+		return errNoApp
+	}
+	var a App
+	if err := json.Unmarshal(wechat.Value, &a); err != nil {
+		return err
+	}
+	known := func(id string) bool {
+		return strings.HasPrefix(id, "{") || slices.ContainsFunc(a.Apps, func(m MiniProgram) bool { return m.AppID == id || strings.HasPrefix(m.AppID, "{") })
+	}
+	if i := slices.IndexFunc(g.Apps, func(id string) bool { return !known(id) }); i >= 0 {
+		return errSiteApp(g.Apps[i])
+	}
+	return nil
 }
 
 // UnmarshalCaddyfile reads the directive; the type's documentation shows its form.
@@ -51,15 +75,22 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "token":
 			err = g.unmarshalToken(b)
 		case "headers":
-			err = g.Headers.unmarshal(b)
+			err = g.unmarshalHeaders(b)
 		default:
 			err = b.Unknown("cloudrun, endpoints, public, optional, apps, token or headers")
+		}
+		if err == nil {
+			err = g.checkLines(d)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	// What the lines say of each other: two ways of telling who calls, names that collide, a path in both lists.
+	return nil
+}
+
+// checkLines refuses what the last line says against those before: two ways of telling who calls, names that collide, a path in both lists.
+func (g *Gate) checkLines(d *caddyfile.Dispenser) error {
 	if err := g.checkCloudrun(); err != nil {
 		return d.WrapErr(err)
 	}
@@ -84,21 +115,18 @@ func (g *Gate) unmarshalToken(b *Block) error {
 	return nil
 }
 
-func (h *Headers) unmarshal(b *Block) error {
+func (g *Gate) unmarshalHeaders(b *Block) error {
+	h := &g.Headers
+	names := map[string]*string{"openid": &h.OpenID, "unionid": &h.UnionID, "appid": &h.AppID, "source": &h.Source, "phone": &h.Phone}
 	return b.Sub(func(in *Block) error {
-		switch in.D.Val() {
-		case "openid":
-			return in.Checked(&h.OpenID, gate.ValidateHeaderName)
-		case "unionid":
-			return in.Checked(&h.UnionID, gate.ValidateHeaderName)
-		case "appid":
-			return in.Checked(&h.AppID, gate.ValidateHeaderName)
-		case "source":
-			return in.Checked(&h.Source, gate.ValidateHeaderName)
-		case "phone":
-			return in.Checked(&h.Phone, gate.ValidateHeaderName)
+		dst, ok := names[in.D.Val()]
+		if !ok {
+			return in.Unknown("openid, unionid, appid, source or phone")
 		}
-		return in.Unknown("openid, unionid, appid, source or phone")
+		if err := in.Checked(dst, gate.ValidateHeaderName); err != nil {
+			return err
+		}
+		return g.checkLines(in.D)
 	})
 }
 

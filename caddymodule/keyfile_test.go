@@ -1,12 +1,18 @@
 package caddymodule
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
@@ -14,16 +20,16 @@ import (
 func TestKeyFileMadeOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "folder")
 	db := filepath.Join(dir, "s.db")
-	first, err := masterKeyBeside(db)
+	first, made, err := masterKeyBeside(db)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := session.ParseKeyRing(first); err != nil {
-		t.Error(err)
+	if _, err := session.ParseKeyRing(first); err != nil || !made {
+		t.Error(made, err)
 	}
-	again, err := masterKeyBeside(db)
-	if err != nil || again != first {
-		t.Errorf("second call: another key, or %v", err)
+	again, made, err := masterKeyBeside(db)
+	if err != nil || again != first || made {
+		t.Errorf("second call: another key, or %v, %v", made, err)
 	}
 	for path, want := range map[string]fs.FileMode{dir: fs.ModeDir | 0o700, db + ".key": 0o600} {
 		info, err := os.Stat(path)
@@ -48,7 +54,7 @@ func TestKeyFileRace(t *testing.T) {
 		for i := range keys {
 			wg.Go(func() {
 				var err error
-				if keys[i], err = masterKeyBeside(filepath.Join(dir, "s.db")); err != nil {
+				if keys[i], _, err = masterKeyBeside(filepath.Join(dir, "s.db")); err != nil {
 					t.Error(err)
 				}
 			})
@@ -71,7 +77,7 @@ func TestKeyFileMissing(t *testing.T) {
 	if err := os.WriteFile(db, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := masterKeyBeside(db)
+	_, _, err := masterKeyBeside(db)
 	if err == nil {
 		t.Fatal("made a new key")
 	}
@@ -85,13 +91,53 @@ func TestKeyFileMissing(t *testing.T) {
 	}
 }
 
+// TestKeyFileLeftovers: what a first start that was killed has left goes with a later one; what is being written now, or is somebody else's, stays.
+func TestKeyFileLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "s.db")
+	if _, _, err := masterKeyBeside(db); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-keyTempAge - time.Minute)
+	for name, at := range map[string]time.Time{
+		"s.db.key.tmp-123": old, "s.db.key.tmp-124": time.Now(), "s.db.key.1": old, "s.db.key.tmp-old": old, "s.db.tmp-5": old, "t.db.key.tmp-6": old,
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := masterKeyBeside(db); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"s.db.key", "s.db.key.1", "s.db.key.tmp-124", "s.db.key.tmp-old", "s.db.tmp-5", "t.db.key.tmp-6"}
+	if got := names(t, dir); !slices.Equal(got, want) {
+		t.Errorf("there are %v", got)
+	}
+}
+
+// TestKeyFileOpen: a key that others may read or write is pointed out, and used.
+func TestKeyFileOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db.key")
+	for mode, want := range map[fs.FileMode]int{0o600: 0, 0o400: 0, 0o640: 1, 0o602: 1, 0o666: 1} {
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		core, logs := observer.New(zap.WarnLevel)
+		warnOfOpenKey(path, zap.New(core))
+		if logs.Len() != want || logs.FilterMessageSnippet("chmod 600").FilterField(zap.String("file", path)).Len() != want {
+			t.Errorf("mode %v: %v", mode, logs.All())
+		}
+	}
+}
+
 // TestKeyFileUnreadable: a folder in its place cannot be read even by root, who runs tests in containers.
 func TestKeyFileUnreadable(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "s.db")
 	if err := os.Mkdir(db+".key", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := masterKeyBeside(db)
+	_, _, err := masterKeyBeside(db)
 	if err == nil || !strings.Contains(err.Error(), db+".key") {
 		t.Errorf("got %v", err)
 	}

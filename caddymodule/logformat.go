@@ -55,7 +55,7 @@ func (f *LogFormat) Provision(ctx caddy.Context) error {
 	}
 	e, ok := mod.(zapcore.Encoder)
 	if !ok {
-		return fmt.Errorf("loading wrapped log format: %T is none", mod)
+		return fmt.Errorf("loading wrapped log format: %T is not a log encoder", mod)
 	}
 	f.Encoder = e
 	return nil

@@ -80,7 +80,7 @@ func newCollectors() *collectors {
 		cacheHits:      prometheus.NewCounter(opts("cache_hits_total", "Token checks answered by the cache.")),
 		cacheMisses:    prometheus.NewCounter(opts("cache_misses_total", "Token checks that had to ask the store.")),
 		droppedOptions: prometheus.NewCounter(opts("dropped_connection_options_total", "Connection options that would have removed headers on the way to the app.")),
-		damagedStores:  prometheus.NewCounter(opts("damaged_stores_total", "Session stores that were found damaged, set aside and begun anew: everybody had to log in again.")),
+		damagedStores:  prometheus.NewCounter(opts("damaged_stores_total", "Session stores that were found damaged and set aside, or gone, and begun anew: everybody had to log in again.")),
 		loginsInFlight: newLevel(prometheus.GaugeOpts(opts("logins_in_flight", "Logins under way."))),
 		decisionBy:     make(map[result]prometheus.Counter),
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -85,7 +86,10 @@ func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCo
 		Store: st, MaxSessions: maxSessions, Logger: log,
 		Hits: metrics.cacheHits, Misses: metrics.cacheMisses,
 	})
-	return pooledCore{c}, err
+	if err != nil {
+		return pooledCore{}, errors.Join(err, st.Close())
+	}
+	return pooledCore{c}, nil
 }
 
 func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
@@ -97,9 +101,11 @@ func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 			Timeout: time.Duration(api.Timeout),
 			Observe: func(call weixin.Call) {
 				metrics.observeWeChat(call)
-				if call.Name == "code2session" {
+				switch call.Name {
+				case "code2session":
 					noteOutage(logins, call)
-				} else { // which can be ill while everybody logs in
+				case "relayed": // to any path that an app chooses: one that fails says nothing of the others, and each is logged
+				default: // which can be ill while everybody logs in
 					noteOutage(rest, call)
 				}
 			},
@@ -111,7 +117,10 @@ func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 
 // noteOutage tells an answer of WeChat, whatever it says, from silence.
 func noteOutage(o *session.Outage, call weixin.Call) {
-	if call.Class == weixin.ClassUnavailable {
+	switch call.Class {
+	case weixin.ClassCanceled: // nobody waited to hear
+		return
+	case weixin.ClassUnavailable:
 		o.Note(fmt.Errorf("%s: %s", call.Name, call.Class))
 		return
 	}

@@ -10,6 +10,12 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // storeApp is an app's JSON whose store is a switchStore on a path.
@@ -156,25 +162,28 @@ func TestThreat32_FailedStart(t *testing.T) {
 		for _, path := range []string{dir + "/s.db", dir + "/third.db"} {
 			late, _ := provisionApp(t, storeApp(path, ""))
 			late.API.BaseURL = "not a URL"
-			if err := late.Start(); err == nil {
-				t.Error("started")
+			want := int32(0)
+			if path == dir+"/third.db" {
+				want = 1
 			}
-			if len(late.held.keys) != 1 {
-				t.Errorf("holds %v", late.held.keys)
-			}
+			// At once: the process may end before Cleanup's time is over.
 			opened, closed := opens(func() {
+				if err := late.Start(); err == nil {
+					t.Error("started")
+				}
+			})
+			if opened != want || closed != want || len(late.held.keys) != 0 {
+				t.Errorf("%s: opened %d and closed %d stores, want %d; holds %v", path, opened, closed, want, late.held.keys)
+			}
+			opened, closed = opens(func() {
 				if err := late.Cleanup(); err != nil {
 					t.Error(err)
 				}
 				time.Sleep(linger)
 				synctest.Wait()
 			})
-			want := int32(0)
-			if path == dir+"/third.db" {
-				want = 1
-			}
-			if opened != 0 || closed != want {
-				t.Errorf("%s: closed %d stores, want %d", path, closed, want)
+			if opened != 0 || closed != 0 {
+				t.Errorf("%s: closed %d stores later", path, closed)
 			}
 		}
 		if err := refused.Cleanup(); err != nil {
@@ -276,5 +285,36 @@ func TestReloadChangesLimits(t *testing.T) {
 	defer leave()
 	if _, ok := second.live.Load().limiter.Begin(); ok {
 		t.Error("the new limit does not apply")
+	}
+}
+
+// TestCoreRefused: a store that nobody can use after all is closed again.
+func TestCoreRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	for range 2 { // or the second would find the file locked
+		st, err := bolt.Open(bolt.Config{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newPooledCore(st, zap.NewNop(), -1); err == nil {
+			t.Fatal("a cache of a negative size was made")
+		}
+	}
+}
+
+// TestNoteOutage: silence is an outage, an answer of any kind its end, and a call that its caller gave up neither.
+func TestNoteOutage(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	o := &session.Outage{What: "WeChat API", Log: zap.New(core)}
+	for _, step := range []struct {
+		class weixin.Class
+		lines int
+	}{
+		{weixin.ClassCanceled, 0}, {weixin.ClassUnavailable, 1}, {weixin.ClassCanceled, 1}, {weixin.ClassUnavailable, 1}, {weixin.ClassRejected, 2}, {weixin.ClassCanceled, 2}, {weixin.ClassOK, 2},
+	} {
+		noteOutage(o, weixin.Call{Name: "checksession", Class: step.class})
+		if n := logs.Len(); n != step.lines {
+			t.Errorf("after %s: %d lines, want %d", step.class, n, step.lines)
+		}
 	}
 }

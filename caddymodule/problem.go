@@ -107,5 +107,7 @@ func send(w http.ResponseWriter, status int, contentType string, b []byte) error
 // mark says that the gate, not the app, answers.
 func mark(h http.Header) {
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Wxgate", "1")
+	h.Set(markHeader, "1")
 }
+
+const markHeader = "X-Wxgate"

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
@@ -98,6 +99,9 @@ func (e refusedUser) Unwrap() []error { return []error{e.problem, e.err} }
 func apiCause(err error) error {
 	if e, ok := errors.AsType[refusedUser](err); ok {
 		err = e.err
+	}
+	if e, ok := errors.AsType[caddyhttp.HandlerError](err); ok && e.Err != nil {
+		err = e.Err // without a status and a place in Caddy's source that explain nothing
 	}
 	if e, ok := errors.AsType[*session.DataError](err); ok {
 		return fmt.Errorf("%w: %s", e, e.Reason)

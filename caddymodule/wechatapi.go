@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -47,8 +45,8 @@ type WeChatAPI struct {
 	// The paths that may be called, in place of the default list; the word `default` stands for that list. Calls for tokens, secrets and session_keys are refused whatever stands here.
 	Allow []string `json:"allow,omitempty"`
 
-	// Serve callers on other machines, and behind proxies, too. By default a caller has to be on this machine: its own address counts, no header. Whoever gets through can call WeChat in the name of
-	// the mini program.
+	// Serve callers on other machines, and behind proxies, too, under any host name. By default a caller has to be on this machine: its own address counts, no header, and over TCP the Host has to be
+	// one that nobody can have in the public DNS. Whoever gets through can call WeChat in the name of the mini program. Web pages never do.
 	AllowRemote bool `json:"allow_remote,omitempty"`
 
 	// How long a call may take, its answer's body included. Default: 30s.
@@ -77,8 +75,11 @@ var errNoAppForAPI = errors.New("wechat_api needs the global option wechat, whic
 func (a *WeChatAPI) Provision(ctx caddy.Context) error {
 	a.log = ctx.Logger()
 	app, err := ctx.AppIfConfigured("wechat")
-	if err != nil {
+	if errors.Is(err, caddy.ErrNotConfigured) {
 		return errNoAppForAPI
+	}
+	if err != nil {
+		return err
 	}
 	a.app = app.(*App)
 	a.apps = make(map[string]weixin.App)
@@ -129,8 +130,9 @@ func (a *WeChatAPI) Cleanup() error {
 // apiCall is one call of an app while it is served.
 type apiCall struct {
 	name   string // for the metrics: a pattern of the allow-list or a user call
-	result string // for the metrics: ok, token_refused, client_gone, or the code of a problem
+	result string // for the metrics: ok, token_refused, broken_off, client_gone, or the code of a problem
 	seqID  string
+	failed error // what the way to WeChat has failed with, or the reading of the answer
 
 	live *running
 	app  weixin.App
@@ -138,10 +140,18 @@ type apiCall struct {
 
 // ServeHTTP answers every request itself. There is no next handler that an app could want to reach here.
 func (a *WeChatAPI) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	began, c := time.Now(), &apiCall{name: "other", result: "ok"}
-	defer func() { apiMetrics.done(c, time.Since(began)) }() // an answer that breaks off ends in a panic
+	began, c := time.Now(), &apiCall{name: "other", result: brokenOff}
+	defer func() {
+		if c.result == brokenOff { // reverse_proxy panics
+			c.tellBroken(r)
+		}
+		apiMetrics.done(c, time.Since(began))
+	}()
 	err := a.serve(w, r, c)
 	if err == nil {
+		if c.result == brokenOff {
+			c.result = "ok"
+		}
 		return nil
 	}
 	p, ok := errors.AsType[problem](err)
@@ -157,9 +167,21 @@ func (a *WeChatAPI) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhtt
 	return p.write(w)
 }
 
+// brokenOff is the result of a call for as long as its answer is not complete.
+const brokenOff = "broken_off"
+
+// tellBroken logs a call whose answer has begun and will not end.
+func (c *apiCall) tellBroken(r *http.Request) {
+	level := zap.WarnLevel
+	if r.Context().Err() != nil {
+		c.result, level = "client_gone", zap.InfoLevel
+	}
+	liveLogger().Named("api").Log(level, "answer broke off", zap.String("appid", c.app.ID), zap.String("path", c.name), zap.String("seqid", c.seqID), zap.Error(c.failed))
+}
+
 // serve answers one request. What keeps a call from WeChat is a problem, or an error that apiProblem makes one of.
 func (a *WeChatAPI) serve(w http.ResponseWriter, r *http.Request, c *apiCall) error {
-	if why := foreign(r); why != "" && !a.AllowRemote {
+	if why := a.barred(r); why != "" {
 		return callerRefused(why)
 	}
 	decoded, plain := gate.Canonical(r.URL.EscapedPath())
@@ -237,33 +259,6 @@ func (a *WeChatAPI) appOf(id string) (weixin.App, error) {
 		return weixin.App{}, probOtherApp
 	}
 	return app, nil
-}
-
-// relayMarks are the headers that a proxy adds to what it passes on.
-var relayMarks = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Real-Ip"}
-
-// foreign tells why a request cannot be taken for one of a program on this machine, or nothing. The connection decides. A proxy on this machine connects from here, too, and would hand on the
-// calls of anybody; the marks that it leaves refuse them, and can do no more than that.
-func foreign(r *http.Request) (why string) {
-	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); !ok || !strings.HasPrefix(addr.Network(), "unix") {
-		peer, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !peer.Addr().Unmap().IsLoopback() {
-			return "the caller is on another machine"
-		}
-	}
-	for _, name := range relayMarks {
-		if r.Header[name] != nil {
-			return "the call came through a proxy, as its header " + name + " says"
-		}
-	}
-	if r.Header["Sec-Fetch-Site"] != nil || r.Header["Origin"] != nil {
-		return "the call comes from a web page"
-	}
-	return ""
-}
-
-func callerRefused(why string) problem {
-	return problem{status: http.StatusForbidden, code: "caller_not_allowed", detail: why + ", and this is for the app beside the gate alone; allow_remote changes that"}
 }
 
 func callRefused(why string) problem {

@@ -1,10 +1,6 @@
 package caddymodule
 
 import (
-	"math"
-	"strconv"
-	"strings"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
@@ -43,7 +39,7 @@ func (a *WeChatAPI) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "allow_remote":
 			err = b.Bare(&a.AllowRemote)
 		case "timeout":
-			err = b.duration(&a.Timeout)
+			err = b.duration(&a.Timeout, 0)
 		case "max_body":
 			err = b.size(&a.MaxBody)
 		default:
@@ -53,26 +49,6 @@ func (a *WeChatAPI) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	return nil
-}
-
-// size reads a number of bytes, which may be given in KiB or MiB.
-func (b *Block) size(dst *int64) error {
-	word, text := b.D.Val(), ""
-	if err := b.Once(&text); err != nil {
-		return err
-	}
-	number, unit := text, int64(1)
-	for suffix, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20} {
-		if rest, ok := strings.CutSuffix(text, suffix); ok {
-			number, unit = rest, bytes
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > math.MaxInt32/unit {
-		return b.D.Errf("%s takes a size such as 500000, 100KiB or 20MiB, not %q", word, text)
-	}
-	*dst = n * unit
 	return nil
 }
 

@@ -58,7 +58,7 @@ type apiCallKey struct{}
 func (t *apiTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c := req.Context().Value(apiCallKey{}).(*apiCall)
 	r, err := c.live.wechat.Relay(t.http, c.app, req)
-	if err != nil {
+	if c.failed = err; err != nil {
 		return nil, err
 	}
 	switch log := liveLogger().Named("api"); {
@@ -69,7 +69,22 @@ func (t *apiTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		log.Info("access token renewed and call repeated", zap.String("appid", c.app.ID), zap.String("path", req.URL.Path), zap.String("seqid", c.seqID))
 	}
 	r.Header.Del(seqIDHeader) // of a base URL that leads to another relay
+	r.Body = watchedBody{r.Body, c}
 	return r.Response, nil
+}
+
+// watchedBody keeps why an answer breaks off, which reverse_proxy does not hand on.
+type watchedBody struct {
+	io.ReadCloser
+	call *apiCall
+}
+
+func (b watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.call.failed = err
+	}
+	return n, err
 }
 
 // relay sends a call to WeChat and its answer to the app. Nothing has been written when it returns an error.
@@ -85,11 +100,10 @@ func (a *WeChatAPI) relay(w http.ResponseWriter, r *http.Request, c *apiCall) er
 	if err := a.bound(w, out); err != nil {
 		return err
 	}
-	err := a.proxy.ServeHTTP(w, out, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
-	if r.Context().Err() != nil {
-		c.result = "client_gone"
+	if err := a.proxy.ServeHTTP(w, out, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })); err != nil {
+		return err
 	}
-	return err
+	return c.failed // that the client has gone is no error to reverse_proxy
 }
 
 // maxReplayed is the longest body that is kept to be sent again.

@@ -126,7 +126,7 @@ func number(b *caddymodule.Block, dst *int) error {
 	return nil
 }
 
-// duration reads one above zero, which stands for the default and would not be what the line says.
+// duration reads one above zero, which stands for the default and would not be what the line says, and within the limits of the word.
 func duration(b *caddymodule.Block, dst *caddy.Duration) error {
 	word, text := b.D.Val(), ""
 	if err := b.Once(&text); err != nil {
@@ -135,6 +135,9 @@ func duration(b *caddymodule.Block, dst *caddy.Duration) error {
 	v, err := caddy.ParseDuration(text)
 	if err != nil || v <= 0 {
 		return b.D.Errf("%s takes a duration above zero such as 80ms or 2s, not %q", word, text)
+	}
+	if err := checkTimeout(word, v); err != nil {
+		return b.D.WrapErr(err)
 	}
 	*dst = caddy.Duration(v)
 	return nil

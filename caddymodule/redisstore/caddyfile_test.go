@@ -198,6 +198,11 @@ var wrongStores = []wrong{
 	{"duration without unit", lines("write_timeout 30 # here"), []string{"write_timeout " + cureDuration}},
 	{"duration zero", lines("dial_timeout 0s # here"), []string{"dial_timeout " + cureDuration}},
 	{"duration negative", lines("dial_timeout -1s # here"), []string{"dial_timeout " + cureDuration}},
+	{"read_timeout too short", lines("read_timeout 1ns # here"), []string{"read_timeout takes a duration from 10ms to 2s, not 1ns; leave it out for the default"}},
+	{"read_timeout too long", lines("read_timeout 5m # here"), []string{"read_timeout takes a duration from 10ms to 2s, not 5m0s"}},
+	{"write_timeout too short", lines("write_timeout 99ms # here"), []string{"write_timeout takes a duration from 100ms to 1m0s, not 99ms"}},
+	{"write_timeout too long", lines("write_timeout 61s # here"), []string{"write_timeout takes a duration from 100ms to 1m0s, not 1m1s"}},
+	{"dial_timeout too short", lines("dial_timeout 1ms # here"), []string{"dial_timeout takes a duration from 10ms to 1m0s"}},
 	{"duration missing", lines("dial_timeout # here"), []string{"dial_timeout takes one value"}},
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -38,11 +39,28 @@ func (s *Store) check() error {
 		}
 	}
 	for name, d := range map[string]caddy.Duration{"dial_timeout": s.DialTimeout, "read_timeout": s.ReadTimeout, "write_timeout": s.WriteTimeout} {
-		if d < 0 {
-			return fmt.Errorf("%s is negative", name)
+		if d == 0 {
+			continue // the default
+		}
+		if err := checkTimeout(name, time.Duration(d)); err != nil {
+			return err
 		}
 	}
 	return s.TLS.check()
+}
+
+// timeouts are the shortest and the longest of each. A shorter one fails where nothing is wrong; a longer one lets everybody wait who meets an outage.
+var timeouts = map[string][2]time.Duration{
+	"dial_timeout":  {10 * time.Millisecond, time.Minute},
+	"read_timeout":  {10 * time.Millisecond, 2 * time.Second},
+	"write_timeout": {100 * time.Millisecond, time.Minute},
+}
+
+func checkTimeout(name string, d time.Duration) error {
+	if limits := timeouts[name]; d < limits[0] || d > limits[1] {
+		return fmt.Errorf("%s takes a duration from %v to %v, not %v; leave it out for the default", name, limits[0], limits[1], d)
+	}
+	return nil
 }
 
 // checkPlace finds contradictions in where the server is.

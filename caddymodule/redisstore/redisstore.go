@@ -79,13 +79,13 @@ type Store struct {
 	// Begins the name of every key: letters, digits and :_.- up to 64. Fleets on one server have different ones. Default: `wxgate:`.
 	Prefix string `json:"prefix,omitempty"`
 
-	// How long making a connection may take. Default: 1s.
+	// How long making a connection may take, from 10ms to 1m. Default: 1s.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
-	// How long a request waits for a look-up before it is answered 503. Default: 80ms.
+	// How long a request waits for a look-up before it is answered 503, from 10ms to 2s. Default: 80ms.
 	ReadTimeout caddy.Duration `json:"read_timeout,omitempty"`
 
-	// How long a login, a log-out or a revocation may take. Default: 2s.
+	// How long the store may take for a login, a log-out or a revocation, from 100ms to 1m. Default: 2s.
 	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
 
 	cfg   redis.Config

@@ -32,12 +32,13 @@ func TestResolved(t *testing.T) {
 	setEnvironment(t)
 	s, err := provisioned(t, `{"addresses":["{env.REDIS_THIRD}"],"username":"gate","password":"{env.REDIS_PASSWORD}","db":2,
 		"tls":{"ca":"{env.TLS_FILES}/ca.pem","cert":"{env.TLS_FILES}/cert.pem","key":"{env.TLS_FILES}/key.pem","server_name":"redis.internal"},
-		"sentinel":{"master":"m","username":"watcher","password":"{env.SENTINEL_PASSWORD}"},"prefix":"p:","dial_timeout":1,"read_timeout":2,"write_timeout":3}`)
+		"sentinel":{"master":"m","username":"watcher","password":"{env.SENTINEL_PASSWORD}"},"prefix":"p:","dial_timeout":10000000,"read_timeout":2000000000,"write_timeout":60000000000}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := s.cfg
-	if c.Addresses[0] != "10.0.0.3:26379" || c.Username != "gate" || c.Password != canary || c.DB != 2 || c.Prefix != "p:" || c.DialTimeout != 1 || c.ReadTimeout != 2 || c.WriteTimeout != 3 {
+	if c.Addresses[0] != "10.0.0.3:26379" || c.Username != "gate" || c.Password != canary || c.DB != 2 || c.Prefix != "p:" || c.DialTimeout != 10*time.Millisecond || c.ReadTimeout != 2*time.Second ||
+		c.WriteTimeout != time.Minute {
 		t.Error("it is not what was written")
 	}
 	if *c.Sentinel != (struct{ Master, Username, Password string }{"m", "watcher", canary}) {
@@ -65,7 +66,7 @@ func TestIdentity(t *testing.T) {
 	plain := id(`{"addresses":["a:1"]}`)
 	for _, same := range []string{
 		`{"addresses":["a:1"],"prefix":"wxgate:"}`, `{"addresses":["a:1"],"password":"{env.REDIS_PASSWORD}"}`, `{"addresses":["a:1"],"username":"u","password":"{env.PASSWORD_2}"}`,
-		`{"addresses":["a:1"],"read_timeout":5}`, `{"addresses":["a:1"],"tls":{}}`,
+		`{"addresses":["a:1"],"read_timeout":50000000}`, `{"addresses":["a:1"],"tls":{}}`,
 	} {
 		if got := id(same); got != plain {
 			t.Errorf("%s is %s, want %s", same, got, plain)
@@ -104,7 +105,10 @@ func TestWrongJSON(t *testing.T) {
 		`{"addresses":["a:1"],"password":"` + canary + `"}`:                                         "the password is written out",
 		`{"addresses":["a:1"],"prefix":"{env.X}"}`:                                                  "is not a prefix",
 		`{"addresses":["a:1"],"db":-1}`:                                                             "db -1 is negative",
-		`{"addresses":["a:1"],"read_timeout":-1}`:                                                   "read_timeout is negative",
+		`{"addresses":["a:1"],"read_timeout":-1}`:                                                   "read_timeout takes a duration from 10ms to 2s, not -1ns",
+		`{"addresses":["a:1"],"read_timeout":1}`:                                                    "read_timeout takes a duration from 10ms to 2s, not 1ns",
+		`{"addresses":["a:1"],"write_timeout":60000000001}`:                                         "write_timeout takes a duration from 100ms to 1m0s",
+		`{"addresses":["a:1"],"dial_timeout":9999999}`:                                              "dial_timeout takes a duration from 10ms to 1m0s",
 		`{"addresses":["a:1"],"username":"{no.such}","password":"{env.A}"}`:                         "resolving username",
 		`{"addresses":["a:1"],"tls":{"ca":"/nowhere/ca.pem"}}`:                                      "reading tls ca: open /nowhere/ca.pem",
 		`{"addresses":["a:1"],"tls":{"ca":"` + dir + `/junk.pem"}}`:                                 "junk.pem holds no certificate in PEM",

@@ -13,7 +13,7 @@ import (
 
 // promises lists the Caddy modules that each plugin package of this module registers, by the package's place in it.
 var promises = map[string][]string{
-	"caddymodule":            {"http.handlers.wechat_auth", "wechat"},
+	"caddymodule":            {"admin.api.wechat", "caddy.logging.encoders.wechat", "http.handlers.wechat_api", "http.handlers.wechat_auth", "wechat", "wechat.stores.bolt"},
 	"caddymodule/redisstore": {"wechat.stores.redis"},
 }
 

@@ -88,8 +88,8 @@ const tryIt = `
 It stays up until you press Ctrl-C. Try, in another terminal:
 
   CODE=$(curl -s %[1]s/_sim/code -d '{"appid":"%[2]s","user":"%[3]s"}' | cut -d'"' -f4)
-  curl -s %[4]s/wx/login -d "{\"code\":\"$CODE\"}"
-  TOKEN=wxs_...                                              # from the answer
+  TOKEN=$(curl -s %[4]s/wx/login -H 'Content-Type: application/json' -d "{\"code\":\"$CODE\"}" | cut -d'"' -f4)
+  echo $TOKEN
   curl -s %[4]s/hello -H "Authorization: Bearer $TOKEN"
   curl -s %[4]s/hello -H "Authorization: Bearer $TOKEN" -H 'X-WX-OPENID: somebody-else'
   curl -i %[4]s/hello -H 'X-WX-OPENID: somebody-else'
@@ -149,7 +149,11 @@ func load(caddyfile string) error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(config, true)
+	// Until the configuration says where the log goes, Caddy would print it between the demo's own lines. An error comes back by itself.
+	_, orig, _ := caddy.BufferedLog()
+	err = caddy.Load(config, true)
+	caddy.UnbufferDefaultLogger(orig)
+	return err
 }
 
 // freeAddress finds a loopback port that nobody uses.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -33,12 +35,14 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestDemo_StaysUp until it is asked to end.
+// TestDemo_StaysUp until it is asked to end, and what it says to try works as it stands.
 func TestDemo_StaysUp(t *testing.T) {
 	t.Setenv("WX_SECRET", "")
 	t.Setenv("TMPDIR", t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
-	out := &notify{word: "It stays up", seen: cancel}
+	defer cancel()
+	var printed bytes.Buffer
+	out := &notify{word: "It stays up", seen: func() { t.Run("try", func(t *testing.T) { tryPrinted(t, printed.String()) }); cancel() }, to: &printed}
 	if err := runDemo(ctx, out, false); err != nil {
 		t.Fatal(err)
 	}
@@ -47,13 +51,50 @@ func TestDemo_StaysUp(t *testing.T) {
 	}
 }
 
+// tryPrinted pastes the lines behind "It stays up" into a shell.
+func tryPrinted(t *testing.T, printed string) {
+	for _, program := range []string{"sh", "curl", "cut"} {
+		if _, err := exec.LookPath(program); err != nil {
+			if os.Getenv("WXGATE_REQUIRE_ALL") != "" {
+				t.Fatal(err)
+			}
+			t.Skipf("the lines need %s, which is not here", program)
+		}
+	}
+	var script strings.Builder
+	_, lines, _ := strings.Cut(printed, "It stays up")
+	for line := range strings.Lines(lines) {
+		if command, ok := strings.CutPrefix(line, "  "); ok {
+			script.WriteString(strings.TrimSuffix(command, "\n") + "\necho; echo ---\n")
+		}
+	}
+	cmd := exec.Command("sh", "-c", script.String())
+	cmd.Env = append(os.Environ(), "no_proxy=*")
+	b, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, b)
+	}
+	said := strings.Split(string(b), "---\n")
+	want := []string{"", "", "wxs_", `"X-Wx-Openid"`, `"X-Wx-Openid"`, "session_missing", `"/healthz"`, "204"}
+	if len(said) != len(want)+1 {
+		t.Fatalf("%d commands are printed, want %d:\n%s", len(said)-1, len(want), printed)
+	}
+	for i, w := range want {
+		if !strings.Contains(said[i], w) || strings.Contains(said[i], "somebody-else") {
+			t.Errorf("command %d says %q, want %q", i+1, said[i], w)
+		}
+	}
+}
+
 // notify calls seen when the word is written.
 type notify struct {
 	word string
 	seen func()
+	to   io.Writer
 }
 
 func (n *notify) Write(b []byte) (int, error) {
+	n.to.Write(b)
 	if bytes.Contains(b, []byte(n.word)) {
 		n.seen()
 	}

@@ -3,8 +3,9 @@
 //	wxgate demo                          the gate, a simulated WeChat and a sample app, with the steps of a login shown
 //	wxgate run --config Caddyfile        run the gate in front of your app
 //	wxgate validate --config Caddyfile   check a configuration
-//	wxgate wechat status                 how the running gate does; sessions, revoke, backup and keys ask it, too
+//	wxgate wechat status                 the state of the running gate; sessions, revoke, forget, backup and keys ask it, too
 //	wxgate wechat restore ...            put a backup in the place of the database
+//	wxgate wechat migrate ...            move users and live sessions into another store
 //	wxgate wechat explain ...            what the gate would do with a request, and why
 //	wxgate wechat probe ...              attack a gate, this one or any other, and see what holds
 package main

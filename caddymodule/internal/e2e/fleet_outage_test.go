@@ -76,9 +76,12 @@ func TestP4_FleetStoreKilled(t *testing.T) {
 		w.checkAlive(t, token, ada)
 		w.checkAlive(t, unseen, ada)
 		printed := w.out.String()[from[i]:]
-		for _, line := range []string{`"session store is unavailable"`, `"session store is back"`} {
-			if n := strings.Count(printed, line); n != 1 {
-				t.Errorf("%s is logged %d times, want once", line, n)
+		for line, want := range map[string]int{
+			`"no contact with redis"`: 1, `"in contact with redis"`: 1,
+			`"session store is unavailable"`: 0, `"session store is back"`: 0,
+		} {
+			if n := strings.Count(printed, line); n != want {
+				t.Errorf("%s is logged %d times, want %d", line, n, want)
 			}
 		}
 	}

@@ -107,7 +107,7 @@ func TestReadme_FleetOptions(t *testing.T) {
 	}
 	for word, inner := range table {
 		_, err := adapt(around(word + " {\nno_such_word\n}"))
-		if err == nil || !strings.Contains(err.Error(), "here stands ") {
+		if err == nil || !strings.Contains(err.Error(), "expected ") {
 			if len(inner) > 0 {
 				t.Errorf("the table gives %s the words %q, the parser none", word, inner)
 			}

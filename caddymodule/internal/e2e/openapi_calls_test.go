@@ -48,7 +48,7 @@ func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 		ok(w, r)
 	})
 	r := ask(t, api, "POST", "/cgi-bin/express/a%20b/?b=2&a=%2B1&access_token=stolen&Access_Token=x&cloudbase_access_token=y&from_appid="+appA+"&a=3", `{"x":1}`,
-		"Content-Type: application/json", "Cookie: a=b", "Authorization: Basic eA==", "X-WX-OPENID: o1", "X-Forwarded-Proto: https", "Wechatmp-Appid: "+appA, "User-Agent: my-app", "Accept-Encoding: gzip", "Trailer: X-T")
+		"Content-Type: application/json", "Cookie: a=b", "Authorization: Basic eA==", "X-WX-OPENID: o1", "X-Request-Id: r", "Wechatmp-Appid: "+appA, "User-Agent: my-app", "Accept-Encoding: gzip", "Trailer: X-T")
 	if r.errCode(t) != 0 || r.header.Get("Wechatmp-Signature") != "theirs" {
 		t.Errorf("the answer is %s", r)
 	}

@@ -94,7 +94,7 @@ func TestOpenAPI_Callers(t *testing.T) {
 	if r := ask(t, base, "POST", target, "{}"); r.errCode(t) != 0 {
 		t.Errorf("the app: %s", r)
 	}
-	for _, header := range []string{"X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "X-Real-IP: ::1", "Via: 1.1 x", "Origin: http://127.0.0.1", "Sec-Fetch-Site: same-origin", "x-forwarded-for: "} {
+	for _, header := range []string{"X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "X-Real-IP: ::1", "Via: 1.1 x", "CF-Connecting-IP: 127.0.0.1", "X-Forwarded-Proto: https", "Origin: http://127.0.0.1", "Sec-Fetch-Site: same-origin", "x-forwarded-for: "} {
 		ask(t, base, "POST", target, "{}", header).problem(t, http.StatusForbidden, "caller_not_allowed")
 		ask(t, base, "POST", "/wx/user/revoke", `{"openid":"o"}`, header).problem(t, http.StatusForbidden, "caller_not_allowed")
 	}
@@ -112,6 +112,43 @@ func TestOpenAPI_Callers(t *testing.T) {
 	r, err := readReply(bufio.NewReader(conn), "POST")
 	if err != nil || r.errCode(t) != 0 {
 		t.Errorf("through the socket: %s, %v", r, err)
+	}
+}
+
+// TestOpenAPI_Rebinding: a browser on this machine is a local caller, whose pages may come from anywhere; the name that it was led here by tells, where the site answers to any name.
+func TestOpenAPI_Rebinding(t *testing.T) {
+	local, remote := freeAddr(t), freeAddr(t)
+	wechat := newStandIn(t, ok)
+	newWorld(t, setup{base: wechat.URL, sites: apiSite(local, "") + apiSite(remote, "\t\tallow_remote")})
+	_, port, _ := strings.Cut(local, ":")
+	const target = "/wxa/msg_sec_check"
+	for _, host := range []string{"evil.example", "evil.example:" + port, "EVIL.Example.:" + port, "127.0.0.1.evil.example:" + port} {
+		r := raw(t, local, request(host, "GET", target, ""))
+		if r.problem(t, http.StatusForbidden, "caller_not_allowed"); !strings.Contains(r.body, "localhost") {
+			t.Errorf("%s: no cure in %s", host, r)
+		}
+		raw(t, local, request(host, "GET", "http://"+host+target, "")).problem(t, http.StatusForbidden, "caller_not_allowed")
+		if r := raw(t, remote, request(host, "GET", target, "")); r.errCode(t) != 0 {
+			t.Errorf("%s with allow_remote: %s", host, r)
+		}
+	}
+	for _, host := range []string{local, "localhost:" + port, "gate-internal:" + port, "LOCALHOST.", "api.weixin.qq.com"} {
+		if r := raw(t, local, request(host, "GET", target, "")); r.errCode(t) != 0 {
+			t.Errorf("%q: %s", host, r)
+		}
+	}
+	if r := raw(t, local, "GET "+target+" HTTP/1.0\r\n\r\n"); r.errCode(t) != 0 {
+		t.Errorf("HTTP/1.0: %s", r)
+	}
+	wechat.take()
+	for _, header := range []string{"Origin: http://evil.example", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Dest: image"} {
+		r := ask(t, remote, "POST", target, "{}", header)
+		if r.problem(t, http.StatusForbidden, "caller_not_allowed"); strings.Contains(r.body, "allow_remote") {
+			t.Errorf("%s: a way around in %s", header, r)
+		}
+	}
+	if seen := wechat.take(); len(seen) > 0 {
+		t.Errorf("WeChat saw %d calls of web pages", len(seen))
 	}
 }
 
@@ -147,7 +184,7 @@ func TestOpenAPI_Apps(t *testing.T) {
 
 // TestOpenAPI_Failures: bodies that are too long, a WeChat that is not there, and one that gives no token.
 func TestOpenAPI_Failures(t *testing.T) {
-	w, api, wechat := standInWorld(t, setup{}, "\t\tmax_body 100KiB\n\t\ttimeout 500ms", ok)
+	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "\t\tmax_body 100KiB\n\t\ttimeout 500ms", ok)
 	const target = "/wxa/msg_sec_check"
 	long := strings.Repeat("x", 100<<10+1)
 	ask(t, api, "POST", target, long).problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
@@ -183,8 +220,13 @@ func TestOpenAPI_Failures(t *testing.T) {
 	if r := ask(t, api, "POST", target, "{}"); r.status != http.StatusPreconditionFailed || r.body != "<html>" {
 		t.Errorf("another status: %s", r)
 	}
-	if strings.Contains(w.out.String(), "canary-token") {
-		t.Error("the log holds an access token")
+	if n := w.apiCalls(t, target, "wechat_unavailable"); n != "4" {
+		t.Errorf("%s calls are counted as failed, want 4", n)
+	}
+	for _, text := range []string{"canary-token", "WeChat API is"} { // a call that fails is no outage
+		if strings.Contains(w.out.String(), text) {
+			t.Errorf("the log holds %q", text)
+		}
 	}
 }
 

@@ -35,6 +35,22 @@ func TestOpenAPI_TokenFile(t *testing.T) {
 					t.Fatalf("WeChat saw %d calls", len(seen))
 				}
 			}
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			// The last token goes on for ten seconds, but not in a gate that never had one.
+			fresh := freeAddr(t)
+			w := newWorld(t, setup{
+				base: wechat.URL, sites: apiSite(fresh, "\t\tapp "+other),
+				wechat: "\t\tapp " + other + " {env.WX_SECRET_OTHER} {\n\t\t\t" + word + " " + file + "\n\t\t}",
+				env:    []string{"WX_SECRET_OTHER=canary-secret-of-the-other"},
+			})
+			ask(t, fresh, "POST", "/cgi-bin/message/subscribe/send", "{}").problem(t, http.StatusBadGateway, "misconfigured")
+			eventually(t, "the log tells the cause", func() bool { return strings.Contains(w.out.String(), `"error":"getting access token: `) })
+			if strings.Contains(w.out.String(), "reverseproxy.") {
+				t.Error("the log tells a place in Caddy's source")
+			}
+
 			wechat.mu.Lock()
 			defer wechat.mu.Unlock()
 			if wechat.tokens != 0 {

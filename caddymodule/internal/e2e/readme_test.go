@@ -52,7 +52,7 @@ func standsHere(t *testing.T, text string) (words []string) {
 	if err == nil {
 		t.Fatalf("it adapts:\n%s", text)
 	}
-	_, list, ok := strings.Cut(err.Error(), "here stands ")
+	_, list, ok := strings.Cut(err.Error(), "expected ")
 	list, _, _ = strings.Cut(list, ", at ")
 	if !ok {
 		t.Fatalf("the error is another: %v", err)
@@ -93,7 +93,7 @@ func TestReadme_OptionTables(t *testing.T) {
 					begin = tt.open[word]
 				}
 				_, err := adapt(tt.around(begin + " {\n" + unknown + "\n}"))
-				if hasBlock := err != nil && strings.Contains(err.Error(), "here stands "); !hasBlock {
+				if hasBlock := err != nil && strings.Contains(err.Error(), "expected "); !hasBlock {
 					if len(inner) > 0 {
 						t.Errorf("the table gives %s the words %q, the parser none", word, inner)
 					}

@@ -3,6 +3,7 @@ package gate
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -173,13 +174,13 @@ func nameFault(name string) string {
 func checkCollisions(identity []string, sources []source) error {
 	seen := make(map[string]string)
 	for _, s := range sources {
-		seen[fold(s.name)] = s.name
+		seen[fold(s.name)] = "the token's " + strconv.Quote(s.name)
 	}
 	for _, name := range identity {
 		if other, ok := seen[fold(name)]; ok {
-			return fmt.Errorf("header name %q: it reads the same as %q once punctuation and case are ignored; give each value a name of its own", name, other)
+			return fmt.Errorf("header name %q: it reads the same as %s once punctuation and case are ignored; give each value a name of its own", name, other)
 		}
-		seen[fold(name)] = name
+		seen[fold(name)] = strconv.Quote(name)
 	}
 	return nil
 }

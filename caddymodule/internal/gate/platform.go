@@ -47,7 +47,7 @@ func (g *Gate) Platform(r *http.Request) (Platform, error) {
 	p := Platform{headers: make(map[string]string)}
 	for _, name := range platformHeaders {
 		values := r.Header[name]
-		if len(values) == 0 {
+		if len(values) == 0 || len(values) == 1 && values[0] == "" { // nothing to tell, in two ways
 			continue
 		}
 		v := values[0]

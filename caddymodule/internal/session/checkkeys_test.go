@@ -148,6 +148,39 @@ func TestCheckKeys(t *testing.T) {
 	})
 }
 
+// TestRevokeAllKeysKept: when everybody was ended and only the keys could not be freed, that is what the caller is told.
+func TestRevokeAllKeysKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, m := newMemData(), newMasters(2)
+		before := keyGate(t, data, time.Hour, m[1])
+		defer before.core.Close()
+		before.must(before.start())
+		token := before.login("alice").Token
+		g := keyGate(t, data, time.Hour, m[0], m[1])
+		defer g.core.Close()
+		g.must(g.start())
+		g.store.before = func(_ context.Context, op string) error {
+			if op == "SetKeys" {
+				return store.ErrUnavailable
+			}
+			return nil
+		}
+		if err := g.RevokeAll(t.Context()); !errors.Is(err, session.ErrKeysKept) || errors.Is(err, session.ErrUnavailable) || g.pending() != 0 {
+			t.Errorf("%v, %d pending", err, g.pending())
+		}
+		g.refuse(token, session.ErrInvalid)
+		without := keyGate(t, data, time.Hour, m[0])
+		defer without.core.Close()
+		if err := without.start(); !errors.Is(err, session.ErrKeyMissing) {
+			t.Errorf("without the old key: %v", err)
+		}
+		g.store.before = nil
+		g.must(g.RevokeAll(t.Context()))
+		time.Sleep(5 * time.Minute) // gates that share a store hear of it in time
+		g.must(without.start())
+	})
+}
+
 // TestCheckKeysModel: whatever rings and lives follow each other, one that passes the check opens every session that the one before it opened.
 func TestCheckKeysModel(t *testing.T) {
 	masters := newMasters(4)

@@ -42,15 +42,16 @@ type Core struct {
 	lookups singleflight.Group
 	logins  flights
 	pending pendings
+	noting  noting
 	outage  Outage
-	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations
+	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations, and telling the store how often uses are noted
 	closing context.Context
 	close   context.CancelFunc
 
 	hits, misses Counter
 }
 
-// NewCore returns a Core over an open store. A store.Shared is watched from then on.
+// NewCore returns a Core over an open store. A store.Shared is watched from then on. It asks the store one thing, and waits a second at most for the answer.
 func NewCore(cfg CoreConfig) (*Core, error) {
 	c, err := newCache(cfg.MaxSessions)
 	if err != nil {
@@ -68,8 +69,10 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		core.misses = noCounter{}
 	}
 	if core.shared, _ = cfg.Store.(store.Shared); core.shared != nil {
+		core.outage.Quiet = true // it tells of its outages itself
 		core.shared.Watch(core.changed)
 	}
+	core.noting.ask(core.closing, core)
 	return core, nil
 }
 

@@ -25,6 +25,9 @@ var ErrUnavailable = store.ErrUnavailable
 // ErrKeyMissing means that sessions live which were made under a master key that is not in the key ring.
 var ErrKeyMissing = errors.New("a master key is missing from the key ring")
 
+// ErrKeysKept means that every session was ended, but that old master keys could not be taken off the record: they count as needed until it is done again.
+var ErrKeysKept = errors.New("old master keys still count as needed")
+
 // ErrNoBackup means that the store cannot be copied by the gate.
 var ErrNoBackup = errors.New("this kind of session store is backed up with its own tools")
 

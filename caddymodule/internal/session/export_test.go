@@ -62,3 +62,15 @@ func (r *KeyRing) SealPhone(u store.UserID, number string) []byte { return r.sea
 
 // OpenPhone is what a remembered number is read with.
 func (r *KeyRing) OpenPhone(u store.UserID, box []byte) (string, error) { return r.openPhone(u, box) }
+
+// SettleNoting returns when the store has been told how often uses are noted, unless that has to wait.
+func (c *Core) SettleNoting() {
+	n := &c.noting
+	n.mu.Lock()
+	want, _ := n.due()
+	telling, waits := n.telling, !n.known || n.said.Every > 0 && want.Every > n.said.Every
+	n.mu.Unlock()
+	if telling != nil && !waits {
+		<-telling
+	}
+}

@@ -141,8 +141,12 @@ func (s *Service) edited(known keys, last time.Time, edit func(known keys, now t
 func (c *Core) lockKeys(ctx context.Context) error {
 	for {
 		ours, err := c.claim(ctx, keysLock, keysLockTTL)
-		if err != nil || ours {
+		if err != nil {
+			c.unclaim(ctx, keysLock) // it may have been taken: nobody else should wait for its end
 			return err
+		}
+		if ours {
+			return nil
 		}
 		select {
 		case <-time.After(keysPause):

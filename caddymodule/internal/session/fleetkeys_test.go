@@ -245,6 +245,27 @@ func TestSharedKeysLockLeft(t *testing.T) {
 	})
 }
 
+// TestSharedKeysClaimLost: a gate that was not told that its turn had come gives it up, and holds nobody up.
+func TestSharedKeysClaimLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, m := newMemData(), newMasters(1)
+		g := keyGate(t, data, time.Hour, m...)
+		defer g.core.Close()
+		lost := true
+		g.store.after = func(_ context.Context, op string) error {
+			if op == "Claim" && lost {
+				lost = false
+				return store.ErrUnavailable
+			}
+			return nil
+		}
+		if err := g.start(); !errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		g.must(g.start())
+	})
+}
+
 // TestSharedKeysModel: whatever rings follow each other on two gates, as long as each sees to its record, a gate that passes the check opens every session that lives, wherever it was made,
 // and goes on to, unless the other one was given a key that it lacks.
 func TestSharedKeysModel(t *testing.T) {

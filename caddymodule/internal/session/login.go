@@ -104,10 +104,8 @@ func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	c := s.cfg.Core
-	res, err := c.store.Login(ctx, l)
-	if c.asked(writing, err) != nil {
-		// The change may have gone through all the same; what the cache knows of these is asked for again.
-		c.cache.void(digestKey(l.Ends), userKey(l.User))
+	res, err := c.keep(ctx, l)
+	if err != nil {
 		return Login{}, fmt.Errorf("storing login: %w", err)
 	}
 	for _, d := range res.Ended {
@@ -120,4 +118,23 @@ func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest
 		c.cache.void(userKey(l.User))
 	}
 	return Login{Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest, UnionIDBound: res.UnionID != ""}, nil
+}
+
+// keep makes a login durable. A shared store that cannot be reached is tried again while there is time: the code is spent, and a server that restarts is back in a moment. Its Login makes no
+// second session of the same login.
+func (c *Core) keep(ctx context.Context, l store.Login) (res store.LoginResult, err error) {
+	once := func() error {
+		res, err = c.store.Login(ctx, l)
+		if c.asked(writing, err) != nil {
+			// The change may have gone through all the same; what the cache knows of these is asked for again.
+			c.cache.void(digestKey(l.Ends), userKey(l.User))
+		}
+		return err
+	}
+	if c.shared == nil {
+		err = once()
+	} else {
+		err = again(ctx, c.closing, retryFirst, once)
+	}
+	return res, err
 }

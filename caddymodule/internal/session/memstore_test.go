@@ -25,6 +25,7 @@ type memData struct {
 	users    map[store.UserID]*store.User
 	sessions map[store.Digest]store.Session
 	keys     map[store.KeyID]time.Time
+	noted    store.Noting
 
 	watchers []func(store.Change) // told of each change before it is acknowledged
 	claims   map[[32]byte]memClaim
@@ -85,7 +86,7 @@ func (s *memStore) setReadOnly(readOnly bool) {
 }
 
 func reads(op string) bool {
-	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "Keys", "Stats", "Touch"}, op)
+	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "Keys", "Noted", "Stats", "Touch"}, op)
 }
 
 func (s *memStore) do(ctx context.Context, op string, f func(*memData) error) error {
@@ -133,6 +134,7 @@ func (s *memStore) Login(ctx context.Context, l store.Login) (res store.LoginRes
 			d.apps[l.User.AppID] = rand.Uint64()
 		}
 		before := u.UnionID
+		u.Drop(l.Digest) // of a try before
 		ended, expired := u.Admit(l)
 		for _, e := range slices.Concat(ended, expired) {
 			delete(d.sessions, e)
@@ -280,6 +282,24 @@ func (s *memStore) SetKeys(ctx context.Context, keys map[store.KeyID]time.Time) 
 			}
 			d.keys[id] = until
 		}
+		return nil
+	})
+}
+
+func (s *memStore) Noted(ctx context.Context) (n store.Noting, err error) {
+	err = s.do(ctx, "Noted", func(d *memData) error {
+		n = d.noted
+		return nil
+	})
+	return n, err
+}
+
+func (s *memStore) SetNoted(ctx context.Context, n store.Noting) error {
+	return s.do(ctx, "SetNoted", func(d *memData) error {
+		if n.Every > 0 {
+			n.Since = milli(n.Since)
+		}
+		d.noted = n
 		return nil
 	})
 }

@@ -18,12 +18,12 @@ import (
 )
 
 // TestP3_Model drives random schedules of everything that a gate does over a cache that does everything wrong, with look-ups that the store answers late. The model decides what must be
-// accepted and what refused.
+// accepted and what refused. The idle limit stays, so who was refused for it is never let in again.
 func TestP3_Model(t *testing.T) {
 	for range 5 { // more than rapid does by itself: what is looked for is rare
 		rapid.Check(t, func(t *rapid.T) {
 			rapid.SyncTest(t, func(t *rapid.T) {
-				m := newModel(t)
+				m := newModel(t, modelIdle)
 				defer m.stop()
 				t.Repeat(map[string]func(*rapid.T){
 					"login":        m.login,
@@ -56,6 +56,33 @@ func TestP3_Model(t *testing.T) {
 	}
 }
 
+// TestModelLimits is a smaller model whose reloads and restarts bring other idle limits: none ends a session in use, or lets one in for longer than the doubt lasts.
+func TestModelLimits(t *testing.T) {
+	for range 5 {
+		rapid.Check(t, func(t *rapid.T) {
+			rapid.SyncTest(t, func(t *rapid.T) {
+				m := newModel(t, modelIdle, 0, 4*time.Minute)
+				defer m.stop()
+				t.Repeat(map[string]func(*rapid.T){
+					"login":       m.login,
+					"check":       m.check,
+					"check again": m.check,
+					"check a lot": m.checkALot,
+					"show user":   m.showUser,
+					"wait": func(t *rapid.T) {
+						time.Sleep(time.Duration(rapid.IntRange(1, 2000).Draw(t, "ms")) * 100 * time.Millisecond)
+					},
+					"drop cache": func(*rapid.T) { m.cache.drop() },
+					"reload":     func(*rapid.T) { m.newService() },
+					"refuse":     func(*rapid.T) { m.refuseService() },
+					"old ends":   func(*rapid.T) { m.endOld() },
+					"restart":    func(*rapid.T) { m.restart() },
+				})
+			})
+		})
+	}
+}
+
 const (
 	modelTTL  = 90 * time.Minute
 	modelIdle = 40 * time.Minute
@@ -76,7 +103,10 @@ type model struct {
 	gate  *session.Service
 	keys  *session.KeyRing
 	down  bool
-	since time.Time // start of the configuration
+	idles []time.Duration // limits that a configuration may have
+	idle  time.Duration   // limit of the one that runs
+	since time.Time       // when it last became another
+	old   []*session.Service
 
 	revoking bool // a revocation is under way
 
@@ -104,14 +134,15 @@ type modelSession struct {
 // pending is a check under way.
 type pending struct {
 	s        *modelSession
-	mustFail bool // ended before the check began
+	idle     time.Duration // limit of the configuration that it began under
+	mustFail bool          // ended before the check began
 	done     chan struct{}
 	id       session.Identity
 	err      error
 }
 
-func newModel(t *rapid.T) *model {
-	m := &model{t: t, data: newMemData(), unionIDs: make(map[store.UserID]string)}
+func newModel(t *rapid.T, idles ...time.Duration) *model {
+	m := &model{t: t, data: newMemData(), unionIDs: make(map[store.UserID]string), idles: idles, idle: idles[0]}
 	keys, err := session.ParseKeyRing(session.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
@@ -137,11 +168,42 @@ func (m *model) open() {
 }
 
 func (m *model) newService() {
-	m.since = milli(time.Now())
-	m.gate = session.New(session.Config{
+	if m.gate != nil {
+		m.old = append(m.old, m.gate)
+	}
+	if idle := rapid.SampledFrom(m.idles).Draw(m.t, "idle"); idle != m.idle {
+		m.idle, m.since = idle, milli(time.Now())
+	}
+	m.gate = m.service(m.idle)
+	if !m.down {
+		m.core.SettleNoting()
+	}
+}
+
+func (m *model) service(idle time.Duration) *session.Service {
+	return session.New(session.Config{
 		Core: m.core, WeChat: new(wechat), Apps: []weixin.App{{ID: appA}, {ID: appB}}, Keys: m.keys,
-		TTL: modelTTL, Idle: modelIdle, MaxPerUser: modelMax,
+		TTL: modelTTL, Idle: idle, MaxPerUser: modelMax,
 	})
+}
+
+// refuseService makes a configuration that comes to nothing. What it has the store say may cost the next start its knowledge, as a change of the limits does.
+func (m *model) refuseService() {
+	idle := rapid.SampledFrom(m.idles).Draw(m.t, "idle")
+	s := m.service(idle)
+	m.core.SettleNoting()
+	s.Close()
+	m.since = milli(time.Now())
+}
+
+// endOld ends the configurations that were replaced, when nobody is under way with them.
+func (m *model) endOld() {
+	m.letCome(true)
+	m.collect()
+	for _, s := range m.old {
+		s.Close()
+	}
+	m.old = nil
 }
 
 // up lets the store work again, and the gate do what is pending.
@@ -171,6 +233,7 @@ func (m *model) stop() {
 	if err := m.core.Close(); err != nil {
 		m.t.Error(err)
 	}
+	m.gate, m.old = nil, nil
 }
 
 // hook holds back or spoils the answer of a method that has already taken effect.
@@ -285,7 +348,7 @@ func (m *model) login(t *rapid.T) {
 }
 
 func (m *model) begin(s *modelSession) *pending {
-	p := &pending{s: s, mustFail: s.ended || s.pending, done: make(chan struct{})}
+	p := &pending{s: s, idle: m.idle, mustFail: s.ended || s.pending, done: make(chan struct{})}
 	gate := m.gate
 	go func() {
 		defer close(p.done)
@@ -299,6 +362,18 @@ func (m *model) check(t *rapid.T) {
 	p := m.begin(m.pick(t))
 	m.drive(func() { <-p.done })
 	m.judge(p, false)
+}
+
+// checkALot is a session in use.
+func (m *model) checkALot(t *rapid.T) {
+	s := m.pick(t)
+	pace := time.Duration(rapid.IntRange(1, 60).Draw(t, "pace")) * time.Second
+	for range rapid.IntRange(1, 20).Draw(t, "checks") {
+		p := m.begin(s)
+		m.drive(func() { <-p.done })
+		m.judge(p, false)
+		time.Sleep(pace)
+	}
 }
 
 // beginCheck leaves a check waiting for an answer that was read but has not arrived.
@@ -333,8 +408,8 @@ func (m *model) finishCheck(t *rapid.T) {
 // judge compares the outcome of a check with what the session is. One that was under way for a while may be answered as of any instant of it.
 func (m *model) judge(p *pending, late bool) {
 	s, now := p.s, milli(time.Now())
-	mustFail := p.mustFail || !now.Before(s.expires) || now.Sub(m.inUse(s)) >= modelIdle
-	mustPass := m.alive(s) && !m.revoking && !p.mustFail
+	mustFail := p.mustFail || !now.Before(s.expires) || m.idled(s, p.idle)
+	mustPass := m.alive(s, p.idle) && !m.revoking && !p.mustFail
 	switch {
 	case p.err == nil && mustFail && !late:
 		m.t.Fatalf("accepted: ended %v, expires in %v, used %v ago", s.ended, s.expires.Sub(now), now.Sub(s.used))
@@ -362,22 +437,20 @@ func (m *model) judge(p *pending, late bool) {
 	}
 }
 
-// inUse returns until when a session may count as in use: a configuration does not know what the one before did not note, for up to an hour.
-func (m *model) inUse(s *modelSession) time.Time {
-	switch doubt := s.used.Add(time.Hour); {
-	case !s.used.Before(m.since):
-		return s.used
-	case doubt.Before(m.since):
-		return doubt
-	default:
-		return m.since
+// idled reports whether a session must be refused for an idle limit. A configuration with another limit than the one before it need not know of uses that were not noted, for up to an hour.
+func (m *model) idled(s *modelSession, idle time.Duration) bool {
+	used := s.used
+	if used.Before(m.since) {
+		used = used.Add(min(time.Hour, m.since.Sub(used)))
 	}
+	return idle > 0 && milli(time.Now()).Sub(used) >= idle
 }
 
 // alive reports whether a check of s must not be refused.
-func (m *model) alive(s *modelSession) bool {
+func (m *model) alive(s *modelSession, idle time.Duration) bool {
 	now := milli(time.Now())
-	return !s.ended && !s.pending && now.Before(s.expires) && now.Sub(s.touched) < modelIdle-modelTouch
+	used := idle == 0 || now.Sub(s.touched) < idle-max(time.Minute, idle/20)
+	return !s.ended && !s.pending && now.Before(s.expires) && used
 }
 
 // revoke carries out a revocation whose answer may get lost, and ends sessions in the model when it took effect.
@@ -436,7 +509,7 @@ func (m *model) logoutAll(t *rapid.T) {
 		}
 	case !errors.Is(err, session.ErrInvalid) && !errors.Is(err, session.ErrUnavailable):
 		t.Fatal(err)
-	case m.alive(s):
+	case m.alive(s, m.idle):
 		t.Fatalf("refused: %v", err)
 	}
 }
@@ -508,8 +581,8 @@ func (m *model) showUser(t *rapid.T) {
 		if s.user != id {
 			continue
 		}
-		over := s.ended || !now.Before(s.expires) || now.Sub(m.inUse(s)) >= modelIdle
-		if got := live[fmt.Sprintf("%x", session.DigestOf(s.token))[:16]]; got && over || !got && m.alive(s) {
+		over := s.ended || !now.Before(s.expires) || m.idled(s, m.idle)
+		if got := live[fmt.Sprintf("%x", session.DigestOf(s.token))[:16]]; got && over || !got && m.alive(s, m.idle) {
 			t.Fatalf("shown as live: %v; ended %v, expires in %v, used %v ago", got, s.ended, s.expires.Sub(now), now.Sub(s.used))
 		}
 	}

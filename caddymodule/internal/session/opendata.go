@@ -31,11 +31,11 @@ func (*DataError) Error() string { return ErrData.Error() }
 // Unwrap returns ErrData.
 func (*DataError) Unwrap() error { return ErrData }
 
-// dataAhead is how far ahead of ours the clock of WeChat may be where the age of data is judged.
+// dataAhead is how far ahead of ours the clock of WeChat may be, and behind.
 const dataAhead = 10 * time.Minute
 
-// OpenData decrypts and checks what WeChat has sealed for a user (WECHAT.md 3) and returns the JSON object in it, byte for byte. A unionId in it is bound to the user when OpenData returns:
-// the next request of every session of theirs shows it. The error is a *DataError, or wraps ErrUnknown when there is no such user, or ErrUnavailable. Whatever the error but the last,
+// OpenData decrypts and checks what WeChat has sealed for a user (WECHAT.md 3) and returns the JSON object in it, byte for byte. A unionId in it is bound to the user when OpenData returns,
+// unless another is known and the data is older than the last login: the next request of every session of theirs shows it. The error is a *DataError, or wraps ErrUnknown when there is no such user, or ErrUnavailable. Whatever the error but the last,
 // nothing has changed.
 func (s *Service) OpenData(ctx context.Context, id store.UserID, d SealedData) (object []byte, err error) {
 	u, err := s.knownUser(ctx, id)
@@ -45,6 +45,9 @@ func (s *Service) OpenData(ctx context.Context, id store.UserID, d SealedData) (
 	data, err := s.open(u, d)
 	if err != nil {
 		return nil, err
+	}
+	if u.UnionID != "" && data.Time.Before(u.LastLogin.Add(-dataAhead)) {
+		return data.Object, nil // no news: a client may keep data of before a change, and would choose between the two
 	}
 	if err := s.bind(ctx, u, data.UnionID); err != nil {
 		return nil, wrap("binding unionid", err)
@@ -58,10 +61,10 @@ func (s *Service) open(u store.User, d SealedData) (opendata.Data, error) {
 	if signed := d.RawData != nil; signed != (d.Signature != "") {
 		return opendata.Data{}, &DataError{Reason: opendata.ReasonSignature}
 	}
-	o := opendata.Opener{AppID: u.ID.AppID, OpenID: u.ID.OpenID}
+	now := time.Now()
+	o := opendata.Opener{AppID: u.ID.AppID, OpenID: u.ID.OpenID, NotAfter: now.Add(dataAhead)}
 	if s.cfg.DataMaxAge > 0 {
-		now := time.Now()
-		o.NotBefore, o.NotAfter = now.Add(-s.cfg.DataMaxAge), now.Add(dataAhead)
+		o.NotBefore = now.Add(-s.cfg.DataMaxAge)
 	}
 	var stale *DataError
 	for _, sealed := range []store.SealedKey{u.Key, u.PrevKey} {

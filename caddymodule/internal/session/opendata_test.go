@@ -169,10 +169,13 @@ func TestOpenDataAge(t *testing.T) {
 			return seal(key, fmt.Sprintf(`{"watermark":{"timestamp":%d,"appid":%q}}`, time.Now().Add(-ago).Unix(), appA))
 		}
 		for ago, ok := range map[time.Duration]bool{0: true, time.Hour: true, time.Hour + time.Second: false, -10 * time.Minute: true, -10*time.Minute - time.Second: false, 24 * 365 * time.Hour: false} {
-			if _, err := any.OpenData(t.Context(), alice, made(ago)); err != nil {
+			got, err := any.OpenData(t.Context(), alice, made(ago))
+			if ago < -10*time.Minute {
+				wantData(t, got, err, false, opendata.ReasonTime)
+			} else if err != nil {
 				t.Errorf("made %v ago, without a limit: %v", ago, err)
 			}
-			got, err := limited.OpenData(t.Context(), alice, made(ago))
+			got, err = limited.OpenData(t.Context(), alice, made(ago))
 			if !ok {
 				wantData(t, got, err, false, opendata.ReasonTime)
 			} else if err != nil {
@@ -241,6 +244,38 @@ func TestP3_UnionIDFound(t *testing.T) {
 		if ids, err := a.UsersByUnionID(t.Context(), "second"); err != nil || len(ids) != 1 {
 			t.Errorf("found by it: %v, %v", ids, err)
 		}
+	})
+}
+
+// TestOpenDataOldUnionID: data of before the last login opens, and may bring the first unionid, but does not bring back one that another has replaced.
+func TestOpenDataOldUnionID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform()
+		g := newGate(t, on(p))
+		defer g.core.Close()
+		old := object(alice, "old")
+		time.Sleep(time.Hour)
+		token := g.login("alice").Token
+		open := func(object, want string) {
+			t.Helper()
+			if got, err := g.OpenData(t.Context(), alice, seal(p.key("alice"), object)); err != nil || string(got) != object {
+				t.Fatalf("opened %q, %v", got, err)
+			}
+			if id := g.accept(token); id.UnionID != want {
+				t.Errorf("shown with %q, want %q", id.UnionID, want)
+			}
+		}
+		open(old, "old")
+		open(object(alice, "new"), "new")
+		open(old, "new")
+		late := object(alice, "late")
+		time.Sleep(10 * time.Minute) // as far as the two clocks may be apart
+		token = g.login("alice").Token
+		open(late, "late")
+		time.Sleep(time.Second)
+		token = g.login("alice").Token
+		open(object(alice, "newer"), "newer")
+		open(late, "newer")
 	})
 }
 

@@ -4,12 +4,14 @@ import (
 	"sync/atomic"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // Outage tells the operator once when something that the gate depends on goes away and once when it is back, however many requests notice (DESIGN.md P4).
 type Outage struct {
-	What string // the subject of the log lines, such as "session store"
-	Log  *zap.Logger
+	What  string // the subject of the log lines, such as "session store"
+	Log   *zap.Logger
+	Quiet bool // the lines are for debugging: somebody else tells, and knows more
 
 	down atomic.Uint32 // ways that have failed
 }
@@ -27,10 +29,17 @@ func (o *Outage) Note(err error) { o.note(writing, err) }
 func (o *Outage) note(way uint32, err error) {
 	switch {
 	case err != nil && o.down.Load()&way == 0 && o.down.Or(way) == 0:
-		o.Log.Error(o.What+" is unavailable", zap.Error(err))
+		o.Log.Log(o.level(zap.ErrorLevel), o.What+" is unavailable", zap.Error(err))
 	case err == nil && o.down.Load()&way != 0 && o.down.And(^way) == way:
-		o.Log.Info(o.What + " is back")
+		o.Log.Log(o.level(zap.InfoLevel), o.What+" is back")
 	}
+}
+
+func (o *Outage) level(loud zapcore.Level) zapcore.Level {
+	if o.Quiet {
+		return zap.DebugLevel
+	}
+	return loud
 }
 
 // Down reports whether the last call failed.

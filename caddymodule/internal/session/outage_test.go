@@ -103,6 +103,45 @@ func TestP4_OneLogLineReadsGoOn(t *testing.T) {
 	logged(lineBack)
 }
 
+// TestP4_OneLogLineShared: where nothing can be written a claim is refused, but can be given up, and an empty bucket can be looked at. Neither is a recovery. A shared store tells of its
+// outages itself: what is told here is for debugging.
+func TestP4_OneLogLineShared(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	gates, _ := newFleet(t, 1, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }))
+	g := gates[0]
+	full := true
+	g.store.before = func(_ context.Context, op string) error {
+		if full && op == "Claim" {
+			return fmt.Errorf("%w: out of memory", store.ErrUnavailable)
+		}
+		return nil
+	}
+	login := func() error {
+		_, err := g.Login(t.Context(), request(fmt.Sprint("bob#", codes.Add(1)), phone))
+		return err
+	}
+	for range 5 {
+		if err := login(); !errors.Is(err, session.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		g.core.Spend(t.Context(), "bob", store.Rate{Every: time.Hour, Burst: 1})
+	}
+	full = false
+	for range 5 {
+		g.must(login())
+	}
+	var got []string
+	for _, e := range logs.TakeAll() {
+		got = append(got, e.Message)
+		if e.Level != zap.DebugLevel {
+			t.Errorf("%s: %q", e.Level, e.Message)
+		}
+	}
+	if want := []string{lineDown, lineBack}; !slices.Equal(got, want) {
+		t.Errorf("logged %q, want %q", got, want)
+	}
+}
+
 // TestOutageIgnoresPatience: a caller who gave up says nothing about the store.
 func TestOutageIgnoresPatience(t *testing.T) {
 	logger, logged := watch(t)

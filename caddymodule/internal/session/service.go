@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -24,12 +25,12 @@ type Config struct {
 	Keys   *KeyRing
 
 	TTL        time.Duration // absolute life of a session
-	Idle       time.Duration // 0: no idle limit; what was noted before New may count as up to an hour later, but not later than New
+	Idle       time.Duration // 0: no idle limit; what may have been noted more seldom than this one needs may count as up to an hour later, but not later than New
 	MaxPerUser int           // live sessions of one user; 0: no limit
 	Replay     time.Duration // how long a finished login is answered again to the same client; 0: never
 
 	RememberPhone bool          // Phone keeps the number, and an Identity shows it; if not, a number that was kept before is not shown
-	DataMaxAge    time.Duration // open data that WeChat made longer ago is refused; 0: none is
+	DataMaxAge    time.Duration // open data that WeChat made longer ago is refused; 0: none is. Data from the future always is
 
 	// UnionIDBound, if set, is told of each unionid that came to light otherwise than by a login and is bound to the user now: the first one, or another than before. It is for the audit log.
 	UnionIDBound func(id store.UserID, changed bool)
@@ -39,20 +40,20 @@ type Config struct {
 type Service struct {
 	cfg        Config
 	apps       map[string]weixin.App
-	touchEvery int64 // milliseconds
-	since      int64 // Unix milliseconds; when this configuration took effect
+	touchEvery int64        // milliseconds: touchInterval
+	since      atomic.Int64 // Unix milliseconds; no use after that was noted at a longer interval than touchEvery
 
 	badPhone sync.Once // the first telephone number that does not open is logged
 }
 
-// New returns a Service of cfg.
+// New returns a Service of cfg. Close it when its configuration has ended and the Core goes on.
 func New(cfg Config) *Service {
-	s := &Service{cfg: cfg, apps: make(map[string]weixin.App, len(cfg.Apps)), since: time.Now().UnixMilli()}
+	s := &Service{cfg: cfg, apps: make(map[string]weixin.App, len(cfg.Apps)), touchEvery: touchInterval(cfg.TTL, cfg.Idle).Milliseconds()}
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}
 	cfg.Core.pending.allow(cfg.TTL)
-	s.touchEvery = touchInterval(cfg.TTL, cfg.Idle).Milliseconds()
+	cfg.Core.join(s)
 	return s
 }
 
@@ -60,8 +61,8 @@ func New(cfg Config) *Service {
 // noted by the rules of the one before.
 const maxTouch = time.Hour
 
-// touchInterval is how seldom a session in use is noted in the store (DESIGN.md 5): a twentieth of the limit that it serves and no more than once a minute, yet often enough for a limit
-// of minutes, and once in maxTouch.
+// touchInterval is how seldom a configuration lets a session in use be noted in the store (DESIGN.md 5): a twentieth of the limit that it serves and no more than once a minute, yet often enough
+// for a limit of minutes, and once in maxTouch. For some time it may be noted more often than that (noting).
 func touchInterval(ttl, idle time.Duration) time.Duration {
 	if idle <= 0 {
 		return min(max(time.Minute, ttl/20), maxTouch)
@@ -115,7 +116,7 @@ func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, err
 	if now >= e.expires || s.idle(seen, now) {
 		return Identity{}, ErrExpired
 	}
-	if now-seen >= s.touchEvery && e.lastSeen.CompareAndSwap(seen, now) {
+	if now-seen >= s.cfg.Core.noting.every.Load() && e.lastSeen.CompareAndSwap(seen, now) {
 		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(now))
 	}
 	id := Identity{AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(), Expires: time.UnixMilli(e.expires)}
@@ -125,11 +126,12 @@ func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, err
 	return id, nil
 }
 
-// idle reports whether a session last noted at seen has reached the idle limit. One noted before this configuration took effect may have been used for up to maxTouch after that, until then;
-// it is given the benefit of the doubt, so that an idle limit that is new, or shorter than before, ends no session in use.
+// idle reports whether a session last noted at seen has reached the idle limit. While notes may have been made more seldom than this configuration needs, or it is not known how seldom, it may
+// have been used for up to maxTouch after that; it is given the benefit of the doubt, so that an idle limit that is new, or shorter than before, ends no session in use. As long as the limit
+// stays as it is or gets longer there is no doubt: who was refused is not let in again by a reload or a restart.
 func (s *Service) idle(seen, now int64) bool {
-	if seen < s.since {
-		seen = min(seen+maxTouch.Milliseconds(), s.since)
+	if since := s.since.Load(); seen < since {
+		seen = min(seen+maxTouch.Milliseconds(), since)
 	}
 	return s.cfg.Idle > 0 && now-seen >= s.cfg.Idle.Milliseconds()
 }

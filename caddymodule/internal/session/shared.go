@@ -47,8 +47,8 @@ func (c *Core) Spend(ctx context.Context, key string, r store.Rate) time.Duratio
 	ctx, cancel := context.WithTimeout(ctx, spendTimeout)
 	defer cancel()
 	wait, err := c.shared.Spend(ctx, key, r)
-	if c.asked(writing, err) != nil {
-		return 0
+	if err != nil {
+		return 0 // and no word of an outage: an empty bucket is only read, and would end what a full disk has begun
 	}
 	return wait
 }
@@ -58,6 +58,7 @@ const (
 	claimTTL = 6 * time.Minute
 
 	claimTimeout = time.Second
+	steadyPause  = 20 * time.Millisecond
 )
 
 // claimName is what a code is known by among gates. It does not tell the code.
@@ -80,6 +81,10 @@ func (s *Service) spendCode(ctx context.Context, app weixin.App, code string) (w
 	}
 	if !ours {
 		return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, Reason: "the code was used before, here or at another gate"}
+	}
+	if err := c.steady(ctx); err != nil {
+		c.unclaim(ctx, name)
+		return weixin.Session{}, fmt.Errorf("claiming code: %w", err)
 	}
 	wx, err := s.cfg.WeChat.Code2Session(ctx, app, code)
 	if unsent(err) {
@@ -104,9 +109,33 @@ func (c *Core) claim(ctx context.Context, name [32]byte, ttl time.Duration) (boo
 	return ours, c.asked(writing, err)
 }
 
-// unclaim gives a claim up, if the store hears it; else it ends by itself.
+// steady waits until the store is well, but not for long: the claim may have been the first that it took after an outage, and it would not take a login yet.
+func (c *Core) steady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	return again(ctx, c.closing, steadyPause, func() error { return c.store.Health(ctx) })
+}
+
+// again calls f until it is no longer for want of the store that it fails, or the time is over.
+func again(ctx, closing context.Context, pause time.Duration, f func() error) error {
+	for {
+		err := f()
+		if !errors.Is(err, store.ErrUnavailable) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		case <-closing.Done():
+			return err
+		}
+	}
+}
+
+// unclaim gives a claim up, if the store hears it; else it ends by itself. It says nothing of an outage: where nothing can be written a claim can still be looked at, and removed.
 func (c *Core) unclaim(ctx context.Context, name [32]byte) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
 	defer cancel()
-	_ = c.asked(writing, c.shared.Unclaim(ctx, name))
+	_ = c.shared.Unclaim(ctx, name)
 }

@@ -366,6 +366,132 @@ func TestP4_ClaimFails(t *testing.T) {
 	}
 }
 
+// TestP4_HealthAfterClaim: a claim may be the first that a store takes after an outage, when it takes no login yet. The code is sent to WeChat when the store is well, or not at all.
+func TestP4_HealthAfterClaim(t *testing.T) {
+	for name, tt := range map[string]struct {
+		away time.Duration // after the claim
+		well bool
+	}{
+		"for a moment": {500 * time.Millisecond, true},
+		"for long":     {2 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var until time.Time
+				away := func() bool { return time.Now().Before(until) }
+				gates, _ := newFleet(t, 2, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+					if away() {
+						t.Error("the code was sent to WeChat while the store was away")
+					}
+					return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+				}))
+				g := gates[0]
+				defer g.core.Close()
+				defer gates[1].core.Close()
+				g.store.after = func(_ context.Context, op string) error {
+					if op == "Claim" {
+						until = time.Now().Add(tt.away)
+					}
+					return nil
+				}
+				g.store.before = func(_ context.Context, op string) error {
+					if away() && op != "Unclaim" {
+						return store.ErrUnavailable
+					}
+					return nil
+				}
+				_, err := g.Login(t.Context(), request("alice", phone))
+				if tt.well != (err == nil) || !tt.well && !errors.Is(err, session.ErrUnavailable) {
+					t.Errorf("got %v", err)
+				}
+				time.Sleep(tt.away)
+				if _, err := gates[1].Login(t.Context(), request("alice", phone)); !tt.well && err != nil {
+					t.Errorf("the code at another gate: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestP4_LoginIsStoredAfterAll: once the code is spent, a shared store that is away is waited for, and the client gets one session, not an error. A store of the gate's own is asked once.
+func TestP4_LoginIsStoredAfterAll(t *testing.T) {
+	for name, tt := range map[string]struct {
+		away   time.Duration
+		stored bool // by each try, though it fails
+		alone  bool
+		well   bool
+	}{
+		"for a moment":               {3 * time.Second, false, false, true},
+		"for a moment, answers lost": {3 * time.Second, true, false, true},
+		"for long":                   {11 * time.Second, false, false, false},
+		"alone":                      {time.Millisecond, false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var g *gate
+				if tt.alone {
+					g = newGate(t)
+				} else {
+					gates, _ := newFleet(t, 1)
+					g = gates[0]
+				}
+				defer g.core.Close()
+				began := time.Now()
+				fail := func(_ context.Context, op string) error {
+					if op == "Login" && time.Since(began) < tt.away {
+						return store.ErrUnavailable
+					}
+					return nil
+				}
+				if g.store.before = fail; tt.stored {
+					g.store.before, g.store.after = nil, fail
+				}
+				l, err := g.Login(t.Context(), request("alice", phone))
+				if tt.well != (err == nil) || !tt.well && !errors.Is(err, session.ErrUnavailable) {
+					t.Fatalf("after %v: %v", time.Since(began), err)
+				}
+				if took := time.Since(began); took > 10*time.Second+time.Millisecond || tt.alone && took != 0 {
+					t.Errorf("answered after %v", took)
+				}
+				if n := g.wechat.calls.Load(); n != 1 {
+					t.Errorf("%d exchanges", n)
+				}
+				if !tt.well {
+					return
+				}
+				g.accept(l.Token)
+				if u, err := g.User(t.Context(), alice); err != nil || len(u.Sessions) != 1 {
+					t.Errorf("%d sessions, %v", len(u.Sessions), err)
+				}
+			})
+		})
+	}
+}
+
+// TestCloseInLogin: a login that waits for the store to come back, its client gone, does not keep the gate from ending.
+func TestCloseInLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gates, _ := newFleet(t, 1)
+		g := gates[0]
+		g.store.before = func(_ context.Context, op string) error {
+			if op == "Login" {
+				return store.ErrUnavailable
+			}
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := g.Login(ctx, request("alice", phone)); !errors.Is(err, session.ErrUnavailable) {
+			t.Error(err)
+		}
+		began := time.Now()
+		g.must(g.core.Close())
+		if took := time.Since(began); took != 0 {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
 // TestClaimHangs: a claim that is not answered is an outage after a second, not after as long as the store likes.
 func TestClaimHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

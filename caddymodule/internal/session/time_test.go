@@ -179,6 +179,7 @@ func TestReload(t *testing.T) {
 		defer g.core.Close()
 		token := g.cached("alice")
 		next := session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Hour, Idle: 5 * time.Minute})
+		g.core.SettleNoting()
 		if n := g.asks(func() {
 			if _, err := next.Authenticate(t.Context(), token); err != nil {
 				t.Error(err)

@@ -105,6 +105,7 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		m.gates = append(m.gates, session.New(session.Config{
 			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.App{{ID: appA}}, Keys: ring, TTL: 1 << 50, RememberPhone: true,
 		}))
+		core.SettleNoting()
 	}
 	return m
 }

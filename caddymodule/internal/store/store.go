@@ -49,6 +49,10 @@ type Store interface {
 	Keys(ctx context.Context) (map[KeyID]time.Time, error)
 	// SetKeys replaces what Keys returns, durably. Times keep millisecond precision.
 	SetKeys(ctx context.Context, keys map[KeyID]time.Time) error
+	// Noted returns what SetNoted recorded last; the zero Noting, that nothing is known, when there is none or it cannot be read.
+	Noted(ctx context.Context) (Noting, error)
+	// SetNoted replaces what Noted returns, durably. Times keep millisecond precision. The store does nothing with it and does not check it against what Touch is told.
+	SetNoted(ctx context.Context, n Noting) error
 	// Stats returns what the store knows of its own size. It may walk all that is stored: it is for operators, not for requests.
 	Stats(ctx context.Context) (Stats, error)
 	// Touch notes that the session with digest d was seen at t. It never blocks and never waits for the medium: the write rides on another commit, and losing it in a crash only makes
@@ -67,6 +71,13 @@ type Backuper interface {
 	// Backup writes a consistent copy of the store, as it stood at one moment after the call, and returns the number of bytes. It holds up neither logins nor checks, however slowly w
 	// takes it. What was written before an error is of no use.
 	Backup(ctx context.Context, w io.Writer) (n int64, err error)
+}
+
+// Noting says how far the times that sessions were last seen at can be believed: since Since no session was used without having been noted by Touch less than Every before, if not then. The
+// zero Noting says nothing.
+type Noting struct {
+	Every time.Duration
+	Since time.Time // may lie ahead
 }
 
 // Stats is what a store knows of its own size.

@@ -103,6 +103,11 @@ func (c *Client) BreakerOpen() bool {
 	return c.login.refusing()
 }
 
+// OtherBreakerOpen reports the same of all other calls that the gate makes for itself.
+func (c *Client) OtherBreakerOpen() bool {
+	return c.other.refusing()
+}
+
 // parseBaseURL never repeats its input: a URL with a password in it is one of the mistakes it reports.
 func parseBaseURL(s string) (*url.URL, error) {
 	if s == "" {

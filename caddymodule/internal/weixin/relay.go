@@ -1,7 +1,6 @@
 package weixin
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -14,9 +13,6 @@ import (
 )
 
 const opRelay = "relaying call"
-
-// maxJudged is the longest answer that is looked at: WeChat's refusals have some hundred bytes.
-const maxJudged = 4 << 10
 
 // relayedHeaders are the headers of somebody else's call that WeChat gets to see. All others are between the caller and the gate: cookies, credentials, identity headers.
 var relayedHeaders = []string{"Accept", "Accept-Language", "Content-Type", "Range", "User-Agent"}
@@ -36,10 +32,11 @@ type Relayed struct {
 }
 
 // Relay makes a call for somebody else: of req it takes the method, path, query, body and the headers that WeChat needs, and it adds the access token of the mini program, whatever token was
-// there. via carries it, and may be shared. The answer comes as it is, body unread, except that a redirect or a status from 500 on is an error; an answer of at most 4 KiB that begins like a JSON
-// object is read first. When that refuses the token, the call was not carried out: it is made once more if another token is to be had (WECHAT.md 5.3, 12.20) and the body can be sent again,
-// which needs req.GetBody. The time is the caller's to limit, by req's context. Any error is an [*Error]; one of ClassCanceled with an *http.MaxBytesError in it means that req's body was too
-// long.
+// there. via carries it, and may be shared. The answer comes as it is, body unread, except that a redirect is an error, and a status from 500 on unless an errcode says that it is WeChat's own.
+// Where an answer begins like JSON or a page, or has a status from 400 on, its first 4 KiB are looked at: when they show the access token, that is an error. Headers that show it, trailers and
+// 1xx answers stay here. When an answer of at most 4 KiB refuses the token, the call was not carried out: it is made once more if another token is to be had (WECHAT.md 5.3, 12.20) and the body
+// can be sent again, which needs req.GetBody. The time is the caller's to limit, by req's context. Any error is an [*Error], one from reading the answer too, but that is context.Canceled when
+// the caller has gone; one of ClassCanceled with an *http.MaxBytesError in it means that req's body was too long.
 func (c *Client) Relay(via http.RoundTripper, app App, req *http.Request) (Relayed, error) {
 	start := time.Now()
 	r, e := c.relay(via, app, req)
@@ -95,28 +92,20 @@ func (c *Client) pass(via http.RoundTripper, req *http.Request, token AccessToke
 	if e != nil {
 		return Relayed{}, e
 	}
-	var p progress
-	resp, err := via.RoundTrip(out.WithContext(p.watch(req.Context())))
+	p, ctx := new(progress), req.Context()
+	resp, err := via.RoundTrip(out.WithContext(p.watch(untraced{ctx})))
 	if err != nil {
-		return Relayed{}, p.explainRelay(req.Context(), err, body)
+		return Relayed{}, p.explainRelay(ctx, err, body)
 	}
-	resp.Request = req // the other one has the token
-	a := answer{status: resp.StatusCode}
-	switch {
-	case a.status < 200 || a.status >= 300 && a.status < 400:
-		e = a.nonsense("redirects and upgrades are not followed: check the base URL")
-	case a.status >= http.StatusInternalServerError:
-		e = a.nonsense("no answer of WeChat's API")
-	}
+	resp.Body = receivedBody{resp.Body, p, ctx}
+	r, e := judge(resp, token)
 	if e != nil {
 		resp.Body.Close()
 		e.Op = opRelay
 		return Relayed{}, e
 	}
-	maps.DeleteFunc(resp.Header, func(_ string, values []string) bool {
-		return slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, token.value) })
-	})
-	return Relayed{Response: resp, Refused: tokenRefusal(resp)}, nil
+	r.Request = req // the other one has the token
+	return r, nil
 }
 
 // outgoing builds the request of one attempt.
@@ -186,32 +175,5 @@ func (p *progress) explainRelay(ctx context.Context, err error, body *sentBody) 
 	if e.cause == nil && !p.connected.Load() {
 		e.Reason = "no connection" // via may hide why
 	}
-	return e
-}
-
-// tokenRefusal looks whether an answer is a refusal of the access token, and leaves the answer to be read as if nobody had. Only one that begins like a JSON object is waited for, and no more of
-// it than maxJudged: pictures and media stream through.
-func tokenRefusal(resp *http.Response) *Error {
-	if resp.ContentLength > maxJudged {
-		return nil
-	}
-	br := bufio.NewReaderSize(resp.Body, maxJudged+1)
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{br, resp.Body}
-	if first, err := br.Peek(1); err != nil || !strings.Contains("{\ufeff \t\r\n", string(first)) {
-		return nil
-	}
-	b, err := br.Peek(maxJudged + 1)
-	if err != io.EOF {
-		return nil // too long, or broken off: its reader will see
-	}
-	var env envelope
-	e := answer{status: resp.StatusCode, body: b}.decode(&env, &env)
-	if e == nil || !isTokenRefusal(e.ErrCode) {
-		return nil
-	}
-	e.Op = opRelay
 	return e
 }

@@ -14,7 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +36,10 @@ const (
 
 // Config tells Open what to open. Only Path is required.
 type Config struct {
-	Path string // the file; its directory is made when missing
+	Path string // the file, or a symbolic link to it; its directory is made when missing
+
+	// Expected says that something beside the file tells of a database at Path. When there is none, it is a loss, and reported (see Store.Lost).
+	Expected bool
 
 	TouchEvery time.Duration // longest time that a noted Touch waits for a commit; 0 means 1 s
 	SweepEvery time.Duration // pause between looks for expired sessions; 0 means 1 s
@@ -45,10 +48,13 @@ type Config struct {
 
 // Store is a store.Store in a bbolt file. Make one with Open.
 type Store struct {
-	path     string
+	named    string // what Path names, which may be a symbolic link
+	path     string // where the file is
 	log      *zap.Logger
 	db       *bolt.DB
+	file     os.FileInfo // what db has open
 	setAside string
+	lost     bool
 
 	queue      chan *operation
 	touches    *store.Touches
@@ -77,11 +83,12 @@ func Open(c Config) (*Store, error) {
 	if c.Path == "" {
 		return nil, errors.New("opening session store: no path given")
 	}
-	path, err := filepath.Abs(c.Path)
+	named, path, err := locate(c.Path)
 	if err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", c.Path, err)
 	}
 	s := &Store{
+		named:      named,
 		path:       path,
 		log:        c.Logger,
 		queue:      make(chan *operation, queueLen),
@@ -103,9 +110,11 @@ func Open(c Config) (*Store, error) {
 	if sweepEvery <= 0 {
 		sweepEvery = defaultSweepEvery
 	}
-	if s.db, s.setAside, err = openFile(path, s.log); err != nil {
+	o, err := openFile(path, c.Expected, s.log)
+	if err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", path, err)
 	}
+	s.db, s.file, s.setAside, s.lost = o.db, o.info, o.setAside, o.lost
 
 	var ctx context.Context
 	ctx, s.stopSweep = context.WithCancel(context.Background())
@@ -114,11 +123,15 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// Path returns the absolute, cleaned path of the file.
+// Path returns the absolute, cleaned path of the file, symbolic links followed.
 func (s *Store) Path() string { return s.path }
 
 // SetAside returns the path under which Open put a damaged file away, or "" when the file was sound.
 func (s *Store) SetAside() string { return s.setAside }
+
+// Lost reports whether Open found no file, or one with nothing in it, although there had been a session store: the last process did not close it, or Config.Expected says so. A first start that was
+// cut off looks the same.
+func (s *Store) Lost() bool { return s.lost }
 
 // Close commits what is queued and what Touch left, then releases the file. It may be called more than once and returns the same error each time.
 func (s *Store) Close() error {
@@ -134,10 +147,13 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// release gives the file back. After a panic the dirty marker stays, so that the next Open checks the file.
+// release gives the file back. After a panic the dirty marker stays, so that the next Open checks the file, and so it does beside a file that is another's.
 func (s *Store) release() error {
 	f := s.fault.Load()
 	if f == nil || !f.final {
+		if err := s.missing(s.path); err != nil {
+			return errors.Join(err, s.db.Close())
+		}
 		// The marker goes while the lock is still held: afterwards it may be the next process's.
 		return errors.Join(removeMarker(s.path), s.db.Close())
 	}

@@ -138,9 +138,7 @@ func (s *Store) commit(batch []*operation) {
 	} else {
 		start := time.Now()
 		s.committing.Store(&start)
-		err = protect(func() error {
-			return s.db.Update(func(tx *bolt.Tx) error { return s.tables(tx).apply(batch, seen, f != nil) })
-		})
+		err = s.transact(batch, seen, f != nil)
 		s.committing.Store(nil)
 		s.settle(err)
 		if err != nil {
@@ -157,6 +155,23 @@ func (s *Store) commit(batch []*operation) {
 			o.done <- err
 		}
 	}
+}
+
+// transact makes the changes of one commit durable. While the file is not at its path, nothing is kept, however well it is written: those who wait are told so, and what they ask for is done at most
+// by the commit that finds out.
+func (s *Store) transact(batch []*operation, seen map[store.Digest]time.Time, probe bool) error {
+	if probe {
+		if err := s.missing(s.named); err != nil {
+			return err
+		}
+	}
+	err := protect(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error { return s.tables(tx).apply(batch, seen, probe) })
+	})
+	if err != nil {
+		return err
+	}
+	return s.missing(s.named)
 }
 
 // apply makes the changes of one commit. An operation whose caller has stopped waiting is left out.

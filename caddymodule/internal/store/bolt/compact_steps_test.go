@@ -27,12 +27,13 @@ func halfFree(t *testing.T) (path string, db *bolt.DB) {
 	if err := Fill(path, filled, filling); err != nil {
 		t.Fatal(err)
 	}
-	db, err := lockFile(path)
-	if err != nil {
+	o := &opening{path: path}
+	if err := o.lock(); err != nil {
 		t.Fatal(err)
 	}
+	db = o.db
 	junk := []byte("junk")
-	err = errors.Join(
+	err := errors.Join(
 		putMarker(path),
 		db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Put(junk, make([]byte, 20<<20)) }),
 		db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Delete(junk) }),
@@ -113,11 +114,11 @@ func TestP2_CompactionSteps(t *testing.T) {
 		}},
 		{"exchanged", func(path string, _ *bolt.DB) error { return os.Rename(tmp, path) }},
 		{"reopened", func(path string, _ *bolt.DB) error {
-			db, err := lockFile(path)
-			if err != nil {
+			o := &opening{path: path}
+			if err := o.lock(); err != nil {
 				return err
 			}
-			return db.Close()
+			return o.db.Close()
 		}},
 	}
 	for last, step := range steps {

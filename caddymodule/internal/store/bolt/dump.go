@@ -54,6 +54,11 @@ func (s *Snapshot) Lookup(ctx context.Context, d store.Digest) (store.Record, er
 	return s.s.Lookup(ctx, d)
 }
 
+// User is that of store.Store.
+func (s *Snapshot) User(ctx context.Context, id store.UserID) (store.User, error) {
+	return s.s.User(ctx, id)
+}
+
 // Keys is that of store.Store.
 func (s *Snapshot) Keys(ctx context.Context) (map[store.KeyID]time.Time, error) { return s.s.Keys(ctx) }
 
@@ -111,7 +116,6 @@ func (s *Store) Load(ctx context.Context, items []store.Item) (store.Loaded, err
 	}
 	var n store.Loaded
 	err := s.write(ctx, func(t *tables) error {
-		n = store.Loaded{} // a transaction that fails is tried again
 		for _, it := range items {
 			if err := t.load(it, &n); err != nil {
 				return err

@@ -23,6 +23,7 @@ var (
 	errEmpty   = errors.New("the file is empty")
 	errForeign = errors.New("the file is a bbolt database, but not a session store")
 	errMoved   = errors.New("the file was replaced while it was being opened")
+	errGone    = errors.New("the database file is no longer at its path")
 	errBlind   = errors.New("the file can no longer be read")
 	errAppID   = errors.New("appid too long")
 )
@@ -66,7 +67,13 @@ func (s *Store) settle(err error) {
 		}
 		s.settle(err)
 	case err != nil:
-		if s.fault.CompareAndSwap(old, &fault{err: err}) && old == nil {
+		gone := errors.Is(err, errGone)
+		if !s.fault.CompareAndSwap(old, &fault{err: err}) || old != nil && errors.Is(old.err, errGone) == gone {
+			return
+		}
+		if gone {
+			s.log.Error("the database file is no longer at its path, nobody can log in; put it back, or stop the gate to begin with what is there", zap.Error(err))
+		} else {
 			s.log.Error("session store cannot be written to; trying again", zap.Error(err))
 		}
 	case old != nil:

@@ -60,46 +60,16 @@ func inspect(path string, log *zap.Logger) (setAside string, err error) {
 // that has the file open for writing.
 //
 // It finds every page that cannot be read, is out of order or leads in a circle, not all damage: an older state of a page in its own place looks sound.
-func examine(path string, f func(*bolt.Tx) error) (info os.FileInfo, err error) {
-	var file *os.File
-	o := &bolt.Options{Timeout: lockWait, ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-		if file, err = os.OpenFile(name, flag, mode); err == nil {
-			info, err = file.Stat()
-		}
-		switch {
-		case err != nil:
-		case info.Size() == 0:
-			err = errEmpty // bbolt would try to make a new database of it, which it may not do read-only
-		case info.Size() < 2*int64(os.Getpagesize()):
-			err = fmt.Errorf("%w: %d bytes are left", errDamage, info.Size()) // bbolt's own error is one of a kind
-		}
-		return file, err
-	}}
-	defer func() {
-		if file != nil {
-			file.Close() // bbolt leaves it open, and locked, when it panics; else this is a second close, which does nothing
-		}
-	}()
-	err = protect(func() error {
-		db, err := bolt.Open(path, 0, o)
-		if err != nil {
+func examine(path string, f func(*bolt.Tx) error) (os.FileInfo, error) {
+	return look(path, lockWait, func(tx *bolt.Tx, file *os.File, info os.FileInfo) error {
+		if err := checkFile(tx, file, info); err != nil {
 			return err
 		}
-		defer db.Close()
-		return db.View(func(tx *bolt.Tx) error {
-			if info.Size() < tx.Size() { // bbolt never shrinks a file
-				return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
-			}
-			if err := checkPages(tx, file); err != nil {
-				return err
-			}
-			if err := tx.ForEach(walk); err != nil || f == nil {
-				return err
-			}
-			return f(tx)
-		})
+		if err := tx.ForEach(walk); err != nil || f == nil {
+			return err
+		}
+		return f(tx)
 	})
-	return info, err
 }
 
 // putAway renames the damaged file, unless another process has done so in the meantime.

@@ -85,8 +85,8 @@ func TestUncleanEmptyFile(t *testing.T) {
 	login(t, s, "o", 1, time.Hour)
 }
 
-// TestDamagedFile: whatever page of the file is damaged, the process lives, and either everything is there or the file is put away unchanged and reported. Without the check after an unclean
-// stop, bbolt ends the process (STORE.md 2.3).
+// TestDamagedFile: whatever page of the file is damaged, before or after the last process closed it, this one lives, and either everything is there or the file is put away unchanged and reported.
+// Without the check before it is opened, bbolt ends the process (STORE.md 2.3).
 func TestDamagedFile(t *testing.T) {
 	const users = 300
 	path := newPath(t)
@@ -135,6 +135,17 @@ func TestDamagedFile(t *testing.T) {
 			}
 			return b
 		},
+		"keys swapped": func(b []byte) []byte { // inside a page
+			for _, leaf := range sessionLeaves(b) {
+				if binary.LittleEndian.Uint16(leaf[10:]) > 1 {
+					one, other := leafKey(leaf, 0), leafKey(leaf, 1)
+					kept := bytes.Clone(one)
+					copy(one, other)
+					copy(other, kept)
+				}
+			}
+			return b
+		},
 		"no metas": func(b []byte) []byte { clear(b[:2*pageSize]); return b },
 	}
 	setAside := 0
@@ -142,39 +153,77 @@ func TestDamagedFile(t *testing.T) {
 		damage := kinds[name]
 		for i := range 12 {
 			t.Run(fmt.Sprint(name, i), func(t *testing.T) {
-				path := newPath(t)
 				b := damage(append([]byte(nil), sound...))
-				for p, b := range map[string][]byte{path: b, path + ".dirty": nil} {
-					if err := os.WriteFile(p, b, 0o600); err != nil {
-						t.Fatal(err)
-					}
+				if checkDamagedFile(t, b, users) {
+					setAside++
 				}
-				core, logs := observer.New(zap.ErrorLevel)
-				s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
-				away, _ := filepath.Glob(path + ".damaged-*")
-				if s.SetAside() == "" {
-					if len(away) != 0 || logs.Len() != 0 {
-						t.Fatalf("sound, but set aside: %v, %v", away, logs.All())
-					}
-					if len(b) > 0 { // an empty file is a new one
-						checkFilled(t, s, users)
-					}
-					return
-				}
-				setAside++
-				if len(away) != 1 || away[0] != s.SetAside() || logs.Len() != 1 {
-					t.Fatalf("set aside %q, found %v, log %v", s.SetAside(), away, logs.All())
-				}
-				if kept, err := os.ReadFile(away[0]); err != nil || string(kept) != string(b) {
-					t.Errorf("the damaged file was changed: %v", err)
-				}
-				login(t, s, "o", 1, time.Hour)
+				checkDamagedClosed(t, b, users)
 			})
 		}
 	}
 	if setAside < 12 {
 		t.Errorf("only %d damaged files were found", setAside)
 	}
+}
+
+// checkDamagedFile opens a file after an unclean stop and reports whether it was set aside.
+func checkDamagedFile(t *testing.T, b []byte, users int) (setAside bool) {
+	t.Helper()
+	path := newPath(t)
+	for p, b := range map[string][]byte{path: b, path + ".dirty": nil} {
+		if err := os.WriteFile(p, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	core, logs := observer.New(zap.ErrorLevel)
+	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+	return checkSetAside(t, s, logs, b, users)
+}
+
+// checkDamagedClosed opens a file that came to harm after a clean stop. What bbolt takes for no database of its own is refused, as it may be somebody else's.
+func checkDamagedClosed(t *testing.T, b []byte, users int) {
+	t.Helper()
+	path := newPath(t)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.ErrorLevel)
+	s, err := bolt.Open(bolt.Config{Path: path, Logger: zap.New(core)})
+	if err != nil {
+		if len(b) >= 2*pageSize && strings.Trim(string(b[:2*pageSize]), "\x00") != "" {
+			t.Errorf("refused: %v", err)
+		}
+		if string(readFile(t, path)) != string(b) {
+			t.Error("a refused file was changed")
+		}
+		return
+	}
+	defer s.Close()
+	checkSetAside(t, s, logs, b, users)
+}
+
+// checkSetAside: either everything is there, or the file is put away unchanged and reported.
+func checkSetAside(t *testing.T, s *bolt.Store, logs *observer.ObservedLogs, b []byte, users int) bool {
+	t.Helper()
+	away, _ := filepath.Glob(s.Path() + ".damaged-*")
+	if s.SetAside() == "" {
+		if len(b) == 0 { // an empty file is a new one
+			return false
+		}
+		if len(away) != 0 || logs.Len() != 0 {
+			t.Fatalf("sound, but set aside: %v, %v", away, logs.All())
+		}
+		checkFilled(t, s, users)
+		return false
+	}
+	if len(away) != 1 || away[0] != s.SetAside() || logs.Len() != 1 || s.Lost() {
+		t.Fatalf("set aside %q, found %v, log %v", s.SetAside(), away, logs.All())
+	}
+	if kept, err := os.ReadFile(away[0]); err != nil || string(kept) != string(b) {
+		t.Errorf("the damaged file was changed: %v", err)
+	}
+	login(t, s, "o", 1, time.Hour)
+	return true
 }
 
 // pagesOf returns the pages that bear a flag, in use or not: 1 for branches, 2 for leaves.

@@ -20,7 +20,11 @@ func (s *Store) Keys(ctx context.Context) (map[store.KeyID]time.Time, error) {
 
 func (t *tables) keys() map[store.KeyID]time.Time {
 	keys := make(map[store.KeyID]time.Time)
-	c := t.bucket(key).Cursor()
+	b := t.bucket(key)
+	if b == nil { // of a file that no gate of this version has opened yet
+		return keys
+	}
+	c := b.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		switch {
 		case len(k) == len(store.KeyID{}) && len(v) == 0:

@@ -27,81 +27,106 @@ func options() *bolt.Options {
 	return o
 }
 
-// openFile opens the file for writing. It returns where a damaged one was put away, if so.
-func openFile(path string, log *zap.Logger) (db *bolt.DB, setAside string, err error) {
+// opening is a file on its way to being open for writing.
+type opening struct {
+	path string
+	log  *zap.Logger
+
+	db       *bolt.DB
+	info     os.FileInfo // of the file that db has open and locked
+	setAside string      // where a damaged file was put away
+	fresh    bool        // there was nothing in the file
+	lost     bool        // there was nothing in the file, where there had been
+}
+
+// openFile opens the file for writing. With expected, a file that is not there, or empty, is a loss.
+func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	defer readAhead(path)()
 	unclean, err := hasMarker(path)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
+	o := &opening{path: path, log: log}
+	check := guard
 	if unclean {
-		if setAside, err = inspect(path, log); err != nil {
-			return nil, "", explain(err)
-		}
+		check = inspect
 	}
-	// The marker comes first: bbolt reads a damaged file in a goroutine of its own, whose panic ends the process (STORE.md 2.3). The next start then finds the marker and inspects the file.
+	if o.setAside, err = check(path, log); err != nil {
+		return nil, explain(err)
+	}
+	// The marker comes first: a page that goes bad after the check still ends the process (STORE.md 2.3). The next start then finds the marker and inspects the file.
 	if err := putMarker(path); err != nil {
-		return nil, setAside, err
+		return nil, err
 	}
-	err = protect(func() error {
-		if db, err = lockFile(path); err != nil {
-			return err
-		}
-		if err := db.Update(create); err != nil {
-			return err
-		}
-		if err := errors.Join(upgrade(db, log), putMarker(path), syncDir(filepath.Dir(path))); err != nil {
-			return err
-		}
-		if err := removeTemps(path); err != nil {
-			log.Warn("cannot remove unfinished copies of the session store", zap.Error(err))
-		}
-		if !compact(path, db, log) {
-			return nil
-		}
-		old := db
-		db, err = lockFile(path)
-		return errors.Join(err, old.Close(), syncDir(filepath.Dir(path)))
-	})
+	err = o.begin()
 	if err == nil {
-		return db, setAside, nil
+		if o.lost = o.fresh && o.setAside == "" && (unclean || expected); o.lost {
+			log.Error("session database is gone or empty, where there had been one; beginning anew, every user has to log in again")
+		}
+		return o, nil
 	}
-	if errors.As(err, new(panicError)) {
-		return nil, setAside, explain(err) // no Close: a lock may still be taken
-	}
-	if !unclean && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, errMoved) {
+	if !unclean && !isPanic(err) && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, errMoved) {
 		// Nothing was written; a file that is not ours must not look like one that was left unclean.
 		err = errors.Join(err, removeMarker(path))
 	}
-	if db != nil {
-		db.Close()
-	}
-	return nil, setAside, explain(err)
+	return nil, explain(err)
 }
 
-// lockFile opens the file and makes sure that it still bears its name: another process may have replaced it while this one waited for its lock. Then it tries once more.
-func lockFile(path string) (db *bolt.DB, err error) {
+// begin opens the file and makes it ready.
+func (o *opening) begin() error {
+	err := protect(func() error {
+		if err := o.lock(); err != nil {
+			return err
+		}
+		err := o.db.Update(func(tx *bolt.Tx) error {
+			o.fresh = tx.Bucket(bucketNames[meta]) == nil
+			return create(tx)
+		})
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(upgrade(o.db, o.log), putMarker(o.path), syncDir(filepath.Dir(o.path))); err != nil {
+			return err
+		}
+		if err := removeTemps(o.path); err != nil {
+			o.log.Warn("cannot remove unfinished copies of the session store", zap.Error(err))
+		}
+		if !compact(o.path, o.db, o.log) {
+			return nil
+		}
+		old := o.db
+		return errors.Join(o.lock(), old.Close(), syncDir(filepath.Dir(o.path)))
+	})
+	if err != nil && !isPanic(err) && o.db != nil { // after a panic a lock of db's may still be taken
+		o.db.Close()
+	}
+	return err
+}
+
+// lock opens the file and makes sure that it still bears its name: another process may have replaced it while this one waited for its lock. Then it tries once more.
+func (o *opening) lock() (err error) {
 	for range 2 {
 		var file *os.File
-		o := options()
-		o.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
+		opts := options()
+		opts.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
 			file, err = os.OpenFile(name, flag, mode)
 			return file, err
 		}
-		if db, err = bolt.Open(path, 0o600, o); err != nil {
-			return nil, err
+		if o.db, err = bolt.Open(o.path, 0o600, opts); err != nil {
+			return err
 		}
 		mine, err1 := file.Stat()
-		now, err2 := os.Stat(path)
+		now, err2 := os.Stat(o.path)
 		if err1 == nil && err2 == nil && os.SameFile(mine, now) {
-			return db, nil
+			o.info = mine
+			return nil
 		}
-		err = errors.Join(errMoved, err1, err2, db.Close())
+		err = errors.Join(errMoved, err1, err2, o.db.Close())
 	}
-	return nil, err
+	return err
 }
 
 // explain puts the likely cause in front of bbolt's terse errors.

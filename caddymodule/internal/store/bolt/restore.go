@@ -15,13 +15,13 @@ import (
 )
 
 // Restore puts what Backup wrote in the place of the store at path and returns where the one that was there has been put away, or "". It refuses what Check refuses, and it refuses while a gate
-// has the store open. Until the last step the old store is in its place, from then on the new one: there is no moment at which a gate that starts would find none and begin anew.
+// has the store open. The new file belongs to the owner of the old one, or of the folder, and a symbolic link stays one. Until the last step the old store is in its place, from then on the new one: there is no moment at which a gate that starts would find none and begin anew.
 //
 // A restored store knows nothing of what happened after the backup: logins made since are gone, and sessions ended since are back.
 func Restore(from io.Reader, path string) (setAside string, err error) {
-	path, err = filepath.Abs(path)
+	_, at, err := locate(path)
 	if err == nil {
-		setAside, err = restore(from, path)
+		setAside, err = restore(from, at)
 	}
 	if err != nil {
 		return "", fmt.Errorf("restoring session store %s: %w", path, err)
@@ -30,7 +30,7 @@ func Restore(from io.Reader, path string) (setAside string, err error) {
 }
 
 func restore(from io.Reader, path string) (setAside string, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := makeFolder(filepath.Dir(path)); err != nil {
 		return "", err
 	}
 	release, err := lockOut(path)
@@ -50,10 +50,32 @@ func restore(from io.Reader, path string) (setAside string, err error) {
 	if _, err := Check(tmp.Name()); err != nil {
 		return "", err
 	}
+	if err := dropNoted(tmp.Name()); err != nil {
+		return "", err
+	}
 	if runtime.GOOS == "windows" {
 		release() // a file that is open cannot be replaced there
 	}
 	return exchange(tmp.Name(), path)
+}
+
+// dropNoted makes the file tell nothing of how uses are noted: those since the backup are not in it, and no session in use may seem idle for that.
+func dropNoted(path string) error {
+	return protect(func() error {
+		db, err := bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, NoFreelistSync: true})
+		if err != nil {
+			return err
+		}
+		said := false
+		err = db.View(func(tx *bolt.Tx) error {
+			said = tx.Bucket(bucketNames[meta]).Get(keyNoted) != nil
+			return nil
+		})
+		if err == nil && said {
+			err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Delete(keyNoted) })
+		}
+		return errors.Join(err, db.Close())
+	})
 }
 
 // lockOut keeps gates from opening the file at path until release is called. A file that bbolt cannot read is left unlocked: no gate has it open, and none opens it before putting it away.

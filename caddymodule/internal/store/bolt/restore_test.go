@@ -11,6 +11,7 @@ import (
 
 	bbolt "go.etcd.io/bbolt"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
@@ -94,6 +95,29 @@ func content(t testing.TB, path string) (b string, there bool) {
 		return "", false
 	}
 	return string(readFile(t, path)), true
+}
+
+// TestRestoreForgetsNoting: a backup says how uses were noted, and knows none of those that came after it.
+func TestRestoreForgetsNoting(t *testing.T) {
+	s := open(t, bolt.Config{Path: newPath(t)})
+	want := store.Noting{Every: time.Minute, Since: time.UnixMilli(1_700_000_000_000)}
+	if err := s.SetNoted(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := s.Backup(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	path := newPath(t)
+	if _, err := bolt.Restore(&b, path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Noted(t.Context()); err != nil || got.Every != want.Every || !got.Since.Equal(want.Since) {
+		t.Errorf("the store itself says %+v, %v", got, err)
+	}
+	if got, err := open(t, bolt.Config{Path: path}).Noted(t.Context()); err != nil || got != (store.Noting{}) {
+		t.Errorf("the restored one says %+v, %v", got, err)
+	}
 }
 
 // TestRestoreRefuses: what is no sound store of ours does not get into its place, and nothing is changed.

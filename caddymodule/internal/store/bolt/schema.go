@@ -13,7 +13,8 @@ import (
 
 // The layout of the file. Records are as store encodes them.
 //
-//	meta   "schema" -> schema version, one byte; "probe" -> time of the last write that tried whether the disk is back
+//	meta   "schema" -> schema version, one byte; "probe" -> time of the last write that tried whether the disk is back;
+//	       "noted" -> store.Noting, two times eight bytes in milliseconds; may be missing
 //	sess   digest -> store.Session
 //	user   store.UserID.Hash -> store.User; kept for userKept after the last login, since it holds the unionid and the session_key
 //	exp    expiry | digest -> nothing; grows at its right edge only. The row of a session that ended early stays until its time: taking it out would cost a page write a log-out
@@ -44,6 +45,7 @@ var (
 
 	keySchema = []byte("schema")
 	keyProbe  = []byte("probe")
+	keyNoted  = []byte("noted")
 	keyGlobal = []byte("g")
 )
 

@@ -13,11 +13,11 @@ import (
 func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 	var st store.Stats
 	err := s.read(ctx, func(t *tables) error {
-		info, err := os.Stat(s.path)
-		if err != nil {
-			return err
+		size := t.tx.Size() // without the room that the file has ahead
+		if info, err := os.Stat(s.path); err == nil {
+			size = info.Size()
 		}
-		st = t.stats(info.Size())
+		st = t.stats(size)
 		return nil
 	})
 	return st, err

@@ -22,6 +22,7 @@ func (s *Store) sweepLoop(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
+		s.watch(ctx)
 		for s.sweepSome(ctx, time.Now()) {
 		}
 		s.sweepUsers(ctx, &users, time.Now())

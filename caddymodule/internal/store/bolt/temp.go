@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +14,36 @@ import (
 // tempSuffix and a number follow the name of the store in the name of an unfinished copy.
 const tempSuffix = ".tmp-"
 
+// makeTemp makes the file of a copy. It belongs to who owns the file at path, or else the folder: root may do what is a service's.
 func makeTemp(path string) (*os.File, error) {
-	return os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempSuffix+"*")
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, filepath.Base(path)+tempSuffix+"*")
+	if err != nil {
+		return nil, err
+	}
+	like := path
+	if _, err := os.Stat(path); err != nil {
+		like = dir
+	}
+	if err := giveTo(like, tmp.Name()); err != nil {
+		return nil, errors.Join(err, tmp.Close(), os.Remove(tmp.Name()))
+	}
+	return tmp, nil
+}
+
+// makeFolder makes the folder, and those that it is to be in, for the owner of the one that is there.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(dir)
+	if err := makeFolder(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return giveTo(above, dir)
 }
 
 // removeTemps removes what processes that died have left behind. It is called with the lock held, so that nobody is making a copy now.

@@ -42,6 +42,14 @@ func TestP2_Upgrade(t *testing.T) {
 	if r, err := bolt.Check(path); err != nil || r.Stats.Sessions != users || r.Damaged != 0 {
 		t.Fatalf("as it was: %+v, %v", r, err)
 	}
+	snap, err := bolt.OpenSnapshot(path, nil) // as `migrate` does
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := snap.Keys(t.Context()); err != nil || len(keys) != 0 {
+		t.Errorf("as it was: keys %v, %v", keys, err)
+	}
+	snap.Close()
 	for range 2 { // the second time there is nothing to do
 		s = open(t, bolt.Config{Path: path})
 		for i := range users / 3 {

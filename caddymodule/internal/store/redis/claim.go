@@ -7,16 +7,15 @@ import (
 )
 
 // claimLua takes a name. Each claim has a value of its own, so one whose answer was lost is known again.
-const claimLua = `
+const claimLua = readLua + `
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
+if read(KEYS[1]) == ARGV[1] then return 1 end
 return 0
 `
 
 // unclaimLua gives up a name if the store with the given id holds it. Sent twice it could give up the next claim, too.
-const unclaimLua = `
-local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder, 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+const unclaimLua = readLua + `
+if string.sub(read(KEYS[1]), 1, #ARGV[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 `
 

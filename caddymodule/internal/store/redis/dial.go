@@ -19,6 +19,10 @@ const (
 	keepAlive  = 15 * time.Second
 )
 
+// silence is how long the answer to a ping may take on a connection of requests by which nothing has come for a while: the heartbeat does not see when a firewall forgets only that one.
+// Two ticks and the silence are as long as the heartbeat waits.
+const silence = hopeless - 2*interval
+
 // options are what all connections to the engine have in common.
 func (l *link) options() rueidis.ClientOption {
 	return rueidis.ClientOption{
@@ -26,8 +30,8 @@ func (l *link) options() rueidis.ClientOption {
 		ClientName: "wxgate", ClientSetInfo: rueidis.DisableClientSetInfo, // an ACL that forbids it would log each attempt
 		Dialer:           net.Dialer{Timeout: l.cfg.DialTimeout, KeepAlive: keepAlive},
 		ConnWriteTimeout: l.patience(),
-		DialCtxFn: func(ctx context.Context, addr string, d *net.Dialer, tc *tls.Config) (net.Conn, error) {
-			raw, err := l.dial(ctx, addr, d, tc)
+		DialCtxFn: func(ctx context.Context, addr string, _ *net.Dialer, tc *tls.Config) (net.Conn, error) {
+			raw, err := l.dial(ctx, addr, tc)
 			return l.bind(raw, func() {}), err
 		},
 		DisableCache:      true,
@@ -45,12 +49,13 @@ func (l *link) dataClient(v view) (rueidis.Client, error) {
 	o := l.options()
 	o.InitAddress = v.addresses()
 	o.ForceSingleClient = !l.cfg.Cluster
+	o.Dialer.KeepAlive, o.ConnWriteTimeout = interval, silence
 	o.AlwaysPipelining = true // otherwise a request that is out of time takes its connection with it, and those of others
 	var connected atomic.Bool
 	connecting, done := context.WithCancel(l.ctx)
 	defer done()
-	o.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, tc *tls.Config) (net.Conn, error) {
-		raw, err := l.dial(ctx, addr, d, tc)
+	o.DialCtxFn = func(ctx context.Context, addr string, _ *net.Dialer, tc *tls.Config) (net.Conn, error) {
+		raw, err := l.dial(ctx, addr, tc)
 		if err == nil && !connected.Load() {
 			context.AfterFunc(connecting, func() {
 				if !connected.Load() {
@@ -76,10 +81,11 @@ func connect(o rueidis.ClientOption) (rueidis.Client, error) {
 }
 
 // dial connects to host:port or to a unix socket.
-func (l *link) dial(ctx context.Context, addr string, d *net.Dialer, tc *tls.Config) (net.Conn, error) {
+func (l *link) dial(ctx context.Context, addr string, tc *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.ctx, cancel)()
+	d := &net.Dialer{Timeout: l.cfg.DialTimeout, KeepAlive: keepAlive} // the library means its own pings by that
 	network := "tcp"
 	if strings.HasPrefix(addr, "/") {
 		network = "unix"

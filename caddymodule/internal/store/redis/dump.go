@@ -3,7 +3,6 @@ package redis
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -103,7 +102,7 @@ func (db db) users(ctx context.Context, prefix string, keys []string) (users []s
 	var cmds []rueidis.Completed
 	for _, k := range keys {
 		var h [16]byte
-		if n, err := hex.Decode(h[:], []byte(k[len(prefix):max(len(prefix), len(k)-1)])); err != nil || n != len(h) {
+		if !unhex(h[:], k[len(prefix):max(len(prefix), len(k)-1)]) {
 			db.damaged("user", nil)
 			continue
 		}

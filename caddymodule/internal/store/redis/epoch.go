@@ -13,8 +13,8 @@ import (
 )
 
 // makeEpochLua makes an epoch unless another gate has made it since it was looked at, and returns what it then is.
-const makeEpochLua = `
-local now = redis.call('GET', KEYS[1]) or ''
+const makeEpochLua = readLua + `
+local now = read(KEYS[1])
 if now ~= ARGV[1] then return now end
 redis.call('SET', KEYS[1], ARGV[2])
 redis.call('SET', KEYS[2], '', 'PX', ARGV[3])
@@ -23,9 +23,9 @@ return ARGV[2]
 
 // moveEpochLua ends all sessions under an epoch. The next one comes from the last: run twice, it goes one further, where a given number would bring back what another gate has ended in between.
 // Where there is no epoch no session holds, but a gate's cache may remember some from before the engine lost it.
-const moveEpochLua = `
-local now = redis.call('GET', KEYS[1])
-if now then redis.call('SET', KEYS[1], string.sub(redis.sha1hex(now .. ARGV[1]), 1, 16)) end
+const moveEpochLua = readLua + `
+local now = read(KEYS[1])
+if now ~= '' then redis.call('SET', KEYS[1], string.sub(redis.sha1hex(now .. ARGV[1]), 1, 16)) end
 redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
 return 1
 `

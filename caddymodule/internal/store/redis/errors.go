@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
@@ -36,6 +38,18 @@ func cause(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
 		return errSlow // the connection's clock was ahead of the context's
+	}
+	return err
+}
+
+// hint adds to why no contact could be made what is not said otherwise: a server that asks for a certificate in vain may end the connection without a word.
+func (l *link) hint(err error) error {
+	tc := l.cfg.TLS
+	if tc == nil || len(tc.Certificates) > 0 || tc.GetClientCertificate != nil || !l.heard().IsZero() {
+		return err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("%w (perhaps the server asks for a certificate of the gate, and none is configured: tls cert and key)", err)
 	}
 	return err
 }

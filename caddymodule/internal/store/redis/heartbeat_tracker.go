@@ -39,11 +39,11 @@ func (l *link) track(p primary, lost func()) (*tracker, error) {
 	o.DisableCache, o.CacheSizeEachConn = false, 1
 	o.ClientTrackingOptions = []string{"BCAST", "PREFIX", l.cfg.Prefix + invalidations}
 	o.OnInvalidations = func(keys []rueidis.RedisMessage) { l.invalidated(t, keys) }
-	o.DialCtxFn = func(ctx context.Context, addr string, d *net.Dialer, tc *tls.Config) (net.Conn, error) {
+	o.DialCtxFn = func(ctx context.Context, addr string, _ *net.Dialer, tc *tls.Config) (net.Conn, error) {
 		if t.conn != nil {
 			return nil, errSpent
 		}
-		raw, err := l.dial(ctx, addr, d, tc)
+		raw, err := l.dial(ctx, addr, tc)
 		t.conn = l.bind(raw, func() { close(t.gone); lost() })
 		return t.conn, err
 	}

@@ -17,6 +17,7 @@ import (
 //	e:{all}        epoch of everybody
 //	n:{hash}       set of the user hashes that a unionid was once known of; an index of u that is never believed by itself
 //	k              hash of master keys: store.KeyID in hex, and until when in milliseconds, or nothing while the key is in use
+//	t              store.Noting: two times milliseconds in 16 decimal digits, CRC-32C of them in hex
 //	c:{name}       who claims the name
 //	h:{n}id        a gate's heartbeat, which finds out whether the primary number n takes writes
 //	b:{hash}       a token bucket: when it will be full, in microseconds
@@ -38,6 +39,7 @@ func (p layout) user(h [16]byte) string        { return p.hex("u:{", h[:]) }
 func (p layout) app(appID string) string       { return string(p) + "e:{app:" + appID + "}" }
 func (p layout) all() string                   { return string(p) + "e:{all}" }
 func (p layout) masterKeys() string            { return string(p) + "k" }
+func (p layout) noted() string                 { return string(p) + "t" }
 func (p layout) claim(name [32]byte) string    { return p.hex("c:{", name[:]) }
 func (p layout) bucket(name string) string     { return p.hashed("b:{", name) }
 func (p layout) union(unionID string) string   { return p.hashed("n:{", unionID) }

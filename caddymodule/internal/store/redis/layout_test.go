@@ -67,6 +67,7 @@ func TestLifetimes(t *testing.T) {
 	_, err = s.Spend(ctx, "key", store.Rate{Every: time.Minute, Burst: 5})
 	must(t, err)
 	must(t, s.SetKeys(ctx, map[store.KeyID]time.Time{{1}: {}}))
+	must(t, s.SetNoted(ctx, store.Noting{Every: time.Minute, Since: time.Now()}))
 	touched := "t:{" + hexOf(short.Digest[:]) + "}"
 	await(t, "the touch is written", func() bool { return keys(t, c, cfg)[touched] > 0 })
 
@@ -81,6 +82,7 @@ func TestLifetimes(t *testing.T) {
 		"e:{app:" + short.User.AppID + "}":       0,
 		"e:{all}":                                0,
 		"k":                                      0,
+		"t":                                      0,
 		"c:{01" + strings.Repeat("00", 31) + "}": time.Minute,
 	}
 	got := keys(t, c, cfg)

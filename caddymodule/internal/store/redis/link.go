@@ -29,6 +29,8 @@ type link struct {
 	beat   atomic.Pointer[time.Time] // what heard returns
 	report atomic.Pointer[func(store.Change)]
 
+	failure atomic.Pointer[error] // why a call has failed since the last heartbeat
+
 	tried     chan struct{} // closed when the first attempt to make a contact has ended, well or not
 	triedOnce func()
 
@@ -44,7 +46,7 @@ const (
 
 // newLink returns at once, whether or not the engine can be reached.
 func newLink(cfg Config) *link {
-	l := &link{cfg: cfg, id: rand.Text()[:8], told: teller{log: cfg.Logger}, warned: make(map[string]bool)}
+	l := &link{cfg: cfg, id: rand.Text()[:8], told: teller{log: cfg.Logger, place: cfg.Addresses}, warned: make(map[string]bool)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.tried = make(chan struct{})
 	l.triedOnce = sync.OnceFunc(func() { close(l.tried) })
@@ -106,7 +108,7 @@ func (l *link) run() {
 	for l.ctx.Err() == nil {
 		c, first, err := l.reach()
 		if err != nil {
-			l.down(err)
+			l.down(l.hint(err))
 			l.rest(&pause)
 			continue
 		}
@@ -125,7 +127,6 @@ func (l *link) run() {
 		}
 	}
 	l.replace(nil)
-	l.now.Store(unreachable(errors.New("closed")))
 }
 
 // rest waits, and for longer the next time. Gates that have lost the same engine do not come back in step.
@@ -139,8 +140,11 @@ func (l *link) rest(pause *time.Duration) {
 
 // replace makes data what requests use. Those that use the one before may finish.
 func (l *link) replace(data rueidis.Client) {
-	old := l.now.Load().data
-	l.now.Store(&condition{data: data})
+	old, now := l.now.Load().data, &condition{data: data}
+	if data == nil {
+		now = unreachable(errors.New("closed"))
+	}
+	l.now.Store(now)
 	if old == nil {
 		return
 	}

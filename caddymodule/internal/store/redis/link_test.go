@@ -185,7 +185,7 @@ func TestLinkSaysWhatIsWrong(t *testing.T) {
 		"no TLS":              {Config{Addresses: []string{secure.Addr}}, ""},
 		"unknown CA":          {Config{Addresses: []string{secure.Addr}, TLS: other}, "certificate signed by unknown authority"},
 		"TLS where is none":   {Config{Addresses: []string{plain.Addr}, TLS: secure.TLS}, ""},
-		"no certificate":      {Config{Addresses: []string{secure.Addr}, TLS: old}, ""},
+		"no certificate":      {Config{Addresses: []string{secure.Addr}, TLS: old}, "certificate"},
 		"nobody there":        {Config{Addresses: []string{"127.0.0.1:1"}}, "127.0.0.1:1: connect: connection refused"},
 		"a cluster":           {Config{Addresses: []string{node.Addr}}, "node of a cluster"},
 		"no cluster":          {Config{Addresses: []string{plain.Addr}, Cluster: true}, "cluster"},

@@ -15,7 +15,8 @@ import (
 //
 // The epochs are those that were read before. If a revocation falls between, the session is born dead: the user's epoch moves with the record, the others are compared at every look-up.
 
-// Login implements store.Store. When ctx ends or the connection is lost on the way, the session may have been made nevertheless; nobody knows its token.
+// Login implements store.Store. When ctx ends or the connection is lost on the way, the session may have been made nevertheless; nobody knows its token. The same login may then be tried
+// again: it makes no second session.
 func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	var res store.LoginResult
 	err := s.write(ctx, func(ctx context.Context, db db) error {
@@ -113,7 +114,8 @@ func (db db) admit(ctx context.Context, l store.Login, a *arrival) (store.LoginR
 // admit applies a login to the user, and leaves what it ends on the list, where it is the first to go.
 func admit(u *store.User, l store.Login, presented bool) (res store.LoginResult) {
 	listed := u.Sessions
-	u.Drop(l.Ends) // comes before Admit, so that a session on its way out takes no room
+	u.Drop(l.Digest) // of a try before whose outcome was not known
+	u.Drop(l.Ends)   // comes before Admit, so that a session on its way out takes no room
 	if presented {
 		res.Ended = append(res.Ended, l.Ends)
 	}

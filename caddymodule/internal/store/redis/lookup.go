@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"strings"
 
 	"github.com/redis/rueidis"
 
@@ -107,11 +108,33 @@ func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
 
 func (db db) get(key string) rueidis.Completed { return db.c.B().Get().Key(key).Build() }
 
+// foreign is what stands for a key that holds no string, which is none of ours: as a record it is damaged. The scripts read the same.
+const foreign = "WRONGTYPE"
+
+// readLua is what scripts read records with.
+const readLua = `
+local function read(key)
+	local v = redis.pcall('GET', key)
+	if type(v) ~= 'table' then return v or '' end
+	if string.find(v.err, 'WRONGTYPE', 1, true) then return 'WRONGTYPE' end
+	return redis.call('GET', key)
+end
+`
+
 // text returns the string that a key holds; the empty one, which no record is, when there is none.
 func text(res rueidis.RedisResult) (string, error) {
 	s, err := res.ToString()
-	if rueidis.IsRedisNil(err) {
+	switch {
+	case rueidis.IsRedisNil(err):
 		return "", nil
+	case wrongType(err):
+		return foreign, nil
 	}
 	return s, err
+}
+
+// wrongType reports whether a key was found to hold something else than its name says.
+func wrongType(err error) bool {
+	said, ok := rueidis.IsRedisErr(err)
+	return ok && strings.HasPrefix(said.Error(), foreign)
 }

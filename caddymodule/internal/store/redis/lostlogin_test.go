@@ -181,3 +181,40 @@ func TestLoginInOutage(t *testing.T) {
 		t.Error("no login has failed")
 	}
 }
+
+// TestLoginAgain: a login that failed for want of an answer is tried again with the same session, whatever of it had been done before, and it is as if it had been done once.
+func TestLoginAgain(t *testing.T) {
+	srv := redistest.Start(t)
+	p := newLossy(t, srv.Addr)
+	cfg := config(p.addr)
+	beside := mustOpen(t, with(cfg, srv.Addr))
+	cfg.WriteTimeout = 50 * time.Millisecond
+	s := mustOpen(t, cfg)
+	users := 0
+	losses(t, p, s, true, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
+		users++
+		sc := newScene(t, beside, users, l)
+		return func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }, func(t *testing.T) {
+			for sc.err != nil {
+				checkErr(t, sc.err)
+				sc.res, sc.err = s.Login(t.Context(), sc.last)
+			}
+			if !accepted(t, beside, sc.last.Digest) || sc.res.UnionID != "another" {
+				t.Errorf("answered %+v; holds: %v", sc.res, accepted(t, beside, sc.last.Digest))
+			}
+			sc.checkLists(t, beside, false)
+			var listed []store.Digest
+			for _, r := range mustUser(t, beside, sc.id).Sessions {
+				listed = append(listed, r.Digest)
+			}
+			if want := []store.Digest{sc.made[1].Digest, sc.last.Digest}; !slices.Equal(listed, want) || !accepted(t, beside, sc.made[1].Digest) {
+				t.Errorf("listed %x, want %x; the user's other session holds: %v", listed, want, accepted(t, beside, sc.made[1].Digest))
+			}
+			for _, d := range []store.Digest{sc.presented.Digest, sc.made[0].Digest} {
+				if accepted(t, beside, d) {
+					t.Error("what the login ends still holds")
+				}
+			}
+		}
+	})
+}

@@ -36,7 +36,9 @@ func (s *Store) Keys(ctx context.Context) (map[store.KeyID]time.Time, error) {
 	var keys map[store.KeyID]time.Time
 	err := s.read(ctx, func(ctx context.Context, db db) error {
 		fields, err := db.c.Do(ctx, db.c.B().Hgetall().Key(db.keys.masterKeys()).Build()).AsStrMap()
-		if err != nil {
+		if wrongType(err) {
+			db.damaged("key", nil)
+		} else if err != nil {
 			return err
 		}
 		keys = make(map[store.KeyID]time.Time, len(fields))

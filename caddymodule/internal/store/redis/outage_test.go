@@ -1,13 +1,21 @@
 package redis
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/rueidis"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
@@ -158,6 +166,145 @@ func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
 	if g.logged("no contact with redis") != 0 {
 		t.Errorf("logged as an outage: %v", g.logs.All())
 	}
+}
+
+// A firewall that forgets the connections of requests and no other is no outage for long: they are made again, though the heartbeat is answered all the time. It is told once.
+func TestP4_SilentDataConnections(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T) (Config, *redistest.Proxy){
+		"single": func(t *testing.T) (Config, *redistest.Proxy) {
+			p := redistest.StartProxy(t, redistest.Start(t).Addr)
+			return Config{Addresses: []string{p.Addr}}, p
+		},
+		"cluster": func(t *testing.T) (Config, *redistest.Proxy) {
+			s := redistest.StartCluster(t, 1, 0).Primaries[0]
+			p := redistest.StartProxy(t, s.Addr)
+			_, port, err := net.SplitHostPort(p.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Do("CONFIG", "SET", "cluster-announce-port", port)
+			return Config{Addresses: []string{p.Addr}, Cluster: true}, p
+		},
+	} {
+		for _, busy := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/busy=%v", name, busy), func(t *testing.T) {
+				noLeaks(t)
+				cfg, p := start(t)
+				g := open(t, cfg)
+				g.awaitUp(t)
+				get := func() error {
+					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					defer cancel()
+					began := time.Now()
+					c, err := g.client()
+					if err == nil {
+						err = c.Do(ctx, c.B().Get().Key("k").Build()).Error()
+					}
+					if err != nil && !rueidis.IsRedisNil(err) {
+						g.failed(began, err)
+						return err
+					}
+					return nil
+				}
+				all := func() (err error) {
+					for range 50 { // the library takes one of the connections by chance
+						err = errors.Join(err, get())
+					}
+					return err
+				}
+				await(t, "requests are answered", func() bool { return all() == nil })
+				from := len(g.changes)
+				if p.ForgetData() == 0 {
+					t.Fatal("there is no connection of requests")
+				}
+				if busy {
+					if get() == nil {
+						t.Fatal("the connections are not silent: this test shows nothing")
+					}
+					for began := time.Now(); all() != nil; {
+						if time.Since(began) > patience {
+							t.Fatal("requests still fail")
+						}
+					}
+				} else {
+					time.Sleep(hopeless + interval)
+					if err := all(); err != nil {
+						t.Errorf("the silence was not noticed before a request: %v", err)
+					}
+				}
+				time.Sleep(2 * interval)
+				if n := len(g.changes); n != from {
+					t.Errorf("%d changes were reported: the cache is lost", n-from)
+				}
+				want := 0
+				if busy {
+					want = 1
+				}
+				if n := g.logged("calls to redis fail"); n != want || g.logged("no contact with redis") != 0 {
+					t.Errorf("logged %d times: %v", n, g.logs.All())
+				}
+			})
+		}
+	}
+}
+
+// Calls that fail now and then while others do not, and the heartbeat is answered, are one outage. It ends when none has failed for a while.
+func TestP4_FailingCallsAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		tl := teller{log: zap.New(core), place: []string{"a:1"}}
+		l := &link{ctx: t.Context(), told: tl, triedOnce: func() {}}
+		l.now.Store(unreachable(errors.New("not connected yet")))
+		c, well := new(contact), pulse{sure: true, replicas: true}
+		said := func(want ...string) {
+			t.Helper()
+			var got []string
+			for _, e := range logs.TakeAll() {
+				got = append(got, e.Message)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("logged %q, want %q", got, want)
+			}
+		}
+		beat := func(p pulse, n int, err error) {
+			for range n {
+				began := time.Now()
+				time.Sleep(interval)
+				if err != nil {
+					l.failed(began, err)
+				}
+				l.up(c, p)
+			}
+		}
+		const fail, again = "calls to redis fail, though it answers", "calls to redis succeed again"
+		refusing := pulse{sure: true, replicas: true, refusal: errors.New("OOM")}
+		beat(well, 1, errSlow) // of before there was contact
+		said("in contact with redis")
+		beat(well, 5, nil)
+		for range 10 {
+			beat(well, 3, errSlow)
+			beat(well, 3, nil)
+		}
+		said(fail)
+		beat(well, int(callsWell/interval), nil)
+		said(again)
+		beat(well, 1, errSlow)
+		l.down(errOverdue)
+		l.failed(time.Now(), errSlow)
+		beat(well, 1, nil)
+		beat(well, 50, nil)
+		said(fail, "no contact with redis", "in contact with redis")
+		began := time.Now()
+		l.down(errOverdue)
+		beat(well, 2, nil)
+		l.failed(began, errSlow) // was under way
+		beat(well, 1, nil)
+		said("no contact with redis", "in contact with redis")
+		beat(refusing, 50, errSlow)
+		beat(well, 1, errSlow)
+		beat(well, 50, nil)
+		said("redis takes no writes: logins and revocations fail", "redis takes writes again")
+	})
 }
 
 // A pause that is over soon, as for a fork or a slow disk, makes calls fail at once while it lasts, and no gate throws its cache away for it. A machine that is too busy may make a longer one

@@ -10,11 +10,11 @@ import (
 
 // spendLua takes one from a bucket and returns 0, or how many microseconds it is empty for (GCRA). What is kept is when the bucket will be full, by the server's clock, so that it goes by
 // itself at that moment. A time further away than an empty bucket takes to fill comes from a clock that was set back, or from another rate.
-const spendLua = `
+const spendLua = readLua + `
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local every, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local full = tonumber(redis.call('GET', KEYS[1]) or '') or now
+local full = tonumber(read(KEYS[1])) or now
 full = math.max(now, math.min(full, now + every * burst)) + every
 local wait = full - now - every * burst
 if wait > 0 then return math.ceil(wait) end

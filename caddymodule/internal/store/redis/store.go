@@ -117,13 +117,18 @@ func (s *Store) ask(ctx context.Context, doing string, limit time.Duration, f fu
 	if err != nil {
 		return unavailable(doing, err)
 	}
+	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errSlow)
 	defer cancel()
 	err = f(ctx, db{s, c})
 	if err == nil || errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	return unavailable(doing, cause(ctx, err))
+	err = unavailable(doing, cause(ctx, err))
+	if !errors.Is(err, context.Canceled) {
+		s.link.failed(began, err)
+	}
+	return err
 }
 
 // refuse returns why a call is not even tried.

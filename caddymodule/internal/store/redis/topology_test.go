@@ -253,13 +253,19 @@ func move(t *testing.T, c *redistest.Cluster, from, to *redistest.Server) {
 		n := strconv.Itoa(slot)
 		to.Do("CLUSTER", "SETSLOT", n, "IMPORTING", fromID)
 		from.Do("CLUSTER", "SETSLOT", n, "MIGRATING", toID)
-		m := from.Do("CLUSTER", "GETKEYSINSLOT", n, "1000")
-		keys, err := m.AsStrSlice()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, k := range keys {
-			from.Try("MIGRATE", "127.0.0.1", to.Port(), k, "0", "1000")
+		for range 200 { // what has come to be at both is refused, until it expires
+			m := from.Do("CLUSTER", "GETKEYSINSLOT", n, "1000")
+			keys, err := m.AsStrSlice()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(keys) == 0 {
+				break
+			}
+			for _, k := range keys {
+				from.Try("MIGRATE", "127.0.0.1", to.Port(), k, "0", "1000")
+			}
+			time.Sleep(20 * time.Millisecond)
 		}
 		for _, s := range append([]*redistest.Server{to, from}, c.Primaries...) {
 			s.Do("CLUSTER", "SETSLOT", n, "NODE", toID)

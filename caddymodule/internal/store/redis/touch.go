@@ -19,10 +19,10 @@ const (
 )
 
 // touchLua notes when a session was seen, if it is there and was not seen later.
-const touchLua = `
+const touchLua = readLua + `
 local left = redis.call('PTTL', KEYS[1])
 if left <= 0 then return 0 end
-local last = tonumber(string.sub(redis.call('GET', KEYS[2]) or '', 1, 16)) or 0
+local last = tonumber(string.sub(read(KEYS[2]), 1, 16)) or 0
 if last < tonumber(string.sub(ARGV[1], 1, 16)) then redis.call('SET', KEYS[2], ARGV[1], 'PX', left) end
 return 1
 `

@@ -11,9 +11,13 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// indexLua adds to a set that must live as long as its longest-lived member.
+// indexLua adds to a set that must live as long as its longest-lived member. What is no set is replaced.
 const indexLua = `
-redis.call('SADD', KEYS[1], ARGV[1])
+local added = redis.pcall('SADD', KEYS[1], ARGV[1])
+if type(added) == 'table' then
+	if string.find(added.err, 'WRONGTYPE', 1, true) then redis.call('DEL', KEYS[1]) end
+	redis.call('SADD', KEYS[1], ARGV[1])
+end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1
 `
@@ -49,6 +53,10 @@ func (db db) byUnionID(ctx context.Context, unionID string) ([]store.UserID, err
 		return nil, nil
 	}
 	members, err := db.c.Do(ctx, db.c.B().Smembers().Key(db.keys.union(unionID)).Build()).AsStrSlice()
+	if wrongType(err) {
+		db.damaged("unionid", nil)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +64,7 @@ func (db db) byUnionID(ctx context.Context, unionID string) ([]store.UserID, err
 	var cmds []rueidis.Completed
 	for _, m := range members {
 		var h [16]byte
-		if n, err := hex.Decode(h[:], []byte(m)); err != nil || n != len(h) {
+		if !unhex(h[:], m) {
 			db.damaged("unionid", nil)
 			continue
 		}

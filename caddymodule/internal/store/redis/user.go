@@ -12,8 +12,8 @@ import (
 
 // swapUserLua replaces a user's record if it is what was read, or already what it is to become: then the answer to the same call was lost. It returns nil, or the record that was there.
 // The second key is there only when gates are told: a cluster refuses a script with a key that is missing while it moves the slot, and logins must go on.
-const swapUserLua = `
-local now = redis.call('GET', KEYS[1]) or ''
+const swapUserLua = readLua + `
+local now = read(KEYS[1])
 if now ~= ARGV[1] and now ~= ARGV[2] then return now end
 if ARGV[2] == '' then
 	redis.call('DEL', KEYS[1])

@@ -1,6 +1,7 @@
 package redistest
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"sync"
@@ -28,6 +29,7 @@ type Proxy struct {
 type pair struct {
 	in, out net.Conn
 	lost    bool // forwards nothing, for ever
+	tracks  bool // CLIENT TRACKING was asked for on it
 }
 
 // StartProxy forwards to addr until the test ends.
@@ -67,6 +69,19 @@ func (p *Proxy) Forget() {
 			c.lost = true
 		}
 	})
+}
+
+// ForgetData is Forget for the connections by which no invalidations come. It returns how many.
+func (p *Proxy) ForgetData() (n int) {
+	p.set(func() {
+		for c := range p.pairs {
+			if !c.tracks && !c.lost {
+				c.lost = true
+				n++
+			}
+		}
+	})
+	return n
 }
 
 // Delay holds up all that is forwarded by d.
@@ -123,6 +138,11 @@ func (p *Proxy) pump(c *pair, from, to net.Conn) {
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
+			if from == c.in && bytes.Contains(buf[:n], []byte("TRACKING")) {
+				p.mu.Lock()
+				c.tracks = true
+				p.mu.Unlock()
+			}
 			p.hold(c)
 			if _, err := to.Write(buf[:n]); err != nil {
 				return

@@ -102,21 +102,18 @@ func testConcurrentRevoke(t *testing.T, f *fixture) {
 				}
 			})
 		}
-		for {
+		var acked []store.Digest
+		await(t, "there are sessions", func() bool {
 			mu.Lock()
-			n := len(before)
-			acked := slices.Clone(before)
-			mu.Unlock()
-			if n < 32 {
-				continue
+			defer mu.Unlock()
+			acked = slices.Clone(before)
+			return len(acked) >= 32
+		})
+		f.must(f.RevokeUser(t.Context(), alice))
+		for _, d := range acked {
+			if f.accepted(d) {
+				t.Error("a revoked session holds")
 			}
-			f.must(f.RevokeUser(t.Context(), alice))
-			for _, d := range acked {
-				if f.accepted(d) {
-					t.Error("a revoked session holds")
-				}
-			}
-			break
 		}
 		close(stop)
 		wg.Wait()

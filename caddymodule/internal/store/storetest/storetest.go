@@ -54,6 +54,7 @@ func Run(t *testing.T, h Harness) {
 		{"Forget/Parallel", testForgetParallel},
 		{"ByUnionID", testByUnionID},
 		{"Keys", testKeys},
+		{"Noted", testNoted},
 		{"Stats", testStats},
 		{"Touch", testTouch},
 		{"Touch/Close", testTouchClose},

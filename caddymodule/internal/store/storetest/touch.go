@@ -81,8 +81,12 @@ func calls(s store.Store, d store.Digest) map[string]func(context.Context) error
 		"ByUnionID":  func(ctx context.Context) error { _, err := s.ByUnionID(ctx, "union"); return err },
 		"Keys":       func(ctx context.Context) error { _, err := s.Keys(ctx); return err },
 		"SetKeys":    func(ctx context.Context) error { return s.SetKeys(ctx, map[store.KeyID]time.Time{{1}: {}}) },
-		"Stats":      func(ctx context.Context) error { _, err := s.Stats(ctx); return err },
-		"Health":     func(ctx context.Context) error { return s.Health(ctx) },
+		"Noted":      func(ctx context.Context) error { _, err := s.Noted(ctx); return err },
+		"SetNoted": func(ctx context.Context) error {
+			return s.SetNoted(ctx, store.Noting{Every: time.Hour, Since: time.Now()})
+		},
+		"Stats":  func(ctx context.Context) error { _, err := s.Stats(ctx); return err },
+		"Health": func(ctx context.Context) error { return s.Health(ctx) },
 	}
 }
 
@@ -112,6 +116,9 @@ func testContext(t *testing.T, f *fixture) {
 	checkList(t, f, alice, []store.Digest{l.Digest})
 	if keys, err := f.Keys(t.Context()); err != nil || len(keys) != 0 {
 		t.Errorf("master keys after a call with an ended context: %v, %v", keys, err)
+	}
+	if n, err := f.Noted(t.Context()); err != nil || n != (store.Noting{}) {
+		t.Errorf("noted after a call with an ended context: %v, %v", n, err)
 	}
 }
 

@@ -30,9 +30,3 @@ func Signature(sessionKey string, body []byte) string {
 	h.Write(body)
 	return hex.EncodeToString(h.Sum(nil))
 }
-
-// Hash returns the encrypted_msg_hash by which WeChat knows a piece of data again: hex(sha256) of the base64 text (WECHAT.md 3.2).
-func Hash(encryptedData string) string {
-	sum := sha256.Sum256([]byte(encryptedData))
-	return hex.EncodeToString(sum[:])
-}

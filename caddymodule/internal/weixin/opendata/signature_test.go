@@ -60,10 +60,3 @@ func TestSignature(t *testing.T) {
 		}
 	}
 }
-
-func TestHash(t *testing.T) {
-	const h0 = "hsSuSUsePBqSQw2rYMtf9Nvha603xX8f2BMQBcYRoJiMNwOqt/UEhrqekebG5ar0LFNAm5MD4Uz6zorRwiXJwbySJ/FEJHav4NsobBIU1PwdjbJWVQLFy7+YFkHB32OnQXWMh6ugW7Dyk2KS5BXp1f5lniKPp1KNLyNLlFlNZ2mgJCJmWvHj5AI7BLpWwoRvqRyZvVXo+9FsWqvBdxmAPA=="
-	if got := opendata.Hash(h0); got != "657edd868c9715a9bebe42b833269a557a48498785397a796f1568c29a200b2c" {
-		t.Errorf("H0: %s", got)
-	}
-}

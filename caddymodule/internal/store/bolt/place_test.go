@@ -1,0 +1,226 @@
+package bolt_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+// TestP4_FileGone: while the file is not where the next start looks for it, no login is said to be kept. Reads go on, one line tells, and when the file is back, so is the store.
+func TestP4_FileGone(t *testing.T) {
+	for name, move := range map[string]struct{ away, back func(path string) error }{
+		"renamed": {
+			func(path string) error { return os.Rename(path, path+".away") },
+			func(path string) error { return os.Rename(path+".away", path) },
+		},
+		"folder renamed": {
+			func(path string) error { return os.Rename(filepath.Dir(path), filepath.Dir(path)+".away") },
+			func(path string) error { return os.Rename(filepath.Dir(path)+".away", filepath.Dir(path)) },
+		},
+		"another file": {
+			func(path string) error {
+				return errors.Join(os.Rename(path, path+".away"), os.WriteFile(path, []byte("another"), 0o600))
+			},
+			func(path string) error { return os.Rename(path+".away", path) },
+		},
+		"link leads elsewhere": {
+			func(path string) error { return errors.Join(os.Remove(path), os.Symlink("nowhere", path)) },
+			func(path string) error { return errors.Join(os.Remove(path), os.Symlink("target", path)) },
+		},
+	} {
+		for _, idle := range []bool{false, true} {
+			path := filepath.Join(t.TempDir(), "in", "sessions.db")
+			if strings.HasPrefix(name, "link") {
+				if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.Symlink("target", path)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testGone(t, path, move.away, move.back, idle) })
+			})
+		}
+	}
+}
+
+func testGone(t *testing.T, path string, away, back func(path string) error, idle bool) {
+	core, logs := observer.New(zap.InfoLevel)
+	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+	l := login(t, s, "o", 1, time.Hour)
+	if err := away(path); err != nil {
+		t.Fatal(err)
+	}
+	if idle {
+		time.Sleep(2 * time.Second) // nobody asks the store for anything
+		if logs.Len() != 1 {
+			t.Errorf("log %v", logs.All())
+		}
+	}
+	for i := range 4 {
+		if err := s.Health(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("health: %v", err)
+		}
+		refused := store.Login{User: l.User, Digest: digest("refused", i), Created: l.Created, Expires: l.Expires, MaxPerUser: 1}
+		if i == 0 && !idle {
+			refused.User.OpenID = "p" // the commit that finds out may be made
+		}
+		if _, err := s.Login(t.Context(), refused); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("login: %v", err)
+		}
+		if _, err := s.Lookup(t.Context(), l.Digest); err != nil {
+			t.Errorf("read: %v", err)
+		}
+		if _, err := s.Stats(t.Context()); err != nil {
+			t.Errorf("stats: %v", err)
+		}
+	}
+	if logs.Len() != 1 || !strings.Contains(logs.All()[0].Message, "no longer at its path") {
+		t.Errorf("log %v", logs.All())
+	}
+	if err := back(path); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Second)
+	if err := s.Health(t.Context()); err != nil || logs.Len() != 2 {
+		t.Errorf("file is back: %v, log %v", err, logs.All())
+	}
+	more := login(t, s, "o", 2, time.Hour)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	s = open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+	for _, l := range []store.Login{l, more} {
+		if _, err := s.Lookup(t.Context(), l.Digest); err != nil {
+			t.Error(err)
+		}
+	}
+	if logs.Len() != 2 {
+		t.Errorf("log %v", logs.All())
+	}
+}
+
+// TestCloseGone: a store that is closed while another's file is in its place says so and leaves the other's marker alone.
+func TestCloseGone(t *testing.T) {
+	path := newPath(t)
+	first := open(t, bolt.Config{Path: path})
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second := open(t, bolt.Config{Path: path})
+	if _, err := first.Login(t.Context(), store.Login{User: userOf("o"), Digest: digest(1)}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("login: %v", err)
+	}
+	if err := first.Close(); err == nil || !strings.Contains(err.Error(), "no longer at its path") {
+		t.Errorf("close: %v", err)
+	}
+	if _, err := os.Stat(path + ".dirty"); err != nil {
+		t.Error(err)
+	}
+	login(t, second, "o", 1, time.Hour)
+}
+
+// TestLost: to begin anew where there was a store is not silent, as a first start is.
+func TestLost(t *testing.T) {
+	for name, tt := range map[string]struct {
+		files    []string // suffixes of what is there, without a byte in it
+		expected bool
+		want     bool
+	}{
+		"first start":                 {nil, false, false},
+		"empty file":                  {[]string{""}, false, false},
+		"gone":                        {nil, true, true},
+		"emptied":                     {[]string{""}, true, true},
+		"gone after an unclean stop":  {[]string{".dirty"}, false, true},
+		"empty after an unclean stop": {[]string{".dirty", ""}, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			for _, suffix := range tt.files {
+				if err := os.WriteFile(path+suffix, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			core, logs := observer.New(zap.InfoLevel)
+			c := bolt.Config{Path: path, Expected: tt.expected, Logger: zap.New(core)}
+			s := open(t, c)
+			if got := logs.FilterMessageSnippet("beginning anew").FilterLevelExact(zap.ErrorLevel).Len() == 1; s.Lost() != tt.want || got != tt.want || logs.Len() > 1 {
+				t.Errorf("lost: %v, log %v", s.Lost(), logs.All())
+			}
+			login(t, s, "o", 1, time.Hour)
+			s.Close()
+			before := logs.Len()
+			if s := open(t, c); s.Lost() || logs.Len() != before {
+				t.Errorf("the second time: %v, log %v", s.Lost(), logs.All())
+			}
+		})
+	}
+}
+
+// TestSymlink: a link to the file, or to its folder, stays one, whatever takes the place of the file.
+func TestSymlink(t *testing.T) {
+	saved := backup(t, 20)
+	for name, link := range map[string]func(t *testing.T, path, target string) error{
+		"file":     func(_ *testing.T, path, target string) error { return os.Symlink(target, path) },
+		"relative": func(_ *testing.T, path, target string) error { return os.Symlink("../there/sessions.db", path) },
+		"chain": func(_ *testing.T, path, target string) error {
+			return errors.Join(os.Symlink("next", path), os.Symlink(target, filepath.Join(filepath.Dir(path), "next")))
+		},
+		"folder": func(_ *testing.T, path, target string) error {
+			return errors.Join(os.Remove(filepath.Dir(path)), os.Symlink(filepath.Dir(target), filepath.Dir(path)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path, target := filepath.Join(dir, "here", "sessions.db"), filepath.Join(dir, "there", "sessions.db")
+			if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.Mkdir(filepath.Dir(target), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			if err := link(t, path, target); err != nil {
+				t.Fatal(err)
+			}
+			isTarget := func(when string) {
+				t.Helper()
+				if to, err := filepath.EvalSymlinks(path); err != nil || to != target {
+					t.Fatalf("%s: the path leads to %s, %v", when, to, err)
+				}
+			}
+			if at, err := bolt.Locate(path); err != nil || at != target {
+				t.Errorf("before there is a file: %s, %v", at, err)
+			}
+			s := open(t, bolt.Config{Path: path})
+			if s.Path() != target {
+				t.Errorf("path %s", s.Path())
+			}
+			if _, err := os.Stat(target + ".dirty"); err != nil {
+				t.Error(err)
+			}
+			fill(t, s, 300)
+			s.Close()
+			bloat(t, target, 24*mib, 0)
+			before := size(t, target)
+			s = open(t, bolt.Config{Path: path})
+			if size(t, target) > before/2 {
+				t.Error("not compacted")
+			}
+			isTarget("after compaction")
+			checkFilled(t, s, 300)
+			s.Close()
+			away, err := bolt.Restore(bytes.NewReader(saved), path)
+			if err != nil || filepath.Dir(away) != filepath.Dir(target) {
+				t.Errorf("put away as %s, %v", away, err)
+			}
+			isTarget("after a restore")
+			checkFilled(t, open(t, bolt.Config{Path: path}), 20)
+		})
+	}
+}
