@@ -84,7 +84,7 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 		"the same openid twice": {append(slices.Clone(genuine), "X-WX-OPENID: o-ada"), 403, "identity_refused"},
 		"two openids in one":    {replace("x-wx-openid", "x-wx-openid: o-ada,victim"), 403, "identity_refused"},
 		"two openids, spaced":   {replace("x-wx-openid", "x-wx-openid: o-ada, victim"), 403, "identity_refused"},
-		"empty openid":          {replace("x-wx-openid", "x-wx-openid: "), 403, "identity_refused"},
+		"an empty openid, too":  {append(slices.Clone(genuine), "x-wx-openid: "), 403, "identity_refused"},
 		"openid not ASCII":      {replace("x-wx-openid", "x-wx-openid: o-\xff"), 403, "identity_refused"},
 		"two unionids":          {append(slices.Clone(genuine), "x-wx-unionid: u-victim"), 403, "identity_refused"},
 		"another mini program":  {replace("x-wx-appid", "x-wx-appid: "+appB), 403, "app_not_allowed"},
@@ -97,6 +97,7 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 			}
 		}
 	}
+	w.call(t, "GET", "/x", "", replace("x-wx-openid", "x-wx-openid: ")...).problem(t, http.StatusForbidden, "identity_missing") // as if it were not there
 	for _, line := range []string{"Connection: close, X-WX-OPENID", "Connection: x-wx-source"} {
 		w.call(t, "GET", "/x", "", append(slices.Clone(genuine), line)...).owns(t, genuine...)
 	}
