@@ -136,7 +136,10 @@ func flag(obj map[string]any, name string) (bool, error) {
 // leaveBody has the answer sent without the body being read. Otherwise net/http would read it first, so that the connection can go on, and wait for one that never comes. (EnableFullDuplex is no
 // way: net/http panics when such a body comes after all.)
 func leaveBody(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 1 { // HTTP/2 ends the stream alone, and would take this for the end of the connection
-		w.Header().Set("Connection", "close")
+	if r.ProtoMajor != 1 {
+		return // HTTP/2 ends the stream alone, and would take this for the end of the connection
 	}
+	w.Header().Set("Connection", "close")
+	// What is left of the body is read behind the answer, so that the answer arrives; but not for ever.
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }

@@ -97,7 +97,7 @@ func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 		switch _, err := s.from.source.User(ctx, it.User.ID); {
 		case errors.Is(err, store.ErrNotFound):
 			n += len(it.Sessions)
-			return s.to.store.Forget(ctx, it.User.ID)
+			return s.forget(ctx, it.User)
 		case err != nil:
 			return err
 		}
@@ -117,6 +117,25 @@ func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 		return nil
 	})
 	return n, err
+}
+
+// forget removes from the target what the backup knew of a user: all of it, unless the user has logged in there since.
+func (s *migrateStores) forget(ctx context.Context, before store.User) error {
+	now, err := s.to.store.User(ctx, before.ID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !now.LastLogin.After(before.LastLogin):
+		return s.to.store.Forget(ctx, before.ID)
+	}
+	for _, ref := range before.Sessions {
+		if err := s.to.store.End(ctx, ref.Digest); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // neededKeys returns until when the target is going to need the master keys of the source. A key that is in use there is needed here as long as the last session that is there.

@@ -251,8 +251,8 @@ func TestMigrateSince(t *testing.T) {
 // TestMigrateSinceForgotten: who was forgotten after the backup, in the old store or in the new one, is not brought back.
 func TestMigrateSinceForgotten(t *testing.T) {
 	w := newMigrateWorld(t)
-	const all = "ada.1 bob.1 bob.2 cid.1 dan.1"
-	w.login("sessions.db", "ada.1", "bob.1", "cid.1", "dan.1")
+	const all = "ada.1 bob.1 bob.2 cid.1 dan.1 eve.1 eve.2"
+	w.login("sessions.db", "ada.1", "bob.1", "cid.1", "dan.1", "eve.1")
 	backup, err := os.ReadFile(w.path("sessions.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -270,12 +270,13 @@ func TestMigrateSinceForgotten(t *testing.T) {
 			}
 		})
 	}
-	forget("sessions.db", "ada", "bob") // the gate still has its file
-	w.login("sessions.db", "bob.2")     // as somebody new
-	forget("shelf.db", "cid")           // it has switched
+	forget("sessions.db", "ada", "bob", "eve") // the gate still has its file
+	w.login("sessions.db", "bob.2")            // as somebody new
+	forget("shelf.db", "cid")                  // it has switched
+	w.login("shelf.db", "eve.2")               // as somebody new, too
 	for range 2 {
 		w.must("--from", "bolt:"+w.path("sessions.db"), "--since", "bolt:"+w.path("before.db"), "--to", "shelf")
-		w.check("shelf.db", all, "bob.2 dan.1")
+		w.check("shelf.db", all, "bob.2 dan.1 eve.2")
 		w.open("shelf.db", func(s store.Store) {
 			for _, u := range []string{"ada", "cid"} {
 				if got, err := s.User(t.Context(), store.UserID{AppID: appID, OpenID: u}); !errors.Is(err, store.ErrNotFound) {

@@ -85,7 +85,7 @@ type Phone struct {
 // Decrypt is what open data has to be like.
 type Decrypt struct {
 	// Refuse what WeChat made longer ago than this, by the watermark. Default: no such limit, beyond that the session_key must still be known that it was sealed under: the last or last but one of
-	// the user. Whatever stands here, what is ahead of the clock by more than 10 minutes is refused, and a unionid that is older than the last login does not take the place of another.
+	// the user. Whatever stands here, what is ahead of the clock by more than 10 minutes is refused, and a unionid that is older than the last login by more than that does not take the place of another.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 }
 
@@ -141,7 +141,6 @@ func checkAppID(id string) error {
 	return fmt.Errorf("%s is not an AppID: it is wx followed by 16 lower-case letters or digits, as the WeChat console shows it", shown)
 }
 
-// checkBaseURL asks the client whether it would take it. Nothing is opened.
 // inClear reports whether calls of WeChat's API leave for a public place unencrypted.
 func (c API) inClear() bool {
 	u, err := url.Parse(c.BaseURL)
@@ -154,6 +153,7 @@ func (c API) inClear() bool {
 	return strings.Contains(u.Hostname(), ".")
 }
 
+// checkBaseURL asks the client whether it would take it. Nothing is opened.
 func checkBaseURL(base string) error {
 	c, err := weixin.New(weixin.Config{BaseURL: base})
 	if err == nil {

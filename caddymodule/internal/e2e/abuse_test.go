@@ -179,6 +179,19 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 		io.WriteString(conn, "{}")
 		io.Copy(io.Discard, br) // until the server closes it
 	})
+	t.Run("body never", func(t *testing.T) {
+		t.Parallel()
+		conn, br := dial(t, w.addr)
+		io.WriteString(conn, head+"Content-Length: 2\r\n\r\n")
+		r, err := readReply(br, "POST")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.tooMany(t, hourly5)
+		if _, err := br.ReadByte(); err != io.EOF {
+			t.Errorf("the connection stays open: %v", err)
+		}
+	})
 	t.Run("HTTP/2", func(t *testing.T) {
 		c := mustDialH2(t, w.addr, nil)
 		for range 10 {

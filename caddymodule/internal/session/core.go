@@ -42,7 +42,11 @@ type Core struct {
 	lookups singleflight.Group
 	logins  flights
 	pending pendings
+	lately  lately
 	noting  noting
+
+	keysTurn chan struct{} // full while this gate records its master keys in a store that it shares
+
 	outage  Outage
 	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations, and telling the store how often uses are noted
 	closing context.Context
@@ -57,7 +61,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses}
+	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses, keysTurn: make(chan struct{}, 1)}
 	core.closing, core.close = context.WithCancel(context.Background())
 	if core.outage.Log == nil {
 		core.outage.Log = zap.NewNop()

@@ -108,6 +108,12 @@ func (s *Service) editKeys(ctx context.Context, edit func(known keys, now time.T
 	if _, changed := s.edited(known, last, edit); !changed {
 		return nil
 	}
+	select {
+	case c.keysTurn <- struct{}{}: // the claim is this gate's, whichever of its configurations made it
+		defer func() { <-c.keysTurn }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: this gate is recording its keys", ErrUnavailable)
+	}
 	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
 	defer cancel()
 	if err := c.lockKeys(ctx); err != nil {

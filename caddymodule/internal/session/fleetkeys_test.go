@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -263,6 +265,43 @@ func TestSharedKeysClaimLost(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		g.must(g.start())
+	})
+}
+
+// TestSharedKeysTwoConfigurations: one of a gate's configurations does not give up the turn of another, which would let a third gate overwrite what it records.
+func TestSharedKeysTwoConfigurations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, m := newMemData(), newMasters(3)
+		a, b := keyGate(t, data, time.Hour, m[0], m[1], m[2]), keyGate(t, data, time.Hour, m[2], m[1], m[0])
+		defer a.core.Close()
+		defer b.core.Close()
+		second := session.New(session.Config{Core: a.core, WeChat: a.wechat, Keys: newKeys(t, m[1], m[0], m[2]), TTL: time.Hour})
+		var first, lose atomic.Bool
+		a.store.before = func(_ context.Context, op string) error {
+			if op == "SetKeys" && first.CompareAndSwap(false, true) {
+				time.Sleep(2 * time.Second)
+			}
+			return nil
+		}
+		a.store.after = func(_ context.Context, op string) error {
+			if op == "Claim" && lose.CompareAndSwap(true, false) {
+				return store.ErrUnavailable
+			}
+			return nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { g := a; g.must(g.RenewKeys(context.Background())) })
+		time.Sleep(time.Second)
+		lose.Store(true)
+		wg.Go(func() { _ = second.RenewKeys(context.Background()) })
+		synctest.Wait()
+		b.must(b.RenewKeys(context.Background()))
+		wg.Wait()
+		for _, ring := range []string{m[0], m[2]} {
+			if id := newKeys(t, ring).IDs()[0]; !slices.ContainsFunc(slices.Collect(maps.Keys(data.keys)), func(k store.KeyID) bool { return k.String() == id }) {
+				t.Errorf("key %s is not recorded", id)
+			}
+		}
 	})
 }
 

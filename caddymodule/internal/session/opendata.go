@@ -35,7 +35,7 @@ func (*DataError) Unwrap() error { return ErrData }
 const dataAhead = 10 * time.Minute
 
 // OpenData decrypts and checks what WeChat has sealed for a user (WECHAT.md 3) and returns the JSON object in it, byte for byte. A unionId in it is bound to the user when OpenData returns,
-// unless another is known and the data is older than the last login: the next request of every session of theirs shows it. The error is a *DataError, or wraps ErrUnknown when there is no such user, or ErrUnavailable. Whatever the error but the last,
+// unless another is known and the data is older than the last login by more than dataAhead: the next request of every session of theirs shows it. The error is a *DataError, or wraps ErrUnknown when there is no such user, or ErrUnavailable. Whatever the error but the last,
 // nothing has changed.
 func (s *Service) OpenData(ctx context.Context, id store.UserID, d SealedData) (object []byte, err error) {
 	u, err := s.knownUser(ctx, id)

@@ -247,7 +247,7 @@ func TestP3_UnionIDFound(t *testing.T) {
 	})
 }
 
-// TestOpenDataOldUnionID: data of before the last login opens, and may bring the first unionid, but does not bring back one that another has replaced.
+// TestOpenDataOldUnionID: data of more than 10 minutes before the last login opens, and may bring the first unionid, but does not bring back one that another has replaced.
 func TestOpenDataOldUnionID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()

@@ -36,6 +36,7 @@ const (
 type due struct {
 	before int64     // Unix milliseconds: covers sessions created until then
 	until  time.Time // nothing that it covers lives longer
+	again  bool      // the store has taken it once
 }
 
 type pendingSet map[revocation]due
@@ -112,6 +113,29 @@ func (p *pendings) add(r revocation, before time.Time) (kept, start bool) {
 	}
 	start, p.retrying = !p.retrying, true
 	return true, start
+}
+
+// repeat keeps revocations that the store may have lost. start: as with add.
+func (p *pendings) repeat(past []pastRevocation) (start bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.edit(func(m pendingSet) {
+		for _, r := range past {
+			d := due{before: r.at.UnixMilli(), until: r.at.Add(p.longest), again: true}
+			if r.kind == ofSession {
+				d.before = math.MaxInt64
+			}
+			known, ok := m[r.revocation]
+			if !ok {
+				p.queue = append(p.queue, r.revocation)
+			} else if known.before >= d.before {
+				continue
+			}
+			m[r.revocation] = d
+		}
+	})
+	start, p.retrying = !p.retrying, true
+	return start
 }
 
 // next returns the revocation to be tried, which goes to the end of the queue. When there is none the retrying is over.

@@ -37,8 +37,12 @@ func (c *Core) revoked(r revocation, err error) {
 		}
 	}
 	c.mark(r)
-	if err == nil {
-		c.pending.done(r)
+	if err != nil {
+		return
+	}
+	c.pending.done(r)
+	if c.shared != nil {
+		c.lately.add(r, time.Now())
 	}
 }
 
@@ -70,6 +74,7 @@ func (c *Core) retry() {
 			_, err = survive(c, func() (struct{}, error) { return struct{}{}, c.carryOut(r, d) })
 		}
 		switch over := !time.Now().Before(d.until); {
+		case err == nil && d.again:
 		case err == nil:
 			c.outage.Log.Info("revocation carried out after all", r.fields()...)
 		case over || c.closing.Err() != nil || !errors.Is(err, ErrUnavailable):

@@ -128,7 +128,7 @@ func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, err
 
 // idle reports whether a session last noted at seen has reached the idle limit. While notes may have been made more seldom than this configuration needs, or it is not known how seldom, it may
 // have been used for up to maxTouch after that; it is given the benefit of the doubt, so that an idle limit that is new, or shorter than before, ends no session in use. As long as the limit
-// stays as it is or gets longer there is no doubt: who was refused is not let in again by a reload or a restart.
+// stays as it is there is no doubt: who was refused is not let in again by a reload or a restart.
 func (s *Service) idle(seen, now int64) bool {
 	if since := s.since.Load(); seen < since {
 		seen = min(seen+maxTouch.Milliseconds(), since)

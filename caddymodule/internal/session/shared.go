@@ -18,6 +18,9 @@ func (c *Core) changed(ch store.Change) {
 		c.cache.void(digestKey(ch.Digest))
 	case store.UserChanged:
 		c.cache.void(hashKey(ch.User))
+	case store.ContactMade:
+		c.cache.voidAll()
+		c.repeatLately()
 	default:
 		c.cache.voidAll()
 	}

@@ -16,7 +16,7 @@ type Shared interface {
 	Watch(report func(Change))
 
 	// Heard returns a time of this process's clock such that every change which was acknowledged, on whatever gate, before it has been reported here; the zero time when nothing was heard
-	// yet. After a loss of contact it does not move on before AllChanged was reported. It only loads a word: it is asked by every check.
+	// yet. After a loss of contact it does not move on before ContactMade was reported. It only loads a word: it is asked by every check.
 	Heard() time.Time
 
 	// Claim takes a name for ttl. It reports false when somebody holds it, this gate included.
@@ -49,5 +49,6 @@ type ChangeKind uint8
 const (
 	SessionChanged ChangeKind = iota + 1
 	UserChanged
-	AllChanged // an epoch of a mini program or of everybody has moved on, or reports may have been lost
+	AllChanged  // an epoch of a mini program or of everybody has moved on, or reports may have been lost
+	ContactMade // likewise, since there was no contact; what was acknowledged just before may have been lost, too, with a server that crashed or was replaced
 )

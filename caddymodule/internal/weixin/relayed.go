@@ -73,9 +73,12 @@ func opening(resp *http.Response) (b []byte, whole bool) {
 	return b, err == io.EOF // else too long, or broken off: its reader will see
 }
 
-// shownIn reports whether a text holds the token, as it is or as it stands in a query.
+// jsonEscapes undoes what encoders of JSON do to the characters of a token.
+var jsonEscapes = strings.NewReplacer(`\/`, "/", `\u002b`, "+", `\u002B`, "+", `\u002f`, "/", `\u002F`, "/", `\u003d`, "=", `\u003D`, "=", `\u0026`, "&")
+
+// shownIn reports whether a text holds the token, as it is, as it stands in a query, or as JSON may have it.
 func (t AccessToken) shownIn(s string) bool {
-	return strings.Contains(s, t.value) || strings.Contains(s, url.QueryEscape(t.value))
+	return strings.Contains(s, t.value) || strings.Contains(s, url.QueryEscape(t.value)) || strings.Contains(jsonEscapes.Replace(s), t.value)
 }
 
 // receivedBody keeps back what net/http says of an answer that breaks off, which may quote it.

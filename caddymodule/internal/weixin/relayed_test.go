@@ -74,6 +74,8 @@ func TestRelay_ShowsNoToken(t *testing.T) {
 	}{
 		{"JSON", 200, `{"you":"sent ` + oddToken + `"}`, true},
 		{"JSON, a query", 200, ` {"url":"/wxa/x?access_token=` + escaped + `"}`, true},
+		{"JSON, a slash escaped", 200, `{"t":"canary\/+t="}`, true},
+		{"JSON, a plus escaped", 200, `{"t":"canary/\u002bt\u003D"}`, true},
 		{"an array", 200, `["` + oddToken + `"]`, true},
 		{"a page", 200, "<html>" + escaped, true},
 		{"an error", 404, "no " + escaped + " here", true},

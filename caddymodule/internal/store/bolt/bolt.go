@@ -38,7 +38,8 @@ const (
 type Config struct {
 	Path string // the file, or a symbolic link to it; its directory is made when missing
 
-	// Expected says that something beside the file tells of a database at Path. When there is none, it is a loss, and reported (see Store.Lost).
+	// Expected says that something beside the file tells of a database at Path. When there is none, it is a loss, and reported (see Store.Lost); when what is there is none any more, it is damaged
+	// and set aside, rather than refused as somebody else's.
 	Expected bool
 
 	TouchEvery time.Duration // longest time that a noted Touch waits for a commit; 0 means 1 s

@@ -15,15 +15,15 @@ const noWait = time.Nanosecond
 
 // guard looks at a file that was closed properly, but may have been damaged since, as by a copy that was broken off: bbolt reads the pages in a goroutine of its own when it opens a file for
 // writing, and a bad one ends the process there (STORE.md 2.3). A damaged file is renamed and its new path returned. What bbolt finds out without harm, such as a file that is no database, is left
-// to it, and so is a file that another process has open.
-func guard(path string, log *zap.Logger) (setAside string, err error) {
+// to it, unless expected says that it had been one of ours, and so is a file that another process has open.
+func guard(path string, expected bool, log *zap.Logger) (setAside string, err error) {
 	reading := false
 	info, err := look(path, noWait, func(tx *bolt.Tx, file *os.File, info os.FileInfo) error {
 		reading = true
 		return checkFile(tx, file, info)
 	})
 	switch {
-	case err == nil, !reading:
+	case err == nil, !reading && !(expected && isDamage(err)):
 		return "", nil
 	case !isDamage(err):
 		return "", err

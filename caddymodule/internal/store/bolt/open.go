@@ -50,11 +50,12 @@ func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 		return nil, err
 	}
 	o := &opening{path: path, log: log}
-	check := guard
 	if unclean {
-		check = inspect
+		o.setAside, err = inspect(path, log)
+	} else {
+		o.setAside, err = guard(path, expected, log)
 	}
-	if o.setAside, err = check(path, log); err != nil {
+	if err != nil {
 		return nil, explain(err)
 	}
 	// The marker comes first: a page that goes bad after the check still ends the process (STORE.md 2.3). The next start then finds the marker and inspects the file.

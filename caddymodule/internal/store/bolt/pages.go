@@ -17,6 +17,8 @@ const (
 	pageHeader  = 16 // id uint64, flags uint16, count uint16, overflow uint32
 	pageElement = 16 // branch: position uint32, key size uint32, page uint64; leaf: flags, position, key size, value size uint32
 
+	bucketHeader = 16 // root page uint64, sequence uint64
+
 	branchPage = 0x01
 	leafPage   = 0x02
 
@@ -115,11 +117,13 @@ func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 			}
 			below = append(below, pageRef{id: binary.NativeEndian.Uint64(e[8:]), from: key, to: ref.to})
 		case binary.NativeEndian.Uint32(e)&bucketElement != 0:
-			if rest < 8 {
+			if rest < bucketHeader {
 				return nil, fmt.Errorf("%w: element %d is no bucket", errDamage, i)
 			}
 			if root := binary.NativeEndian.Uint64(page[end:]); root != 0 {
 				below = append(below, pageRef{id: root})
+			} else if !inlineLeaf(page[end : end+rest]) {
+				return nil, fmt.Errorf("%w: element %d is no inline bucket", errDamage, i)
 			}
 		}
 	}
@@ -150,4 +154,32 @@ func (w *pageWalk) read(id uint64) (page []byte, flags, count int, err error) {
 	}
 	page, err = w.from(at, size)
 	return page, flags, count, err
+}
+
+// inlineLeaf reports whether the value of a bucket that is kept inline holds a leaf page, of which bbolt would else follow whatever stands there.
+func inlineLeaf(v []byte) bool {
+	if len(v) < bucketHeader+pageHeader {
+		return false
+	}
+	page := v[bucketHeader:]
+	count := int(binary.NativeEndian.Uint16(page[10:]))
+	if binary.NativeEndian.Uint16(page[8:]) != leafPage || pageHeader+count*pageElement > len(page) {
+		return false
+	}
+	var last []byte
+	for i := range count {
+		at := pageHeader + i*pageElement
+		e := page[at:]
+		start := uint64(at) + uint64(binary.NativeEndian.Uint32(e[4:]))
+		end := start + uint64(binary.NativeEndian.Uint32(e[8:]))
+		if binary.NativeEndian.Uint32(e)&bucketElement != 0 || end+uint64(binary.NativeEndian.Uint32(e[12:])) > uint64(len(page)) {
+			return false
+		}
+		key := page[start:end]
+		if i > 0 && bytes.Compare(key, last) <= 0 {
+			return false
+		}
+		last = key
+	}
+	return true
 }

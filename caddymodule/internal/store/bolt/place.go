@@ -39,7 +39,11 @@ func follow(path string) (string, error) {
 		return filepath.Join(dir, filepath.Base(path)), err
 	}
 	if !filepath.IsAbs(to) {
-		to = filepath.Join(filepath.Dir(path), to)
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		to = filepath.Join(dir, to)
 	}
 	return follow(to)
 }

@@ -166,6 +166,32 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestLocate_LinkInLinkedFolder: a relative link counts from where it really is, not from where the path says.
+func TestLocate_LinkInLinkedFolder(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
+	for _, folder := range []string{at("real", "c"), at("real", "data"), at("a")} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Symlink(at("real", "c"), at("a", "link")), os.Symlink("../data/x.db", at("real", "c", "db"))); err != nil {
+		t.Fatal(err)
+	}
+	path := at("a", "link", "db")
+	if got, err := bolt.Locate(path); err != nil || got != at("real", "data", "x.db") {
+		t.Errorf("%s, %v", got, err)
+	}
+	s := open(t, bolt.Config{Path: path})
+	login(t, s, "o", 1, time.Hour)
+	if err := s.Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSymlink: a link to the file, or to its folder, stays one, whatever takes the place of the file.
 func TestSymlink(t *testing.T) {
 	saved := backup(t, 20)

@@ -114,7 +114,7 @@ func (l *link) run() {
 		}
 		since := time.Now()
 		l.replace(c.data)
-		l.changed(store.Change{What: store.AllChanged}) // before Heard moves on: nobody knows what was pushed while nobody listened
+		l.changed(store.Change{What: store.ContactMade}) // before Heard moves on: nobody knows what was pushed while nobody listened
 		err = l.keep(c, first)
 		c.close()
 		if !errors.Is(err, errAgain) {

@@ -163,7 +163,7 @@ func (w *witness) hold(heard time.Time) {
 		switch c.What {
 		case store.SessionChanged:
 			w.reported[int(binary.BigEndian.Uint64(c.Digest[:]))] = true
-		case store.AllChanged:
+		case store.AllChanged, store.ContactMade:
 			w.all = c.at
 		}
 	}
@@ -310,7 +310,7 @@ func TestP3_AnEmptiedEngineIsReported(t *testing.T) {
 		defer g.mu.Unlock()
 		n := 0
 		for _, c := range g.changes {
-			if c.What == store.AllChanged {
+			if c.What == store.AllChanged || c.What == store.ContactMade {
 				n++
 			}
 		}

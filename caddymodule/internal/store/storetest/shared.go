@@ -104,7 +104,9 @@ func (g *gate) reported(want store.Change) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	defer func() { g.changes = nil }()
-	return slices.ContainsFunc(g.changes, func(c store.Change) bool { return c == want || c.What == store.AllChanged })
+	return slices.ContainsFunc(g.changes, func(c store.Change) bool {
+		return c == want || c.What == store.AllChanged || c.What == store.ContactMade
+	})
 }
 
 // testSharedSeen: what one gate has acknowledged is what the other sees.

@@ -1,0 +1,123 @@
+package session_test
+
+import (
+	"context"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// failover makes the data what it was when saved was taken, and the gates hear of it as of a new server.
+func (d *memData) failover(saved *memData) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.global, d.apps, d.sessions = saved.global, maps.Clone(saved.apps), maps.Clone(saved.sessions)
+	d.users = make(map[store.UserID]*store.User)
+	for id, u := range saved.users {
+		was := *u
+		d.users[id] = &was
+	}
+	d.tell(store.Change{What: store.ContactMade})
+}
+
+// save returns a copy of what the sessions hang on.
+func (d *memData) save() *memData {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := &memData{global: d.global, apps: maps.Clone(d.apps), sessions: maps.Clone(d.sessions), users: make(map[store.UserID]*store.User)}
+	for id, u := range d.users {
+		was := *u
+		s.users[id] = &was
+	}
+	return s
+}
+
+// TestP3_LostRevocation: what a failover brings back is ended again, at all gates, by the one that ended it; sessions that were made since live, as far as the revocation can tell them apart.
+func TestP3_LostRevocation(t *testing.T) {
+	for name, end := range endings {
+		if name == "presented" || name == "max per user" {
+			continue // which are no revocations: a login that is lost loses what it ended
+		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zap.InfoLevel)
+				gates, links := newFleet(t, 2, func(cc *session.CoreConfig, _ *session.Config) { cc.Logger = zap.New(core) })
+				a, b := gates[0], gates[1]
+				defer a.core.Close()
+				defer b.core.Close()
+				data := links[0].data
+				l := a.login("alice/union")
+				bystander := b.login("bob", inApp(appB)).Token
+				saved := data.save()
+				time.Sleep(time.Millisecond)
+				a.must(end(a, l))
+				a.refuse(l.Token, session.ErrInvalid)
+				b.refuse(l.Token, session.ErrInvalid)
+				time.Sleep(10 * time.Second)
+				data.failover(saved)
+				a.refuse(l.Token, session.ErrInvalid) // at once, where it was ended
+				since := b.login("alice/union").Token
+				time.Sleep(2 * time.Second)
+				for _, g := range gates {
+					g.refuse(l.Token, session.ErrInvalid)
+					if name != "all" {
+						g.accept(bystander)
+					}
+					if name != "all" && name != "app" {
+						g.accept(since)
+					}
+				}
+				if n := logs.FilterMessageSnippet("repeating the last revocations").Len(); n != 1 || logs.FilterMessage(lineDone).Len() != 0 || a.pending() != 0 {
+					t.Errorf("%d lines, %d pending", n, a.pending())
+				}
+
+				// Later there is nothing to repeat.
+				time.Sleep(time.Minute)
+				after := b.login("alice/union").Token
+				data.failover(data.save())
+				time.Sleep(2 * time.Second)
+				a.accept(after)
+				if n := logs.FilterMessageSnippet("repeating the last revocations").Len(); n != 1 {
+					t.Errorf("%d lines after a minute", n)
+				}
+			})
+		})
+	}
+}
+
+// TestLostRevocations: many are repeated, each once, and a store that is away for longer is waited for.
+func TestLostRevocations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gates, links := newFleet(t, 1)
+		g := gates[0]
+		defer g.core.Close()
+		data := links[0].data
+		var tokens []string
+		for range 2000 {
+			tokens = append(tokens, g.login("alice").Token)
+		}
+		saved := data.save()
+		for _, token := range tokens {
+			g.must(g.Logout(context.Background(), token))
+		}
+		g.store.setDown(true)
+		data.failover(saved)
+		time.Sleep(20 * time.Second)
+		g.store.setDown(false)
+		before := g.store.count("End")
+		time.Sleep(10 * time.Second)
+		if n := g.store.count("End") - before; n < len(tokens) || n > len(tokens)+1 || g.pending() != 0 {
+			t.Errorf("%d are repeated, %d pending", n, g.pending())
+		}
+		for _, token := range tokens {
+			g.refuse(token, session.ErrInvalid)
+		}
+	})
+}
