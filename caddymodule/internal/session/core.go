@@ -90,6 +90,7 @@ func (c *Core) SetMaxStaleness(d time.Duration) { c.stale.Store(int64(d)) }
 // called during or after it: ristretto does not survive that (STORE.md 1.8).
 func (c *Core) Close() error {
 	c.close()
+	c.lately.stop()
 	c.work.Wait()
 	c.cache.entries.Close()
 	return c.store.Close()

@@ -14,12 +14,15 @@ import (
 const (
 	latelyKept = 15 * time.Second // longer than a failover takes and a server waits with writing to its disk
 	maxLately  = 1 << 13
+
+	latelyOnWay = 5 * time.Second // longer than a revocation takes
 )
 
 // lately keeps the last revocations that the store has taken, oldest first.
 type lately struct {
-	mu   sync.Mutex
-	list []pastRevocation
+	mu     sync.Mutex
+	list   []pastRevocation
+	closed bool
 }
 
 type pastRevocation struct {
@@ -44,22 +47,53 @@ func (l *lately) drop(now time.Time) {
 	l.list = slices.DeleteFunc(l.list, func(p pastRevocation) bool { return now.Sub(p.at) > latelyKept })
 }
 
-// take returns what a store that has been lost contact with may not know any more.
-func (l *lately) take(now time.Time) []pastRevocation {
+// since returns what was added since a time.
+func (l *lately) since(from time.Time) []pastRevocation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.drop(now)
-	return slices.Clone(l.list)
+	i := slices.IndexFunc(l.list, func(p pastRevocation) bool { return !p.at.Before(from) })
+	if i < 0 {
+		return nil
+	}
+	return slices.Clone(l.list[i:])
 }
 
-// repeatLately makes the last revocations pending again. Those of a whole mini program and of everybody also end what was made between them and the loss of contact.
-func (c *Core) repeatLately() {
-	past := c.lately.take(time.Now())
-	if len(past) == 0 {
-		return
+// run runs f beside everything else, unless the Core is closing: contact may be made at that very moment.
+func (l *lately) run(c *Core, f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		c.work.Go(f)
 	}
-	c.outage.Log.Info("repeating the last revocations: contact with the session store was lost", zap.Int("revocations", len(past)))
-	if c.pending.repeat(past) {
-		c.work.Go(c.retry)
+}
+
+// stop ends run.
+func (l *lately) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}
+
+// repeatLately makes the last revocations pending again, and a moment later those that were on their way to the old server when there was contact with the new one. Those of a whole mini program
+// and of everybody also end what was made in between.
+func (c *Core) repeatLately() {
+	contact := time.Now()
+	past := c.lately.since(contact.Add(-latelyKept))
+	if len(past) > 0 {
+		c.outage.Log.Info("repeating the last revocations: contact with the session store was lost", zap.Int("revocations", len(past)))
+		c.repeat(past)
+	}
+	c.lately.run(c, func() {
+		select {
+		case <-time.After(latelyOnWay):
+			c.repeat(c.lately.since(contact))
+		case <-c.closing.Done():
+		}
+	})
+}
+
+func (c *Core) repeat(past []pastRevocation) {
+	if len(past) > 0 && c.pending.repeat(past) {
+		c.lately.run(c, c.retry)
 	}
 }
