@@ -78,7 +78,7 @@ func (l *lately) stop() {
 // and of everybody also end what was made in between.
 func (c *Core) repeatLately() {
 	contact := time.Now()
-	past := c.lately.since(contact.Add(-latelyKept))
+	past := c.lately.since(c.shared.Heard().Add(-latelyKept)) // which was before the loss, however long ago that is
 	if len(past) > 0 {
 		c.outage.Log.Info("repeating the last revocations: contact with the session store was lost", zap.Int("revocations", len(past)))
 		c.repeat(past)

@@ -40,12 +40,20 @@ func (d *memData) lose(saved *memData) {
 	d.take(saved)
 }
 
-// failover is lose, and the gates hear of it as of a new server.
-func (d *memData) failover(saved *memData) {
+// failover is lose, of which the gates hear as of a new server after an outage.
+func (d *memData) failover(saved *memData, outage time.Duration, gates ...*sharedStore) {
+	for _, s := range gates {
+		s.setReports(reportsLost)
+	}
+	time.Sleep(outage)
 	d.lose(saved)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.tell(store.Change{What: store.ContactMade})
+	for _, s := range gates {
+		s.link.Lock()
+		report := s.report
+		s.link.Unlock()
+		report(store.Change{What: store.ContactMade})
+		s.setReports(reportsCome)
+	}
 }
 
 // TestP3_LostRevocation: what a failover brings back is ended again, at all gates, by the one that ended it; sessions that were made since live, as far as the revocation can tell them apart.
@@ -70,7 +78,7 @@ func TestP3_LostRevocation(t *testing.T) {
 				a.refuse(l.Token, session.ErrInvalid)
 				b.refuse(l.Token, session.ErrInvalid)
 				time.Sleep(10 * time.Second)
-				data.failover(saved)
+				data.failover(saved, time.Minute, links...)
 				a.refuse(l.Token, session.ErrInvalid) // at once, where it was ended
 				since := b.login("alice/union").Token
 				time.Sleep(2 * time.Second)
@@ -90,7 +98,7 @@ func TestP3_LostRevocation(t *testing.T) {
 				// What was on its way to the old server is lost with it, too.
 				late := b.login("alice/union")
 				saved = data.save()
-				data.failover(saved)
+				data.failover(saved, 0, links...)
 				time.Sleep(time.Second)
 				a.must(end(a, late))
 				data.lose(saved)
@@ -101,7 +109,7 @@ func TestP3_LostRevocation(t *testing.T) {
 				time.Sleep(time.Minute)
 				logs.TakeAll()
 				after := b.login("alice/union").Token
-				data.failover(data.save())
+				data.failover(data.save(), 0, links...)
 				time.Sleep(2 * time.Second)
 				a.accept(after)
 				if n := logs.FilterMessageSnippet("repeating the last revocations").Len(); n != 0 {
@@ -128,7 +136,7 @@ func TestLostRevocations(t *testing.T) {
 			g.must(g.Logout(context.Background(), token))
 		}
 		g.store.setDown(true)
-		data.failover(saved)
+		data.failover(saved, 0, links...)
 		time.Sleep(20 * time.Second)
 		g.store.setDown(false)
 		before := g.store.count("End")
