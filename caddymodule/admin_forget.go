@@ -6,7 +6,6 @@ import (
 	"net/http"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // forgetAnswer is what POST /wechat/forget tells when it is done.
@@ -34,21 +33,12 @@ func serveForget(live *running, w http.ResponseWriter, r *http.Request) error {
 
 // forget removes what is known of a target and returns how much it was.
 func (live *running) forget(ctx context.Context, kind string, t adminTarget) (*ended, error) {
-	s := live.sessions
-	var users []session.UserInfo
-	var unknown, err error
-	switch id := (store.UserID{AppID: t.AppID, OpenID: t.OpenID}); kind {
-	case "user":
-		var u session.UserInfo
-		if u, unknown = s.User(ctx, id); unknown == nil {
-			users = append(users, u)
-		} else if errors.Is(unknown, store.ErrNotFound) {
-			unknown = nil // nobody is an answer, too
-		}
-		err = s.Forget(ctx, id)
-	default:
-		users, unknown = s.UsersByUnionID(ctx, t.UnionID)
-		_, err = s.ForgetUnionID(ctx, t.UnionID)
+	users, unknown := live.known(ctx, kind, t)
+	var err error
+	if kind == "user" {
+		err = live.sessions.Forget(ctx, t.user())
+	} else {
+		_, err = live.sessions.ForgetUnionID(ctx, t.UnionID)
 	}
 	if err != nil || unknown != nil {
 		return nil, err

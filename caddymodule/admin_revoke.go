@@ -49,23 +49,21 @@ func serveRevoke(live *running, w http.ResponseWriter, r *http.Request) error {
 
 // revoke ends the sessions of a target and returns how many, where it counts them.
 func (live *running) revoke(ctx context.Context, kind string, t adminTarget) (*ended, error) {
-	s, id := live.sessions, store.UserID{AppID: t.AppID, OpenID: t.OpenID}
+	s := live.sessions
 	switch kind {
 	case "session":
-		if err := s.EndByID(ctx, id, t.Session); err != nil {
+		if err := s.EndByID(ctx, t.user(), t.Session); err != nil {
 			return nil, err
 		}
 		return &ended{Users: 1, Sessions: 1}, nil
-	case "user":
-		u, unknown := s.User(ctx, id) // for the count: what cannot be counted is revoked all the same
-		err := s.RevokeUser(ctx, id)
-		if err != nil || unknown != nil && !errors.Is(unknown, store.ErrNotFound) {
-			return nil, err
+	case "user", "unionid":
+		users, unknown := live.known(ctx, kind, t) // for the count: what cannot be counted is revoked all the same
+		var err error
+		if kind == "user" {
+			err = s.RevokeUser(ctx, t.user())
+		} else {
+			_, err = s.RevokeUnionID(ctx, t.UnionID)
 		}
-		return countLive(u), nil
-	case "unionid":
-		users, unknown := s.UsersByUnionID(ctx, t.UnionID)
-		_, err := s.RevokeUnionID(ctx, t.UnionID)
 		if err != nil || unknown != nil {
 			return nil, err
 		}
@@ -74,6 +72,21 @@ func (live *running) revoke(ctx context.Context, kind string, t adminTarget) (*e
 		return nil, s.RevokeApp(ctx, t.AppID)
 	}
 	return nil, s.RevokeAll(ctx)
+}
+
+// known returns the users that a target of kind user or unionid means. Nobody is not an error.
+func (live *running) known(ctx context.Context, kind string, t adminTarget) ([]session.UserInfo, error) {
+	if kind == "unionid" {
+		return live.sessions.UsersByUnionID(ctx, t.UnionID)
+	}
+	u, err := live.sessions.User(ctx, t.user())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return []session.UserInfo{u}, nil
 }
 
 func countLive(users ...session.UserInfo) *ended {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // adminTarget is who a call of the operator is about. Its members say the same in JSON.
@@ -19,6 +21,8 @@ type adminTarget struct {
 	UnionID string `json:"unionid,omitempty"`
 	All     bool   `json:"all,omitempty"`
 }
+
+func (t adminTarget) user() store.UserID { return store.UserID{AppID: t.AppID, OpenID: t.OpenID} }
 
 // targetKinds are the kinds of targets by the members that name them, exactly these and no other.
 var targetKinds = map[string][]string{

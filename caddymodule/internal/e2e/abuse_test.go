@@ -1,8 +1,10 @@
 package e2e_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -167,8 +169,7 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 			}
 		})
 	}
-	t.Run("body behind the answer", func(t *testing.T) {
-		t.Parallel()
+	withheld := func(t *testing.T) (net.Conn, *bufio.Reader) { // is refused before it has sent its body
 		conn, br := dial(t, w.addr)
 		io.WriteString(conn, head+"Content-Length: 2\r\n\r\n")
 		r, err := readReply(br, "POST")
@@ -176,18 +177,17 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.tooMany(t, hourly5)
+		return conn, br
+	}
+	t.Run("body behind the answer", func(t *testing.T) {
+		t.Parallel()
+		conn, br := withheld(t)
 		io.WriteString(conn, "{}")
 		io.Copy(io.Discard, br) // until the server closes it
 	})
 	t.Run("body never", func(t *testing.T) {
 		t.Parallel()
-		conn, br := dial(t, w.addr)
-		io.WriteString(conn, head+"Content-Length: 2\r\n\r\n")
-		r, err := readReply(br, "POST")
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.tooMany(t, hourly5)
+		_, br := withheld(t)
 		if _, err := br.ReadByte(); err != io.EOF {
 			t.Errorf("the connection stays open: %v", err)
 		}

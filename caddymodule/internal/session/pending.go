@@ -103,16 +103,21 @@ func (p *pendings) add(r revocation, before time.Time) (kept, start bool) {
 	if !known && len(p.queue) >= maxPending {
 		return false, false
 	}
-	d := due{before: before.UnixMilli(), until: before.Add(p.longest)}
-	if r.kind == ofSession {
-		d.before = math.MaxInt64 // there is no other by that name
-	}
-	p.edit(func(m pendingSet) { m[r] = d })
+	p.edit(func(m pendingSet) { m[r] = p.due(r, before) })
 	if !known {
 		p.queue = append(p.queue, r)
 	}
 	start, p.retrying = !p.retrying, true
 	return true, start
+}
+
+// due is what is known of a revocation of the sessions created until a time. The lock must be held.
+func (p *pendings) due(r revocation, before time.Time) due {
+	d := due{before: before.UnixMilli(), until: before.Add(p.longest)}
+	if r.kind == ofSession {
+		d.before = math.MaxInt64 // there is no other by that name
+	}
+	return d
 }
 
 // repeat keeps revocations that the store may have lost. start: as with add.
@@ -121,10 +126,8 @@ func (p *pendings) repeat(past []pastRevocation) (start bool) {
 	defer p.mu.Unlock()
 	p.edit(func(m pendingSet) {
 		for _, r := range past {
-			d := due{before: r.at.UnixMilli(), until: r.at.Add(p.longest), again: true}
-			if r.kind == ofSession {
-				d.before = math.MaxInt64
-			}
+			d := p.due(r.revocation, r.at)
+			d.again = true
 			known, ok := m[r.revocation]
 			if !ok {
 				p.queue = append(p.queue, r.revocation)
