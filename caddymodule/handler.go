@@ -72,7 +72,7 @@ type Gate struct {
 	log  *zap.Logger
 	app  *App
 	apps []string
-	gate *gate.Gate
+	gate *gate.Rules
 }
 
 // Headers are the names under which the app is told who is calling. Names that begin with `X-WX-` are removed from every request in any case.

@@ -32,7 +32,7 @@ func miniProgram() *http.Request {
 	return r
 }
 
-func benchGate(b *testing.B) *gate.Gate {
+func benchGate(b *testing.B) *gate.Rules {
 	return newGate(b, gate.Config{Public: []string{"/healthz", "/assets/*"}, Optional: []string{"/api/feed/*"}})
 }
 
@@ -134,7 +134,7 @@ func BenchmarkP8_All(b *testing.B) {
 	}
 }
 
-func wholeRequest(b *testing.B, g *gate.Gate, r *http.Request, want string) {
+func wholeRequest(b *testing.B, g *gate.Rules, r *http.Request, want string) {
 	if _, err := g.Clean(r); err != nil {
 		b.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import "net/http"
 // took out. The only error is ErrOwnedTrailer; r is clean then, too.
 //
 // It reads the raw map keys, since a handler before us may have stored non-canonical ones.
-func (g *Gate) Clean(r *http.Request) (dropped int, err error) {
+func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 	var c hop
 	declared := false
 	for name, values := range r.Header {

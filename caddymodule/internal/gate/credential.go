@@ -42,7 +42,7 @@ func credentialSources(tokenHeader string) []source {
 // A presented token is not yet a well-formed one: anything but blanks in the token header is returned as it is.
 // In Authorization "Bearer wxs_…" is ours, as is a "wxs_…" bare or after another scheme; all else stays, in order. The same token
 // sent twice is one; two different ones are ErrAmbiguousCredentials.
-func (g *Gate) Credential(r *http.Request) (token string, err error) {
+func (g *Rules) Credential(r *http.Request) (token string, err error) {
 	for i := range g.sources {
 		s := &g.sources[i]
 		values := r.Header[s.name]

@@ -21,7 +21,7 @@ type Explanation struct {
 }
 
 // Explain does to r what a request goes through, Clean, Route and Credential, and tells what happened and why. It is for people: it allocates, and nothing of it is on the path of a request.
-func (g *Gate) Explain(r *http.Request) Explanation {
+func (g *Rules) Explain(r *http.Request) Explanation {
 	before := r.Header.Clone()
 	var e Explanation
 	_, e.Refused = g.Clean(r)
@@ -43,7 +43,7 @@ func (g *Gate) Explain(r *http.Request) Explanation {
 }
 
 // explainClean compares what was there with what is left.
-func (g *Gate) explainClean(before, after http.Header) (out []Removal) {
+func (g *Rules) explainClean(before, after http.Header) (out []Removal) {
 	for _, name := range slices.Sorted(maps.Keys(before)) {
 		if slices.Equal(before[name], after[name]) {
 			continue
@@ -65,7 +65,7 @@ func (g *Gate) explainClean(before, after http.Header) (out []Removal) {
 }
 
 // explainPath tells what decided about the path.
-func (g *Gate) explainPath(r *http.Request) string {
+func (g *Rules) explainPath(r *http.Request) string {
 	escaped := r.URL.EscapedPath()
 	if _, canonical := Canonical(escaped); !canonical {
 		if g.Route(r).Class == NotFound {

@@ -68,7 +68,7 @@ func FuzzCredential(f *testing.F) {
 	f.Add("Bearer eyJ", "undefined", "", byte(2))
 	f.Add("Bearer  wxs_", "wxs_", "Bearer wxs_ ", byte(3))
 	configs := []gate.Config{{}, {TokenHeader: "X-Token"}, {TokenHeader: "Authorization"}, {TokenHeader: "X-3rd-Session"}}
-	var gates []*gate.Gate
+	var gates []*gate.Rules
 	for _, c := range configs {
 		gates = append(gates, newGate(f, c))
 	}
@@ -131,7 +131,7 @@ func FuzzRoute(f *testing.F) {
 	})
 }
 
-func checkRoute(t *testing.T, g *gate.Gate, u *url.URL) {
+func checkRoute(t *testing.T, g *gate.Rules, u *url.URL) {
 	route := g.Route(&http.Request{Method: "GET", URL: u})
 	sent := u.RequestURI() // what goes to the app
 	if i := strings.IndexByte(sent, '?'); i >= 0 {

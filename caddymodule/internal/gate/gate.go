@@ -12,7 +12,7 @@ import (
 	"net/http"
 )
 
-// Config says what a Gate guards. The zero value of every field means its default.
+// Config is the input of New. The zero value of every field means its default.
 type Config struct {
 	// The names under which the app is told about the caller. Defaults: X-WX-OPENID, X-WX-UNIONID, X-WX-APPID and
 	// X-WX-SOURCE, as WeChat Cloud Hosting has them (WECHAT.md 8.1), and X-WX-PHONE, which is ours.
@@ -32,8 +32,8 @@ type Config struct {
 	Public, Optional []string
 }
 
-// Gate is an immutable, validated Config. It is safe for concurrent use.
-type Gate struct {
+// Rules is an immutable, validated Config. It is safe for concurrent use.
+type Rules struct {
 	names       nameTable
 	sources     []source
 	tokenPrefix string
@@ -43,7 +43,7 @@ type Gate struct {
 }
 
 // New validates the whole of c. An error names the word at fault and what to write instead.
-func New(c Config) (*Gate, error) {
+func New(c Config) (*Rules, error) {
 	c.OpenIDHeader = cmp.Or(c.OpenIDHeader, "X-WX-OPENID")
 	c.UnionIDHeader = cmp.Or(c.UnionIDHeader, "X-WX-UNIONID")
 	c.AppIDHeader = cmp.Or(c.AppIDHeader, "X-WX-APPID")
@@ -79,7 +79,7 @@ func New(c Config) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gate{
+	return &Rules{
 		names:       newNameTable(identity, sources),
 		sources:     sources,
 		tokenPrefix: c.TokenPrefix,

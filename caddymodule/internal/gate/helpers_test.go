@@ -9,7 +9,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 )
 
-func newGate(t testing.TB, c gate.Config) *gate.Gate {
+func newGate(t testing.TB, c gate.Config) *gate.Rules {
 	t.Helper()
 	g, err := gate.New(c)
 	if err != nil {

@@ -20,7 +20,7 @@ type identityHeaders struct{ openID, unionID, appID, source, phone string }
 // known. It wants r cleaned. It is all or nothing: a missing openid or appid, or a value that is not visible ASCII, is
 // ErrBadIdentity and leaves r as it was, since half an identity could be taken for a whole one. A phone says nothing of
 // who the caller is: one that is not visible ASCII is left out.
-func (g *Gate) Inject(r *http.Request, id Identity) error {
+func (g *Rules) Inject(r *http.Request, id Identity) error {
 	if id.OpenID == "" || id.AppID == "" || !isVisible(id.OpenID) || !isVisible(id.AppID) || !isVisible(id.UnionID) {
 		return ErrBadIdentity
 	}

@@ -31,7 +31,7 @@ type Route struct {
 // Only a path in canonical form can be opened by a rule. A proxy, a file server and an app may read any other path
 // in different ways, so it stays Required; and when one of those ways leads under the gate's own prefix, it is
 // NotFound.
-func (g *Gate) Route(r *http.Request) Route {
+func (g *Rules) Route(r *http.Request) Route {
 	u := r.URL
 	escaped := u.EscapedPath()
 	decoded, canonical := Canonical(escaped) // EscapedPath always decodes to u.Path, so decoded is u.Path
@@ -52,7 +52,7 @@ func (g *Gate) Route(r *http.Request) Route {
 }
 
 // ruleFor returns the most specific rule for a canonical path, or nil.
-func (g *Gate) ruleFor(escaped string) *rule {
+func (g *Rules) ruleFor(escaped string) *rule {
 	for i := range g.rules {
 		if g.rules[i].matches(escaped) {
 			return &g.rules[i]

@@ -38,7 +38,7 @@ type Platform struct {
 //
 // A request of which the platform says nothing gives the zero Platform. ErrNotPlatform means that r names somebody without X-WX-SOURCE, the platform's word for WeChat; ErrLocalDebug that its
 // identity is made up; ErrAmbiguousPlatform that a header is there more than once or holds what no such header holds.
-func (g *Gate) Platform(r *http.Request) (Platform, error) {
+func (g *Rules) Platform(r *http.Request) (Platform, error) {
 	for name := range r.Header {
 		if foldsTo(name, localDebug) {
 			return Platform{}, ErrLocalDebug

@@ -10,7 +10,7 @@ import (
 
 // declaresReserved reports whether Trailer lines announce a name that no trailer may have. net/http consumes the
 // header on chunked requests (the names are then the keys of r.Trailer) and leaves it in place on all others.
-func (g *Gate) declaresReserved(lines []string) bool {
+func (g *Rules) declaresReserved(lines []string) bool {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
 			if g.names.reserved(textproto.TrimString(name)) {
@@ -23,7 +23,7 @@ func (g *Gate) declaresReserved(lines []string) bool {
 
 // scrubTrailer deletes reserved names and reports whether there were any. A map without them is only read, so
 // that it may run beside another reader.
-func (g *Gate) scrubTrailer(trailer http.Header) (found bool) {
+func (g *Rules) scrubTrailer(trailer http.Header) (found bool) {
 	for name := range trailer {
 		if g.names.reserved(name) {
 			delete(trailer, name)
@@ -34,7 +34,7 @@ func (g *Gate) scrubTrailer(trailer http.Header) (found bool) {
 }
 
 // guardTrailer wraps the body of a request that may still bring trailers.
-func (g *Gate) guardTrailer(r *http.Request) {
+func (g *Rules) guardTrailer(r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength >= 0 && len(r.Trailer) == 0 {
 		return
 	}
@@ -46,7 +46,7 @@ func (g *Gate) guardTrailer(r *http.Request) {
 // that reads on to the end; the proxy copies them right after that Read.
 type trailerGuard struct {
 	io.ReadCloser
-	gate    *Gate
+	gate    *Rules
 	request *http.Request
 	mu      sync.Mutex // a transport may close the body while another goroutine reads it
 }
