@@ -239,14 +239,28 @@ func describeToken(e gate.Explanation) string {
 	return "present; only the running gate knows whether it is good"
 }
 
+// injected names the identity headers that the app gets.
+func (s siteGate) injected() string {
+	var always []string
+	known := ""
+	for i, h := range gate.Headers {
+		name := cmp.Or(s.gate.Headers[h.Word], h.Default)
+		switch {
+		case i == gate.Phone && !s.phones:
+		case !h.WhenKnown:
+			always = append(always, name)
+		case known == "":
+			known = ", and " + name + " when it is known"
+		default:
+			known += ", and so " + name
+		}
+	}
+	return strings.Join(always, ", ") + known
+}
+
 // decide tells how the request ends, as far as that can be known without the store.
 func decide(e gate.Explanation, s siteGate) string {
-	h := s.gate.Headers
-	injected := fmt.Sprintf("on to the app with %s, %s, %s, and %s when it is known",
-		cmp.Or(h.OpenID, "X-WX-OPENID"), cmp.Or(h.AppID, "X-WX-APPID"), cmp.Or(h.Source, "X-WX-SOURCE"), cmp.Or(h.UnionID, "X-WX-UNIONID"))
-	if s.phones {
-		injected += fmt.Sprintf(", and so %s", cmp.Or(h.Phone, "X-WX-PHONE"))
-	}
+	injected := "on to the app with " + s.injected()
 	refusal := func(p problem) string { return fmt.Sprintf("%d %s", p.status, p.code) }
 	switch {
 	case errors.Is(e.Refused, gate.ErrOwnedTrailer):
@@ -255,7 +269,7 @@ func decide(e gate.Explanation, s siteGate) string {
 		return refusal(probNotFound)
 	case e.Route.Class == gate.Public:
 		return "on to the app, with no identity"
-	case e.Route.Endpoint == gate.EndpointLogin:
+	case e.Route.Endpoint == endpointLogin:
 		return "answered by the gate"
 	case e.Refused != nil:
 		return refusal(probAmbiguous)

@@ -18,7 +18,7 @@ import (
 var errCloudrunAndSessions = errors.New("cloudrun takes the word of WeChat Cloud Hosting, which has no tokens and its own header names: take out token and headers, or cloudrun")
 
 func (g *Gate) checkCloudrun() error {
-	if g.Cloudrun && (g.TokenHeader != "" || g.Headers != Headers{}) {
+	if g.Cloudrun && (g.TokenHeader != "" || len(g.Headers) > 0) {
 		return errCloudrunAndSessions
 	}
 	return nil
@@ -82,16 +82,16 @@ func (g *Gate) serveCloudrun(w http.ResponseWriter, r *http.Request, next caddyh
 		return g.refuse(w, r, resultLocalDebug, probIdentity)
 	case untrue != nil:
 		return g.refuse(w, r, resultNotCloud, probIdentity)
-	case id.OpenID == "" || id.AppID == "":
+	case id[gate.OpenID] == "" || id[gate.AppID] == "":
 		if route.Class != gate.Optional {
 			return g.refuse(w, r, resultMissing, probNoIdentity)
 		}
 		metrics.decided(resultGuest)
-	case g.apps != nil && !slices.Contains(g.apps, id.AppID):
+	case g.apps != nil && !slices.Contains(g.apps, id[gate.AppID]):
 		return g.refuse(w, r, resultOtherApp, probOtherApp)
 	default:
 		metrics.decided(resultAccepted)
-		setPlaceholders(r, id.OpenID, id.UnionID, id.AppID)
+		setPlaceholders(r, id[gate.OpenID], id[gate.UnionID], id[gate.AppID])
 	}
 	platform.Restore(r)
 	return next.ServeHTTP(w, r)
@@ -109,7 +109,7 @@ func decideCloudrun(e gate.Explanation, platform gate.Platform, untrue error) st
 		return refusal(probNotFound) + ": behind WeChat Cloud Hosting nobody logs in"
 	case untrue != nil:
 		return refusal(probIdentity) + ": " + untrue.Error()
-	case id.OpenID != "" && id.AppID != "":
+	case id[gate.OpenID] != "" && id[gate.AppID] != "":
 		return "on to the app with what WeChat Cloud Hosting says of the caller, if the site accepts the mini program"
 	case e.Route.Class == gate.Optional:
 		return "on to the app as a guest"

@@ -130,7 +130,7 @@ func TestCloudrun_Config(t *testing.T) {
 	}
 	for _, g := range []*Gate{
 		{Cloudrun: true, TokenHeader: "X-T"},
-		{Cloudrun: true, Headers: Headers{OpenID: "X-O"}},
+		{Cloudrun: true, Headers: map[string]string{"openid": "X-O"}},
 		{Cloudrun: true, Apps: []string{"not an appid"}},
 		{Cloudrun: true, Apps: []string{"{env.NOT_SET_ANYWHERE}"}},
 	} {

@@ -63,7 +63,7 @@ func TestJSONRoundTrip(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, text)
 		}
 	}
-	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"openid":"X-O","unionid":"X-U","appid":"X-A","source":"X-S","phone":"X-P"}}`
+	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"appid":"X-A","openid":"X-O","phone":"X-P","source":"X-S","unionid":"X-U"}}`
 	for _, text := range []string{`{}`, gate} {
 		var g Gate
 		if err := json.Unmarshal([]byte(text), &g); err != nil {

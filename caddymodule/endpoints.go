@@ -2,37 +2,45 @@ package caddymodule
 
 import (
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
+// endpointLogin is the one endpoint that also answers a request with two tokens.
+const endpointLogin = "login"
+
+// endpoint is one of the gate's own endpoints.
+type endpoint struct {
+	method string
+	serve  func(g *Gate, w http.ResponseWriter, r *http.Request, token string) error
+}
+
+// endpoints holds all of them by name.
+var endpoints = map[string]endpoint{
+	endpointLogin: {http.MethodPost, (*Gate).serveLogin},
+	"logout":      {http.MethodPost, (*Gate).serveLogout},
+	"session":     {http.MethodGet, (*Gate).serveSession},
+	"decrypt":     {http.MethodPost, userData("decrypt", (*Gate).decrypt)},
+	"phone":       {http.MethodPost, userData("phone", (*Gate).phone)},
+}
+
+func endpointNames() []string { return slices.Sorted(maps.Keys(endpoints)) }
+
 // serveEndpoint answers one of the gate's own endpoints (DESIGN.md 3). A problem, wherever it comes from, ends the call.
 func (g *Gate) serveEndpoint(w http.ResponseWriter, r *http.Request, name, token string) error {
-	want := http.MethodPost
-	if name == gate.EndpointSession {
-		want = http.MethodGet
-	}
-	if r.Method != want {
-		p := invalidRequest(http.StatusMethodNotAllowed, "call it with "+want)
-		p.allow = want
+	e := endpoints[name]
+	if r.Method != e.method {
+		p := invalidRequest(http.StatusMethodNotAllowed, "call it with "+e.method)
+		p.allow = e.method
 		return p.write(w)
 	}
-	var err error
-	switch name {
-	case gate.EndpointLogin:
-		err = g.serveLogin(w, r, token)
-	case gate.EndpointLogout:
-		err = g.serveLogout(w, r, token)
-	case gate.EndpointSession:
-		err = g.serveSession(w, r, token)
-	case gate.EndpointDecrypt, gate.EndpointPhone:
-		err = g.serveUserData(w, r, name, token)
-	}
+	err := e.serve(g, w, r, token)
 	if p, ok := errors.AsType[problem](err); ok {
 		return p.write(w)
 	}

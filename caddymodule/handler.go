@@ -66,27 +66,15 @@ type Gate struct {
 	// The only header that carries the token. Default: `Authorization: Bearer`, then `X-3rd-Session`.
 	TokenHeader string `json:"token_header,omitempty"`
 
-	// Names of the headers that the app reads.
-	Headers Headers `json:"headers,omitzero"`
+	// Names of the headers that the app reads, each by its word: `openid`, `unionid`, `appid`, `source` and `phone`.
+	// Default: `X-WX-` and the word in capitals. `unionid` and `phone` are only there when they are known.
+	// The value of `source` is always wx_client. Names that begin with `X-WX-` are removed from every request in any case.
+	Headers map[string]string `json:"headers,omitempty"`
 
 	log  *zap.Logger
 	app  *App
 	apps []string
 	gate *gate.Rules
-}
-
-// Headers are the names under which the app is told who is calling. Names that begin with `X-WX-` are removed from every request in any case.
-type Headers struct {
-	// Default: X-WX-OPENID.
-	OpenID string `json:"openid,omitempty"`
-	// Default: X-WX-UNIONID. The header is only there when the unionid is known.
-	UnionID string `json:"unionid,omitempty"`
-	// Default: X-WX-APPID.
-	AppID string `json:"appid,omitempty"`
-	// Default: X-WX-SOURCE. Its value is always wx_client.
-	Source string `json:"source,omitempty"`
-	// Default: X-WX-PHONE. The header is only there when the app `wechat` remembers telephone numbers and knows the user's.
-	Phone string `json:"phone,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -145,9 +133,8 @@ func (g *Gate) siteApps() (ids []string, err error) {
 
 func (g *Gate) rules() gate.Config {
 	return gate.Config{
-		OpenIDHeader: g.Headers.OpenID, UnionIDHeader: g.Headers.UnionID, AppIDHeader: g.Headers.AppID, SourceHeader: g.Headers.Source, PhoneHeader: g.Headers.Phone,
-		TokenHeader: g.TokenHeader, TokenPrefix: session.TokenPrefix,
-		Endpoints: g.Endpoints, Public: g.Public, Optional: g.Optional,
+		Headers: g.Headers, TokenHeader: g.TokenHeader, TokenPrefix: session.TokenPrefix,
+		Endpoints: g.Endpoints, EndpointNames: endpointNames(), Public: g.Public, Optional: g.Optional,
 	}
 }
 
@@ -172,7 +159,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	case gate.NotFound:
 		return g.refuse(w, r, resultNotFound, probNotFound)
 	}
-	if err != nil && route.Endpoint != gate.EndpointLogin {
+	if err != nil && route.Endpoint != endpointLogin {
 		return g.refuse(w, r, resultAmbiguous, probAmbiguous)
 	}
 	if route.Class == gate.Endpoint {
@@ -189,7 +176,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if err != nil {
 		return g.refuseToken(w, r, err)
 	}
-	if err := g.gate.Inject(r, gate.Identity{OpenID: id.OpenID, UnionID: id.UnionID, AppID: id.AppID, Phone: id.Phone}); err != nil {
+	if err := g.gate.Inject(r, gate.Identity{gate.OpenID: id.OpenID, gate.UnionID: id.UnionID, gate.AppID: id.AppID, gate.Phone: id.Phone}); err != nil {
 		// A record that was never fit for a header cannot have come from a login: nobody is served on its strength.
 		return g.refuse(w, r, resultBroken, probInvalid)
 	}

@@ -116,16 +116,16 @@ func (g *Gate) unmarshalToken(b *Block) error {
 }
 
 func (g *Gate) unmarshalHeaders(b *Block) error {
-	h := &g.Headers
-	names := map[string]*string{"openid": &h.OpenID, "unionid": &h.UnionID, "appid": &h.AppID, "source": &h.Source, "phone": &h.Phone}
+	g.Headers = make(map[string]string)
 	return b.Sub(func(in *Block) error {
-		dst, ok := names[in.D.Val()]
-		if !ok {
-			return in.Unknown("openid, unionid, appid, source or phone")
+		word, name := in.D.Val(), ""
+		if !gate.IsHeaderWord(word) {
+			return in.Unknown(gate.HeaderWords())
 		}
-		if err := in.Checked(dst, gate.ValidateHeaderName); err != nil {
+		if err := in.Checked(&name, gate.ValidateHeaderName); err != nil {
 			return err
 		}
+		g.Headers[word] = name
 		return g.checkLines(in.D)
 	})
 }

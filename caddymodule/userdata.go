@@ -7,17 +7,23 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // userDataCall is what an endpoint for data of the caller does once it is known who that is. It returns the body of the answer.
-type userDataCall func(w http.ResponseWriter, r *http.Request, live *running, u store.UserID) (json.RawMessage, error)
+type userDataCall func(g *Gate, w http.ResponseWriter, r *http.Request, live *running, u store.UserID) (json.RawMessage, error)
+
+// userData returns the endpoint for call.
+func userData(name string, call userDataCall) func(g *Gate, w http.ResponseWriter, r *http.Request, token string) error {
+	return func(g *Gate, w http.ResponseWriter, r *http.Request, token string) error {
+		return g.serveUserData(w, r, name, token, call)
+	}
+}
 
 // serveUserData answers POST /wx/decrypt and POST /wx/phone. The log line of a refusal is the only place that tells the reason.
-func (g *Gate) serveUserData(w http.ResponseWriter, r *http.Request, name, token string) error {
+func (g *Gate) serveUserData(w http.ResponseWriter, r *http.Request, name, token string, call userDataCall) error {
 	if token == "" {
 		return g.refuse(w, r, resultMissing, probMissing)
 	}
@@ -26,10 +32,6 @@ func (g *Gate) serveUserData(w http.ResponseWriter, r *http.Request, name, token
 		return g.refuseToken(w, r, err)
 	}
 	metrics.decided(resultAccepted)
-	call := g.decrypt
-	if name == gate.EndpointPhone {
-		call = g.phone
-	}
 	u := store.UserID{AppID: id.AppID, OpenID: id.OpenID}
 	body, err := g.callUserData(w, r, call, u)
 	if err == nil {
@@ -52,7 +54,7 @@ func (g *Gate) callUserData(w http.ResponseWriter, r *http.Request, call userDat
 		return nil, err
 	}
 	defer live.lease.leave()
-	return call(w, r, live, u)
+	return call(g, w, r, live, u)
 }
 
 // userDataProblem is userProblem for a client, who acts for itself alone.

@@ -10,7 +10,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 )
 
-var benchIdentity = gate.Identity{OpenID: "oABCD1234567890abcdefghijklmn", UnionID: "uABCD1234567890abcdefghijklmn", AppID: "wx0123456789abcdef", Phone: "13580006666"}
+var benchIdentity = gate.Identity{gate.OpenID: "oABCD1234567890abcdefghijklmn", gate.UnionID: "uABCD1234567890abcdefghijklmn", gate.AppID: "wx0123456789abcdef", gate.Phone: "13580006666"}
 
 // miniProgram is what the WeChat client sends with wx.request.
 func miniProgram() *http.Request {

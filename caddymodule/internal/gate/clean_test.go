@@ -12,7 +12,7 @@ import (
 )
 
 func TestThreat1_OwnedHeadersAreDeleted(t *testing.T) {
-	g := newGate(t, gate.Config{OpenIDHeader: "X-User-Id"})
+	g := newGate(t, gate.Config{Headers: map[string]string{"openid": "X-User-Id"}})
 	r := request(http.Header{
 		"X-Wx-Openid":                  {"victim", "victim2"},
 		"x-wx-openid":                  {"victim"},
@@ -45,13 +45,13 @@ func TestThreat1_InjectSetsOneValueEach(t *testing.T) {
 		id   gate.Identity
 		want http.Header
 	}{
-		{"with unionid", gate.Identity{OpenID: "o1", UnionID: "u1", AppID: "wx1"}, http.Header{
+		{"with unionid", gate.Identity{gate.OpenID: "o1", gate.UnionID: "u1", gate.AppID: "wx1"}, http.Header{
 			"X-Wx-Openid": {"o1"}, "X-Wx-Unionid": {"u1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"},
 		}},
-		{"without unionid", gate.Identity{OpenID: "o1", AppID: "wx1"}, http.Header{
+		{"without unionid", gate.Identity{gate.OpenID: "o1", gate.AppID: "wx1"}, http.Header{
 			"X-Wx-Openid": {"o1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"},
 		}},
-		{"with a phone", gate.Identity{OpenID: "o1", AppID: "wx1", Phone: "+8613580006666"}, http.Header{
+		{"with a phone", gate.Identity{gate.OpenID: "o1", gate.AppID: "wx1", gate.Phone: "+8613580006666"}, http.Header{
 			"X-Wx-Openid": {"o1"}, "X-Wx-Appid": {"wx1"}, "X-Wx-Source": {"wx_client"}, "X-Wx-Phone": {"+8613580006666"},
 		}},
 	} {
@@ -78,10 +78,11 @@ func TestThreat1_InjectSetsOneValueEach(t *testing.T) {
 
 func TestThreat30_InjectRefusesWhatIsNotVisibleASCII(t *testing.T) {
 	g := newGate(t, gate.Config{})
-	good := gate.Identity{OpenID: "o", UnionID: "u", AppID: "a"}
+	good := gate.Identity{gate.OpenID: "o", gate.UnionID: "u", gate.AppID: "a"}
 	for _, bad := range []string{"a b", "a\r\nX: y", "\x00", "\x7f", "微信", "\x80", "\t"} {
-		for i, id := range []gate.Identity{good, good, good} {
-			*[]*string{&id.OpenID, &id.UnionID, &id.AppID}[i] = bad
+		for _, i := range []int{gate.OpenID, gate.UnionID, gate.AppID} {
+			id := good
+			id[i] = bad
 			r := request(http.Header{"Accept": {"*/*"}})
 			if err := g.Inject(r, id); err != gate.ErrBadIdentity || len(r.Header) != 1 {
 				t.Errorf("%q: err %v, header %v", id, err, r.Header)
@@ -89,13 +90,13 @@ func TestThreat30_InjectRefusesWhatIsNotVisibleASCII(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"1 2", "1\r\nX: y", "\x00", "电话", "\t"} {
-		good.Phone = bad
+		good[gate.Phone] = bad
 		r := request(http.Header{"X-Wx-Phone": {"victim"}})
 		if err := g.Inject(r, good); err != nil || r.Header["X-Wx-Phone"] != nil || len(r.Header) != 4 {
 			t.Errorf("phone %q: err %v, header %v", bad, err, r.Header)
 		}
 	}
-	for _, id := range []gate.Identity{{}, {OpenID: "o"}, {AppID: "a"}} {
+	for _, id := range []gate.Identity{{}, {gate.OpenID: "o"}, {gate.AppID: "a"}} {
 		if err := g.Inject(request(http.Header{}), id); err != gate.ErrBadIdentity {
 			t.Errorf("%+v: err %v", id, err)
 		}
@@ -103,7 +104,7 @@ func TestThreat30_InjectRefusesWhatIsNotVisibleASCII(t *testing.T) {
 }
 
 func TestThreat2_AliasesAreDeleted(t *testing.T) {
-	g := newGate(t, gate.Config{AppIDHeader: "X-App", PhoneHeader: "X-Tel"})
+	g := newGate(t, gate.Config{Headers: map[string]string{"appid": "X-App", "phone": "X-Tel"}})
 	for _, name := range []string{
 		"X_WX_OPENID", "X.WX.OPENID", "X-Wx_Openid", "X~Wx~Openid", "X-Wx!Openid", "x wx openid", "X\xffWX\x00OPENID",
 		"X_WX_PHONE", "x.wx.phone", "X-Wx~Phone", "X-WX_Phone", "x wx phone",

@@ -20,7 +20,7 @@ func TestThreat7_HeaderNames(t *testing.T) {
 		"Forwarded", "X-Forwarded-For", "X_Forwarded_User", "X-Real-IP", "X-Wxgate",
 	} {
 		for i, c := range []gate.Config{
-			{OpenIDHeader: name}, {UnionIDHeader: name}, {AppIDHeader: name}, {SourceHeader: name}, {PhoneHeader: name}, {TokenHeader: name},
+			{Headers: map[string]string{"openid": name}}, {Headers: map[string]string{"unionid": name}}, {Headers: map[string]string{"appid": name}}, {Headers: map[string]string{"source": name}}, {Headers: map[string]string{"phone": name}}, {TokenHeader: name},
 		} {
 			if name == "" || i == 5 && name == "Authorization" {
 				continue // the default; the Bearer form
@@ -39,15 +39,15 @@ func TestThreat7_HeaderNames(t *testing.T) {
 }
 
 func TestThreat7_HeaderNamesMustDifferAfterFolding(t *testing.T) {
-	wantError(t, gate.Config{OpenIDHeader: "X-User", UnionIDHeader: "x_user"}, "X_user")
-	wantError(t, gate.Config{OpenIDHeader: "x-wx-appid"}, "X-Wx-Appid")
-	wantError(t, gate.Config{SourceHeader: "X.WX.OPENID"}, "X.wx.openid")
-	wantError(t, gate.Config{PhoneHeader: "X-Wx_Unionid"}, "X-Wx_unionid")
-	wantError(t, gate.Config{OpenIDHeader: "X-WX-Phone"}, "X-Wx-Phone")
-	wantError(t, gate.Config{AppIDHeader: "X_3rd_Session"}, "X_3rd_session")
-	wantError(t, gate.Config{AppIDHeader: "X-3rd-Session", TokenHeader: "X-Token"}, "X-3rd-Session")
-	wantError(t, gate.Config{AppIDHeader: "X-Token", TokenHeader: "x_token"}, "X-Token")
-	for _, c := range []gate.Config{{}, {TokenHeader: "X_3rd_Session"}, {TokenHeader: "authorization"}, {OpenIDHeader: "x-user"}} {
+	wantError(t, gate.Config{Headers: map[string]string{"openid": "X-User", "unionid": "x_user"}}, "X_user")
+	wantError(t, gate.Config{Headers: map[string]string{"openid": "x-wx-appid"}}, "X-Wx-Appid")
+	wantError(t, gate.Config{Headers: map[string]string{"source": "X.WX.OPENID"}}, "X.wx.openid")
+	wantError(t, gate.Config{Headers: map[string]string{"phone": "X-Wx_Unionid"}}, "X-Wx_unionid")
+	wantError(t, gate.Config{Headers: map[string]string{"openid": "X-WX-Phone"}}, "X-Wx-Phone")
+	wantError(t, gate.Config{Headers: map[string]string{"appid": "X_3rd_Session"}}, "X_3rd_session")
+	wantError(t, gate.Config{Headers: map[string]string{"appid": "X-3rd-Session"}, TokenHeader: "X-Token"}, "X-3rd-Session")
+	wantError(t, gate.Config{Headers: map[string]string{"appid": "X-Token"}, TokenHeader: "x_token"}, "X-Token")
+	for _, c := range []gate.Config{{}, {TokenHeader: "X_3rd_Session"}, {TokenHeader: "authorization"}, {Headers: map[string]string{"openid": "x-user"}}} {
 		if _, err := gate.New(c); err != nil {
 			t.Errorf("%+v: %v", c, err)
 		}

@@ -6,15 +6,6 @@ import (
 	"strings"
 )
 
-// The gate's own endpoints: the last segment of their path.
-const (
-	EndpointLogin   = "login"
-	EndpointLogout  = "logout"
-	EndpointSession = "session"
-	EndpointDecrypt = "decrypt"
-	EndpointPhone   = "phone"
-)
-
 // endpoints is the part of the path space that the gate answers itself.
 type endpoints struct {
 	prefix   string
@@ -22,9 +13,9 @@ type endpoints struct {
 	names    map[string]string // exact path to name
 }
 
-func newEndpoints(prefix string) endpoints {
+func newEndpoints(prefix string, names []string) endpoints {
 	e := endpoints{prefix: prefix, segments: strings.Split(prefix[1:], "/"), names: make(map[string]string)}
-	for _, name := range []string{EndpointLogin, EndpointLogout, EndpointSession, EndpointDecrypt, EndpointPhone} {
+	for _, name := range names {
 		e.names[prefix+"/"+name] = name
 	}
 	return e

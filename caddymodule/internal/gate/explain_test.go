@@ -13,10 +13,7 @@ import (
 
 // TestExplain: what is told is what happens, and each reason names its cause.
 func TestExplain(t *testing.T) {
-	g, err := gate.New(gate.Config{Public: []string{"/public/*"}, Optional: []string{"/feed"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := newGate(t, gate.Config{Public: []string{"/public/*"}, Optional: []string{"/feed"}})
 	for _, tt := range []struct {
 		name, target string
 		header       http.Header

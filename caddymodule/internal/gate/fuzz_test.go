@@ -20,7 +20,7 @@ func FuzzClean(f *testing.F) {
 	f.Add("X~Wx~Openid", "", "X-USER-id", "a", "x.user.id")
 	f.Add(":protocol", "websocket", "cOnNection", "upgrade", "Digest, X-3RD-session")
 	f.Add("Trailer", "X_Wx_", "authorization", "Bearer wxs_1", "Authorization")
-	g := newGate(f, gate.Config{UnionIDHeader: "X-User-Id"})
+	g := newGate(f, gate.Config{Headers: map[string]string{"unionid": "X-User-Id"}})
 	reserved := func(name string) bool {
 		folded := slowFold(name)
 		return strings.HasPrefix(folded, "x-wx-") || slices.Contains([]string{"x-user-id", "x-3rd-session", "authorization"}, folded)
@@ -222,8 +222,8 @@ func FuzzPattern(f *testing.F) {
 			{Public: []string{a, b}},
 			{Public: []string{a}, Optional: []string{b}},
 			{Endpoints: a, Public: []string{b}},
-			{OpenIDHeader: a, TokenHeader: b},
-			{AppIDHeader: a, SourceHeader: b},
+			{Headers: map[string]string{"openid": a}, TokenHeader: b},
+			{Headers: map[string]string{"appid": a, "source": b}},
 			{TokenPrefix: a},
 		} {
 			g, err := gate.New(c)

@@ -9,14 +9,12 @@ package gate
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 )
 
 // Config is the input of New. The zero value of every field means its default.
 type Config struct {
-	// The names under which the app is told about the caller. Defaults: X-WX-OPENID, X-WX-UNIONID, X-WX-APPID and
-	// X-WX-SOURCE, as WeChat Cloud Hosting has them (WECHAT.md 8.1), and X-WX-PHONE, which is ours.
-	OpenIDHeader, UnionIDHeader, AppIDHeader, SourceHeader, PhoneHeader string
+	// Headers renames identity headers, by Header.Word.
+	Headers map[string]string
 
 	// TokenHeader is the only header that may carry a token. Default: Authorization with the scheme Bearer, and
 	// X-3rd-Session. Authorization given by name means the Bearer form alone.
@@ -28,6 +26,10 @@ type Config struct {
 	// Endpoints is the path prefix of the gate's own endpoints. Default: /wx.
 	Endpoints string
 
+	// EndpointNames are the paths below Endpoints that are endpoints. All else
+	// below it is NotFound.
+	EndpointNames []string
+
 	// Public and Optional are path patterns (see ValidatePattern) that open what is otherwise Required.
 	Public, Optional []string
 }
@@ -37,30 +39,22 @@ type Rules struct {
 	names       nameTable
 	sources     []source
 	tokenPrefix string
-	identity    identityHeaders
+	headers     [len(Headers)]string // canonical names
 	endpoints   endpoints
 	rules       []rule
 }
 
 // New validates the whole of c. An error names the word at fault and what to write instead.
 func New(c Config) (*Rules, error) {
-	c.OpenIDHeader = cmp.Or(c.OpenIDHeader, "X-WX-OPENID")
-	c.UnionIDHeader = cmp.Or(c.UnionIDHeader, "X-WX-UNIONID")
-	c.AppIDHeader = cmp.Or(c.AppIDHeader, "X-WX-APPID")
-	c.SourceHeader = cmp.Or(c.SourceHeader, "X-WX-SOURCE")
-	c.PhoneHeader = cmp.Or(c.PhoneHeader, "X-WX-PHONE")
 	c.TokenPrefix = cmp.Or(c.TokenPrefix, "wxs_")
 	c.Endpoints = cmp.Or(c.Endpoints, "/wx")
 
 	if !isToken(c.TokenPrefix) {
 		return nil, fmt.Errorf("token prefix %q: not a word of letters, digits, hyphens and underscores; use wxs_", c.TokenPrefix)
 	}
-	identity := []string{c.OpenIDHeader, c.UnionIDHeader, c.AppIDHeader, c.SourceHeader, c.PhoneHeader}
-	for i, name := range identity {
-		if err := ValidateHeaderName(name); err != nil {
-			return nil, err
-		}
-		identity[i] = http.CanonicalHeaderKey(name)
+	headers, err := headerNames(c.Headers)
+	if err != nil {
+		return nil, err
 	}
 	if c.TokenHeader != "" {
 		if err := ValidateTokenHeader(c.TokenHeader); err != nil {
@@ -68,22 +62,22 @@ func New(c Config) (*Rules, error) {
 		}
 	}
 	sources := credentialSources(c.TokenHeader)
-	if err := checkCollisions(identity, sources); err != nil {
+	if err := checkCollisions(headers[:], sources); err != nil {
 		return nil, err
 	}
 	if err := ValidateEndpoints(c.Endpoints); err != nil {
 		return nil, err
 	}
-	own := newEndpoints(c.Endpoints)
+	own := newEndpoints(c.Endpoints, c.EndpointNames)
 	rules, err := newRules(c.Public, c.Optional, &own)
 	if err != nil {
 		return nil, err
 	}
 	return &Rules{
-		names:       newNameTable(identity, sources),
+		names:       newNameTable(headers[:], sources),
 		sources:     sources,
 		tokenPrefix: c.TokenPrefix,
-		identity:    identityHeaders{openID: identity[0], unionID: identity[1], appID: identity[2], source: identity[3], phone: identity[4]},
+		headers:     headers,
 		endpoints:   own,
 		rules:       rules,
 	}, nil

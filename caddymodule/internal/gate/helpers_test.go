@@ -9,8 +9,12 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 )
 
+// endpointNames are those of the handler.
+var endpointNames = []string{"login", "logout", "session", "decrypt", "phone"}
+
 func newGate(t testing.TB, c gate.Config) *gate.Rules {
 	t.Helper()
+	c.EndpointNames = endpointNames
 	g, err := gate.New(c)
 	if err != nil {
 		t.Fatal(err)

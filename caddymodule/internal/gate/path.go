@@ -22,7 +22,7 @@ const (
 // Route is the classification of a request.
 type Route struct {
 	Class    Class
-	Endpoint string // with class Endpoint, one of the constants EndpointLogin and so on
+	Endpoint string // with class Endpoint, one of Config.EndpointNames
 }
 
 // Route classifies r by its path alone: neither query, method, host nor any header has a say (THREATS.md 10-14).

@@ -192,14 +192,14 @@ func TestRoute_MostSpecificRuleWins(t *testing.T) {
 func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 	g := newGate(t, gate.Config{Public: []string{"/*"}})
 	for target, want := range map[string]gate.Route{
-		"/wx/login":     {Class: gate.Endpoint, Endpoint: gate.EndpointLogin},
-		"/wx/logout":    {Class: gate.Endpoint, Endpoint: gate.EndpointLogout},
-		"/wx/session":   {Class: gate.Endpoint, Endpoint: gate.EndpointSession},
-		"/wx/decrypt":   {Class: gate.Endpoint, Endpoint: gate.EndpointDecrypt},
-		"/wx/phone":     {Class: gate.Endpoint, Endpoint: gate.EndpointPhone},
-		"/wx/login?a=b": {Class: gate.Endpoint, Endpoint: gate.EndpointLogin},
+		"/wx/login":     {Class: gate.Endpoint, Endpoint: "login"},
+		"/wx/logout":    {Class: gate.Endpoint, Endpoint: "logout"},
+		"/wx/session":   {Class: gate.Endpoint, Endpoint: "session"},
+		"/wx/decrypt":   {Class: gate.Endpoint, Endpoint: "decrypt"},
+		"/wx/phone":     {Class: gate.Endpoint, Endpoint: "phone"},
+		"/wx/login?a=b": {Class: gate.Endpoint, Endpoint: "login"},
 		"http://y/wx/login": {
-			Class: gate.Endpoint, Endpoint: gate.EndpointLogin,
+			Class: gate.Endpoint, Endpoint: "login",
 		},
 	} {
 		if got := g.Route(parse(t, "POST", target)); got != want {

@@ -2,25 +2,37 @@ package gate
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
-// Canonical names of the headers that WeChat Cloud Hosting sets for its apps (WECHAT.md 8.1).
-const (
-	platformSource      = "X-Wx-Source"
-	platformOpenID      = "X-Wx-Openid"
-	platformAppID       = "X-Wx-Appid"
-	platformUnionID     = "X-Wx-Unionid"
-	platformFromOpenID  = "X-Wx-From-Openid"
-	platformFromAppID   = "X-Wx-From-Appid"
-	platformFromUnionID = "X-Wx-From-Unionid"
+// platformSource is the header whose presence is the platform's word that WeChat
+// sent the request (WECHAT.md 8.1).
+const platformSource = "X-Wx-Source"
+
+// The names of the platform's headers for an Identity: the caller's, and the
+// caller's in the calling app when one app uses the resources of another.
+var (
+	platformCaller = platformNames("X-Wx-")
+	platformFrom   = platformNames("X-Wx-From-")
 )
 
-// platformHeaders is all of them. Whatever else begins with X-WX- comes from the client, some of it for the platform's own gateway (WECHAT.md 8.4).
-var platformHeaders = []string{
-	platformSource, platformOpenID, platformAppID, platformUnionID, platformFromOpenID, platformFromAppID, platformFromUnionID,
-	"X-Wx-Env", "X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token",
+func platformNames(prefix string) (names [len(Headers)]string) {
+	for i, h := range Headers {
+		if h.platform {
+			names[i] = http.CanonicalHeaderKey(prefix + h.Word)
+		}
+	}
+	return names
 }
+
+// platformHeaders lists all headers of the platform. All others that begin with
+// X-WX- come from the client, some of them for the platform's own gateway
+// (WECHAT.md 8.4).
+var platformHeaders = slices.DeleteFunc(slices.Concat(
+	[]string{platformSource, "X-Wx-Env", "X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token"},
+	platformCaller[:], platformFrom[:],
+), func(name string) bool { return name == "" })
 
 // localDebug is what WeChat's proxies for debugging add, which make up the openid (WECHAT.md 8.8).
 const localDebug, localDebugSource = "x-wx-local-debug", "wx_localdebug"
@@ -70,11 +82,17 @@ func (g *Rules) Platform(r *http.Request) (Platform, error) {
 			return Platform{}, ErrLocalDebug
 		}
 	}
-	p.Identity = Identity{OpenID: p.headers[platformOpenID], UnionID: p.headers[platformUnionID], AppID: p.headers[platformAppID]}
-	if p.Identity.OpenID == "" {
-		p.Identity = Identity{OpenID: p.headers[platformFromOpenID], UnionID: p.headers[platformFromUnionID], AppID: p.headers[platformFromAppID]}
+	p.readIdentity(platformCaller)
+	if p.Identity[OpenID] == "" {
+		p.readIdentity(platformFrom)
 	}
 	return p, nil
+}
+
+func (p *Platform) readIdentity(names [len(Headers)]string) {
+	for i, name := range names {
+		p.Identity[i] = p.headers[name]
+	}
 }
 
 // Restore gives r, once cleaned, what the platform has said, each header with its one value.
