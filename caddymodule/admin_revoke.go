@@ -28,7 +28,7 @@ func serveRevoke(live *running, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if configured := func(app weixin.App) bool { return app.ID == t.AppID }; t.AppID != "" && !slices.ContainsFunc(live.app.apps, configured) {
+	if configured := func(app weixin.Credentials) bool { return app.ID == t.AppID }; t.AppID != "" && !slices.ContainsFunc(live.app.apps, configured) {
 		return refusal(http.StatusNotFound, "no such mini program is configured", nil)
 	}
 	// What was begun is finished, whether or not the caller waits for it.

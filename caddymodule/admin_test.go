@@ -287,7 +287,7 @@ func TestAdminForget(t *testing.T) {
 // telling is WeChat with unionids.
 type telling struct{ exchanger }
 
-func (e telling) Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+func (e telling) Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
 	s, err := e.exchanger.Code2Session(ctx, app, code)
 	s.UnionID = "u-" + s.OpenID
 	return s, err
@@ -405,7 +405,7 @@ func TestAdminStatus(t *testing.T) {
 		t.Errorf("%d logins are under way after the last", got)
 	}
 	for range 8 { // what opens the breaker
-		w.app.live.Load().wechat.Code2Session(t.Context(), weixin.App{ID: appID, Secret: canary}, "code")
+		w.app.live.Load().wechat.Code2Session(t.Context(), weixin.Credentials{ID: appID, Secret: canary}, "code")
 	}
 	if !read[statusAnswer](t, second(adminDo(t, s, "GET", "/wechat/status", "", nil))).WeChat.BreakerOpen {
 		t.Error("the breaker is open and it is not told")

@@ -96,7 +96,7 @@ type App struct {
 	Decrypt Decrypt `json:"decrypt,omitzero"`
 
 	log    *zap.Logger
-	apps   []weixin.App
+	apps   []weixin.Credentials
 	ring   *session.KeyRing // nil: the store's key file is used
 	opener StoreOpener
 	limits limit.Config
@@ -180,7 +180,7 @@ func (a *App) provisionApps() error {
 		if err != nil {
 			return err
 		}
-		a.apps = append(a.apps, weixin.App{ID: id, Secret: secret, TokenFile: source})
+		a.apps = append(a.apps, weixin.Credentials{ID: id, Secret: secret, TokenFile: source})
 	}
 	return nil
 }

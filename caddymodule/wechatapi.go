@@ -58,7 +58,7 @@ type WeChatAPI struct {
 	log   *zap.Logger
 	app   *App
 	appID string // of App, resolved
-	apps  map[string]weixin.App
+	apps  map[string]weixin.Credentials
 	allow pathList
 	proxy *reverseproxy.Handler
 }
@@ -82,7 +82,7 @@ func (a *WeChatAPI) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.app = app.(*App)
-	a.apps = make(map[string]weixin.App)
+	a.apps = make(map[string]weixin.Credentials)
 	for _, m := range a.app.apps {
 		a.apps[m.ID] = m
 	}
@@ -135,7 +135,7 @@ type apiCall struct {
 	failed error // what the way to WeChat has failed with, or the reading of the answer
 
 	live *running
-	app  weixin.App
+	app  weixin.Credentials
 }
 
 // ServeHTTP answers every request itself. There is no next handler that an app could want to reach here.
@@ -241,22 +241,22 @@ func (a *WeChatAPI) prepare(r *http.Request, c *apiCall) error {
 const fromAppID = "from_appid"
 
 // appOf returns the mini program that a call means; id is what it says itself, if anything.
-func (a *WeChatAPI) appOf(id string) (weixin.App, error) {
+func (a *WeChatAPI) appOf(id string) (weixin.Credentials, error) {
 	switch {
 	case id == "":
 		id = a.appID
 	case a.appID != "" && id != a.appID:
-		return weixin.App{}, probOtherApp
+		return weixin.Credentials{}, probOtherApp
 	}
 	if id == "" {
 		if len(a.apps) != 1 {
-			return weixin.App{}, invalidRequest(http.StatusBadRequest, "the gate serves several mini programs: name one ("+fromAppID+" in the query, appid in the body of a user call)")
+			return weixin.Credentials{}, invalidRequest(http.StatusBadRequest, "the gate serves several mini programs: name one ("+fromAppID+" in the query, appid in the body of a user call)")
 		}
 		id = slices.Collect(maps.Keys(a.apps))[0]
 	}
 	app, ok := a.apps[id]
 	if !ok {
-		return weixin.App{}, probOtherApp
+		return weixin.Credentials{}, probOtherApp
 	}
 	return app, nil
 }

@@ -92,7 +92,7 @@ type exchanger struct{}
 
 var codes atomic.Int64
 
-func (exchanger) Code2Session(_ context.Context, _ weixin.App, code string) (weixin.Session, error) {
+func (exchanger) Code2Session(_ context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
 	openID, _, _ := strings.Cut(code, ".")
 	return weixin.Session{OpenID: openID, SessionKey: "c2Vzc2lvbl9rZXk9PT09PQ=="}, nil
 }

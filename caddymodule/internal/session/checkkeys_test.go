@@ -202,7 +202,7 @@ func TestCheckKeysModel(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return session.New(session.Config{Core: core, WeChat: new(wechat), Apps: []weixin.App{{ID: appA}}, Keys: keys, TTL: ttl}), func() { core.Close() }
+				return session.New(session.Config{Core: core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}}, Keys: keys, TTL: ttl}), func() { core.Close() }
 			}
 			now, stop := start(time.Hour, masters[:1])
 			defer func() { stop() }()
@@ -257,7 +257,7 @@ func TestRotationKeepsPreviousKey(t *testing.T) {
 		t.Helper()
 		g := newGate(t, func(cc *session.CoreConfig, c *session.Config) {
 			cc.Store, c.Keys = newMemStore(data), newKeys(t, masters...)
-			c.WeChat = exchanger(func(context.Context, weixin.App, string) (weixin.Session, error) {
+			c.WeChat = exchanger(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 				return weixin.Session{OpenID: "alice", SessionKey: sessionKey}, nil
 			})
 		})

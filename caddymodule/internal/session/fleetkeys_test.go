@@ -332,7 +332,7 @@ func TestSharedKeysModel(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return &node{session.New(session.Config{Core: core, WeChat: new(wechat), Apps: []weixin.App{{ID: appA}}, Keys: keys, TTL: ttl}), core.Close}
+				return &node{session.New(session.Config{Core: core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}}, Keys: keys, TTL: ttl}), core.Close}
 			}
 			opens := func(n *node) {
 				for _, s := range all {

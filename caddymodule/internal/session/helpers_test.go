@@ -30,16 +30,16 @@ var (
 )
 
 // exchanger is WeChat as a function.
-type exchanger func(ctx context.Context, app weixin.App, code string) (weixin.Session, error)
+type exchanger func(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error)
 
-func (f exchanger) Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+func (f exchanger) Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
 	return f(ctx, app, code)
 }
 
 // wechat answers the code "<openid>" or "<openid>/<unionid>", with anything after a '#', and counts its calls.
 type wechat struct{ calls atomic.Int64 }
 
-func (w *wechat) Code2Session(_ context.Context, _ weixin.App, code string) (weixin.Session, error) {
+func (w *wechat) Code2Session(_ context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
 	w.calls.Add(1)
 	who, _, _ := strings.Cut(code, "#")
 	openID, unionID, _ := strings.Cut(who, "/")
@@ -61,7 +61,7 @@ func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *
 	t.Helper()
 	g := &gate{t: t, store: newMemStore(newMemData()), wechat: new(wechat)}
 	cc := session.CoreConfig{Store: g.store, MaxSessions: 1 << 12}
-	c := session.Config{WeChat: g.wechat, Apps: []weixin.App{{ID: appA, Secret: "secretA"}, {ID: appB, Secret: "secretB"}}, Keys: newKeys(t), TTL: 2 * time.Hour, Replay: 10 * time.Second}
+	c := session.Config{WeChat: g.wechat, Apps: []weixin.Credentials{{ID: appA, Secret: "secretA"}, {ID: appB, Secret: "secretB"}}, Keys: newKeys(t), TTL: 2 * time.Hour, Replay: 10 * time.Second}
 	for _, e := range edit {
 		e(&cc, &c)
 	}

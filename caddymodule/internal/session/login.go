@@ -81,7 +81,7 @@ func (r LoginRequest) begin() (end func(), ok bool) {
 }
 
 // exchange spends the code and makes the session durable.
-func (s *Service) exchange(ctx context.Context, app weixin.App, req LoginRequest) (Login, error) {
+func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req LoginRequest) (Login, error) {
 	wx, err := s.spendCode(ctx, app, req.Code)
 	if err != nil {
 		return Login{}, err

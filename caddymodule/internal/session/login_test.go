@@ -76,7 +76,7 @@ func TestThreat25_ParallelPosts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				held, calls := make(chan struct{}), 0
-				g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+				g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 					calls++
 					<-held
 					return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
@@ -139,7 +139,7 @@ func TestThreat25_Replay(t *testing.T) {
 				w, spent := new(wechat), make(map[string]bool)
 				g := newGate(t, with(func(c *session.Config) {
 					c.Replay = tt.replay
-					c.WeChat = exchanger(func(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+					c.WeChat = exchanger(func(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
 						s, err := w.Code2Session(ctx, app, code)
 						if spent[code] {
 							return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
@@ -195,7 +195,7 @@ func TestReplayIsByAppAndCode(t *testing.T) {
 func TestLoginFailureIsNotRemembered(t *testing.T) {
 	boom := &weixin.Error{Op: "exchanging code", Class: weixin.ClassUnavailable}
 	fail := true
-	g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+	g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 		if fail {
 			return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
 		}
@@ -286,7 +286,7 @@ func TestLoginClientGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{})
 		type key struct{}
-		g := newGate(t, weChat(func(ctx context.Context, _ weixin.App, _ string) (weixin.Session, error) {
+		g := newGate(t, weChat(func(ctx context.Context, _ weixin.Credentials, _ string) (weixin.Session, error) {
 			select {
 			case <-held:
 			case <-ctx.Done():
@@ -382,7 +382,7 @@ func TestLoginPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zc, logs := observer.New(zap.DebugLevel)
 		held, bad := make(chan struct{}), true
-		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(zc) }), weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(zc) }), weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 			if bad {
 				<-held
 				panic("a bug")
@@ -416,7 +416,7 @@ func TestLoginPanic(t *testing.T) {
 func TestCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{})
-		g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+		g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 			<-held
 			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
 		}))
@@ -490,7 +490,7 @@ func TestLoginsOnBolt(t *testing.T) {
 func TestLoginBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{})
-		g := newGate(t, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+		g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 			<-held
 			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
 		}))

@@ -182,7 +182,7 @@ func (m *model) newService() {
 
 func (m *model) service(idle time.Duration) *session.Service {
 	return session.New(session.Config{
-		Core: m.core, WeChat: new(wechat), Apps: []weixin.App{{ID: appA}, {ID: appB}}, Keys: m.keys,
+		Core: m.core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}, {ID: appB}}, Keys: m.keys,
 		TTL: modelTTL, Idle: idle, MaxPerUser: modelMax,
 	})
 }

@@ -41,7 +41,7 @@ func (n *idleNode) open(idle time.Duration, edit ...func(*memStore)) {
 }
 
 func (n *idleNode) service(idle time.Duration) *session.Service {
-	return session.New(session.Config{Core: n.core, WeChat: n.wechat, Apps: []weixin.App{{ID: appA}}, Keys: n.keys, TTL: nodeTTL, Idle: idle})
+	return session.New(session.Config{Core: n.core, WeChat: n.wechat, Apps: []weixin.Credentials{{ID: appA}}, Keys: n.keys, TTL: nodeTTL, Idle: idle})
 }
 
 // reload has the configuration before end some time after the new one begins.

@@ -36,7 +36,7 @@ func wantData(t testing.TB, object []byte, err error, again bool, reason opendat
 func gateOf(t testing.TB, id store.UserID, keys ...string) *gate {
 	t.Helper()
 	p := newPlatform()
-	g := newGate(t, on(p), with(func(c *session.Config) { c.Apps = append(c.Apps, weixin.App{ID: id.AppID}) }))
+	g := newGate(t, on(p), with(func(c *session.Config) { c.Apps = append(c.Apps, weixin.Credentials{ID: id.AppID}) }))
 	for _, k := range keys {
 		p.keys[id.OpenID] = k
 		g.login(id.OpenID, inApp(id.AppID))

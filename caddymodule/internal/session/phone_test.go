@@ -108,7 +108,7 @@ func TestPhoneOff(t *testing.T) {
 	token := g.cached("alice")
 	g.phoneOf(alice, number)
 	under := func(remember bool) *session.Service {
-		return session.New(session.Config{Core: g.core, Apps: []weixin.App{{ID: appA}}, Keys: g.keys, TTL: 1 << 40, RememberPhone: remember})
+		return session.New(session.Config{Core: g.core, Apps: []weixin.Credentials{{ID: appA}}, Keys: g.keys, TTL: 1 << 40, RememberPhone: remember})
 	}
 	for range 2 { // from the store, then from the cache, which both configurations share
 		for _, remember := range []bool{true, false, true} {

@@ -13,7 +13,7 @@ import (
 
 // Exchanger is what a login needs of WeChat. Its errors are *weixin.Error.
 type Exchanger interface {
-	Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error)
+	Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error)
 }
 
 // Config is what one configuration of the gate says about sessions. Core, WeChat, Apps, Keys and TTL are required, and Calls by the methods that say so.
@@ -21,7 +21,7 @@ type Config struct {
 	Core   *Core
 	WeChat Exchanger
 	Calls  Caller
-	Apps   []weixin.App
+	Apps   []weixin.Credentials
 	Keys   *KeyRing
 
 	TTL        time.Duration // absolute life of a session
@@ -39,7 +39,7 @@ type Config struct {
 // Service logs users in and tells who a token belongs to. It is safe for concurrent use.
 type Service struct {
 	cfg        Config
-	apps       map[string]weixin.App
+	apps       map[string]weixin.Credentials
 	touchEvery int64        // milliseconds: touchInterval
 	since      atomic.Int64 // Unix milliseconds; no use after that was noted at a longer interval than touchEvery
 
@@ -48,7 +48,7 @@ type Service struct {
 
 // New returns a Service of cfg. Close it when its configuration has ended and the Core goes on.
 func New(cfg Config) *Service {
-	s := &Service{cfg: cfg, apps: make(map[string]weixin.App, len(cfg.Apps)), touchEvery: touchInterval(cfg.TTL, cfg.Idle).Milliseconds()}
+	s := &Service{cfg: cfg, apps: make(map[string]weixin.Credentials, len(cfg.Apps)), touchEvery: touchInterval(cfg.TTL, cfg.Idle).Milliseconds()}
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}

@@ -71,7 +71,7 @@ func claimName(appID, code string) [32]byte {
 
 // spendCode exchanges a code, unless another gate does or did: two exchanges of one code would each find the other's and log nobody in, or twice (THREATS.md 25). The claim is kept whatever
 // the outcome, except when the code has certainly not left this process.
-func (s *Service) spendCode(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+func (s *Service) spendCode(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
 	c := s.cfg.Core
 	if c.shared == nil {
 		return s.cfg.WeChat.Code2Session(ctx, app, code)

@@ -229,7 +229,7 @@ type onceOnly struct {
 	spent sync.Map
 }
 
-func (o *onceOnly) Code2Session(ctx context.Context, app weixin.App, code string) (weixin.Session, error) {
+func (o *onceOnly) Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
 	s, err := o.wechat.Code2Session(ctx, app, code)
 	if _, again := o.spent.LoadOrStore(code, true); again {
 		return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
@@ -301,7 +301,7 @@ func TestThreat25_Claim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fails, calls := tt.fails, 0
-				gates, _ := newFleet(t, 2, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+				gates, _ := newFleet(t, 2, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 					calls++
 					return weixin.Session{OpenID: "alice", SessionKey: "k"}, fails
 				}))
@@ -379,7 +379,7 @@ func TestP4_HealthAfterClaim(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var until time.Time
 				away := func() bool { return time.Now().Before(until) }
-				gates, _ := newFleet(t, 2, weChat(func(context.Context, weixin.App, string) (weixin.Session, error) {
+				gates, _ := newFleet(t, 2, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 					if away() {
 						t.Error("the code was sent to WeChat while the store was away")
 					}

@@ -12,12 +12,12 @@ import (
 // Caller is what everything but a login needs of WeChat; *weixin.Client is one. Its errors are *weixin.Error. It gets a Session without a SessionKey where none is known, and refuses it with
 // weixin.ClassKeyStale.
 type Caller interface {
-	PhoneNumber(ctx context.Context, app weixin.App, code, openID string) (opendata.Phone, error)
-	CheckSession(ctx context.Context, app weixin.App, s weixin.Session) error
-	ResetUserSessionKey(ctx context.Context, app weixin.App, s weixin.Session) (weixin.Session, error)
-	UserEncryptKey(ctx context.Context, app weixin.App, s weixin.Session) ([]weixin.UserKey, error)
-	PaidUnionID(ctx context.Context, app weixin.App, p weixin.Payment) (string, error)
-	PluginOpenPID(ctx context.Context, app weixin.App, code string) (string, error)
+	PhoneNumber(ctx context.Context, app weixin.Credentials, code, openID string) (opendata.Phone, error)
+	CheckSession(ctx context.Context, app weixin.Credentials, s weixin.Session) error
+	ResetUserSessionKey(ctx context.Context, app weixin.Credentials, s weixin.Session) (weixin.Session, error)
+	UserEncryptKey(ctx context.Context, app weixin.Credentials, s weixin.Session) ([]weixin.UserKey, error)
+	PaidUnionID(ctx context.Context, app weixin.Credentials, p weixin.Payment) (string, error)
+	PluginOpenPID(ctx context.Context, app weixin.Credentials, code string) (string, error)
 }
 
 // The calls below are made in the name of a user, whose session_key the gate keeps to itself: it signs with the current one. All need Config.Calls. Their errors wrap ErrUnknownApp, or
@@ -110,7 +110,7 @@ func (s *Service) PluginOpenPID(ctx context.Context, appID, code string) (openPI
 }
 
 // caller returns what a call in the name of a user takes. wx has no SessionKey when none is known that opens.
-func (s *Service) caller(ctx context.Context, id store.UserID) (app weixin.App, wx weixin.Session, u store.User, err error) {
+func (s *Service) caller(ctx context.Context, id store.UserID) (app weixin.Credentials, wx weixin.Session, u store.User, err error) {
 	app, ok := s.apps[id.AppID]
 	if !ok {
 		return app, wx, u, ErrUnknownApp

@@ -323,7 +323,7 @@ func TestResetMeanwhileAmended(t *testing.T) {
 // sameKey is a platform that answers a reset with the key that there is.
 type sameKey struct{ *platform }
 
-func (p sameKey) ResetUserSessionKey(_ context.Context, _ weixin.App, s weixin.Session) (weixin.Session, error) {
+func (p sameKey) ResetUserSessionKey(_ context.Context, _ weixin.Credentials, s weixin.Session) (weixin.Session, error) {
 	return s, nil
 }
 

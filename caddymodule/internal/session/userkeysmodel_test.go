@@ -103,7 +103,7 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		core.SetEntries(newFaultCache(uint64(i)))
 		m.rings, m.cores = append(m.rings, ring), append(m.cores, core)
 		m.gates = append(m.gates, session.New(session.Config{
-			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.App{{ID: appA}}, Keys: ring, TTL: 1 << 50, RememberPhone: true,
+			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.Credentials{{ID: appA}}, Keys: ring, TTL: 1 << 50, RememberPhone: true,
 		}))
 		core.SettleNoting()
 	}

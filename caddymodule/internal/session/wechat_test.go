@@ -86,7 +86,7 @@ func (p *platform) answer(ctx context.Context, op string, args ...any) error {
 }
 
 // Code2Session takes codes as wechat does.
-func (p *platform) Code2Session(ctx context.Context, _ weixin.App, code string) (weixin.Session, error) {
+func (p *platform) Code2Session(ctx context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
 	who, _, _ := strings.Cut(code, "#")
 	openID, unionID, _ := strings.Cut(who, "/")
 	s := weixin.Session{OpenID: openID, SessionKey: p.key(openID), UnionID: unionID}
@@ -97,14 +97,14 @@ func stale(op string) error {
 	return &weixin.Error{Op: op, Class: weixin.ClassKeyStale, ErrCode: 87009, Reason: "signature refused"}
 }
 
-func (p *platform) CheckSession(ctx context.Context, _ weixin.App, s weixin.Session) error {
+func (p *platform) CheckSession(ctx context.Context, _ weixin.Credentials, s weixin.Session) error {
 	if s.SessionKey != p.key(s.OpenID) {
 		return stale("checking session_key")
 	}
 	return p.answer(ctx, "CheckSession")
 }
 
-func (p *platform) ResetUserSessionKey(ctx context.Context, _ weixin.App, s weixin.Session) (weixin.Session, error) {
+func (p *platform) ResetUserSessionKey(ctx context.Context, _ weixin.Credentials, s weixin.Session) (weixin.Session, error) {
 	if s.SessionKey != p.key(s.OpenID) {
 		return weixin.Session{}, stale("resetting session_key")
 	}
@@ -112,7 +112,7 @@ func (p *platform) ResetUserSessionKey(ctx context.Context, _ weixin.App, s weix
 	return s, p.answer(ctx, "ResetUserSessionKey")
 }
 
-func (p *platform) UserEncryptKey(ctx context.Context, _ weixin.App, s weixin.Session) ([]weixin.UserKey, error) {
+func (p *platform) UserEncryptKey(ctx context.Context, _ weixin.Credentials, s weixin.Session) ([]weixin.UserKey, error) {
 	if s.SessionKey != p.key(s.OpenID) {
 		return nil, stale("getting encryption keys")
 	}
@@ -120,7 +120,7 @@ func (p *platform) UserEncryptKey(ctx context.Context, _ weixin.App, s weixin.Se
 }
 
 // PhoneNumber answers the code "number" or "number@country".
-func (p *platform) PhoneNumber(ctx context.Context, app weixin.App, code, openID string) (opendata.Phone, error) {
+func (p *platform) PhoneNumber(ctx context.Context, app weixin.Credentials, code, openID string) (opendata.Phone, error) {
 	if err := p.answer(ctx, "PhoneNumber", app.ID, code, openID); err != nil {
 		return opendata.Phone{}, err
 	}
@@ -132,12 +132,12 @@ func (p *platform) PhoneNumber(ctx context.Context, app weixin.App, code, openID
 }
 
 // PaidUnionID answers the number of the order.
-func (p *platform) PaidUnionID(ctx context.Context, app weixin.App, pay weixin.Payment) (string, error) {
+func (p *platform) PaidUnionID(ctx context.Context, app weixin.Credentials, pay weixin.Payment) (string, error) {
 	err := p.answer(ctx, "PaidUnionID", app.ID, pay.OpenID)
 	return pay.TransactionID, err
 }
 
-func (p *platform) PluginOpenPID(ctx context.Context, app weixin.App, code string) (string, error) {
+func (p *platform) PluginOpenPID(ctx context.Context, app weixin.Credentials, code string) (string, error) {
 	err := p.answer(ctx, "PluginOpenPID", app.ID, code)
 	return "pid of " + code, err
 }

@@ -8,7 +8,7 @@ import (
 
 // authorized makes a call that carries the mini program's access token. When WeChat refuses the token, the call was not carried out: it
 // is made once more if another token is to be had, whatever it costs otherwise (WECHAT.md 5.4, 12.20). One deadline covers it all.
-func (c *Client) authorized(ctx context.Context, app App, k call, decode func(answer) *Error) error {
+func (c *Client) authorized(ctx context.Context, app Credentials, k call, decode func(answer) *Error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	token, err := c.tokens.Token(ctx, app)

@@ -21,27 +21,27 @@ import (
 )
 
 // tokenCalls is every call that carries an access token, with arguments that pass.
-var tokenCalls = map[string]func(ctx context.Context, c *weixin.Client, app weixin.App) error{
-	"getuserphonenumber": func(ctx context.Context, c *weixin.Client, app weixin.App) error {
+var tokenCalls = map[string]func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error{
+	"getuserphonenumber": func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error {
 		_, err := c.PhoneNumber(ctx, app, goodCode, "")
 		return err
 	},
-	"checksession": func(ctx context.Context, c *weixin.Client, app weixin.App) error {
+	"checksession": func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error {
 		return c.CheckSession(ctx, app, goodSession)
 	},
-	"resetusersessionkey": func(ctx context.Context, c *weixin.Client, app weixin.App) error {
+	"resetusersessionkey": func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error {
 		_, err := c.ResetUserSessionKey(ctx, app, goodSession)
 		return err
 	},
-	"getpaidunionid": func(ctx context.Context, c *weixin.Client, app weixin.App) error {
+	"getpaidunionid": func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error {
 		_, err := c.PaidUnionID(ctx, app, weixin.Payment{OpenID: goodSession.OpenID, TransactionID: "4200001"})
 		return err
 	},
-	"getpluginopenpid": func(ctx context.Context, c *weixin.Client, app weixin.App) error {
+	"getpluginopenpid": func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error {
 		_, err := c.PluginOpenPID(ctx, app, goodCode)
 		return err
 	},
-	"getuserencryptkey": func(ctx context.Context, c *weixin.Client, app weixin.App) error {
+	"getuserencryptkey": func(ctx context.Context, c *weixin.Client, app weixin.Credentials) error {
 		_, err := c.UserEncryptKey(ctx, app, goodSession)
 		return err
 	},

@@ -33,7 +33,7 @@ func TestThreat28_FailuresTellNoSecret(t *testing.T) {
 	var logged bytes.Buffer
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(&logged)
-	app := weixin.App{ID: "wx0123456789abcdef", Secret: canarySecret}
+	app := weixin.Credentials{ID: "wx0123456789abcdef", Secret: canarySecret}
 	tokenApp, _ := fileApp(t, canaryToken)
 	secrets := append(canaryForms(canarySecret, canaryCode, canaryKey, canaryToken), "js_code", "secret=", "token=", "sns/", "wxa/", "cgi-bin/")
 	judge := func(t *testing.T, result any, err error) {
@@ -52,7 +52,7 @@ func TestThreat28_FailuresTellNoSecret(t *testing.T) {
 			}
 		}
 	}
-	check := func(t *testing.T, ctx context.Context, c *weixin.Client, app weixin.App, code string) {
+	check := func(t *testing.T, ctx context.Context, c *weixin.Client, app weixin.Credentials, code string) {
 		t.Helper()
 		s, err := c.Code2Session(ctx, app, code)
 		judge(t, s, err)
@@ -159,8 +159,8 @@ func TestThreat28_FailuresTellNoSecret(t *testing.T) {
 		c.SetDial(func(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED })
 		check(t, t.Context(), c, app, canaryCode+"\n")
 		check(t, t.Context(), c, app, strings.Repeat(canaryCode, 9))
-		check(t, t.Context(), c, weixin.App{ID: app.ID, Secret: canarySecret + "\n"}, canaryCode)
-		check(t, t.Context(), c, weixin.App{ID: canarySecret + " ", Secret: canarySecret}, canaryCode)
+		check(t, t.Context(), c, weixin.Credentials{ID: app.ID, Secret: canarySecret + "\n"}, canaryCode)
+		check(t, t.Context(), c, weixin.Credentials{ID: canarySecret + " ", Secret: canarySecret}, canaryCode)
 	})
 }
 

@@ -20,7 +20,7 @@ const (
 // A code is worth one exchange, so it is sent once. It is sent again, once, only if it provably was not sent before, or after errcode -1.
 // A code, appid or AppSecret of impossible shape is refused without a call. A call that runs into the caller's deadline counts as
 // WeChat's failure, one that the caller cancels does not.
-func (c *Client) Code2Session(ctx context.Context, app App, code string) (Session, error) {
+func (c *Client) Code2Session(ctx context.Context, app Credentials, code string) (Session, error) {
 	if e := checkExchange(app, code); e != nil {
 		return Session{}, e
 	}
@@ -43,7 +43,7 @@ func (c *Client) Code2Session(ctx context.Context, app App, code string) (Sessio
 }
 
 // checkExchange catches here what WeChat would answer with 40029, 40013 or 40125 and a less helpful text (WECHAT.md 11.6, 11.7, 11.29).
-func checkExchange(app App, code string) *Error {
+func checkExchange(app Credentials, code string) *Error {
 	if e := checkCode(opExchange, code, "wx.login"); e != nil {
 		return e
 	}
@@ -65,7 +65,7 @@ func checkCode(op, code, source string) *Error {
 }
 
 // checkApp refuses an appid or AppSecret that cannot be one.
-func checkApp(op string, app App) *Error {
+func checkApp(op string, app Credentials) *Error {
 	if e := checkAppID(op, app); e != nil {
 		return e
 	}
@@ -75,7 +75,7 @@ func checkApp(op string, app App) *Error {
 	return nil
 }
 
-func checkAppID(op string, app App) *Error {
+func checkAppID(op string, app Credentials) *Error {
 	if !isVisible(app.ID, maxID) {
 		return &Error{Op: op, Class: ClassMisconfigured, Reason: "the appid is empty, too long, or holds a space or line break: correct the configuration"}
 	}

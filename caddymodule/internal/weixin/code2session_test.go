@@ -13,7 +13,7 @@ import (
 )
 
 func TestRequest(t *testing.T) {
-	app := weixin.App{ID: "wx&appid=evil", Secret: "s+/=?#%&x=y"}
+	app := weixin.Credentials{ID: "wx&appid=evil", Secret: "s+/=?#%&x=y"}
 	code := "x&appid=evil#%00\"+/"
 	var got *http.Request
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -214,7 +214,7 @@ func TestThreat24_ImpossibleArguments(t *testing.T) {
 	if !strings.Contains(err.Error(), "developer tools") {
 		t.Errorf("no hint: %v", err)
 	}
-	for _, app := range []weixin.App{
+	for _, app := range []weixin.Credentials{
 		{}, {ID: "wx1"}, {Secret: "s"}, {ID: "wx1 ", Secret: "s"}, {ID: "wx1", Secret: "s\n"}, {ID: "wx1", Secret: strings.Repeat("s", 129)},
 	} {
 		_, err := c.Code2Session(context.Background(), app, goodCode)

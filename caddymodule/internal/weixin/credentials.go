@@ -9,9 +9,11 @@ import (
 
 const redacted = "[redacted]"
 
-// App is a mini program, its AppSecret and where its access tokens come from. Printing, logging or marshalling it shows no secret. That holds for an App by itself, behind a
-// pointer, in a slice, map or exported field; fmt calls no methods on unexported fields, so do not print a struct that has one.
-type App struct {
+// Credentials are a mini program's appid, its AppSecret and the source of its
+// access tokens. Printing, logging or marshalling them shows no secret, also
+// behind a pointer and in a slice, map or exported field. fmt calls no methods on
+// unexported fields, so do not print a struct that has one.
+type Credentials struct {
 	ID     string // appid
 	Secret string // AppSecret
 
@@ -27,26 +29,28 @@ type TokenFile struct {
 	Cloud bool
 }
 
-// String returns the app without its secret.
-func (a App) String() string { return fmt.Sprintf("App{ID: %q, Secret: %s}", a.ID, redacted) }
-
-// GoString is String, for printers that look for it.
-func (a App) GoString() string { return a.String() }
-
-// Format writes String for every verb: %d and %x would otherwise walk through the fields.
-func (a App) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, a.String()) }
-
-// LogValue returns the appid only.
-func (a App) LogValue() slog.Value { return slog.GroupValue(slog.String("appid", a.ID)) }
-
-// MarshalJSON writes the appid only.
-func (a App) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		ID string `json:"appid"`
-	}{a.ID})
+// String returns the credentials without its secret.
+func (c Credentials) String() string {
+	return fmt.Sprintf("Credentials{ID: %q, Secret: %s}", c.ID, redacted)
 }
 
-// Session is the answer of code2Session. Printing, logging or marshalling it shows no session_key, with the limit told at [App].
+// GoString is String, for printers that look for it.
+func (c Credentials) GoString() string { return c.String() }
+
+// Format writes String for every verb: %d and %x would otherwise walk through the fields.
+func (c Credentials) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, c.String()) }
+
+// LogValue returns the appid only.
+func (c Credentials) LogValue() slog.Value { return slog.GroupValue(slog.String("appid", c.ID)) }
+
+// MarshalJSON writes the appid only.
+func (c Credentials) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID string `json:"appid"`
+	}{c.ID})
+}
+
+// Session is the answer of code2Session. Printing, logging or marshalling it shows no session_key, with the limit told at [Credentials].
 type Session struct {
 	OpenID     string // 1 to 128 visible ASCII characters, so it may go into a header
 	SessionKey string // 1 to 128 visible ASCII characters; WeChat makes it base64 of 16 bytes
@@ -78,7 +82,7 @@ func (s Session) MarshalJSON() ([]byte, error) {
 }
 
 // unprintable makes whatever embeds it so: fmt, slog, encoding/json and loggers built on them show nothing of it, with the limit told at
-// [App].
+// [Credentials].
 type unprintable struct{}
 
 // String returns "[redacted]".

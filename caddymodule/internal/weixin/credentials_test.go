@@ -14,7 +14,7 @@ import (
 
 func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 	const secret, key = "canary-appsecret", "canary-session-key"
-	app := weixin.App{ID: "wx0123456789abcdef", Secret: secret}
+	app := weixin.Credentials{ID: "wx0123456789abcdef", Secret: secret}
 	session := weixin.Session{OpenID: "o-visible", SessionKey: key, UnionID: "u-visible"}
 	values := map[string]any{
 		"wx0123456789abcdef": app,
@@ -36,10 +36,10 @@ func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 		[]weixin.UserKey{userKey},
 		struct{ K *weixin.UserKey }{&userKey},
 		&app, &session,
-		[]weixin.App{app},
+		[]weixin.Credentials{app},
 		[]weixin.Session{session},
 		map[string]any{"a": app, "s": session},
-		struct{ A weixin.App }{app},
+		struct{ A weixin.Credentials }{app},
 		struct{ S *weixin.Session }{&session},
 	}
 	var out strings.Builder

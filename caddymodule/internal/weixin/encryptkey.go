@@ -27,7 +27,7 @@ type UserKey struct {
 
 // UserEncryptKey returns the user's latest keys, newest first, at least one. s proves that the caller knows the user's session_key: an
 // error of ClassKeyStale says that it is not the present one. Any error is an [*Error].
-func (c *Client) UserEncryptKey(ctx context.Context, app App, s Session) ([]UserKey, error) {
+func (c *Client) UserEncryptKey(ctx context.Context, app Credentials, s Session) ([]UserKey, error) {
 	if e := checkUser(opEncryptKey, s); e != nil {
 		return nil, e
 	}

@@ -21,7 +21,7 @@ const (
 )
 
 var (
-	testApp     = weixin.App{ID: "wx0123456789abcdef", Secret: "0123456789abcdef0123456789abcdef"}
+	testApp     = weixin.Credentials{ID: "wx0123456789abcdef", Secret: "0123456789abcdef0123456789abcdef"}
 	goodSession = weixin.Session{
 		OpenID: "oTEST-openid_0123456789abcdef", SessionKey: "AAECAwQFBgcICQoLDA0ODw==", UnionID: "oTEST-unionid",
 	}

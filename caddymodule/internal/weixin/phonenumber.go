@@ -15,7 +15,7 @@ const opPhone = "getting phone number"
 //
 // Each number costs money, so the code is sent once. It is sent again, once, only if it provably was not sent before or WeChat refused the
 // access token; not even after errcode -1.
-func (c *Client) PhoneNumber(ctx context.Context, app App, code, openid string) (opendata.Phone, error) {
+func (c *Client) PhoneNumber(ctx context.Context, app Credentials, code, openid string) (opendata.Phone, error) {
 	if e := checkCode(opPhone, code, "getPhoneNumber"); e != nil {
 		return opendata.Phone{}, e
 	}

@@ -37,7 +37,7 @@ type Relayed struct {
 // 1xx answers stay here. When an answer of at most 4 KiB refuses the token, the call was not carried out: it is made once more if another token is to be had (WECHAT.md 5.3, 12.20) and the body
 // can be sent again, which needs req.GetBody. The time is the caller's to limit, by req's context. Any error is an [*Error], one from reading the answer too, but that is context.Canceled when
 // the caller has gone; one of ClassCanceled with an *http.MaxBytesError in it means that req's body was too long.
-func (c *Client) Relay(via http.RoundTripper, app App, req *http.Request) (Relayed, error) {
+func (c *Client) Relay(via http.RoundTripper, app Credentials, req *http.Request) (Relayed, error) {
 	start := time.Now()
 	r, e := c.relay(via, app, req)
 	class := ClassOK
@@ -56,7 +56,7 @@ func (c *Client) Relay(via http.RoundTripper, app App, req *http.Request) (Relay
 	return r, e
 }
 
-func (c *Client) relay(via http.RoundTripper, app App, req *http.Request) (r Relayed, e *Error) {
+func (c *Client) relay(via http.RoundTripper, app Credentials, req *http.Request) (r Relayed, e *Error) {
 	ctx := req.Context()
 	token, err := c.tokens.Token(ctx, app)
 	if err != nil {

@@ -31,7 +31,7 @@ func checkUser(op string, s Session) *Error {
 
 // CheckSession asks WeChat whether s holds the user's present session_key (WECHAT.md 4): nil if so, an error of ClassKeyStale if not. Any
 // error is an [*Error].
-func (c *Client) CheckSession(ctx context.Context, app App, s Session) error {
+func (c *Client) CheckSession(ctx context.Context, app Credentials, s Session) error {
 	if e := checkUser(opCheck, s); e != nil {
 		return e
 	}
@@ -53,7 +53,7 @@ func decodeCheck(a answer) *Error {
 // ResetUserSessionKey has WeChat replace the session_key that s holds and returns s with the new one, which inherits the end of the old
 // (WECHAT.md 4). The old key is dead as soon as WeChat has the call, whether or not its answer arrives; of the errors, only one with
 // an errcode other than -1 says that nothing has changed. Any error is an [*Error].
-func (c *Client) ResetUserSessionKey(ctx context.Context, app App, s Session) (Session, error) {
+func (c *Client) ResetUserSessionKey(ctx context.Context, app Credentials, s Session) (Session, error) {
 	if e := checkUser(opReset, s); e != nil {
 		return Session{}, e
 	}

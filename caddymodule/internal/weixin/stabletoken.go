@@ -8,7 +8,7 @@ import (
 
 // stableToken asks for the access token of a mini program (WECHAT.md 5.1) and returns it with the time it has left. Left out,
 // force_refresh is false.
-func (c *Client) stableToken(ctx context.Context, app App) (token AccessToken, life time.Duration, err error) {
+func (c *Client) stableToken(ctx context.Context, app Credentials) (token AccessToken, life time.Duration, err error) {
 	k := call{name: "stable_token", op: opToken, path: "cgi-bin/stable_token"}
 	k.body, _ = json.Marshal(struct { // strings always marshal
 		GrantType string `json:"grant_type"`

@@ -14,7 +14,7 @@ import (
 const fileGrace = 10 * time.Second
 
 // fromFile reads the token of a TokenFile. It does so for each call: that costs nothing beside the call, and no change can be missed.
-func (t *Tokens) fromFile(app App) (AccessToken, error) {
+func (t *Tokens) fromFile(app Credentials) (AccessToken, error) {
 	if e := checkAppID(opToken, app); e != nil {
 		return AccessToken{}, e
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // fileApp has its token in a file with the given text.
-func fileApp(t *testing.T, text string) (app weixin.App, write func(string)) {
+func fileApp(t *testing.T, text string) (app weixin.Credentials, write func(string)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "token")
 	write = func(s string) {
@@ -25,7 +25,7 @@ func fileApp(t *testing.T, text string) (app weixin.App, write func(string)) {
 		}
 	}
 	write(text)
-	return weixin.App{ID: testApp.ID, TokenFile: weixin.TokenFile{Path: path}}, write
+	return weixin.Credentials{ID: testApp.ID, TokenFile: weixin.TokenFile{Path: path}}, write
 }
 
 // tokenEcho answers checksession with 40001 unless the token is good, and keeps the queries.
@@ -81,7 +81,7 @@ func TestTokenFileChangesUnderACall(t *testing.T) {
 		}
 		reply(200, `{"errcode":0}`)(w, r)
 	})
-	var app weixin.App
+	var app weixin.Credentials
 	app, write = fileApp(t, "old")
 	if err := c.CheckSession(t.Context(), app, goodSession); err != nil || requests != 2 {
 		t.Errorf("%v after %d requests", err, requests)
@@ -131,7 +131,7 @@ func TestTokenFileOutages(t *testing.T) {
 		app.TokenFile.Path = filepath.Dir(app.TokenFile.Path)
 		_, err = get()
 		wantClass(t, err, weixin.ClassMisconfigured)
-		_, err = c.Tokens().Token(t.Context(), weixin.App{TokenFile: app.TokenFile})
+		_, err = c.Tokens().Token(t.Context(), weixin.Credentials{TokenFile: app.TokenFile})
 		wantClass(t, err, weixin.ClassMisconfigured)
 	})
 }

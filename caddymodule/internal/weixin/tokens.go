@@ -57,7 +57,7 @@ type Tokens struct {
 	work   sync.WaitGroup // renewals
 
 	mu      sync.Mutex
-	keepers map[App]*keeper // by App, so that a new AppSecret begins with a clean slate
+	keepers map[Credentials]*keeper // by credentials, so that a new AppSecret begins with a clean slate
 }
 
 // keeper is the token of one mini program; Tokens.mu guards it.
@@ -82,7 +82,7 @@ type renewal struct {
 
 func newTokens(c *Client) *Tokens {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Tokens{client: c, ctx: ctx, cancel: cancel, keepers: make(map[App]*keeper)}
+	return &Tokens{client: c, ctx: ctx, cancel: cancel, keepers: make(map[Credentials]*keeper)}
 }
 
 // close gives up the renewals under way and waits for their end.
@@ -98,7 +98,7 @@ func (t *Tokens) close() {
 // A token is renewed some minutes before its end, while Token goes on returning it at once; if WeChat does not give another, it is
 // returned until its end. Without one, or after a refusal, Token waits for WeChat. After a failure WeChat is given a pause of 1 s at
 // first and 1 min at last, during which Token fails at once. The token of a TokenFile is read at each call.
-func (t *Tokens) Token(ctx context.Context, app App) (AccessToken, error) {
+func (t *Tokens) Token(ctx context.Context, app Credentials) (AccessToken, error) {
 	if app.TokenFile.Path != "" {
 		return t.fromFile(app)
 	}
@@ -122,7 +122,7 @@ func (t *Tokens) Token(ctx context.Context, app App) (AccessToken, error) {
 // Rejected tells that WeChat refused a call with errcode 40001, 40014 or 42001 because of a token that Token returned. If it is still the
 // one kept, the next Token asks WeChat. The answer is the same token for as long as WeChat holds it good, and then nothing is gained by
 // another attempt with it.
-func (t *Tokens) Rejected(app App, token AccessToken) {
+func (t *Tokens) Rejected(app Credentials, token AccessToken) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if k := t.keepers[app]; k != nil && k.token == token {
@@ -131,7 +131,7 @@ func (t *Tokens) Rejected(app App, token AccessToken) {
 }
 
 // keeper returns the keeper of a mini program, under the lock.
-func (t *Tokens) keeper(app App) *keeper {
+func (t *Tokens) keeper(app Credentials) *keeper {
 	k := t.keepers[app]
 	if k == nil {
 		k = new(keeper)
@@ -142,7 +142,7 @@ func (t *Tokens) keeper(app App) *keeper {
 
 // look decides what a call of Token gets: what is here, or the outcome of a renewal. A renewal is begun under the lock that found the
 // need for it, so that there is one, and on a goroutine of its own, since it serves others than the caller.
-func (t *Tokens) look(app App) (AccessToken, *renewal, error) {
+func (t *Tokens) look(app Credentials) (AccessToken, *renewal, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k, now := t.keeper(app), time.Now()
@@ -167,7 +167,7 @@ func (t *Tokens) look(app App) (AccessToken, *renewal, error) {
 }
 
 // renew asks WeChat and publishes the outcome.
-func (t *Tokens) renew(app App, r *renewal) {
+func (t *Tokens) renew(app Credentials, r *renewal) {
 	asked := time.Now()
 	token, life, err := t.client.stableToken(t.ctx, app)
 	t.mu.Lock()

@@ -332,7 +332,7 @@ func TestRejectedTokenOfThePast(t *testing.T) {
 		n := sim.Count(tokenPath)
 		time.Sleep(time.Minute)
 		c.Tokens().Rejected(testApp, first)
-		c.Tokens().Rejected(weixin.App{ID: "wxffffffffffffffff", Secret: "s"}, first)
+		c.Tokens().Rejected(weixin.Credentials{ID: "wxffffffffffffffff", Secret: "s"}, first)
 		token(t, c)
 		if sim.Count(tokenPath) != n {
 			t.Error("fetched for a token that is kept no more")
@@ -459,9 +459,9 @@ func TestNewSecretBeginsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, sim, stop := simulate(t, weixin.Config{})
 		defer stop()
-		old := weixin.App{ID: testApp.ID, Secret: "reset in the console"}
+		old := weixin.Credentials{ID: testApp.ID, Secret: "reset in the console"}
 		for range 10 {
-			_, err := c.Tokens().Token(t.Context(), weixin.App{ID: old.ID, Secret: "wrong"})
+			_, err := c.Tokens().Token(t.Context(), weixin.Credentials{ID: old.ID, Secret: "wrong"})
 			if e := wantClass(t, err, weixin.ClassMisconfigured); e.ErrCode != 40125 {
 				t.Fatal(e)
 			}
@@ -474,7 +474,7 @@ func TestNewSecretBeginsAnew(t *testing.T) {
 		if wantClass(t, err, weixin.ClassMisconfigured); sim.Count(tokenPath) != 2 {
 			t.Errorf("a secret of impossible shape was sent: %v", err)
 		}
-		_, err = c.Tokens().Token(t.Context(), weixin.App{Secret: "s"})
+		_, err = c.Tokens().Token(t.Context(), weixin.Credentials{Secret: "s"})
 		wantClass(t, err, weixin.ClassMisconfigured)
 	})
 }
@@ -503,7 +503,7 @@ func TestCloseEndsRenewals(t *testing.T) {
 		time.Sleep(time.Hour)
 		_, err := c.Tokens().Token(t.Context(), testApp)
 		wantClass(t, err, weixin.ClassCanceled)
-		_, err = c.Tokens().Token(t.Context(), weixin.App{ID: testApp.ID, Secret: "another"})
+		_, err = c.Tokens().Token(t.Context(), weixin.Credentials{ID: testApp.ID, Secret: "another"})
 		if wantClass(t, err, weixin.ClassCanceled); !strings.Contains(err.Error(), "closed") || sim.Count(tokenPath) != 1 {
 			t.Errorf("WeChat was asked after Close: %v", err)
 		}

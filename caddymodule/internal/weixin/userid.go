@@ -21,7 +21,7 @@ type Payment struct {
 
 // PaidUnionID returns the unionid of a user who has just paid (WECHAT.md 7.1): 1 to 128 visible ASCII characters. Any error is an
 // [*Error]; one of ClassOrderInvalid says that there is no such payment.
-func (c *Client) PaidUnionID(ctx context.Context, app App, p Payment) (string, error) {
+func (c *Client) PaidUnionID(ctx context.Context, app Credentials, p Payment) (string, error) {
 	query, e := p.query()
 	if e != nil {
 		return "", e
@@ -66,7 +66,7 @@ func decodePaid(a answer) (string, *Error) {
 
 // PluginOpenPID exchanges a code of wx.pluginLogin for the id by which the plugin knows the user in the mini program that hosts it
 // (WECHAT.md 7.2): 1 to 128 visible ASCII characters. app is the plugin. Any error is an [*Error].
-func (c *Client) PluginOpenPID(ctx context.Context, app App, code string) (string, error) {
+func (c *Client) PluginOpenPID(ctx context.Context, app Credentials, code string) (string, error) {
 	if e := checkCode(opPlugin, code, "wx.pluginLogin"); e != nil {
 		return "", e
 	}

@@ -81,7 +81,7 @@ func (r *recorder) Login(_ context.Context, l store.Login) (store.LoginResult, e
 // wechat is WeChat as a function of the code, which is a number.
 type wechat struct{}
 
-func (wechat) Code2Session(_ context.Context, _ weixin.App, code string) (weixin.Session, error) {
+func (wechat) Code2Session(_ context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
 	return weixin.Session{OpenID: fmt.Sprintf("o%027s", code), UnionID: fmt.Sprintf("u%027s", code), SessionKey: fmt.Sprintf("%024s", code)}, nil
 }
 
@@ -95,7 +95,7 @@ func service(b *testing.B, s store.Store, key string, maxSessions int64, misses 
 	if err != nil {
 		b.Fatal(err)
 	}
-	return session.New(session.Config{Core: core, WeChat: wechat{}, Apps: []weixin.App{{ID: scaleAppID, Secret: "secret"}}, Keys: keys, TTL: 48 * time.Hour, MaxPerUser: 10}), core
+	return session.New(session.Config{Core: core, WeChat: wechat{}, Apps: []weixin.Credentials{{ID: scaleAppID, Secret: "secret"}}, Keys: keys, TTL: 48 * time.Hour, MaxPerUser: 10}), core
 }
 
 func populate(b *testing.B, n int) *population {
