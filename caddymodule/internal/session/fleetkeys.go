@@ -161,3 +161,19 @@ func (c *Core) lockKeys(ctx context.Context) error {
 		}
 	}
 }
+
+const claimTimeout = time.Second
+
+func (c *Core) claim(ctx context.Context, name [32]byte, ttl time.Duration) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	ours, err := c.shared.Claim(ctx, name, ttl)
+	return ours, c.asked(writing, err)
+}
+
+// unclaim gives a claim up, if the store hears it; else it ends by itself.
+func (c *Core) unclaim(ctx context.Context, name [32]byte) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
+	defer cancel()
+	_ = c.shared.Unclaim(ctx, name)
+}

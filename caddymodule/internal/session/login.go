@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -43,8 +44,8 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	}
 	c := s.cfg.Core
 	// Before the code is spent: a store that is down would turn it into nothing (THREATS.md 23).
-	if err := c.store.Health(ctx); err != nil {
-		return Login{}, fmt.Errorf("logging in: %w", c.asked(writing, err))
+	if err := c.ready(ctx); err != nil {
+		return Login{}, fmt.Errorf("logging in: %w", err)
 	}
 
 	f, leads, ok := c.logins.join(flightKey(req.AppID, req.Code), req.Client)
@@ -82,7 +83,7 @@ func (r LoginRequest) begin() (end func(), ok bool) {
 
 // exchange spends the code and makes the session durable.
 func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req LoginRequest) (Login, error) {
-	wx, err := s.spendCode(ctx, app, req.Code)
+	wx, err := s.cfg.WeChat.Code2Session(ctx, app, req.Code)
 	if err != nil {
 		return Login{}, err
 	}
@@ -104,7 +105,7 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	c := s.cfg.Core
-	res, err := c.keep(ctx, l)
+	res, err := c.storeLogin(ctx, l)
 	if err != nil {
 		return Login{}, fmt.Errorf("storing login: %w", err)
 	}
@@ -120,21 +121,37 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 	return Login{Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest, UnionIDBound: res.UnionID != ""}, nil
 }
 
-// keep makes a login durable. A shared store that cannot be reached is tried again while there is time: the code is spent, and a server that restarts is back in a moment. Its Login makes no
-// second session of the same login.
-func (c *Core) keep(ctx context.Context, l store.Login) (res store.LoginResult, err error) {
-	once := func() error {
-		res, err = c.store.Login(ctx, l)
-		if c.asked(writing, err) != nil {
-			// The change may have gone through all the same; what the cache knows of these is asked for again.
-			c.cache.void(digestKey(l.Ends), userKey(l.User))
+// readyTimeout bounds what a call waits to learn whether the store takes writes.
+const readyTimeout = time.Second
+
+// ready returns nil while the store takes writes. A call asks it before WeChat spends
+// a code or a key, which would be lost with a store that is down (THREATS.md 23).
+func (c *Core) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return c.asked(writing, c.store.Health(ctx))
+}
+
+// storeLogin makes a login durable. It retries while a shared store is down and time
+// is left: the code is spent, and a server that restarts is back in a moment. A
+// repeated store.Login makes no second session.
+func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
+	for {
+		res, err := c.store.Login(ctx, l)
+		if c.asked(writing, err) == nil {
+			return res, nil
 		}
-		return err
+		// The login may have taken effect all the same.
+		c.cache.void(digestKey(l.Ends), userKey(l.User))
+		if c.shared == nil || !errors.Is(err, store.ErrUnavailable) {
+			return res, err
+		}
+		select {
+		case <-time.After(retryFirst):
+		case <-ctx.Done():
+			return res, err
+		case <-c.closing.Done():
+			return res, err
+		}
 	}
-	if c.shared == nil {
-		err = once()
-	} else {
-		err = again(ctx, c.closing, retryFirst, once)
-	}
-	return res, err
 }

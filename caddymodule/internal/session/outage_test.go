@@ -103,15 +103,16 @@ func TestP4_OneLogLineReadsGoOn(t *testing.T) {
 	logged(lineBack)
 }
 
-// TestP4_OneLogLineShared: where nothing can be written a claim is refused, but can be given up, and an empty bucket can be looked at. Neither is a recovery. A shared store tells of its
-// outages itself: what is told here is for debugging.
+// TestP4_OneLogLineShared: where nothing can be written an empty bucket can still be
+// looked at, which is no recovery. A shared store logs its outages itself: the lines
+// here are for debugging.
 func TestP4_OneLogLineShared(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	gates, _ := newFleet(t, 1, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }))
 	g := gates[0]
 	full := true
 	g.store.before = func(_ context.Context, op string) error {
-		if full && op == "Claim" {
+		if full && op == "Health" {
 			return fmt.Errorf("%w: out of memory", store.ErrUnavailable)
 		}
 		return nil

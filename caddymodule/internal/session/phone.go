@@ -27,7 +27,7 @@ func (s *Service) Phone(ctx context.Context, id store.UserID, code string) (open
 		return opendata.Phone{}, wrap(doing, errors.Join(ErrUnavailable, ctx.Err()))
 	}
 	if s.cfg.RememberPhone {
-		if err := s.ready(ctx, id); err != nil {
+		if err := s.readyFor(ctx, id); err != nil {
 			return opendata.Phone{}, wrap(doing, err)
 		}
 	}
@@ -42,10 +42,9 @@ func (s *Service) Phone(ctx context.Context, id store.UserID, code string) (open
 	return p, nil
 }
 
-// ready returns nil while the store can be expected to take an amendment of the user.
-func (s *Service) ready(ctx context.Context, id store.UserID) error {
-	c := s.cfg.Core
-	if err := c.asked(writing, c.store.Health(ctx)); err != nil {
+// readyFor returns nil while the store can be expected to take an amendment of the user.
+func (s *Service) readyFor(ctx context.Context, id store.UserID) error {
+	if err := s.cfg.Core.ready(ctx); err != nil {
 		return err
 	}
 	_, err := s.knownUser(ctx, id)

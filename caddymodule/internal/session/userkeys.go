@@ -40,8 +40,7 @@ func (s *Service) CheckSessionKey(ctx context.Context, id store.UserID) (valid b
 // key is dead by then. With an error that wraps ErrUnavailable after all, the user has to log in again.
 func (s *Service) ResetSessionKey(ctx context.Context, id store.UserID) error {
 	const doing = "resetting session_key"
-	c := s.cfg.Core
-	if err := c.asked(writing, c.store.Health(ctx)); err != nil {
+	if err := s.cfg.Core.ready(ctx); err != nil {
 		return wrap(doing, err)
 	}
 	app, wx, u, err := s.caller(ctx, id)

@@ -3,6 +3,8 @@ package redis
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -19,9 +21,8 @@ import (
 //	k              hash of master keys: store.KeyID in hex, and until when in milliseconds, or nothing while the key is in use
 //	t              store.Noting: two times milliseconds in 16 decimal digits, CRC-32C of them in hex
 //	c:{name}       who claims the name
-//	h:{n}id        a gate's heartbeat, which finds out whether the primary number n takes writes
+//	h:{n}id        trial write of a gate, by its heartbeat or Health; gone after some seconds
 //	b:{hash}       a token bucket: when it will be full, in microseconds
-//	h:{tag}gate    the last heartbeat of a gate; gone after some seconds
 //	i:x            x has changed otherwise than by a login: gone after some seconds. The keys that every gate watches. They are written in the same step as the change, so they have its hash tag
 type layout string
 
@@ -29,6 +30,8 @@ const (
 	userKept = 180 * 24 * time.Hour // since the last login: the record holds the unionid and the session_key
 	userOver = 24 * time.Hour       // longer than the last session, which would be lost with the record
 	unionDay = 24 * time.Hour       // how often the index is written again for a user who logs in: it must outlive the record
+
+	trials = 16 // keys of Health, so that those of a cluster fall on all its primaries
 
 	changeKept = 5 * time.Second // a gate hears of a key as it is written; nobody reads it
 )
@@ -41,8 +44,11 @@ func (p layout) all() string                   { return string(p) + "e:{all}" }
 func (p layout) masterKeys() string            { return string(p) + "k" }
 func (p layout) noted() string                 { return string(p) + "t" }
 func (p layout) claim(name [32]byte) string    { return p.hex("c:{", name[:]) }
-func (p layout) bucket(name string) string     { return p.hashed("b:{", name) }
-func (p layout) union(unionID string) string   { return p.hashed("n:{", unionID) }
+func (p layout) trial(id string) string {
+	return string(p) + "h:{" + strconv.Itoa(rand.IntN(trials)) + "}" + id
+}
+func (p layout) bucket(name string) string   { return p.hashed("b:{", name) }
+func (p layout) union(unionID string) string { return p.hashed("n:{", unionID) }
 
 // changed names the invalidation of a key.
 func (p layout) changed(key string) string { return string(p) + "i:" + key[len(p):] }

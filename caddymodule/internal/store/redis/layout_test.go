@@ -241,6 +241,7 @@ func TestCallsAreBounded(t *testing.T) {
 		"End":        func(ctx context.Context) error { return s.End(ctx, l.Digest) },
 		"RevokeUser": func(ctx context.Context) error { return s.RevokeUser(ctx, l.User) },
 		"RevokeAll":  func(ctx context.Context) error { return s.RevokeAll(ctx) },
+		"Health":     func(ctx context.Context) error { return s.Health(ctx) },
 		"Claim":      func(ctx context.Context) error { _, err := s.Claim(ctx, l.Digest, time.Second); return err },
 	} {
 		if err := call(context.Background()); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNotFound) {

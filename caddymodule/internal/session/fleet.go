@@ -1,0 +1,60 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// changed takes a report of a shared store. The change is durable by then, whoever
+// made it, so a mark is all that is left to do. A gate's own changes come back
+// here and are marked twice.
+func (c *Core) changed(ch store.Change) {
+	switch ch.What {
+	case store.SessionChanged:
+		c.cache.void(digestKey(ch.Digest))
+	case store.UserChanged:
+		c.cache.void(hashKey(ch.User))
+	case store.ContactMade:
+		c.cache.voidAll()
+		c.repeatLately()
+	default:
+		c.cache.voidAll()
+	}
+}
+
+// believes reports whether a cached entry may be believed at the time now. The
+// caller takes that time before the call and reads the marks after it: a change
+// that the store has reported is marked then.
+func (c *Core) believes(now time.Time) bool {
+	if c.shared == nil {
+		return true
+	}
+	stale := time.Duration(c.stale.Load())
+	return stale > 0 && now.Sub(c.shared.Heard()) <= stale
+}
+
+// Shared reports whether other gates may use the same store.
+func (c *Core) Shared() bool { return c.shared != nil }
+
+// spendTimeout bounds what a login waits for its turn at the bucket that all gates
+// share: it comes before the body is read.
+const spendTimeout = lookupTimeout
+
+// Spend takes one token from the bucket of a key that all gates share, and returns
+// how long an empty bucket stays empty. The answer is 0 when the store does not
+// answer, since the login is about to fail for that, and when the gate shares its
+// store with no other.
+func (c *Core) Spend(ctx context.Context, key string, r store.Rate) time.Duration {
+	if c.shared == nil {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, spendTimeout)
+	defer cancel()
+	wait, err := c.shared.Spend(ctx, key, r)
+	if err != nil {
+		return 0 // says nothing about an outage: a full disk still lets an empty bucket be read
+	}
+	return wait
+}
