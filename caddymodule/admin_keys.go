@@ -30,7 +30,7 @@ func serveKeys(live *running, w http.ResponseWriter, r *http.Request) error {
 	}
 	var answer keysAnswer
 	for i, id := range live.app.ring.IDs() {
-		row := keyRow{ID: id, State: keySpare}
+		row := keyRow{ID: id.String(), State: keySpare}
 		until, recorded := known[id]
 		switch {
 		case i == 0:

@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
@@ -506,11 +507,11 @@ func TestAdminKeys(t *testing.T) {
 		t.Errorf("needed until: %s", said)
 	}
 	for i, key := range []string{newest, older, never} {
-		ring, err := session.ParseKeyRing(key)
+		ring, err := keyring.Parse(key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got[i].ID != ring.IDs()[0] || strings.Contains(said, key) {
+		if got[i].ID != ring.Signer().String() || strings.Contains(said, key) {
 			t.Errorf("key %d is %+v", i, got[i])
 		}
 	}
@@ -536,7 +537,7 @@ func TestKeyRingChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := first.ring.IDs()[0]
+	name := first.ring.Signer().String()
 	first.lease.close()
 
 	without := provision(newest)

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -97,7 +98,7 @@ type App struct {
 
 	log    *zap.Logger
 	apps   []weixin.Credentials
-	ring   *session.KeyRing // nil: the store's key file is used
+	ring   *keyring.Ring // nil: the store's key file is used
 	opener StoreOpener
 	limits limit.Config
 	unset  []string // placeholders that stand for nothing
@@ -197,7 +198,7 @@ func (a *App) provisionKeys() error {
 		a.unset = append(a.unset, "seal_key "+a.SealKey)
 		return nil
 	}
-	if a.ring, err = session.ParseKeyRing(text); err != nil {
+	if a.ring, err = keyring.Parse(text); err != nil {
 		return fmt.Errorf("reading seal_key: %w", err)
 	}
 	return nil
@@ -266,7 +267,7 @@ func (a *App) open() error {
 		if err != nil {
 			return fmt.Errorf("loading master key: %w", err)
 		}
-		if a.ring, err = session.ParseKeyRing(text); err != nil {
+		if a.ring, err = keyring.Parse(text); err != nil {
 			return fmt.Errorf("loading master key of %s: %w", a.opener.Identity(), err)
 		}
 	}

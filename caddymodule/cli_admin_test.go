@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
@@ -256,7 +256,7 @@ func TestKeysNew(t *testing.T) {
 			t.Fatalf("%d %q", status, out)
 		}
 		seen[out] = true
-		if _, err := session.ParseKeyRing(out); err != nil {
+		if _, err := keyring.Parse(out); err != nil {
 			t.Error(err)
 		}
 		if strings.Contains(said, strings.TrimSpace(out)) || !strings.Contains(said, "seal_key {file./etc/wxgate/master.keys}") {

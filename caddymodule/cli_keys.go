@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 // keysCommand is `wxgate wechat keys`.
@@ -51,7 +51,7 @@ func writeKeys(out io.Writer, a keysAnswer) error {
 
 // writeNewKey keeps the key apart from what is said about it, so that it can be sent into a file.
 func writeNewKey(out, advice io.Writer) error {
-	if _, err := fmt.Fprintln(out, session.NewMasterKey()); err != nil {
+	if _, err := fmt.Fprintln(out, keyring.NewMasterKey()); err != nil {
 		return err
 	}
 	_, err := fmt.Fprint(advice, `

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
@@ -164,7 +165,7 @@ func (s *migrateStores) checkKeys(needed map[store.KeyID]time.Time) error {
 	}
 	var missing []string
 	for id := range needed {
-		if !slices.Contains(s.ring.IDs(), id.String()) {
+		if !s.ring.Has(keyring.ID(id)) {
 			missing = append(missing, id.String())
 		}
 	}

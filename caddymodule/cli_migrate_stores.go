@@ -12,7 +12,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	berrors "go.etcd.io/bbolt/errors"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
@@ -21,9 +21,9 @@ import (
 type migrateStores struct {
 	from  migrateSource
 	to    migrateTarget
-	since *bolt.Snapshot   // nil: all is copied
-	ring  *session.KeyRing // of the configuration; nil when only files are involved
-	done  []func() error   // closes what is open
+	since *bolt.Snapshot // nil: all is copied
+	ring  *keyring.Ring  // of the configuration; nil when only files are involved
+	done  []func() error // closes what is open
 }
 
 // dumpedStore is what is needed of the store that is read.

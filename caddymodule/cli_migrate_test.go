@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
@@ -147,16 +147,13 @@ func (w *migrateWorld) must(args ...string) (r migrated) {
 }
 
 // signingKey names the key of seal_key.
-func signingKey(t testing.TB) (id store.KeyID) {
+func signingKey(t testing.TB) store.KeyID {
 	t.Helper()
-	ring, err := session.ParseKeyRing(sealKey)
+	ring, err := keyring.Parse(sealKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Sscanf(ring.IDs()[0], "%02x%02x%02x%02x", &id[0], &id[1], &id[2], &id[3]); err != nil {
-		t.Fatal(err)
-	}
-	return id
+	return store.KeyID(ring.Signer())
 }
 
 func TestMigrate(t *testing.T) {
@@ -291,7 +288,7 @@ func TestMigrateRefuses(t *testing.T) {
 	w := newMigrateWorld(t)
 	w.login("sessions.db", "ada.1")
 	db := "bolt:" + w.path("sessions.db")
-	other := session.NewMasterKey()
+	other := keyring.NewMasterKey()
 	t.Setenv("OTHER_KEY", other)
 	junk := w.path("junk.db")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {

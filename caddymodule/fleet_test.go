@@ -19,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
@@ -119,7 +120,7 @@ func end(t testing.TB, a *App) {
 }
 
 // recorded returns the names of the keys that the store of an app has on record.
-func recorded(t testing.TB, a *App) map[string]time.Time {
+func recorded(t testing.TB, a *App) map[keyring.ID]time.Time {
 	t.Helper()
 	keys, err := a.live.Load().sessions.Keys(t.Context())
 	if err != nil {
@@ -190,7 +191,7 @@ func TestP4_StartStoreDown(t *testing.T) {
 		start(again)
 		fleetDown.Store(false)
 		time.Sleep(90 * time.Minute)
-		if got := written("fleet"); strings.Count(got, "the key ring is incomplete") != 2 || !holds(got, `"level":"error"`, a.ring.IDs()[0], "needed until") {
+		if got := written("fleet"); strings.Count(got, "the key ring is incomplete") != 2 || !holds(got, `"level":"error"`, a.ring.Signer().String(), "needed until") {
 			t.Errorf("logged %s", got)
 		}
 		end(t, again)

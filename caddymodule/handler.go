@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
@@ -133,7 +134,7 @@ func (g *Gate) siteApps() (ids []string, err error) {
 
 func (g *Gate) rules() gate.Config {
 	return gate.Config{
-		Headers: g.Headers, TokenHeader: g.TokenHeader, TokenPrefix: session.TokenPrefix,
+		Headers: g.Headers, TokenHeader: g.TokenHeader, TokenPrefix: keyring.TokenPrefix,
 		Endpoints: g.Endpoints, EndpointNames: endpointNames(), Public: g.Public, Optional: g.Optional,
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 // keyPath returns where the master key of a database is kept.
@@ -83,7 +83,7 @@ func makeKeyFile(path string) error {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = tmp.WriteString(session.NewMasterKey() + "\n")
+	_, err = tmp.WriteString(keyring.NewMasterKey() + "\n")
 	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 func TestKeyFileMadeOnce(t *testing.T) {
@@ -24,7 +24,7 @@ func TestKeyFileMadeOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := session.ParseKeyRing(first); err != nil || !made {
+	if _, err := keyring.Parse(first); err != nil || !made {
 		t.Error(made, err)
 	}
 	again, made, err := masterKeyBeside(db)

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 func init() { caddy.RegisterModule(new(LogFormat)) }
@@ -120,11 +120,11 @@ func (f *LogFormat) EncodeEntry(e zapcore.Entry, fields []zapcore.Field) (*buffe
 // blotTokens replaces, in place, all that follows a token's prefix and could belong to it.
 func blotTokens(line []byte) {
 	for {
-		i := bytes.Index(line, []byte(session.TokenPrefix))
+		i := bytes.Index(line, []byte(keyring.TokenPrefix))
 		if i < 0 {
 			return
 		}
-		line = line[i+len(session.TokenPrefix):]
+		line = line[i+len(keyring.TokenPrefix):]
 		for j := 0; j < len(line) && isTokenByte(line[j]); j++ {
 			line[j] = '*'
 		}

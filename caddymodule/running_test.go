@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 // TestP7_RefusedConfigIsServedByTheRunning: the listeners of a configuration may be open before its App fails to start. Whoever comes in by them is served as if it had never been.
@@ -79,7 +81,7 @@ func TestP7_RefusedLaterForgetsKeys(t *testing.T) {
 		t.Cleanup(a.lease.close)
 		return a
 	}
-	known := func(a *App) map[string]time.Time {
+	known := func(a *App) map[keyring.ID]time.Time {
 		t.Helper()
 		keys, err := a.live.Load().sessions.Keys(t.Context())
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy" // what the Caddyfiles of the tests end in
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 const (
@@ -144,8 +144,8 @@ func count(c prometheus.Collector) float64 {
 // newMasters returns master keys that may be in one ring: one pair in 64 may not.
 func newMasters(n int) (masters []string) {
 	for len(masters) < n {
-		k := session.NewMasterKey()
-		if _, err := session.ParseKeyRing(strings.Join(append(masters, k), ",")); err == nil {
+		k := keyring.NewMasterKey()
+		if _, err := keyring.Parse(strings.Join(append(masters, k), ",")); err == nil {
 			masters = append(masters, k)
 		}
 	}

@@ -44,7 +44,7 @@ var house = map[string]row{
 
 	"caddymodule": {
 		ours: []string{
-			internalRoot + "/gate", internalRoot + "/limit", internalRoot + "/probe", internalRoot + "/session", internalRoot + "/store",
+			internalRoot + "/gate", internalRoot + "/keyring", internalRoot + "/limit", internalRoot + "/probe", internalRoot + "/session", internalRoot + "/store",
 			internalRoot + "/store/bolt", internalRoot + "/weixin", internalRoot + "/weixin/opendata",
 		},
 		foreign: []string{anyModule},
@@ -53,10 +53,14 @@ var house = map[string]row{
 	"caddymodule/weixintest": {},
 
 	internalRoot + "/session": {
-		ours:    []string{internalRoot + "/store", internalRoot + "/weixin", internalRoot + "/weixin/opendata"},
+		ours: []string{
+			internalRoot + "/keyring", internalRoot + "/store",
+			internalRoot + "/weixin", internalRoot + "/weixin/opendata",
+		},
 		foreign: []string{"github.com/dgraph-io/ristretto/v2", "go.uber.org/zap", "golang.org/x/sync", "golang.org/x/time"},
 	},
-	internalRoot + "/store": {},
+	internalRoot + "/keyring": {},
+	internalRoot + "/store":   {},
 	internalRoot + "/store/bolt": {
 		ours:    []string{internalRoot + "/store"},
 		foreign: []string{"go.etcd.io/bbolt", "go.uber.org/zap", "golang.org/x/time"},

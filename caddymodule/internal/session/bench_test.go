@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
@@ -143,7 +144,7 @@ func benchmarkRefused(b *testing.B, g *gate, tokens []string, want error) {
 	}
 }
 
-func mint(keys *session.KeyRing, n int) []string {
+func mint(keys *keyring.Ring, n int) []string {
 	tokens := make([]string, n)
 	for i := range tokens {
 		tokens[i] = keys.Mint()

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/dgraph-io/ristretto/v2"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
@@ -50,6 +52,14 @@ func newEntry(d store.Digest, rec store.Record, readAt uint64) *entry {
 	}
 	e.lastSeen.Store(s.LastSeen.UnixMilli())
 	return e
+}
+
+// digestOf names the session of a well-formed token in the store and the cache.
+func digestOf(token string) store.Digest {
+	// On the stack: a cached check must not allocate (docs/design.md#p8).
+	var buf [keyring.TokenLen]byte
+	copy(buf[:], token)
+	return sha256.Sum256(buf[:])
 }
 
 func digestKey(d store.Digest) uint64 { return binary.LittleEndian.Uint64(d[:8]) }

@@ -8,27 +8,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// IDs returns the names of the ring's keys in hex, the one that signs and seals first. A name tells nothing of its key.
-func (r *KeyRing) IDs() []string {
-	ids := make([]string, len(r.keys))
-	for i, k := range r.keys {
-		ids[i] = k.id.String()
-	}
-	return ids
-}
-
-// Keys returns the master keys that sessions in the store were made under, by the names that KeyRing.IDs gives: until when such sessions may live; the zero time while that is open.
-func (s *Service) Keys(ctx context.Context) (map[string]time.Time, error) {
+// Keys returns the master keys that sessions in the store were made under, until when such sessions may live; the zero time while that is open.
+func (s *Service) Keys(ctx context.Context) (map[keyring.ID]time.Time, error) {
 	known, err := s.cfg.Core.knownKeys(ctx)
 	if err != nil {
 		return nil, wrap("listing keys", err)
 	}
-	named := make(map[string]time.Time, len(known))
+	named := make(map[keyring.ID]time.Time, len(known))
 	for id, until := range known {
-		named[id.String()] = until
+		named[keyring.ID(id)] = until
 	}
 	return named, nil
 }
@@ -38,15 +30,11 @@ func (c *Core) knownKeys(ctx context.Context) (map[store.KeyID]time.Time, error)
 	return known, c.asked(reading, err)
 }
 
-func (r *KeyRing) has(id store.KeyID) bool {
-	return slices.ContainsFunc(r.keys, func(k *key) bool { return k.id == id })
-}
-
 // holds returns an error wrapping ErrKeyMissing when a key that guards something now is not in the ring.
-func (r *KeyRing) holds(known map[store.KeyID]time.Time, now time.Time) error {
+func holds(r *keyring.Ring, known map[store.KeyID]time.Time, now time.Time) error {
 	var missing []string
 	for id, until := range known {
-		if until.After(now) && !r.has(id) {
+		if until.After(now) && !r.Has(keyring.ID(id)) {
 			missing = append(missing, fmt.Sprintf("%s (needed until %s)", id, until.UTC().Format(time.RFC3339)))
 		}
 	}
@@ -77,12 +65,12 @@ func (s *Service) CheckKeys(ctx context.Context) (undo func(context.Context) err
 	if err != nil {
 		return nil, wrap("checking key ring", err)
 	}
-	next := map[store.KeyID]time.Time{ring.keys[0].id: {}}
+	next := map[store.KeyID]time.Time{store.KeyID(ring.Signer()): {}}
 	for id, until := range known {
 		switch {
-		case id == ring.keys[0].id:
+		case id == store.KeyID(ring.Signer()):
 			continue
-		case until.IsZero() && ring.has(id):
+		case until.IsZero() && ring.Has(keyring.ID(id)):
 			// A session may have been made with a longer life than one that is made now.
 			until = later(now.Add(s.cfg.TTL), last)
 		case until.IsZero():
@@ -93,7 +81,7 @@ func (s *Service) CheckKeys(ctx context.Context) (undo func(context.Context) err
 		}
 		next[id] = until
 	}
-	if err := ring.holds(next, now); err != nil {
+	if err := holds(ring, next, now); err != nil {
 		return nil, wrap("checking key ring", err)
 	}
 	if maps.EqualFunc(known, next, time.Time.Equal) {
@@ -108,7 +96,7 @@ func (s *Service) CheckKeys(ctx context.Context) (undo func(context.Context) err
 // lastExpiry returns when the last session of all ends, if it is not known until when a key is needed, the ring's first included or not: it may be long to find out.
 func (s *Service) lastExpiry(ctx context.Context, known map[store.KeyID]time.Time, first bool) (time.Time, error) {
 	for id, until := range known {
-		if until.IsZero() && (first || id != s.cfg.Keys.keys[0].id) {
+		if until.IsZero() && (first || id != store.KeyID(s.cfg.Keys.Signer())) {
 			st, err := s.cfg.Core.store.Stats(ctx)
 			return st.LastExpiry, s.cfg.Core.asked(reading, err)
 		}
@@ -122,7 +110,7 @@ func (s *Service) freeKeys(ctx context.Context) error {
 	if c.shared != nil {
 		return s.freeSharedKeys(ctx)
 	}
-	return c.asked(writing, c.store.SetKeys(ctx, map[store.KeyID]time.Time{s.cfg.Keys.keys[0].id: {}}))
+	return c.asked(writing, c.store.SetKeys(ctx, map[store.KeyID]time.Time{store.KeyID(s.cfg.Keys.Signer()): {}}))
 }
 
 func later(a, b time.Time) time.Time {

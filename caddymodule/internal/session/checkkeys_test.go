@@ -13,37 +13,11 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
-
-// newMasters returns master keys that may be in one ring.
-func newMasters(n int) (masters []string) {
-	for len(masters) < n {
-		k := session.NewMasterKey()
-		if _, err := session.ParseKeyRing(strings.Join(append(masters, k), ",")); err == nil {
-			masters = append(masters, k)
-		}
-	}
-	return masters
-}
-
-func TestKeyRingIDs(t *testing.T) {
-	m := newMasters(3)
-	ids := newKeys(t, m...).IDs()
-	if len(ids) != 3 || ids[0] == ids[1] || ids[1] == ids[2] {
-		t.Fatal(ids)
-	}
-	for i, id := range ids {
-		if got := newKeys(t, m[i]).IDs(); len(id) != 8 || got[0] != id {
-			t.Errorf("key %d has the id %s in a ring and %s alone", i, id, got)
-		}
-		if strings.Contains(m[i], id) {
-			t.Error("the id shows the key")
-		}
-	}
-}
 
 // TestCheckKeys follows an operator through rotations, wise and unwise.
 func TestCheckKeys(t *testing.T) {
@@ -57,7 +31,7 @@ func TestCheckKeys(t *testing.T) {
 			t.Cleanup(func() { g.core.Close() })
 			return g
 		}
-		name := func(master string) string { return newKeys(t, master).IDs()[0] }
+		name := func(master string) string { return newKeys(t, master).Signer().String() }
 		known := func(want map[string]time.Duration) {
 			t.Helper()
 			got, err := newMemStore(data).Keys(t.Context())
@@ -194,7 +168,7 @@ func TestCheckKeysModel(t *testing.T) {
 			}
 			var all []made
 			start := func(ttl time.Duration, ring []string) (*session.Service, func()) {
-				keys, err := session.ParseKeyRing(strings.Join(ring, ","))
+				keys, err := keyring.Parse(strings.Join(ring, ","))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -264,7 +238,7 @@ func TestRotationKeepsPreviousKey(t *testing.T) {
 		g.login("alice")
 		u, err := g.store.User(t.Context(), alice)
 		g.must(err)
-		if got, err := newKeys(t, masters[0]).Open(alice, u.Key); err != nil || got != sessionKey {
+		if got, err := newKeys(t, masters[0]).OpenSessionKey(keyring.User(alice), u.Key.Box); err != nil || got != sessionKey {
 			t.Fatalf("sealed %q, %v", got, err)
 		}
 		return u
@@ -277,7 +251,7 @@ func TestRotationKeepsPreviousKey(t *testing.T) {
 		if prev == "" {
 			return
 		}
-		if got, err := newKeys(t, under...).Open(alice, u.PrevKey); err != nil || got != prev {
+		if got, err := newKeys(t, under...).OpenSessionKey(keyring.User(alice), u.PrevKey.Box); err != nil || got != prev {
 			t.Fatalf("previous %q, %v; want %q", got, err, prev)
 		}
 	}

@@ -34,12 +34,12 @@ type keys = map[store.KeyID]time.Time
 
 // checkSharedKeys is CheckKeys where gates share the store.
 func (s *Service) checkSharedKeys(ctx context.Context) (undo func(context.Context) error, err error) {
-	first := s.cfg.Keys.keys[0].id
+	first := store.KeyID(s.cfg.Keys.Signer())
 	var before, after time.Time
 	var missing error
 	err = s.editKeys(ctx, func(known keys, now time.Time) {
 		before = known[first]
-		if missing = s.cfg.Keys.holds(known, now); missing == nil {
+		if missing = holds(s.cfg.Keys, known, now); missing == nil {
 			s.pushKey(known, now)
 		}
 		after = known[first]
@@ -67,7 +67,7 @@ func (s *Service) RenewKeys(ctx context.Context) error {
 	var missing error
 	err := s.editKeys(ctx, func(known keys, now time.Time) {
 		s.pushKey(known, now)
-		missing = s.cfg.Keys.holds(known, now)
+		missing = holds(s.cfg.Keys, known, now)
 	})
 	return wrap("renewing key ring", cmp.Or(err, missing))
 }
@@ -75,7 +75,7 @@ func (s *Service) RenewKeys(ctx context.Context) error {
 // pushKey records that the ring's first key is in use, and forgets the keys that guard nothing any more.
 func (s *Service) pushKey(known keys, now time.Time) {
 	maps.DeleteFunc(known, func(_ store.KeyID, until time.Time) bool { return !until.After(now) })
-	first, needed := s.cfg.Keys.keys[0].id, now.Add(s.cfg.TTL)
+	first, needed := store.KeyID(s.cfg.Keys.Signer()), now.Add(s.cfg.TTL)
 	if known[first].Before(needed.Add(keysAhead / 2)) {
 		known[first] = time.UnixMilli(needed.Add(keysAhead).UnixMilli())
 	}
@@ -87,7 +87,7 @@ func (s *Service) freeSharedKeys(ctx context.Context) error {
 		s.pushKey(known, now)
 		soon := time.UnixMilli(now.Add(2 * KeysEvery).UnixMilli())
 		for id, until := range known {
-			if id != s.cfg.Keys.keys[0].id && until.After(soon) {
+			if id != store.KeyID(s.cfg.Keys.Signer()) && until.After(soon) {
 				known[id] = soon
 			}
 		}

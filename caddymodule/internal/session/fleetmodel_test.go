@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -106,7 +107,7 @@ type fleetSession struct {
 func newFleetModel(t *rapid.T) *fleetModel {
 	m := &fleetModel{t: t, data: newMemData(), alive: make(map[store.Digest]store.UserID)}
 	seed := rapid.Uint64().Draw(t, "cache seed") // first: a draw may end the test, and nothing may be left running then
-	keys, err := session.ParseKeyRing(session.NewMasterKey())
+	keys, err := keyring.Parse(keyring.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
 	}

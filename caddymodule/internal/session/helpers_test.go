@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -23,6 +24,8 @@ const (
 	appA = "wxaaaaaaaaaaaaaaaa"
 	appB = "wxbbbbbbbbbbbbbbbb"
 )
+
+var alice = user("alice")
 
 var (
 	phone = netip.MustParseAddr("203.0.113.7")
@@ -53,7 +56,7 @@ type gate struct {
 	core   *session.Core
 	store  *memStore
 	wechat *wechat
-	keys   *session.KeyRing
+	keys   *keyring.Ring
 }
 
 // newGate returns a gate on a store in memory. An edit may replace every part but the core.
@@ -87,12 +90,12 @@ func withCore(f func(*session.CoreConfig)) func(*session.CoreConfig, *session.Co
 	return func(c *session.CoreConfig, _ *session.Config) { f(c) }
 }
 
-func newKeys(t testing.TB, text ...string) *session.KeyRing {
+func newKeys(t testing.TB, text ...string) *keyring.Ring {
 	t.Helper()
 	if len(text) == 0 {
-		text = []string{session.NewMasterKey()}
+		text = []string{keyring.NewMasterKey()}
 	}
-	ring, err := session.ParseKeyRing(strings.Join(text, ","))
+	ring, err := keyring.Parse(strings.Join(text, ","))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,4 +205,15 @@ func logoutAll(ctx context.Context, s *session.Service, token string) error {
 		return err
 	}
 	return s.RevokeUser(ctx, store.UserID{AppID: id.AppID, OpenID: id.OpenID})
+}
+
+// newMasters returns master keys that may stand in one ring.
+func newMasters(n int) (masters []string) {
+	for len(masters) < n {
+		k := keyring.NewMasterKey()
+		if _, err := keyring.Parse(strings.Join(append(masters, k), ",")); err == nil {
+			masters = append(masters, k)
+		}
+	}
+	return masters
 }

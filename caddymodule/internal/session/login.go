@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
@@ -87,7 +88,7 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 	if err != nil {
 		return Login{}, err
 	}
-	token := s.cfg.Keys.mint()
+	token := s.cfg.Keys.Mint()
 	now := time.Now()
 	l := store.Login{
 		User:       store.UserID{AppID: app.ID, OpenID: wx.OpenID},
@@ -97,8 +98,10 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 		Expires:    now.Add(s.cfg.TTL),
 		MaxPerUser: s.cfg.MaxPerUser,
 	}
-	l.Key, l.OldTags = s.cfg.Keys.seal(l.User, wx.SessionKey), s.cfg.Keys.oldTags(l.User, wx.SessionKey)
-	if wellFormed(req.Presented) {
+	owner := keyring.User(l.User)
+	l.Key = store.SealedKey(s.cfg.Keys.SealSessionKey(owner, wx.SessionKey))
+	l.OldTags = s.cfg.Keys.OldTags(owner, wx.SessionKey)
+	if keyring.WellFormed(req.Presented) {
 		l.Ends = digestOf(req.Presented)
 	}
 

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
@@ -39,7 +40,7 @@ func TestLogin(t *testing.T) {
 		}
 		u, err := g.store.User(t.Context(), alice)
 		g.must(err)
-		if key, err := g.keys.Open(alice, u.Key); err != nil || key != "key of alice" {
+		if key, err := g.keys.OpenSessionKey(keyring.User(alice), u.Key.Box); err != nil || key != "key of alice" {
 			t.Errorf("stored session_key: %q, %v", key, err)
 		}
 		if again := g.login("alice"); again.Token == l.Token || again.Digest == l.Digest || !again.UnionIDBound {

@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -101,7 +102,7 @@ type model struct {
 	cache *faultCache
 	core  *session.Core
 	gate  *session.Service
-	keys  *session.KeyRing
+	keys  *keyring.Ring
 	down  bool
 	idles []time.Duration // limits that a configuration may have
 	idle  time.Duration   // limit of the one that runs
@@ -143,7 +144,7 @@ type pending struct {
 
 func newModel(t *rapid.T, idles ...time.Duration) *model {
 	m := &model{t: t, data: newMemData(), unionIDs: make(map[store.UserID]string), idles: idles, idle: idles[0]}
-	keys, err := session.ParseKeyRing(session.NewMasterKey())
+	keys, err := keyring.Parse(keyring.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -18,7 +19,7 @@ type idleNode struct {
 	*gate
 	t    *testing.T
 	data *memData
-	keys *session.KeyRing
+	keys *keyring.Ring
 }
 
 const nodeTTL = 40 * time.Hour

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
@@ -68,7 +69,7 @@ func (s *Service) open(u store.User, d SealedData) (opendata.Data, error) {
 	}
 	var stale *DataError
 	for _, sealed := range []store.SealedKey{u.Key, u.PrevKey} {
-		key, err := s.cfg.Keys.open(u.ID, sealed)
+		key, err := s.cfg.Keys.OpenSessionKey(keyring.User(u.ID), sealed.Box)
 		if err != nil {
 			continue
 		}

@@ -2,11 +2,11 @@ package session
 
 import (
 	"context"
-	"crypto/cipher"
 	"errors"
 
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
@@ -37,7 +37,7 @@ func (s *Service) Phone(ctx context.Context, id store.UserID, code string) (open
 		return opendata.Phone{}, err
 	}
 	if s.cfg.RememberPhone {
-		_, _ = s.amend(ctx, id, store.Amendment{Phone: s.cfg.Keys.sealPhone(id, p.Number)})
+		_, _ = s.amend(ctx, id, store.Amendment{Phone: s.cfg.Keys.SealPhone(keyring.User(id), p.Number)})
 	}
 	return p, nil
 }
@@ -57,28 +57,11 @@ func (s *Service) phone(e *entry) string {
 	if box == "" {
 		return ""
 	}
-	number, err := s.cfg.Keys.openPhone(store.UserID{AppID: e.appID, OpenID: e.openID()}, []byte(box))
+	number, err := s.cfg.Keys.OpenPhone(keyring.User{AppID: e.appID, OpenID: e.openID()}, []byte(box))
 	if err != nil {
 		s.badPhone.Do(func() {
 			s.cfg.Core.outage.Log.Warn("a remembered phone number cannot be opened; its user, and others like them, are shown without one", zap.Error(err))
 		})
 	}
 	return number
-}
-
-// sealPhone encrypts a user's telephone number under the first key. The envelope opens for this user only.
-func (r *KeyRing) sealPhone(u store.UserID, number string) []byte {
-	k := r.keys[0]
-	return k.box(k.phones, number, phoneOf(u))
-}
-
-// openPhone decrypts what sealPhone made for the same user under any key of the ring.
-func (r *KeyRing) openPhone(u store.UserID, box []byte) (string, error) {
-	number, err := r.unbox(func(k *key) cipher.AEAD { return k.phones }, box, phoneOf(u))
-	return number, wrap("opening phone number", err)
-}
-
-// phoneOf binds a telephone number to its user.
-func phoneOf(u store.UserID) []byte {
-	return []byte("phone\x00" + u.AppID + "\x00" + u.OpenID + "\x00")
 }

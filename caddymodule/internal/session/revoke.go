@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
@@ -13,9 +14,9 @@ import (
 // Logout ends the session of a token. One that is already gone is not an error; a token that was never one of ours is, and wraps ErrInvalid.
 func (s *Service) Logout(ctx context.Context, token string) error {
 	switch {
-	case !wellFormed(token):
+	case !keyring.WellFormed(token):
 		return ErrMalformed
-	case !s.cfg.Keys.minted(token):
+	case !s.cfg.Keys.Signed(token):
 		return ErrForged
 	}
 	return s.end(ctx, digestOf(token))

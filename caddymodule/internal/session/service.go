@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
@@ -22,7 +23,7 @@ type Config struct {
 	WeChat Exchanger
 	Calls  Caller
 	Apps   []weixin.Credentials
-	Keys   *KeyRing
+	Keys   *keyring.Ring
 
 	TTL        time.Duration // absolute life of a session
 	Idle       time.Duration // 0: no idle limit; what may have been noted more seldom than this one needs may count as up to an hour later, but not later than New
@@ -84,7 +85,7 @@ const lookupTimeout = 90 * time.Millisecond
 // Authenticate returns whose token it is. The error wraps ErrInvalid when the token opens nothing and ErrUnavailable when that could not be found out. A token in the cache costs no
 // allocation and no call to the store (DESIGN.md P8), but for a remembered telephone number, which is only opened to be shown.
 func (s *Service) Authenticate(ctx context.Context, token string) (Identity, error) {
-	if !wellFormed(token) {
+	if !keyring.WellFormed(token) {
 		return Identity{}, ErrMalformed
 	}
 	c, d := s.cfg.Core, digestOf(token)
@@ -138,7 +139,7 @@ func (s *Service) idle(seen, now int64) bool {
 
 // lookup asks the store, once for all concurrent checks of the same token.
 func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*entry, error) {
-	if !s.cfg.Keys.minted(token) {
+	if !s.cfg.Keys.Signed(token) {
 		return nil, ErrForged
 	}
 	c := s.cfg.Core

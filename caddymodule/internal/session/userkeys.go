@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
@@ -58,12 +59,16 @@ func (s *Service) ResetSessionKey(ctx context.Context, id store.UserID) error {
 // replaceKey makes fresh the session_key of a user whose key is was, as u shows. The same key may meanwhile get another tag, from a gate with another first key in its ring: it is replaced
 // nevertheless.
 func (s *Service) replaceKey(ctx context.Context, u store.User, was, fresh string) error {
-	ring := s.cfg.Keys
+	ring, owner := s.cfg.Keys, keyring.User(u.ID)
 	for {
-		if now, err := ring.open(u.ID, u.Key); err != nil || now != was {
+		if now, err := ring.OpenSessionKey(owner, u.Key.Box); err != nil || now != was {
 			return nil
 		}
-		res, err := s.amend(ctx, u.ID, store.Amendment{Key: ring.seal(u.ID, fresh), OldTags: ring.oldTags(u.ID, fresh), KeyWas: u.Key.Tag})
+		res, err := s.amend(ctx, u.ID, store.Amendment{
+			Key:     store.SealedKey(ring.SealSessionKey(owner, fresh)),
+			OldTags: ring.OldTags(owner, fresh),
+			KeyWas:  u.Key.Tag,
+		})
 		if err != nil || res.KeySet {
 			return err
 		}
@@ -117,6 +122,6 @@ func (s *Service) caller(ctx context.Context, id store.UserID) (app weixin.Crede
 	if u, err = s.knownUser(ctx, id); err != nil {
 		return app, wx, u, err
 	}
-	key, _ := s.cfg.Keys.open(id, u.Key)
+	key, _ := s.cfg.Keys.OpenSessionKey(keyring.User(id), u.Key.Box)
 	return app, weixin.Session{OpenID: id.OpenID, UnionID: u.UnionID, SessionKey: key}, u, nil
 }

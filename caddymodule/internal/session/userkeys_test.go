@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -21,7 +22,7 @@ func (g *gate) keysOf(id store.UserID) (current, previous string) {
 	for k, text := range map[*store.SealedKey]*string{&u.Key: &current, &u.PrevKey: &previous} {
 		if k.Box != nil {
 			var err error
-			*text, err = g.keys.Open(id, *k)
+			*text, err = g.keys.OpenSessionKey(keyring.User(id), k.Box)
 			g.must(err)
 		}
 	}

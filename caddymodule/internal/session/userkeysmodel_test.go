@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -50,7 +51,7 @@ type keysModel struct {
 	wx    *platform
 	gates []*session.Service
 	cores []*session.Core
-	rings []*session.KeyRing
+	rings []*keyring.Ring
 
 	lose bool        // the store's next answer to a change of alice gets lost
 	late []*lateCall // whose answers WeChat holds back
@@ -83,7 +84,7 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		return nil
 	}
 	for i := range 2 {
-		ring, err := session.ParseKeyRing(masters[i] + "," + masters[1-i] + "," + masters[2])
+		ring, err := keyring.Parse(masters[i] + "," + masters[1-i] + "," + masters[2])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +223,7 @@ func (m *keysModel) resetDone(t *rapid.T, was, fresh string, err error, lost boo
 	if (err != nil) != lost || lost && !errors.Is(err, session.ErrUnavailable) {
 		t.Fatalf("reset: %v; answer lost: %v", err, lost)
 	}
-	if kept, _ := m.rings[0].Open(alice, m.data.users[alice].Key); lost && kept != fresh {
+	if kept, _ := m.rings[0].OpenSessionKey(keyring.User(alice), m.data.users[alice].Key.Box); lost && kept != fresh {
 		return // what was lost was the answer to an attempt that had come too late
 	}
 	if m.current == was {
@@ -307,14 +308,14 @@ func (m *keysModel) check(t *rapid.T) {
 		return
 	}
 	for _, ring := range m.rings {
-		cur, err := ring.Open(alice, u.Key)
+		cur, err := ring.OpenSessionKey(keyring.User(alice), u.Key.Box)
 		if err != nil || cur != m.current || u.KeyVersion != m.version {
 			t.Fatalf("the current key is the one committed last: %v, %v; version %d, want %d", cur == m.current, err, u.KeyVersion, m.version)
 		}
 		if m.before == "" {
 			continue
 		}
-		if before, err := ring.Open(alice, u.PrevKey); err != nil || before != m.before {
+		if before, err := ring.OpenSessionKey(keyring.User(alice), u.PrevKey.Box); err != nil || before != m.before {
 			t.Fatalf("the previous key is the one committed before: %v, %v", before == m.before, err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 
 	bbolt "go.etcd.io/bbolt"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
@@ -87,7 +88,7 @@ func (wechat) Code2Session(_ context.Context, _ weixin.Credentials, code string)
 
 // service is package session over a store, with a cache of the default size or the one given.
 func service(b *testing.B, s store.Store, key string, maxSessions int64, misses session.Counter) (*session.Service, *session.Core) {
-	keys, err := session.ParseKeyRing(key)
+	keys, err := keyring.Parse(key)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func populate(b *testing.B, n int) *population {
 		return p
 	}
 	start := time.Now()
-	p.key = session.NewMasterKey()
+	p.key = keyring.NewMasterKey()
 	var r recorder
 	svc, core := service(b, &r, p.key, 1, nil)
 	for i := range min(n, maxTokens) {
