@@ -12,8 +12,9 @@ const (
 	defaultOpenFor   = 2 * time.Second
 )
 
-// breaker spares callers the time-out of a host that does not answer. It counts what says "not there" and nothing else: an answer of
-// any content proves that the host is there, and a caller that hangs up proves nothing.
+// breaker is a circuit breaker that counts only failures which say that the
+// host is not there. Any answer proves the host, whatever it holds, and a caller
+// that hangs up proves nothing.
 type breaker struct {
 	cb *gobreaker.CircuitBreaker[struct{}]
 }
@@ -34,11 +35,11 @@ func newBreaker(tripAfter uint32, openFor time.Duration) *breaker {
 	})}
 }
 
-// run makes the call unless the breaker is open. A call whose ctx is already over is not made and not counted: it says nothing of the
-// host.
+// run makes the call unless the breaker is open. It neither makes nor counts a
+// call whose ctx has ended before.
 func (b *breaker) run(ctx context.Context, call func() *Error) *Error {
 	if ctx.Err() != nil {
-		e := ended(ctx, false)
+		e := contextError(ctx, false)
 		e.unsent = true
 		return e
 	}
@@ -50,13 +51,15 @@ func (b *breaker) run(ctx context.Context, call func() *Error) *Error {
 		return struct{}{}, nil
 	})
 	if failed == nil && err != nil {
-		return &Error{Class: ClassUnavailable, Reason: "not tried: the circuit breaker is open after repeated failures", unsent: true}
+		const reason = "not tried: the circuit breaker is open after repeated failures"
+		return &Error{Class: ClassUnavailable, Reason: reason, unsent: true}
 	}
 	return failed
 }
 
-// refusing is true while the breaker is open, and in the half-open state while its one probe is out.
-func (b *breaker) refusing() bool {
+// refuses reports whether the breaker is open, or half open with its one probe
+// under way.
+func (b *breaker) refuses() bool {
 	switch b.cb.State() {
 	case gobreaker.StateOpen:
 		return true

@@ -1,10 +1,12 @@
-// Package weixin is the client of api.weixin.qq.com: typed calls, typed errors, one shared transport with deadline, permitted retry and
-// circuit breaker, and the access tokens that most calls need.
+// Package weixin is the client of api.weixin.qq.com: typed calls, typed errors,
+// one shared transport with deadline, retry and circuit breaker, and the access
+// tokens that most calls need.
 //
-// It owns the rules of that conversation: what may be sent again (WECHAT.md 12.1), how an answer is judged (WECHAT.md 2.2, 12.4), when an
-// access_token is renewed (WECHAT.md 5.1, 12.20) and that no AppSecret, code, session_key, access_token or request URL leaves it
-// through an error (THREATS.md 28). It knows nothing of sessions, HTTP clients of the gate, stores or Caddy, writes no log and counts
-// no metric; [Config.Observe] tells the owner what happened.
+// It owns the rules of that conversation (docs/wechat.md#rules): which request
+// may be sent again, how an answer is judged and when an access token is
+// renewed. No AppSecret, code, session_key, access token or request URL leaves
+// it through an error (docs/threats.md#t28). It does not know sessions, stores
+// or Caddy, and it writes no log: [Config.Observe] reports each call.
 package weixin
 
 import (
@@ -23,29 +25,32 @@ const (
 
 // Config configures a [Client]. The zero value is complete and means production.
 type Config struct {
-	// BaseURL is where the API lives: http or https, a host, optionally a path prefix. Empty means https://api.weixin.qq.com;
-	// WECHAT.md 2.1 lists the other official hosts.
+	// BaseURL is the address of the API: http or https, a host and optionally a
+	// path prefix. Empty means https://api.weixin.qq.com.
 	BaseURL string
 
-	// Timeout bounds a whole call, the permitted retry and the wait for an access_token included. Zero means 5 seconds.
+	// Timeout limits a whole call, with the retry and the wait for an access
+	// token. Zero means 5 seconds.
 	Timeout time.Duration
 
-	// TripAfter is the number of consecutive availability failures that opens a circuit breaker. There are two: that of code2Session,
-	// and that of all other calls, whose trouble is then no reason to refuse a login. Zero means 8.
+	// TripAfter is the number of consecutive failures that opens a circuit
+	// breaker. code2Session has a breaker of its own, so that trouble with other
+	// calls does not stop logins. Zero means 8.
 	TripAfter uint32
 
-	// OpenFor is how long an open breaker refuses every call before it lets one probe through. Zero means 2 seconds.
+	// OpenFor is the time for which an open breaker refuses all calls before it
+	// admits one probe. Zero means 2 seconds.
 	OpenFor time.Duration
 
-	// Observe, if set, is told of every finished call (not of every attempt), calls refused by the open breaker included. It may run on
-	// several goroutines at once. An argument that is refused for its shape is no call; the repetition after a refused access_token is
-	// one of its own.
+	// Observe, if set, receives each finished call, also one that an open breaker
+	// refused. It may run on several goroutines at once. Malformed arguments make
+	// no call; the retry after a refused access token is a call of its own.
 	Observe func(Call)
 }
 
-// Call is what [Config.Observe] learns. It holds nothing secret and nothing of unbounded cardinality.
+// Call describes a finished call. It holds no secret and has few distinct values.
 type Call struct {
-	Name     string // last part of the API's path: "code2session", "stable_token", "getuserphonenumber" …
+	Name     string // last part of the API's path: "code2session", "stable_token" …
 	Class    Class
 	Duration time.Duration
 }
@@ -56,20 +61,21 @@ type Client struct {
 	timeout time.Duration
 	observe func(Call)
 	login   *breaker // of code2Session
-	other   *breaker // of everything else
+	other   *breaker // of all other calls
 	tokens  *Tokens
 	pooled  *http.Transport // keeps connections
-	fresh   *http.Transport // never reuses one
+	fresh   *http.Transport // opens a connection for each request
 }
 
-// New returns a client, or an error that says what to write instead. It opens no connection.
+// New returns a client and opens no connection. An error says what to change.
 func New(cfg Config) (*Client, error) {
 	base, err := parseBaseURL(cfg.BaseURL)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.Timeout < 0 || cfg.OpenFor < 0 {
-		return nil, errors.New("configuring the WeChat API: timeout and breaker time must not be negative: leave them out for the defaults")
+		return nil, errors.New("configuring the WeChat API: timeout and breaker time " +
+			"must not be negative; leave them out for the defaults")
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
@@ -88,27 +94,23 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Tokens returns the keeper of the access tokens that the calls of this client use.
+// Tokens returns the access tokens that the calls of this client use.
 func (c *Client) Tokens() *Tokens { return c.tokens }
 
-// Close ends the renewals of access tokens that are under way and closes the idle connections. Calls in flight end by themselves within
-// the timeout.
+// Close cancels token renewals and closes idle connections. Calls in flight end
+// within the timeout.
 func (c *Client) Close() {
 	c.tokens.close()
 	c.pooled.CloseIdleConnections()
 }
 
-// BreakerOpen reports whether a code2Session made now would be refused at once.
-func (c *Client) BreakerOpen() bool {
-	return c.login.refusing()
-}
+// BreakerOpen reports whether the breaker would refuse a code2Session now.
+func (c *Client) BreakerOpen() bool { return c.login.refuses() }
 
-// OtherBreakerOpen reports the same of all other calls that the gate makes for itself.
-func (c *Client) OtherBreakerOpen() bool {
-	return c.other.refusing()
-}
+// OtherBreakerOpen reports whether the breaker would refuse any other call now.
+func (c *Client) OtherBreakerOpen() bool { return c.other.refuses() }
 
-// parseBaseURL never repeats its input: a URL with a password in it is one of the mistakes it reports.
+// parseBaseURL never repeats its input, which may hold a password.
 func parseBaseURL(s string) (*url.URL, error) {
 	if s == "" {
 		s = defaultBaseURL
@@ -130,38 +132,76 @@ func parseBaseURL(s string) (*url.URL, error) {
 		return nil, baseURLError("it must have no fragment: remove everything from '#' on")
 	}
 	if u.Path == "" {
-		u.Path = "/" // or url.JoinPath would make relative paths of it
+		u.Path = "/" // makes url.JoinPath return an absolute path
 	}
 	return u, nil
 }
 
 func baseURLError(problem string) error {
-	return fmt.Errorf("configuring the WeChat API: base URL: %s; write it like %s", problem, defaultBaseURL)
+	return fmt.Errorf("configuring the WeChat API: base URL: %s; write it like %s", problem,
+		defaultBaseURL)
 }
 
-// call describes one call of the API, whatever the number of its attempts.
+// call describes one call of the API.
 type call struct {
 	name  string // for Observe
 	op    string // for Error.Op
 	path  string
 	query url.Values
 	body  []byte // JSON; makes the call a POST
-	once  bool   // not even repeated after errcode -1
+	once  bool   // forbids the retry after errcode -1
 }
 
-// do makes one call under a breaker. decode judges an answer and keeps what it holds.
-func (c *Client) do(ctx context.Context, b *breaker, k call, decode func(answer) *Error) error {
+// do makes one call under a breaker. decode judges an answer and returns its
+// content.
+func do[T any](
+	ctx context.Context, c *Client, b *breaker, k call, decode func(answer) (T, *Error),
+) (result T, err error) {
 	start := time.Now()
-	e := b.run(ctx, func() *Error { return c.exchange(ctx, k, decode) })
+	e := b.run(ctx, func() *Error {
+		return c.exchange(ctx, k, func(a answer) (e *Error) {
+			result, e = decode(a)
+			return e
+		})
+	})
 	class := ClassOK
 	if e != nil {
-		e.Op, class = k.op, e.Class
+		e.Op, class, err = k.op, e.Class, e
 	}
+	c.report(k.name, class, start)
+	return result, err
+}
+
+func (c *Client) report(name string, class Class, start time.Time) {
 	if c.observe != nil {
-		c.observe(Call{Name: k.name, Class: class, Duration: time.Since(start)})
+		c.observe(Call{Name: name, Class: class, Duration: time.Since(start)})
 	}
-	if e == nil {
-		return nil
+}
+
+// authorized makes a call that carries the mini program's access token. A call
+// whose token WeChat refuses was not executed, so authorized repeats it when it
+// gets another token (docs/wechat.md#token-rules). One deadline covers all.
+func authorized[T any](
+	ctx context.Context, c *Client, app Credentials, k call, decode func(answer) (T, *Error),
+) (result T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	token, err := c.tokens.Token(ctx, app)
+	if err != nil {
+		return result, err
 	}
-	return e
+	if k.query == nil {
+		k.query = make(url.Values)
+	}
+	token.addTo(k.query)
+	result, err = do(ctx, c, c.other, k, decode)
+	if e, ok := errors.AsType[*Error](err); !ok || !isTokenRefusal(e.ErrCode) {
+		return result, err
+	}
+	another, ok := c.tokens.replace(ctx, app, token)
+	if !ok {
+		return result, err
+	}
+	another.addTo(k.query)
+	return do(ctx, c, c.other, k, decode)
 }

@@ -17,27 +17,27 @@ type Credentials struct {
 	ID     string // appid
 	Secret string // AppSecret
 
-	// TokenFile, if set, is where somebody else keeps the access token; code2Session does not look at it.
+	// TokenFile, if set, is the file in which another process keeps the access
+	// token. code2Session needs none.
 	TokenFile TokenFile
 }
 
-// TokenFile names a file that holds an access token and nothing else but white space. Whoever renews the token rewrites the file.
+// TokenFile names a file that holds an access token, and white space at most.
+// The process that renews the token rewrites the file.
 type TokenFile struct {
 	Path string
 
-	// Cloud says that the token is that of WeChat Cloud Hosting, which calls carry as cloudbase_access_token (WECHAT.md 8.5).
+	// Cloud marks a token of WeChat Cloud Hosting, which calls carry as
+	// cloudbase_access_token (docs/wechat.md#cloud-token).
 	Cloud bool
 }
 
-// String returns the credentials without its secret.
+// String returns the credentials without the secret.
 func (c Credentials) String() string {
 	return fmt.Sprintf("Credentials{ID: %q, Secret: %s}", c.ID, redacted)
 }
 
-// GoString is String, for printers that look for it.
-func (c Credentials) GoString() string { return c.String() }
-
-// Format writes String for every verb: %d and %x would otherwise walk through the fields.
+// Format writes String for every verb: %d and %x would print the fields.
 func (c Credentials) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, c.String()) }
 
 // LogValue returns the appid only.
@@ -45,25 +45,22 @@ func (c Credentials) LogValue() slog.Value { return slog.GroupValue(slog.String(
 
 // MarshalJSON writes the appid only.
 func (c Credentials) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		ID string `json:"appid"`
-	}{c.ID})
+	return json.Marshal(map[string]string{"appid": c.ID})
 }
 
-// Session is the answer of code2Session. Printing, logging or marshalling it shows no session_key, with the limit told at [Credentials].
+// Session is the answer of code2Session. Printing, logging or marshalling it
+// shows no session_key, within the limits of [Credentials].
 type Session struct {
 	OpenID     string // 1 to 128 visible ASCII characters, so it may go into a header
-	SessionKey string // 1 to 128 visible ASCII characters; WeChat makes it base64 of 16 bytes
-	UnionID    string // empty when unknown (WECHAT.md 2.5), else shaped like OpenID
+	SessionKey string // 1 to 128 visible ASCII characters; WeChat sends base64 of 16 bytes
+	UnionID    string // empty when unknown (docs/wechat.md#unionid), else shaped like OpenID
 }
 
 // String returns the session without its key.
 func (s Session) String() string {
-	return fmt.Sprintf("Session{OpenID: %q, SessionKey: %s, UnionID: %q}", s.OpenID, redacted, s.UnionID)
+	return fmt.Sprintf("Session{OpenID: %q, SessionKey: %s, UnionID: %q}",
+		s.OpenID, redacted, s.UnionID)
 }
-
-// GoString is String, for printers that look for it.
-func (s Session) GoString() string { return s.String() }
 
 // Format writes String for every verb.
 func (s Session) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
@@ -81,8 +78,8 @@ func (s Session) MarshalJSON() ([]byte, error) {
 	}{s.OpenID, s.UnionID})
 }
 
-// unprintable makes whatever embeds it so: fmt, slog, encoding/json and loggers built on them show nothing of it, with the limit told at
-// [Credentials].
+// unprintable hides the struct that embeds it from fmt, slog, encoding/json and
+// loggers built on them, within the limits of [Credentials].
 type unprintable struct{}
 
 // String returns "[redacted]".

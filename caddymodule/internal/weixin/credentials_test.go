@@ -43,7 +43,7 @@ func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 		struct{ S *weixin.Session }{&session},
 	}
 	var out strings.Builder
-	out.WriteString(app.GoString() + session.GoString() + tok.String() + userKey.String())
+	out.WriteString(app.String() + session.String() + tok.String() + userKey.String())
 	for id, v := range values {
 		got := renderings(v)
 		if !strings.Contains(got, id) {

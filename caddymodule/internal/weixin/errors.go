@@ -6,75 +6,69 @@ import (
 	"strings"
 )
 
-// Class says what kind of end a call had. It is a closed set, fit for metric labels and for choosing the gate's own answer
-// (DESIGN.md 3).
+// Class is the kind of outcome of a call. The set is closed: classes label
+// metrics and select the gate's own answer.
 type Class uint8
 
 // The classes.
 const (
 	ClassOK            Class = iota
 	ClassCodeInvalid         // wrong, expired or foreign code: the client calls wx.login again
-	ClassCodeUsed            // the code was exchanged before: likewise
+	ClassCodeUsed            // code exchanged before: the client calls wx.login again
 	ClassUserBlocked         // WeChat blocks or limits this user
 	ClassRateLimited         // a quota of WeChat is used up
 	ClassMisconfigured       // the operator has to change something
-	ClassKeyStale            // the session_key is not the user's present one: the client calls wx.login again
+	ClassKeyStale            // not the user's current session_key: the client calls wx.login again
 	ClassOrderInvalid        // no such order of this user, or paid more than 5 minutes ago
-	ClassRejected            // WeChat refused with an errcode that WECHAT.md does not list
-	ClassUnavailable         // no usable answer in time: network, time-out, 5xx, errcode -1, breaker open
-	ClassProtocol            // an answer that is not one of this API
+	ClassRejected            // an errcode that errcodes does not list
+	ClassUnavailable         // no usable answer in time: network, timeout, 5xx, -1, open breaker
+	ClassProtocol            // the answer does not come from this API
 	ClassCanceled            // the caller cancelled its context
 )
 
-// String returns the metric label, such as "code_invalid".
-func (c Class) String() string {
-	switch c {
-	case ClassOK:
-		return "ok"
-	case ClassCodeInvalid:
-		return "code_invalid"
-	case ClassCodeUsed:
-		return "code_used"
-	case ClassUserBlocked:
-		return "user_blocked"
-	case ClassRateLimited:
-		return "rate_limited"
-	case ClassMisconfigured:
-		return "misconfigured"
-	case ClassKeyStale:
-		return "key_stale"
-	case ClassOrderInvalid:
-		return "order_invalid"
-	case ClassRejected:
-		return "rejected"
-	case ClassUnavailable:
-		return "unavailable"
-	case ClassProtocol:
-		return "protocol"
-	case ClassCanceled:
-		return "canceled"
-	default:
-		return fmt.Sprintf("class_%d", uint8(c))
-	}
+var classNames = [...]string{
+	ClassOK:            "ok",
+	ClassCodeInvalid:   "code_invalid",
+	ClassCodeUsed:      "code_used",
+	ClassUserBlocked:   "user_blocked",
+	ClassRateLimited:   "rate_limited",
+	ClassMisconfigured: "misconfigured",
+	ClassKeyStale:      "key_stale",
+	ClassOrderInvalid:  "order_invalid",
+	ClassRejected:      "rejected",
+	ClassUnavailable:   "unavailable",
+	ClassProtocol:      "protocol",
+	ClassCanceled:      "canceled",
 }
 
-// Error is the only error type that the calls of [Client] return, always as *Error. It is made of our own words, numbers and a strictly
-// shaped rid, so it may be logged; its text is for the operator, not for the client of the gate.
+// String returns the metric label, such as "code_invalid".
+func (c Class) String() string {
+	if int(c) < len(classNames) {
+		return classNames[c]
+	}
+	return fmt.Sprintf("class_%d", uint8(c))
+}
+
+// Error is the only error type that the calls of [Client] return, always as
+// *Error. It holds constant texts, numbers and a strictly shaped rid, so it may
+// be logged. Its text is for the operator, not for the client of the gate.
 type Error struct {
-	Op      string // what was being done: "exchanging code"
+	Op      string // the operation, such as "exchanging code"
 	Class   Class
-	ErrCode int    // WeChat's errcode; 0 when the failure is not one of WeChat's answers
+	ErrCode int    // WeChat's errcode; 0 when WeChat did not refuse the call
 	RID     string // request id for a support request to WeChat; often empty
 	Reason  string // meaning and, where there is one, the cure
 
-	cause  error // only values that cannot hold a byte of the request or of the answer
+	cause  error // only values that hold no byte of the request or of the answer
 	unsent bool
 }
 
-// Unsent reports that nothing of the call has left this process: a code in it is as good as before.
+// Unsent reports that no complete request left this process, so a code is
+// still unused.
 func (e *Error) Unsent() bool { return e.unsent }
 
-// Error returns one line, such as "exchanging code: errcode 40163 (code already used: …), rid 61a0…".
+// Error returns one line, such as
+// "exchanging code: errcode 40163 (code already used: …), rid 61a0…".
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -92,11 +86,13 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause, if it is one that can be told without telling a secret: context.Canceled, context.DeadlineExceeded,
-// a *net.DNSError, a *tls.CertificateVerificationError, a *fs.PathError, a syscall.Errno, io.EOF or io.ErrUnexpectedEOF.
+// Unwrap returns a cause that holds no secret: context.Canceled,
+// context.DeadlineExceeded, a *net.DNSError, a *tls.CertificateVerificationError,
+// a *fs.PathError, an *http.MaxBytesError, a syscall.Errno, io.EOF or
+// io.ErrUnexpectedEOF.
 func (e *Error) Unwrap() error { return e.cause }
 
-// classOf returns the class of what a call of this package returned.
+// classOf returns the class of an error of this package.
 func classOf(err error) Class {
 	if err == nil {
 		return ClassOK
@@ -105,4 +101,84 @@ func classOf(err error) Class {
 		return e.Class
 	}
 	return ClassUnavailable
+}
+
+// systemBusy is the one errcode that allows a second attempt with the same code
+// (docs/wechat.md#send-once).
+const systemBusy = -1
+
+// isTokenRefusal reports whether an errcode refuses the access token, so that
+// another token may help (docs/wechat.md#token-refused).
+func isTokenRefusal(errcode int) bool {
+	return errcode == 40001 || errcode == 40014 || errcode == 42001
+}
+
+const (
+	queryChanged = "something between this server and WeChat changes the query"
+	tokenRefused = "access token refused: it is void, superseded or another account's. " +
+		"Look for a process that forces refreshes, and at the token file if there is one"
+	malformed = "request malformed on its way: something between this server and WeChat " +
+		"changes it, or the base URL is wrong"
+)
+
+// errcodes lists the class and the meaning of each known errcode, with the
+// operator's cure where there is one (docs/wechat.md#errcodes).
+var errcodes = map[int]struct {
+	class   Class
+	meaning string
+}{
+	systemBusy: {ClassUnavailable, "WeChat is busy"},
+	1005: {ClassMisconfigured, "the code belongs to another plugin: " +
+		"compare the plugin's appid with the configured one"},
+	1007:  {ClassCodeInvalid, "code wrong, expired or not one of wx.pluginLogin: no openpid"},
+	40001: {ClassMisconfigured, tokenRefused},
+	40002: {ClassMisconfigured, malformed},
+	40003: {ClassMisconfigured, "openid unknown to this account: " +
+		"the access token may be that of another mini program"},
+	40013: {ClassMisconfigured, "appid invalid: " +
+		"look for a typing error, a stray space or a cut-off appid in the configuration"},
+	40014: {ClassMisconfigured, tokenRefused},
+	40029: {ClassCodeInvalid, "code wrong, expired, of another appid or of another kind: " +
+		"codes of wx.login, getPhoneNumber and wx.pluginLogin are not interchangeable. " +
+		"If every one fails, compare the appid of the client project with the configured one"},
+	40066: {ClassMisconfigured, malformed},
+	40097: {ClassMisconfigured, malformed},
+	40125: {ClassMisconfigured, "AppSecret invalid: " +
+		"it is wrong or was reset in the WeChat console; configure the current one"},
+	40163: {ClassCodeUsed, "code already used: each wx.login code can be exchanged once"},
+	40164: {ClassMisconfigured, "this server's IP is not whitelisted: " +
+		"add its egress IP to the API IP whitelist in the WeChat console"},
+	40226: {ClassUserBlocked, "WeChat blocks this user as high-risk"},
+	40243: {ClassMisconfigured, "AppSecret frozen: unfreeze or reset it in the WeChat console"},
+	41001: {ClassMisconfigured, "access token missing in the request: " + queryChanged +
+		", or a cloud-hosting token is sent under the name of an ordinary one"},
+	41002: {ClassMisconfigured, "appid missing in the request: " + queryChanged},
+	41004: {ClassMisconfigured, "AppSecret missing in the request: " + queryChanged},
+	41008: {ClassMisconfigured, "code missing in the request: " + queryChanged},
+	42001: {ClassMisconfigured, tokenRefused},
+	43001: {ClassMisconfigured, malformed},
+	43002: {ClassMisconfigured, malformed},
+	44002: {ClassMisconfigured, malformed},
+	45009: {ClassRateLimited, "daily API quota used up"},
+	45011: {ClassRateLimited, "too many calls this minute"},
+	47001: {ClassMisconfigured, malformed},
+	48001: {ClassMisconfigured, "API not authorised for this account: " +
+		"check its permissions in the WeChat console, and send nothing that carries a token " +
+		"or secret of its own through a cloud-hosting open-API service"},
+	50001: {ClassUserBlocked, "the user has not authorised this API"},
+	50002: {ClassUserBlocked, "the user is limited: account frozen or cancelled"},
+	87009: {ClassKeyStale, "signature refused: the session_key is not the user's current one"},
+	89002: {ClassMisconfigured, "no unionid: " +
+		"bind the mini program to a WeChat Open Platform account"},
+	89300: {ClassOrderInvalid, "no such order of this user, or paid more than 5 minutes ago"},
+	89503: {ClassMisconfigured, "this server's IP waits for the administrator's confirmation " +
+		"in the WeChat console"},
+}
+
+// explain returns the class and the meaning of an errcode.
+func explain(errcode int) (Class, string) {
+	if e, ok := errcodes[errcode]; ok {
+		return e.class, e.meaning
+	}
+	return ClassRejected, "refused for a reason not known here: see WeChat's list of return codes"
 }

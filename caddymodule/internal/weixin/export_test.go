@@ -22,24 +22,27 @@ func DecodeSession(status int, body []byte) (Session, *Error) {
 	return decodeSession(answer{status: status, body: body})
 }
 
+// Grant is a decoded access token.
+type Grant struct {
+	Token string
+	Life  time.Duration
+}
+
 // Decoders judge one answer of each call that needs a token, or that brings one.
 var Decoders = map[string]func(status int, body []byte) (any, *Error){
 	"stable_token": func(status int, body []byte) (any, *Error) {
-		token, life, e := decodeToken(answer{status, body})
-		return struct {
-			Token string
-			Life  time.Duration
-		}{token.value, life}, e
+		g, e := decodeGrant(answer{status, body})
+		return Grant{g.token.value, g.life}, e
 	},
 	"getuserphonenumber": func(status int, body []byte) (any, *Error) {
 		return decodePhone(answer{status, body}, "wx0123456789abcdef")
 	},
-	"checksession": func(status int, body []byte) (any, *Error) { return nil, decodeCheck(answer{status, body}) },
+	"checksession": func(status int, body []byte) (any, *Error) { return decodeCheck(answer{status, body}) },
 	"resetusersessionkey": func(status int, body []byte) (any, *Error) {
 		return decodeReset(answer{status, body}, Session{OpenID: "o1", SessionKey: "k", UnionID: "u1"})
 	},
-	"getpaidunionid":   func(status int, body []byte) (any, *Error) { return decodePaid(answer{status, body}) },
-	"getpluginopenpid": func(status int, body []byte) (any, *Error) { return decodePlugin(answer{status, body}) },
+	"getpaidunionid":   func(status int, body []byte) (any, *Error) { return decodeID("unionid")(answer{status, body}) },
+	"getpluginopenpid": func(status int, body []byte) (any, *Error) { return decodeID("openpid")(answer{status, body}) },
 	"getuserencryptkey": func(status int, body []byte) (any, *Error) {
 		keys, e := decodeUserKeys(answer{status, body})
 		if e != nil && keys != nil {

@@ -79,14 +79,11 @@ func FuzzDecodeTokenCalls(f *testing.F) {
 				if len(v) == 0 {
 					t.Fatalf("no keys from %q", body)
 				}
-			case struct {
-				Token string
-				Life  time.Duration
-			}:
+			case weixin.Grant:
 				if v.Token == "" || len(v.Token) > 2048 || v.Life < time.Second || v.Life > 2*time.Hour {
 					t.Fatalf("token of %v from %q", v.Life, body)
 				}
-			case nil:
+			case struct{}:
 			default:
 				t.Fatalf("%s: %T", name, v)
 			}

@@ -14,88 +14,87 @@ import (
 
 const opRelay = "relaying call"
 
-// relayedHeaders are the headers of somebody else's call that WeChat gets to see. All others are between the caller and the gate: cookies, credentials, identity headers.
-var relayedHeaders = []string{"Accept", "Accept-Language", "Content-Type", "Range", "User-Agent"}
+// relayedHeaders are the headers that WeChat gets of a relayed call. All others
+// stay here: cookies, credentials and identity headers.
+var relayedHeaders = []string{
+	"Accept", "Accept-Language", "Content-Type", "Range", "User-Agent",
+}
 
-// apiSecurityHeaders begins the names of those that WeChat's optional API security adds to calls and answers (WECHAT.md 5.5).
+// apiSecurityHeaders is the prefix of the headers of WeChat's optional API
+// security (docs/wechat.md#api-security).
 const apiSecurityHeaders = "Wechatmp-"
 
-// Relayed is WeChat's answer to a call that somebody else has made.
+// Relayed is WeChat's answer to a relayed call.
 type Relayed struct {
 	*http.Response
 
-	// Renewed says that WeChat refused the access token of the first attempt, and that this is the answer to the second.
+	// Renewed says that WeChat refused the access token of the first attempt and
+	// that this is the answer to the second.
 	Renewed bool
 
-	// Refused is set when this answer says that the access token is worth nothing.
+	// Refused is set when this answer refuses the access token.
 	Refused *Error
 }
 
-// Relay makes a call for somebody else: of req it takes the method, path, query, body and the headers that WeChat needs, and it adds the access token of the mini program, whatever token was
-// there. via carries it, and may be shared. The answer comes as it is, body unread, except that a redirect is an error, and a status from 500 on unless an errcode says that it is WeChat's own.
-// Where an answer begins like JSON or a page, or has a status from 400 on, its first 4 KiB are looked at: when they show the access token, that is an error. Headers that show it, trailers and
-// 1xx answers stay here. When an answer of at most 4 KiB refuses the token, the call was not carried out: it is made once more if another token is to be had (WECHAT.md 5.3, 12.20) and the body
-// can be sent again, which needs req.GetBody. The time is the caller's to limit, by req's context. Any error is an [*Error], one from reading the answer too, but that is context.Canceled when
-// the caller has gone; one of ClassCanceled with an *http.MaxBytesError in it means that req's body was too long.
+// Relay sends a call of another program to WeChat through via. It takes from req
+// the method, path, query, body and relayedHeaders, and adds the access token of
+// the mini program. When WeChat refuses the token, Relay sends the call once more
+// if it gets another token and the body allows it, which needs req.GetBody.
+//
+// It returns the answer with its body unread. These answers are errors: a
+// redirect, a status from 500 on without an errcode, and one that shows the
+// access token in its first 4 KiB of text. Headers that show it, trailers and 1xx
+// answers are dropped.
+//
+// The context of req limits the time. Any error is an [*Error], also one of
+// reading the body; only a cancelled reader gets context.Canceled. ClassCanceled
+// with an *http.MaxBytesError means that req's body was too long.
 func (c *Client) Relay(via http.RoundTripper, app Credentials, req *http.Request) (Relayed, error) {
 	start := time.Now()
-	r, e := c.relay(via, app, req)
-	class := ClassOK
-	switch {
-	case e != nil:
-		class = e.Class
-	case r.Refused != nil:
+	r, err := c.relay(via, app, req)
+	class := classOf(err)
+	if r.Refused != nil {
 		class = r.Refused.Class
 	}
-	if c.observe != nil {
-		c.observe(Call{Name: "relayed", Class: class, Duration: time.Since(start)})
-	}
-	if e == nil {
-		return r, nil
-	}
-	return r, e
+	c.report("relayed", class, start)
+	return r, err
 }
 
-func (c *Client) relay(via http.RoundTripper, app Credentials, req *http.Request) (r Relayed, e *Error) {
-	ctx := req.Context()
-	token, err := c.tokens.Token(ctx, app)
+func (c *Client) relay(
+	via http.RoundTripper, app Credentials, req *http.Request,
+) (r Relayed, err error) {
+	token, err := c.tokens.Token(req.Context(), app)
 	if err != nil {
-		return r, asError(err)
+		return r, err
 	}
-	r, e = c.pass(via, req, token)
-	if e != nil || r.Refused == nil {
-		return r, e
+	r, err = c.try(via, req, token)
+	if err != nil || r.Refused == nil {
+		return r, err
 	}
-	c.tokens.Rejected(app, token)
 	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		c.tokens.Invalidate(app, token)
 		return r, nil
 	}
-	another, err := c.tokens.Token(ctx, app)
-	if err != nil || another == token {
+	another, ok := c.tokens.replace(req.Context(), app, token)
+	if !ok {
 		return r, nil
 	}
 	r.Body.Close()
-	r, e = c.pass(via, req, another)
+	r, err = c.try(via, req, another)
 	r.Renewed = true
-	return r, e
+	return r, err
 }
 
-// asError returns what Tokens.Token failed with, which is always an *Error.
-func asError(err error) *Error {
-	e, _ := errors.AsType[*Error](err)
-	return e
-}
-
-// pass makes one attempt.
-func (c *Client) pass(via http.RoundTripper, req *http.Request, token AccessToken) (Relayed, *Error) {
+// try sends the call once.
+func (c *Client) try(via http.RoundTripper, req *http.Request, token AccessToken) (Relayed, error) {
 	out, body, e := c.outgoing(req, token)
 	if e != nil {
 		return Relayed{}, e
 	}
 	p, ctx := new(progress), req.Context()
-	resp, err := via.RoundTrip(out.WithContext(p.watch(untraced{ctx})))
+	resp, err := via.RoundTrip(out.WithContext(p.trace(untraced{ctx})))
 	if err != nil {
-		return Relayed{}, p.explainRelay(ctx, err, body)
+		return Relayed{}, p.toRelayError(ctx, err, body)
 	}
 	resp.Body = receivedBody{resp.Body, p, ctx}
 	r, e := judge(resp, token)
@@ -104,7 +103,7 @@ func (c *Client) pass(via http.RoundTripper, req *http.Request, token AccessToke
 		e.Op = opRelay
 		return Relayed{}, e
 	}
-	r.Request = req // the other one has the token
+	r.Request = req // the request that was sent has the token
 	return r, nil
 }
 
@@ -115,7 +114,10 @@ func (c *Client) outgoing(req *http.Request, token AccessToken) (*http.Request, 
 	maps.DeleteFunc(query, func(name string, _ []string) bool { return isTokenName(name) })
 	token.addTo(query)
 	u.RawQuery = query.Encode()
-	out := &http.Request{Method: req.Method, URL: u, Host: u.Host, Header: relayedHeader(req.Header), ContentLength: req.ContentLength}
+	out := &http.Request{
+		Method: req.Method, URL: u, Host: u.Host,
+		Header: selectHeaders(req.Header), ContentLength: req.ContentLength,
+	}
 	if req.Body == nil || req.Body == http.NoBody {
 		return out, nil, nil
 	}
@@ -123,7 +125,10 @@ func (c *Client) outgoing(req *http.Request, token AccessToken) (*http.Request, 
 	if req.GetBody != nil {
 		again, err := req.GetBody()
 		if err != nil {
-			return nil, nil, &Error{Op: opRelay, Class: ClassCanceled, Reason: "the body is gone"}
+			return nil, nil, &Error{
+				Op: opRelay, Class: ClassCanceled,
+				Reason: "the body cannot be read again",
+			}
 		}
 		body.ReadCloser = again
 	}
@@ -132,11 +137,12 @@ func (c *Client) outgoing(req *http.Request, token AccessToken) (*http.Request, 
 }
 
 func isTokenName(name string) bool {
-	return strings.EqualFold(name, "access_token") || strings.EqualFold(name, "cloudbase_access_token")
+	return strings.EqualFold(name, "access_token") ||
+		strings.EqualFold(name, "cloudbase_access_token")
 }
 
-func relayedHeader(h http.Header) http.Header {
-	out := http.Header{"User-Agent": {""}} // or net/http would add its own
+func selectHeaders(h http.Header) http.Header {
+	out := http.Header{"User-Agent": {""}} // keeps net/http from adding its own
 	for name, values := range h {
 		if slices.Contains(relayedHeaders, name) || strings.HasPrefix(name, apiSecurityHeaders) {
 			out[name] = slices.Clone(values)
@@ -145,7 +151,8 @@ func relayedHeader(h http.Header) http.Header {
 	return out
 }
 
-// sentBody tells a body that could not be read from a connection that broke.
+// sentBody records an error of reading the caller's body, which the transport
+// reports like a broken connection.
 type sentBody struct {
 	io.ReadCloser
 	failed atomic.Pointer[error]
@@ -159,21 +166,24 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// explainRelay is explain for a call whose body comes from somebody else.
-func (p *progress) explainRelay(ctx context.Context, err error, body *sentBody) *Error {
+// toRelayError is toError for a call with the body of its caller.
+func (p *progress) toRelayError(ctx context.Context, err error, body *sentBody) *Error {
 	if body != nil {
 		if failed := body.failed.Load(); failed != nil {
-			e := &Error{Op: opRelay, Class: ClassCanceled, Reason: "the caller's body could not be read to its end"}
+			e := &Error{
+				Op: opRelay, Class: ClassCanceled,
+				Reason: "the caller's body ended with an error",
+			}
 			if tooLong, ok := errors.AsType[*http.MaxBytesError](*failed); ok {
 				e.Reason, e.cause = "the caller's body is too long", tooLong
 			}
 			return e
 		}
 	}
-	e := p.explain(ctx, err)
+	e := p.toError(ctx, err)
 	e.Op = opRelay
 	if e.cause == nil && !p.connected.Load() {
-		e.Reason = "no connection" // via may hide why
+		e.Reason = "no connection" // via may report no more
 	}
 	return e
 }

@@ -13,10 +13,12 @@ import (
 	"strings"
 )
 
-// maxJudged is the longest answer that is looked at as a whole: WeChat's refusals have some hundred bytes.
+// maxJudged limits the answers that judge reads as a whole. WeChat's refusals
+// have some hundred bytes.
 const maxJudged = 4 << 10
 
-// untraced hides the trace of whoever made the call: Caddy's hands on 1xx answers, headers and all, before anybody has looked at them.
+// untraced hides the trace of the caller's context. Caddy's trace forwards 1xx
+// answers with their headers before judge sees them.
 type untraced struct{ context.Context }
 
 func (c untraced) Value(key any) any {
@@ -27,30 +29,32 @@ func (c untraced) Value(key any) any {
 	return v
 }
 
-// judge makes of WeChat's answer what the caller may have.
+// judge returns the part of WeChat's answer that the caller may get.
 func judge(resp *http.Response, token AccessToken) (r Relayed, e *Error) {
 	a := answer{status: resp.StatusCode}
 	if a.status < 200 || a.status >= 300 && a.status < 400 {
-		return r, a.nonsense("redirects and upgrades are not followed: check the base URL")
+		return r, a.unusable(noRedirects)
 	}
-	maps.DeleteFunc(resp.Header, func(_ string, values []string) bool { return slices.ContainsFunc(values, token.shownIn) })
-	handed := *resp
-	handed.Trailer = nil // net/http goes on filling resp's own
-	r.Response = &handed
+	maps.DeleteFunc(resp.Header, func(_ string, values []string) bool {
+		return slices.ContainsFunc(values, token.appearsIn)
+	})
+	passed := *resp
+	passed.Trailer = nil // net/http fills the trailer of resp
+	r.Response = &passed
 
 	var whole bool
-	if a.body, whole = opening(&handed); token.shownIn(string(a.body)) {
-		return r, a.nonsense("the answer shows the access token")
+	if a.body, whole = peek(&passed); token.appearsIn(string(a.body)) {
+		return r, a.unusable("the answer shows the access token")
 	}
 	var env envelope
 	var refused *Error
 	if whole {
 		refused = a.decode(&env, &env)
 	}
-	own := env.ErrCode != nil && (refused == nil || refused.ErrCode != 0)
+	own := env.ErrCode != nil && (refused == nil || refused.ErrCode != 0) // WeChat sent it
 	switch {
 	case a.status >= http.StatusInternalServerError && !own:
-		return r, a.nonsense("no answer of WeChat's API")
+		return r, a.unusable("no answer of WeChat's API")
 	case own && refused != nil && isTokenRefusal(refused.ErrCode):
 		refused.Op = opRelay
 		r.Refused = refused
@@ -58,30 +62,38 @@ func judge(resp *http.Response, token AccessToken) (r Relayed, e *Error) {
 	return r, nil
 }
 
-// opening returns how an answer begins and whether that is all of it, and leaves the answer to be read as if nobody had. More than the first byte is waited for only where that begins JSON or a
-// page, or the status is an error's, and no more than maxJudged: pictures and media stream through.
-func opening(resp *http.Response) (b []byte, whole bool) {
+// peek returns the start of a text and whether that is all of it, and leaves the
+// body unread. Pictures and other media stream through: unless the status is an
+// error's, it waits only for the first byte of what is neither JSON nor a page.
+func peek(resp *http.Response) (b []byte, whole bool) {
 	br := bufio.NewReaderSize(resp.Body, maxJudged+1)
 	resp.Body = struct {
 		io.Reader
 		io.Closer
 	}{br, resp.Body}
-	if first, err := br.Peek(1); err != nil || resp.StatusCode < http.StatusBadRequest && !strings.Contains("{[<\ufeff \t\r\n", string(first)) {
+	first, err := br.Peek(1)
+	if err != nil || resp.StatusCode < http.StatusBadRequest &&
+		!strings.Contains("{[<\ufeff \t\r\n", string(first)) {
 		return nil, false
 	}
-	b, err := br.Peek(maxJudged + 1)
-	return b, err == io.EOF // else too long, or broken off: its reader will see
+	b, err = br.Peek(maxJudged + 1)
+	return b, err == io.EOF // the reader of the body gets any other error
 }
 
-// jsonEscapes undoes what encoders of JSON do to the characters of a token.
-var jsonEscapes = strings.NewReplacer(`\/`, "/", `\u002b`, "+", `\u002B`, "+", `\u002f`, "/", `\u002F`, "/", `\u003d`, "=", `\u003D`, "=", `\u0026`, "&")
+// jsonEscapes decodes the escapes of JSON for the characters of a token.
+var jsonEscapes = strings.NewReplacer(
+	`\/`, "/", `\u002b`, "+", `\u002B`, "+", `\u002f`, "/", `\u002F`, "/",
+	`\u003d`, "=", `\u003D`, "=", `\u0026`, "&",
+)
 
-// shownIn reports whether a text holds the token, as it is, as it stands in a query, or as JSON may have it.
-func (t AccessToken) shownIn(s string) bool {
-	return strings.Contains(s, t.value) || strings.Contains(s, url.QueryEscape(t.value)) || strings.Contains(jsonEscapes.Replace(s), t.value)
+// appearsIn reports whether s holds the token: literally, in the form of a query
+// or in JSON.
+func (t AccessToken) appearsIn(s string) bool {
+	return strings.Contains(s, t.value) || strings.Contains(s, url.QueryEscape(t.value)) ||
+		strings.Contains(jsonEscapes.Replace(s), t.value)
 }
 
-// receivedBody keeps back what net/http says of an answer that breaks off, which may quote it.
+// receivedBody replaces the errors of net/http, which may quote the answer.
 type receivedBody struct {
 	io.ReadCloser
 	p   *progress
@@ -94,9 +106,9 @@ func (b receivedBody) Read(buf []byte) (int, error) {
 	case err == nil || err == io.EOF:
 		return n, err
 	case errors.Is(b.ctx.Err(), context.Canceled):
-		return n, context.Canceled // bare, as reverse_proxy looks for it
+		return n, context.Canceled // bare, as reverse_proxy expects it
 	}
-	e := b.p.explain(b.ctx, err)
+	e := b.p.toError(b.ctx, err)
 	e.Op = opRelay
 	return n, e
 }

@@ -10,25 +10,28 @@ import (
 	"time"
 )
 
-// fileGrace is how long the last token of a file is good for while the file is missing or empty: it may be just about to be rewritten.
+// fileGrace is the time for which the last token of a file serves while the file
+// is missing or empty: its owner may be rewriting it.
 const fileGrace = 10 * time.Second
 
-// fromFile reads the token of a TokenFile. It does so for each call: that costs nothing beside the call, and no change can be missed.
-func (t *Tokens) fromFile(app Credentials) (AccessToken, error) {
+// readFile returns the token of a TokenFile. It reads the file for each call,
+// which is cheap beside the call and misses no change.
+func (t *Tokens) readFile(app Credentials) (AccessToken, error) {
 	if e := checkAppID(opToken, app); e != nil {
 		return AccessToken{}, e
 	}
 	value, e := readTokenFile(app.TokenFile.Path)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, now := t.keeper(app), time.Now()
+	s, now := t.slot(app), time.Now()
 	switch {
 	case e == nil:
-		k.token, k.end = AccessToken{value: value, cloud: app.TokenFile.Cloud}, now.Add(fileGrace)
-	case !now.Before(k.end):
+		s.token = AccessToken{value: value, cloud: app.TokenFile.Cloud}
+		s.expires = now.Add(fileGrace)
+	case !now.Before(s.expires):
 		return AccessToken{}, e
 	}
-	return k.token, nil
+	return s.token, nil
 }
 
 func readTokenFile(path string) (string, *Error) {
@@ -39,20 +42,22 @@ func readTokenFile(path string) (string, *Error) {
 		return "", e
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxToken+2)) // with a line end; a longer one shows as too long
+	// The limit has room for a line end, and reads one byte too many of a longer file.
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+2))
 	if err != nil {
 		e.cause = pathError(err)
 		return "", e
 	}
 	value := string(bytes.TrimSpace(b))
 	if !isVisible(value, maxToken) {
-		e.Reason = fmt.Sprintf("the token file %q does not hold an access token and nothing else", path)
+		e.Reason = fmt.Sprintf("the token file %q does not hold exactly one access token", path)
 		return "", e
 	}
 	return value, nil
 }
 
-// pathError keeps of an error what the file system said: a path and an errno.
+// pathError returns the part of err that the file system made: a path and an
+// errno.
 func pathError(err error) error {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p

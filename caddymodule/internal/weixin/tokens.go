@@ -2,6 +2,7 @@ package weixin
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"net/url"
 	"sync"
@@ -9,28 +10,30 @@ import (
 )
 
 const (
-	// renewalLead is how long before its end a token is renewed at the latest. Up to renewalSpread more keep several gates apart.
-	// WeChat itself hands out a successor in the last 5 minutes, during which both are good; before, it answers with the token it
-	// gave already (WECHAT.md 5.1), so from here on it is asked every renewalPoll.
+	// renewalLead is the time before its end at which a token is renewed; up to
+	// renewalSpread more keeps several gates apart. WeChat hands out a successor
+	// only in the last 5 minutes, when both are good, and the same token before
+	// (docs/wechat.md#stable-token), so the renewal repeats every renewalPoll.
 	renewalLead   = 5 * time.Minute
 	renewalSpread = time.Minute
 	renewalPoll   = 30 * time.Second
 
-	// firstPause lies between two requests for a token; it doubles with each failure up to longestPause.
+	// firstPause follows a failed request for a token. Each further failure
+	// doubles it, up to longestPause.
 	firstPause   = time.Second
 	longestPause = time.Minute
 
-	// maxTokenLife is the longest that WeChat promises (WECHAT.md 5.1).
+	// maxTokenLife is the longest life that WeChat promises.
 	maxTokenLife = 2 * time.Hour
 
-	// maxToken bounds the text of a token; WeChat asks for room for 512 characters.
+	// maxToken limits the length of a token; WeChat asks for room for 512 characters.
 	maxToken = 2048
 
 	opToken = "getting access token"
 )
 
-// AccessToken is what a mini program shows to use most calls of the API. It is opaque and comparable; printing, logging or marshalling it
-// shows nothing of it.
+// AccessToken authorizes a mini program's calls. It is opaque and comparable;
+// printing, logging or marshalling it shows nothing of it.
 type AccessToken struct {
 	unprintable
 
@@ -38,8 +41,8 @@ type AccessToken struct {
 	cloud bool
 }
 
-// addTo puts the token into the query of a call. A token of WeChat Cloud Hosting under the ordinary name is refused with 40001
-// (WECHAT.md 8.5).
+// addTo adds the token to the query of a call. WeChat refuses a token of Cloud
+// Hosting under the ordinary name (docs/wechat.md#cloud-token).
 func (t AccessToken) addTo(query url.Values) {
 	if t.cloud {
 		query.Set("cloudbase_access_token", t.value)
@@ -48,32 +51,34 @@ func (t AccessToken) addTo(query url.Values) {
 	}
 }
 
-// Tokens keeps one access token for each mini program. It asks for stable tokens in normal mode, which leaves those of other processes
-// alone, and never forces a refresh (WECHAT.md 5.1, 12.20). It is safe for concurrent use.
+// Tokens caches one access token for each mini program. It requests stable
+// tokens in normal mode and never forces a refresh, so the tokens of other
+// processes stay good (docs/wechat.md#token-rules). It is safe for concurrent
+// use.
 type Tokens struct {
 	client *Client
 	ctx    context.Context // of the renewals; ends with close
 	cancel context.CancelFunc
 	work   sync.WaitGroup // renewals
 
-	mu      sync.Mutex
-	keepers map[Credentials]*keeper // by credentials, so that a new AppSecret begins with a clean slate
+	mu    sync.Mutex
+	slots map[Credentials]*slot // a new AppSecret gets a new slot
 }
 
-// keeper is the token of one mini program; Tokens.mu guards it.
-type keeper struct {
+// slot holds the token of one mini program. Tokens.mu guards it.
+type slot struct {
 	token   AccessToken
-	end     time.Time // dead from here on
-	renewAt time.Time // to be renewed from here on
-	refused bool      // a call came back with it
+	expires time.Time
+	renewAt time.Time
+	refused bool // WeChat refused a call with the token
 
 	renewal  *renewal  // under way, or nil
-	failures int       // in a row
-	next     time.Time // no request before
+	failures int       // consecutive
+	next     time.Time // earliest time of the next request
 	err      error     // of the last request
 }
 
-// renewal is one request for a token, valid when done is closed.
+// renewal is one request for a token; token and err are valid when done is closed.
 type renewal struct {
 	done  chan struct{}
 	token AccessToken
@@ -82,10 +87,10 @@ type renewal struct {
 
 func newTokens(c *Client) *Tokens {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Tokens{client: c, ctx: ctx, cancel: cancel, keepers: make(map[Credentials]*keeper)}
+	return &Tokens{client: c, ctx: ctx, cancel: cancel, slots: make(map[Credentials]*slot)}
 }
 
-// close gives up the renewals under way and waits for their end.
+// close cancels the renewals under way and waits for their end.
 func (t *Tokens) close() {
 	t.mu.Lock()
 	t.cancel()
@@ -95,17 +100,18 @@ func (t *Tokens) close() {
 
 // Token returns the access token of a mini program. Any error is an [*Error].
 //
-// A token is renewed some minutes before its end, while Token goes on returning it at once; if WeChat does not give another, it is
-// returned until its end. Without one, or after a refusal, Token waits for WeChat. After a failure WeChat is given a pause of 1 s at
-// first and 1 min at last, during which Token fails at once. The token of a TokenFile is read at each call.
+// Token renews a token some minutes before its end and meanwhile returns it at
+// once. Without a token, or after a refusal, it waits for WeChat. After a failed
+// request it makes no other for 1 s at first and 1 min at last, and returns the
+// error at once.
 func (t *Tokens) Token(ctx context.Context, app Credentials) (AccessToken, error) {
 	if app.TokenFile.Path != "" {
-		return t.fromFile(app)
+		return t.readFile(app)
 	}
-	if e := checkApp(opToken, app); e != nil {
+	if e := checkSecret(opToken, app); e != nil {
 		return AccessToken{}, e
 	}
-	token, r, err := t.look(app)
+	token, r, err := t.tokenOrRenewal(app)
 	if r == nil {
 		return token, err
 	}
@@ -113,101 +119,149 @@ func (t *Tokens) Token(ctx context.Context, app Credentials) (AccessToken, error
 	case <-r.done:
 		return r.token, r.err
 	case <-ctx.Done():
-		e := ended(ctx, false)
+		e := contextError(ctx, false)
 		e.Op = opToken
 		return AccessToken{}, e
 	}
 }
 
-// Rejected tells that WeChat refused a call with errcode 40001, 40014 or 42001 because of a token that Token returned. If it is still the
-// one kept, the next Token asks WeChat. The answer is the same token for as long as WeChat holds it good, and then nothing is gained by
-// another attempt with it.
-func (t *Tokens) Rejected(app Credentials, token AccessToken) {
+// Invalidate reports that WeChat refused a token of Token. If it is still the
+// cached one, the next Token asks WeChat, which may return the same token; another
+// attempt with it is then useless.
+func (t *Tokens) Invalidate(app Credentials, token AccessToken) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if k := t.keepers[app]; k != nil && k.token == token {
-		k.refused = true
+	if s := t.slots[app]; s != nil && s.token == token {
+		s.refused = true
 	}
 }
 
-// keeper returns the keeper of a mini program, under the lock.
-func (t *Tokens) keeper(app Credentials) *keeper {
-	k := t.keepers[app]
-	if k == nil {
-		k = new(keeper)
-		t.keepers[app] = k
-	}
-	return k
+// replace invalidates a token and returns another one, if there is one.
+func (t *Tokens) replace(
+	ctx context.Context, app Credentials, old AccessToken,
+) (AccessToken, bool) {
+	t.Invalidate(app, old)
+	another, err := t.Token(ctx, app)
+	return another, err == nil && another != old
 }
 
-// look decides what a call of Token gets: what is here, or the outcome of a renewal. A renewal is begun under the lock that found the
-// need for it, so that there is one, and on a goroutine of its own, since it serves others than the caller.
-func (t *Tokens) look(app Credentials) (AccessToken, *renewal, error) {
+// slot returns the slot of a mini program. The caller holds the lock.
+func (t *Tokens) slot(app Credentials) *slot {
+	s := t.slots[app]
+	if s == nil {
+		s = new(slot)
+		t.slots[app] = s
+	}
+	return s
+}
+
+// tokenOrRenewal returns the cached token, or the renewal to wait for, or an
+// error. It starts a renewal under the lock, so that there is one, and on a
+// goroutine of its own, since it serves more than one caller.
+func (t *Tokens) tokenOrRenewal(app Credentials) (AccessToken, *renewal, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, now := t.keeper(app), time.Now()
-	live := now.Before(k.end)
-	due := !live || k.refused || !now.Before(k.renewAt)
-	paused := now.Before(k.next) && (live || k.err != nil)
-	if due && !paused && k.renewal == nil && t.ctx.Err() == nil {
+	s, now := t.slot(app), time.Now()
+	live := now.Before(s.expires)
+	due := !live || s.refused || !now.Before(s.renewAt)
+	paused := now.Before(s.next) && (live || s.err != nil)
+	if due && !paused && s.renewal == nil && t.ctx.Err() == nil {
 		r := &renewal{done: make(chan struct{})}
-		k.renewal = r
+		s.renewal = r
 		t.work.Go(func() { t.renew(app, r) })
 	}
 	switch {
-	case live && (!k.refused || k.renewal == nil):
-		return k.token, nil, nil
-	case k.renewal != nil:
-		return AccessToken{}, k.renewal, nil
-	case k.err != nil:
-		return AccessToken{}, nil, k.err
+	case live && (!s.refused || s.renewal == nil):
+		return s.token, nil, nil
+	case s.renewal != nil:
+		return AccessToken{}, s.renewal, nil
+	case s.err != nil:
+		return AccessToken{}, nil, s.err
 	default:
-		return AccessToken{}, nil, &Error{Op: opToken, Class: ClassCanceled, Reason: "the client is closed", cause: context.Canceled}
+		return AccessToken{}, nil, &Error{
+			Op: opToken, Class: ClassCanceled,
+			Reason: "the client is closed", cause: context.Canceled,
+		}
 	}
 }
 
-// renew asks WeChat and publishes the outcome.
+// renew requests a token and publishes the outcome.
 func (t *Tokens) renew(app Credentials, r *renewal) {
 	asked := time.Now()
-	token, life, err := t.client.stableToken(t.ctx, app)
+	g, err := t.client.requestToken(t.ctx, app)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k, now := t.keeper(app), time.Now()
-	k.renewal, k.err = nil, err
-	switch {
-	case err != nil:
-		k.failures++
-	case k.refused && token == k.token:
-		k.failures++ // as good as none: WeChat sees nothing wrong with it
-	default:
-		k.failures = 0
+	s, now := t.slot(app), time.Now()
+	s.renewal, s.err = nil, err
+	if err != nil || s.refused && g.token == s.token { // the refused token again is no success
+		s.failures++
+	} else {
+		s.failures = 0
 	}
-	k.next = now.Add(pauseAfter(k.failures))
-	if err == nil && !k.refused {
-		k.next = now // a token that is refused right away is renewed right away, once
+	s.next = now.Add(pauseAfter(s.failures))
+	if err == nil && !s.refused {
+		s.next = now // allows one immediate renewal if WeChat refuses the new token
 	}
-	r.token, r.err = k.token, nil
+	r.token, r.err = s.token, nil
 	switch {
 	case err == nil:
-		k.hold(token, asked.Add(life), now)
-		r.token = token
-	case !now.Before(k.end):
+		s.set(g.token, asked.Add(g.life), now)
+		r.token = g.token
+	case !now.Before(s.expires):
 		r.token, r.err = AccessToken{}, err
 	}
 	close(r.done)
 }
 
-// hold keeps a token that was just answered.
-func (k *keeper) hold(token AccessToken, end, now time.Time) {
-	k.token, k.end, k.refused = token, end, false
-	k.renewAt = end.Add(-renewalLead - rand.N(renewalSpread))
-	if poll := now.Add(renewalPoll); k.renewAt.Before(poll) {
-		k.renewAt = poll
+func (s *slot) set(token AccessToken, expires, now time.Time) {
+	s.token, s.expires, s.refused = token, expires, false
+	s.renewAt = expires.Add(-renewalLead - rand.N(renewalSpread))
+	if poll := now.Add(renewalPoll); s.renewAt.Before(poll) {
+		s.renewAt = poll
 	}
 }
 
-// pauseAfter returns how long WeChat is left alone after so many failures in a row.
+// pauseAfter returns the pause after so many consecutive failures.
 func pauseAfter(failures int) time.Duration {
 	d := min(firstPause<<min(max(failures-1, 0), 10), longestPause)
 	return d - rand.N(d/4)
+}
+
+// grant is a token and its remaining life.
+type grant struct {
+	token AccessToken
+	life  time.Duration
+}
+
+// requestToken requests the access token of a mini program. It leaves out
+// force_refresh, which is false then.
+func (c *Client) requestToken(ctx context.Context, app Credentials) (grant, error) {
+	k := call{name: "stable_token", op: opToken, path: "cgi-bin/stable_token"}
+	k.body, _ = json.Marshal(struct { // strings always marshal
+		GrantType string `json:"grant_type"`
+		AppID     string `json:"appid"`
+		Secret    string `json:"secret"`
+	}{"client_credential", app.ID, app.Secret})
+	return do(ctx, c, c.other, k, decodeGrant)
+}
+
+// decodeGrant accepts a token with a life, which it cuts to maxTokenLife.
+func decodeGrant(a answer) (grant, *Error) {
+	var r struct {
+		envelope
+		AccessToken text    `json:"access_token"`
+		ExpiresIn   integer `json:"expires_in"`
+	}
+	if e := a.decode(&r, &r.envelope); e != nil {
+		return grant{}, e
+	}
+	if !isVisible(string(r.AccessToken), maxToken) {
+		return grant{}, a.unusable("the answer holds no usable access_token")
+	}
+	if r.ExpiresIn <= 0 {
+		return grant{}, a.unusable("the answer holds no usable expires_in")
+	}
+	seconds := min(int64(r.ExpiresIn), int64(maxTokenLife/time.Second))
+	token := AccessToken{value: string(r.AccessToken)}
+	return grant{token, time.Duration(seconds) * time.Second}, nil
 }

@@ -305,7 +305,7 @@ func TestRefusedTokenInAnOutage(t *testing.T) {
 		first := token(t, c)
 		time.Sleep(time.Minute)
 		sim.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Path: tokenPath, Times: -1})
-		c.Tokens().Rejected(testApp, first)
+		c.Tokens().Invalidate(testApp, first)
 		for range 2 { // after a request, and in the pause that follows
 			if token(t, c) != first || sim.Count(tokenPath) != 2 {
 				t.Errorf("%d requests", sim.Count(tokenPath))
@@ -331,8 +331,8 @@ func TestRejectedTokenOfThePast(t *testing.T) {
 		}
 		n := sim.Count(tokenPath)
 		time.Sleep(time.Minute)
-		c.Tokens().Rejected(testApp, first)
-		c.Tokens().Rejected(weixin.Credentials{ID: "wxffffffffffffffff", Secret: "s"}, first)
+		c.Tokens().Invalidate(testApp, first)
+		c.Tokens().Invalidate(weixin.Credentials{ID: "wxffffffffffffffff", Secret: "s"}, first)
 		token(t, c)
 		if sim.Count(tokenPath) != n {
 			t.Error("fetched for a token that is kept no more")
@@ -517,7 +517,7 @@ func TestTokenAfterClose(t *testing.T) {
 		defer stop()
 		first := token(t, c)
 		c.Close()
-		c.Tokens().Rejected(testApp, first)
+		c.Tokens().Invalidate(testApp, first)
 		time.Sleep(2*time.Hour - time.Second)
 		if token(t, c) != first {
 			t.Error("another token")

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -16,17 +18,20 @@ const (
 	maxBody   = 64 << 10 // an answer has some hundred bytes
 	maxHeader = 64 << 10
 
-	// busyPause is given to WeChat between errcode -1 ("retry later") and the one retry.
+	// busyPause separates errcode -1 ("retry later") from the retry.
 	busyPause = 100 * time.Millisecond
+
+	noRedirects = "redirects and upgrades are not followed: check the base URL"
 )
 
-// newTransport returns a transport without the conveniences of http.Client: it follows no redirect, keeps no cookie, decompresses nothing,
-// and its errors are not wrapped in a *url.Error, which would carry the AppSecret (WECHAT.md 11.17). HTTP/1.1 only, since the proof
-// of [Client.send] rests on how it handles connections.
+// newTransport returns a transport for use without http.Client: it follows no
+// redirect, keeps no cookie and decompresses nothing, and its errors are no
+// *url.Error, which would hold the AppSecret (docs/wechat.md#secrets-in-urls).
+// HTTP/1.1 only: the send-once rule of [Client.newRequest] depends on it.
 func newTransport(timeout time.Duration) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	half := timeout / 2 // leaves a second connection attempt its share of the call's deadline
+	half := timeout / 2 // leaves time for a second connection attempt
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: half}).DialContext,
@@ -36,12 +41,13 @@ func newTransport(timeout time.Duration) *http.Transport {
 		DisableCompression:     true,
 		MaxIdleConns:           64,
 		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        30 * time.Second, // below the 60 to 75 s after which servers commonly hang up
+		IdleConnTimeout:        30 * time.Second, // servers commonly close after 60 to 75 s
 		MaxResponseHeaderBytes: maxHeader,
 	}
 }
 
-// exchange makes the attempts of one call, at most two, under one deadline (WECHAT.md 12.1).
+// exchange makes at most two attempts of one call under one deadline
+// (docs/wechat.md#send-once).
 func (c *Client) exchange(ctx context.Context, k call, decode func(answer) *Error) *Error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -58,7 +64,7 @@ func (c *Client) exchange(ctx context.Context, k call, decode func(answer) *Erro
 		case e == nil || retried:
 			return e
 		case !sent:
-			via = c.fresh // where one kept connection was dead, the next may be
+			via = c.fresh // another kept connection may be dead, too
 		case e.ErrCode == systemBusy && !k.once && pause(ctx, busyPause):
 		default:
 			return e
@@ -66,38 +72,41 @@ func (c *Client) exchange(ctx context.Context, k call, decode func(answer) *Erro
 	}
 }
 
-// send makes one attempt. sent is false only if no complete request can have left this process.
-func (c *Client) send(ctx context.Context, via *http.Transport, k call) (a answer, sent bool, e *Error) {
+// send makes one attempt. sent is false only if no complete request left this
+// process.
+func (c *Client) send(
+	ctx context.Context, via *http.Transport, k call,
+) (a answer, sent bool, e *Error) {
 	var p progress
-	resp, err := via.RoundTrip(c.request(p.watch(ctx), k))
+	resp, err := via.RoundTrip(c.newRequest(p.trace(ctx), k))
 	if err != nil {
-		return answer{}, p.sent.Load(), p.explain(ctx, err)
+		return answer{}, p.sent.Load(), p.toError(ctx, err)
 	}
-	// Closing a body before its end drops the connection instead of draining it.
-	defer resp.Body.Close()
+	defer resp.Body.Close() // before its end, this closes the connection
 	a.status = resp.StatusCode
 	if a.status < 200 || a.status >= 300 && a.status < 400 {
-		return a, true, a.nonsense("redirects and upgrades are not followed: check the base URL")
+		return a, true, a.unusable(noRedirects)
 	}
 	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		return a, true, p.explain(ctx, err)
+		return a, true, p.toError(ctx, err)
 	}
 	if len(a.body) > maxBody {
-		return a, true, a.nonsense("the answer is larger than 64 KiB")
+		return a, true, a.unusable("the answer is larger than 64 KiB")
 	}
 	return a, true, nil
 }
 
-// request builds a request that http.Transport will not send twice by itself. When a reused connection breaks before the first byte of
-// the answer, the transport silently repeats a request that it takes for idempotent, and every GET without a body is one: the code
-// would then be exchanged twice (net/http: Request.isReplayable, persistConn.shouldRetryRequest). A body that cannot be rewound
-// forbids that. That of a GET is empty; "identity" lets the transport write these zero bytes as they are, without probing the body on
-// a goroutine and a timer and without a Content-Length or Transfer-Encoding header.
-func (c *Client) request(ctx context.Context, k call) *http.Request {
+// newRequest builds a request that http.Transport does not repeat by itself.
+// When a kept connection breaks early, the transport repeats each GET without a
+// body, and would exchange the code twice (net/http: Request.isReplayable). A
+// body that cannot rewind forbids that. The empty body of a GET has the transfer
+// encoding "identity", which adds no header and sends no byte.
+func (c *Client) newRequest(ctx context.Context, k call) *http.Request {
 	u := c.base.JoinPath(k.path)
 	u.RawQuery = k.query.Encode()
-	r := &http.Request{URL: u, Host: u.Host, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(k.body))}
+	body := io.NopCloser(bytes.NewReader(k.body))
+	r := &http.Request{URL: u, Host: u.Host, Header: http.Header{}, Body: body}
 	if k.body == nil {
 		r.Method, r.TransferEncoding = http.MethodGet, []string{"identity"}
 	} else {
@@ -107,15 +116,16 @@ func (c *Client) request(ctx context.Context, k call) *http.Request {
 	return r.WithContext(ctx)
 }
 
-// progress is how far one attempt came.
+// progress records how far one attempt came.
 type progress struct {
 	connected, sent, answered atomic.Bool
 }
 
-// watch returns a ctx whose request keeps p up to date. The transport calls WroteHeaders when the request head is complete in its buffer
-// and before it flushes that buffer, so while sent is false no complete request has been written. RoundTrip returns an error only
-// after the connection's writer has stopped, so sent is final then.
-func (p *progress) watch(ctx context.Context) context.Context {
+// trace returns a ctx whose request updates p. The transport calls WroteHeaders
+// before it flushes the complete request head, so while sent is false, no
+// complete request has left. RoundTrip returns an error only after the
+// connection's writer has stopped, so sent is final then.
+func (p *progress) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn:              func(httptrace.GotConnInfo) { p.connected.Store(true) },
 		WroteHeaders:         func() { p.sent.Store(true) },
@@ -123,7 +133,61 @@ func (p *progress) watch(ctx context.Context) context.Context {
 	})
 }
 
-// pause waits unless ctx ends first, and reports whether it waited to the end.
+// toError converts an error of the transport. It drops the original, whose text
+// may quote the answer, and an answer may echo the request. The cause is one of
+// the values that hold neither.
+func (p *progress) toError(ctx context.Context, err error) *Error {
+	if ctx.Err() != nil {
+		return contextError(ctx, p.sent.Load())
+	}
+	e := &Error{Class: ClassUnavailable, Reason: "no connection"}
+	if p.connected.Load() {
+		e.Reason = "connection broken"
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		e.cause = dns
+		return e
+	}
+	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		e.cause = cert
+		return e
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return contextError(ctx, p.sent.Load())
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		e.cause = errno
+		return e
+	}
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		e.cause = io.ErrUnexpectedEOF
+	case errors.Is(err, io.EOF):
+		e.cause = io.EOF
+	case p.answered.Load():
+		e.Class, e.Reason = ClassProtocol, "the answer is not HTTP"
+	case !p.connected.Load():
+		e.Reason = "no connection: TLS or proxy handshake failed"
+	}
+	return e
+}
+
+// contextError returns the error of a call that its caller cancelled, or that
+// ran out of time.
+func contextError(ctx context.Context, sent bool) *Error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return &Error{
+			Class: ClassCanceled, Reason: "cancelled by the caller", cause: context.Canceled,
+		}
+	}
+	reason := "no connection in time"
+	if sent {
+		reason = "no answer in time"
+	}
+	return &Error{Class: ClassUnavailable, Reason: reason, cause: context.DeadlineExceeded}
+}
+
+// pause reports whether d passed before the end of ctx.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -11,28 +11,25 @@ const (
 	opPlugin = "exchanging plugin code"
 )
 
-// Payment names a payment of the last 5 minutes: by TransactionID, or by MchID and OutTradeNo.
+// Payment names a payment of the last 5 minutes: by TransactionID, or by MchID
+// and OutTradeNo.
 type Payment struct {
-	OpenID        string // who paid
+	OpenID        string // the user who paid
 	TransactionID string // WeChat Pay's number of the order
 	MchID         string // the merchant
 	OutTradeNo    string // the merchant's number of the order
 }
 
-// PaidUnionID returns the unionid of a user who has just paid (WECHAT.md 7.1): 1 to 128 visible ASCII characters. Any error is an
-// [*Error]; one of ClassOrderInvalid says that there is no such payment.
+// PaidUnionID returns the unionid of a user who has just paid, 1 to 128 visible
+// ASCII characters (docs/wechat.md#paid-unionid). Any error is an [*Error];
+// ClassOrderInvalid says that there is no such payment.
 func (c *Client) PaidUnionID(ctx context.Context, app Credentials, p Payment) (string, error) {
 	query, e := p.query()
 	if e != nil {
 		return "", e
 	}
-	var id string
 	k := call{name: "getpaidunionid", op: opPaid, path: "wxa/getpaidunionid", query: query}
-	err := c.authorized(ctx, app, k, func(a answer) (e *Error) {
-		id, e = decodePaid(a)
-		return e
-	})
-	return id, err
+	return authorized(ctx, c, app, k, decodeID("unionid"))
 }
 
 func (p Payment) query() (url.Values, *Error) {
@@ -47,49 +44,38 @@ func (p Payment) query() (url.Values, *Error) {
 		q.Set("out_trade_no", p.OutTradeNo)
 		return q, nil
 	}
-	return nil, &Error{Op: opPaid, Class: ClassOrderInvalid, Reason: "a payment has an openid and either a transaction_id or both mch_id and out_trade_no"}
+	return nil, &Error{Op: opPaid, Class: ClassOrderInvalid, Reason: "a payment has an openid " +
+		"and either a transaction_id or both mch_id and out_trade_no"}
 }
 
-func decodePaid(a answer) (string, *Error) {
-	var r struct {
-		envelope
-		UnionID text `json:"unionid"`
-	}
-	if e := a.decode(&r, &r.envelope); e != nil {
-		return "", e
-	}
-	if !isVisible(string(r.UnionID), maxID) {
-		return "", a.nonsense("the answer holds no usable unionid")
-	}
-	return string(r.UnionID), nil
-}
-
-// PluginOpenPID exchanges a code of wx.pluginLogin for the id by which the plugin knows the user in the mini program that hosts it
-// (WECHAT.md 7.2): 1 to 128 visible ASCII characters. app is the plugin. Any error is an [*Error].
+// PluginOpenPID exchanges a code of wx.pluginLogin for the plugin's id of the
+// user, 1 to 128 visible ASCII characters (docs/wechat.md#plugin-openpid). app
+// is the plugin. Any error is an [*Error].
 func (c *Client) PluginOpenPID(ctx context.Context, app Credentials, code string) (string, error) {
 	if e := checkCode(opPlugin, code, "wx.pluginLogin"); e != nil {
 		return "", e
 	}
 	k := call{name: "getpluginopenpid", op: opPlugin, path: "wxa/getpluginopenpid"}
 	k.body, _ = json.Marshal(map[string]string{"code": code}) // strings always marshal
-	var id string
-	err := c.authorized(ctx, app, k, func(a answer) (e *Error) {
-		id, e = decodePlugin(a)
-		return e
-	})
-	return id, err
+	return authorized(ctx, c, app, k, decodeID("openpid"))
 }
 
-func decodePlugin(a answer) (string, *Error) {
-	var r struct {
-		envelope
-		OpenPID text `json:"openpid"`
+// decodeID returns a decoder of the answers that hold one id, in field.
+func decodeID(field string) func(answer) (string, *Error) {
+	return func(a answer) (string, *Error) {
+		var r struct {
+			envelope
+			UnionID text `json:"unionid"`
+			OpenPID text `json:"openpid"`
+		}
+		e := a.decode(&r, &r.envelope)
+		id := map[string]text{"unionid": r.UnionID, "openpid": r.OpenPID}[field]
+		if e == nil {
+			e = a.requireVisible(field, id)
+		}
+		if e != nil {
+			return "", e
+		}
+		return string(id), nil
 	}
-	if e := a.decode(&r, &r.envelope); e != nil {
-		return "", e
-	}
-	if !isVisible(string(r.OpenPID), maxID) {
-		return "", a.nonsense("the answer holds no usable openpid")
-	}
-	return string(r.OpenPID), nil
 }

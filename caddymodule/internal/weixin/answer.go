@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// answer is one complete HTTP answer. Neither its status nor its content type decides anything while the body makes sense
-// (WECHAT.md 2.2).
+// answer is one complete HTTP answer. A readable body decides, not the status
+// or the content type (docs/wechat.md#code2session-response).
 type answer struct {
 	status int
 	body   []byte
 }
 
-// envelope is what the answers of all API calls share.
+// envelope holds the fields that the answers of all API calls share.
 type envelope struct {
-	ErrCode *integer `json:"errcode"` // nil when absent: success, where the call has another proof of it
+	ErrCode *integer `json:"errcode"` // nil when absent: success, if other fields prove it
 	ErrMsg  text     `json:"errmsg"`
 }
 
@@ -26,7 +26,7 @@ type envelope struct {
 func (a answer) decode(v any, env *envelope) *Error {
 	body := bytes.TrimPrefix(a.body, []byte("\ufeff"))
 	if json.Unmarshal(body, v) != nil {
-		return a.nonsense("the answer is not a JSON object of this API")
+		return a.unusable("the answer is not a JSON object of this API")
 	}
 	if env.ErrCode == nil || *env.ErrCode == 0 {
 		return nil
@@ -39,9 +39,9 @@ func (a answer) decode(v any, env *envelope) *Error {
 	return e
 }
 
-// nonsense is the error for an answer without meaning: the fault of a server that owns up to it with a 5xx, else of something that is
-// not WeChat.
-func (a answer) nonsense(reason string) *Error {
+// unusable returns the error for an answer without meaning. A 5xx blames
+// WeChat; any other status means that something else answered.
+func (a answer) unusable(reason string) *Error {
 	class := ClassProtocol
 	if a.status >= http.StatusInternalServerError {
 		class = ClassUnavailable
@@ -49,8 +49,18 @@ func (a answer) nonsense(reason string) *Error {
 	return &Error{Class: class, Reason: fmt.Sprintf("%s (HTTP status %d)", reason, a.status)}
 }
 
-// integer reads a number, a number in a string (seen in third-party-platform samples) or null. Anything else makes the whole answer
-// nonsense: it might have been a refusal.
+// requireVisible returns an error unless field's value is an identifier of
+// WeChat: 1 to maxID visible ASCII characters.
+func (a answer) requireVisible(field string, value text) *Error {
+	if !isVisible(string(value), maxID) {
+		return a.unusable("the answer holds no usable " + field)
+	}
+	return nil
+}
+
+// integer reads a number, a number in a string (as samples for third-party
+// platforms show) or null. Any other value is an error, since it might be a
+// refusal.
 type integer int64
 
 func (n *integer) UnmarshalJSON(b []byte) error {
@@ -68,7 +78,8 @@ func (n *integer) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// text reads a string, and takes a value of any other type for an empty one: its reader decides whether that matters.
+// text reads a string, and any other type as an empty string: the reader of the
+// field decides whether it needs one.
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
@@ -79,7 +90,8 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// findRID returns the request id at the tail of an errmsg ("…, rid: 61…-…-…"), or nothing.
+// findRID returns the request id at the end of an errmsg ("…, rid: 61…-…-…"),
+// or "".
 func findRID(errmsg string) string {
 	for _, label := range []string{"rid:", "req_id:"} {
 		i := strings.LastIndex(errmsg, label)
@@ -97,8 +109,9 @@ func findRID(errmsg string) string {
 	return ""
 }
 
-// isRID demands groups of at most 8 hex digits joined by 2 to 4 dashes. WeChat sends 8-8-8. The dashes are the point: an AppSecret is 32
-// hex digits, a code 32 alphanumerics and a session_key base64, so none of them passes for a rid when an errmsg echoes it.
+// isRID demands 3 to 5 groups of at most 8 hex digits, joined by dashes; WeChat
+// sends 8-8-8. An AppSecret, a code and a session_key have no such dashes, so
+// none of them passes for a rid when an errmsg echoes it.
 func isRID(s string) bool {
 	groups := strings.Split(s, "-")
 	if len(groups) < 3 || len(groups) > 5 {
