@@ -48,6 +48,7 @@ const hourly5, hourly20 = 3600 / 5, 3600 / 20
 
 // TestThreat26_Buckets: each client has a bucket of its own, an IPv6 network shares one, and all together have one. What is refused does not reach WeChat.
 func TestThreat26_Buckets(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	for range 5 {
 		w.login(t, "ada", from("203.0.113.1"))
@@ -75,6 +76,7 @@ func TestThreat26_Buckets(t *testing.T) {
 
 // TestThreat26_StrictProxies: behind a proxy that appends to X-Forwarded-For, what the client wrote there itself gains it nothing.
 func TestThreat26_StrictProxies(t *testing.T) {
+	t.Parallel()
 	s := limited(strictRate)
 	s.options = strings.Replace(s.options, "static 127.0.0.1/32", "static 127.0.0.1/32\n\t\ttrusted_proxies_strict", 1)
 	w := newWorld(t, s)
@@ -87,6 +89,7 @@ func TestThreat26_StrictProxies(t *testing.T) {
 
 // TestThreat6_NoTrustedProxy: without trusted_proxies a client is who it is, whatever it says.
 func TestThreat6_NoTrustedProxy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{wechat: limited(strictRate).wechat})
 	for i := range 5 {
 		w.login(t, "ada", from(fmt.Sprintf("203.0.113.%d", i)))
@@ -100,6 +103,7 @@ func TestThreat6_NoTrustedProxy(t *testing.T) {
 
 // TestThreat26_RetryAfter names a time after which it is worth while.
 func TestThreat26_RetryAfter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited("5/m {\n\t\t\tglobal 20/m\n\t\t\tin_flight 4\n\t\t}"))
 	for range 30 { // a slow machine earns some more meanwhile
 		if r := w.tryLogin(t, "ada", from("203.0.113.1")); r.status != http.StatusOK {
@@ -112,6 +116,7 @@ func TestThreat26_RetryAfter(t *testing.T) {
 
 // TestThreat26_DefaultRate: by default an address of the internet has its 30, and a private one, which is mostly that of a load balancer, has no bucket.
 func TestThreat26_DefaultRate(t *testing.T) {
+	t.Parallel()
 	s := limited("")
 	s.wechat = ""
 	w := newWorld(t, s)
@@ -142,6 +147,7 @@ func TestThreat26_DefaultRate(t *testing.T) {
 
 // TestThreat26_BeforeTheBody: an empty bucket is noticed before a byte of the body is read, and nobody waits for one that never comes.
 func TestThreat26_BeforeTheBody(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	for range 5 {
 		w.post(t, "/wx/login", "{", from("203.0.113.1")).problem(t, http.StatusBadRequest, "invalid_request")
@@ -208,6 +214,7 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 
 // TestThreat26_InFlight: no more logins are under way at a time than the cap says. One that is refused for it has spent nothing.
 func TestThreat26_InFlight(t *testing.T) {
+	t.Parallel()
 	s := limited(strictRate)
 	s.timeout = "20s"
 	w := newWorld(t, s)
@@ -239,6 +246,7 @@ func TestThreat26_InFlight(t *testing.T) {
 
 // TestThreat32_BucketsSurviveReloads: what was spent before a reload is spent after it, whatever else the reload changes.
 func TestThreat32_BucketsSurviveReloads(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	for range 5 {
 		w.login(t, "ada", from("203.0.113.1"))

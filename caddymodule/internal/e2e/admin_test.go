@@ -60,8 +60,9 @@ func (w *world) database() string {
 
 // TestAdmin_Status: the numbers are those of what happened.
 func TestAdmin_Status(t *testing.T) {
+	t.Parallel()
 	s := both
-	s.timeout = "300ms"
+	s.timeout = "1s"
 	w := newWorld(t, s)
 	w.loginTo(t, appA, "ada")
 	w.loginTo(t, appA, "ada")
@@ -155,6 +156,7 @@ func (u userSessions) live() (names []string) {
 
 // TestP3_AdminRevoke: the list holds what the logins made, and each kind of revocation ends what it names and nothing else, from the next request on.
 func TestP3_AdminRevoke(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, both)
 	from := w.out.Len()
 	openID, unionID := w.wechat.OpenID(appA, "ada"), w.wechat.UnionID("ada")
@@ -220,6 +222,7 @@ func TestP3_AdminRevoke(t *testing.T) {
 
 // TestThreat31_AdminCrossSite: over the wire, and from an origin that Caddy itself was told to trust.
 func TestThreat31_AdminCrossSite(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	token := w.login(t, "ada")
 	trusting := strings.Replace(w.caddyfile(w.setup), "admin "+w.admin, "admin "+w.admin+" {\n\t\torigins "+w.admin+" friend.example\n\t}", 1)
@@ -253,6 +256,7 @@ func TestThreat31_AdminCrossSite(t *testing.T) {
 
 // TestThreat32_AdminDuringReloads: whatever configuration is coming or going, the calls are answered by a gate that is open.
 func TestThreat32_AdminDuringReloads(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.login(t, "ada")
 	var asked atomic.Int64
@@ -292,6 +296,7 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 
 // TestP2_BackupUnderLoad: every login that was answered before the backup began is in it, and a gate on the restored file knows them; it does not start with another key.
 func TestP2_BackupUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	told := newLedger()
 	var clients sync.WaitGroup
@@ -376,6 +381,7 @@ func (w *world) refusesToStart(tb testing.TB, reason string) {
 
 // TestAdmin_RotateKeys: a new key in front logs nobody out; an old one that is dropped too early is missed by name, at a reload and at a start, and nothing is lost.
 func TestAdmin_RotateKeys(t *testing.T) {
+	t.Parallel()
 	w := prepareWorld(t, setup{})
 	file := filepath.Join(w.home, "master.keys")
 	w.setup.wechat = "\t\tseal_key {file." + file + "}"
@@ -446,6 +452,7 @@ func TestAdmin_RotateKeys(t *testing.T) {
 
 // TestP6_AdminShowsNoSecret: neither answers, nor what the commands print, nor the log of it, nor the backup hold a secret.
 func TestP6_AdminShowsNoSecret(t *testing.T) {
+	t.Parallel()
 	s := setup{options: "\tdebug"}
 	w := newWorld(t, s)
 	code := w.wechat.Code(appA, "ada")

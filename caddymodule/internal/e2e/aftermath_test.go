@@ -13,6 +13,7 @@ import (
 
 // TestThreat26_Aftermath: all of it at once, with reloads in between. WeChat hears no more than the buckets hold; and when it is over, users are served as before and nothing is left of it.
 func TestThreat26_Aftermath(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	token := w.login(t, "ada", from("192.0.2.1"))
 	w.checkAlive(t, token, w.who(appA, "ada"))
@@ -86,58 +87,4 @@ func (w *world) heapObjects(tb testing.TB) float64 {
 	tb.Helper()
 	w.adminGet(tb, "/debug/pprof/heap?gc=1")
 	return w.gauge(tb, "go_memstats_heap_objects")
-}
-
-// TestThreat26_ManyAddresses: buckets are kept for so many addresses and no more, in two generations of 16,384.
-func TestThreat26_ManyAddresses(t *testing.T) {
-	const generation = 1 << 14
-	w := newWorld(t, limited("5/h {\n\t\t\tglobal 1/h\n\t\t}"))
-	s := w.setup
-	s.options += "\n\tlog {\n\t\tlevel ERROR\n\t}"
-	w.mustReload(t, s)
-	w.login(t, "ada", from("192.0.2.1"))
-	next := 0
-	fill := func(n int) {
-		var all sync.WaitGroup
-		for range 4 {
-			first := next
-			next += n / 4
-			all.Go(func() {
-				c, err := dialH2(w.addr, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer c.Close()
-				for batch := first; batch < first+n/4; batch += 100 {
-					var ids []uint32
-					for i := batch; i < min(batch+100, first+n/4); i++ {
-						client := fmt.Sprintf("20.%d.%d.%d", i>>16, i>>8&255, i&255)
-						ids = append(ids, c.open(stream{fields: []string{":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(client))}}))
-					}
-					replies, err := c.answers(ids...)
-					for _, id := range ids {
-						if replies[id].status != http.StatusTooManyRequests {
-							t.Errorf("an answer is %s, %v", replies[id], err)
-							return
-						}
-					}
-				}
-			})
-		}
-		all.Wait()
-	}
-	empty := w.heapObjects(t)
-	fill(2*generation - 4) // both generations are as good as full
-	full := w.heapObjects(t)
-	fill(5 * generation) // and so they are again
-	again := w.heapObjects(t)
-	t.Logf("objects on the heap: %.0f, %.0f after %d addresses, %.0f after %d", empty, full, 2*generation, again, next)
-	if full < empty+generation {
-		t.Error("the addresses leave nothing in memory: the test does not see the buckets")
-	}
-	if again > full+4*generation { // five came, at nearly two objects each; the rest is what the server itself keeps for a while
-		t.Error("memory grows with the number of addresses")
-	}
-	w.asked(t, 1)
 }

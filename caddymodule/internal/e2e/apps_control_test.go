@@ -133,7 +133,11 @@ func (s *stage) removal(t *testing.T) {
 
 // test shows that what an app believes when it is asked directly does not pass the gate.
 func (p platform) test(t *testing.T) {
+	t.Helper()
 	t.Parallel()
+	if p.forks {
+		slow(t)
+	}
 	s := newStage(t, p)
 	if s.direct != "" {
 		t.Run("control: no gate", func(t *testing.T) { s.control(t, s.direct, p.fooled) })

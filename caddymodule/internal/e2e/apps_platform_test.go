@@ -29,7 +29,7 @@ func without(names []string, bytes string) []string {
 
 // php is PHP's own server with a router script. It makes "_" of "-", "." and blanks, and headers of trailers.
 var php = platform{
-	name: "PHP", needs: []string{"php"},
+	name: "PHP", forks: true, needs: []string{"php"},
 	fooled: slices.Concat(asWritten, []string{
 		"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID", "X.WX.OPENID", "X.WX-OPENID", "X-WX.OPENID", "X_WX.OPENID", "X WX OPENID: victim", "truth first", "all at once",
 		"declared trailer X-WX-OPENID", "undeclared trailer X-WX-OPENID", "undeclared trailer X_WX_OPENID",
@@ -44,7 +44,7 @@ var php = platform{
 
 // cgi is PHP by CGI under lighttpd, which makes "_" of all punctuation and lets the last one win. The scripts are called public, optional and admin, as a site without a front controller has them.
 var cgi = platform{
-	name: "CGI", needs: []string{"lighttpd", "php-cgi"},
+	name: "CGI", forks: true, needs: []string{"lighttpd", "php-cgi"},
 	fooled:      slices.Concat(asWritten, aliases(), []string{"truth first", "all at once"}),
 	fooledCaddy: slices.Concat(asWritten, without(aliases(), "_.")),
 	misled:      unresolved,
@@ -69,7 +69,7 @@ var cgi = platform{
 
 // fastCGI is PHP by FastCGI, with Caddy's own php_fastcgi and a front controller.
 var fastCGI = platform{
-	name: "FastCGI", needs: []string{"php-cgi"}, fastCGI: true,
+	name: "FastCGI", forks: true, needs: []string{"php-cgi"}, fastCGI: true,
 	fooledCaddy: asWritten,
 	start: func(tb testing.TB, dir, addr, seen string) string {
 		copyFile(tb, script(tb, "caller.php"), filepath.Join(dir, "index.php"))
@@ -80,7 +80,7 @@ var fastCGI = platform{
 
 // wsgi is Python's interface under gunicorn.
 var wsgi = platform{
-	name: "WSGI", needs: []string{"gunicorn"},
+	name: "WSGI", forks: true, needs: []string{"gunicorn"},
 	fooled:      slices.Concat(asWritten, []string{"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID"}),
 	fooledCaddy: asWritten,
 	misled:      append([]string{mountPoint}, unresolved...),

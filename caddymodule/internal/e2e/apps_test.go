@@ -25,6 +25,7 @@ type platform struct {
 	// start runs an app at an address. The app notes every request in the file seen, as one line with the JSON of a view. With it comes what Caddy needs to send requests on to it.
 	start func(tb testing.TB, dir, addr, seen string) (handler string)
 
+	forks   bool // too slow for a short run
 	fastCGI bool // there is no asking it without a web server
 
 	// What is known of it, by the names of the rows. An app that were not fooled without a gate would be no test of the gate.

@@ -241,6 +241,7 @@ func upload(declared string, trailers ...string) string {
 
 // TestThreat1to9_Headers runs against every kind of route with every kind of credential.
 func TestThreat1to9_Headers(t *testing.T) {
+	t.Parallel()
 	s := mixed
 	s.wechat = remembering
 	newArena(t, s).run(t, slices.Concat(plainAttacks, headerAttacks(), connectionAttacks, trailerAttacks(), upgradeAttacks, credentialAttacks))
@@ -361,6 +362,7 @@ func ambiguous(t *testing.T, o outcome) {
 
 // TestThreat8_TheSameTokenTwice is one token.
 func TestThreat8_TheSameTokenTwice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
 	w.call(t, "GET", "/x", "", bearer(token), "X-3rd-Session: "+token, bearer(token)).received(t).check(t, w.who(appA, "ada"))
@@ -368,6 +370,7 @@ func TestThreat8_TheSameTokenTwice(t *testing.T) {
 
 // TestThreat2_ReallowedNames: an operator may let `_` and `.` through Caddy; then the gate alone stands against them.
 func TestThreat2_ReallowedNames(t *testing.T) {
+	t.Parallel()
 	s := mixed
 	s.options = "\tservers {\n\t\texpected_underscore_headers X_WX_OPENID X_WX_UNIONID\n\t\texpected_dot_headers X.WX.OPENID\n\t}"
 	newArena(t, s).run(t, slices.Concat(headerAttacks(), connectionAttacks))
@@ -375,6 +378,7 @@ func TestThreat2_ReallowedNames(t *testing.T) {
 
 // TestThreat7_OwnNames: with names of the operator's choice the same holds for them, and still for the usual ones.
 func TestThreat7_OwnNames(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tpublic /public/*\n\t\ttoken header X-Token\n\t\theaders {\n\t\t\topenid My-User\n\t\t\tunionid My-Union\n\t\t\tappid My-App\n\t\t\tsource My-Source\n\t\t}"})
 	token := w.login(t, "ada")
 	forged := []string{"my_user: victim", "MY-UNION: victim", "My~App: victim", "X-WX-OPENID: victim", "Connection: My-User", "My.Source: victim"}

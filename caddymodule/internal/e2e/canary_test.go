@@ -43,12 +43,13 @@ func (c canaries) find(tb testing.TB, where, text string) {
 // TestP6_NoSecretIsShown: at debug level, with access log and traces, through logins, every kind of failure, an outage, reloads and refused configurations, nothing that is printed, answered
 // or written by the administration holds a secret, a session_key, a token or a code.
 func TestP6_NoSecretIsShown(t *testing.T) {
+	t.Parallel()
 	var seal [32]byte
 	rand.Read(seal[:])
 	literal := "canary" + hex.EncodeToString(seal[:13]) // an AppSecret as careless people write it
 	secrets := canaries{"the AppSecret": secretOf(appA), "the seal_key": base64.StdEncoding.EncodeToString(seal[:]), "a literal secret": literal}
 	s := mixed
-	s.timeout = "500ms"
+	s.timeout = "1s"
 	s.options = "\tdebug\n\tmetrics\n\tservers {\n\t\ttrace\n\t}"
 	s.site = "\tlog {\n\t\tlevel DEBUG\n\t}"
 	s.wechat = "\t\tseal_key {env.WX_SEAL}"

@@ -100,6 +100,7 @@ func (w *world) turn(t *testing.T, said string) {
 // TestP4_DiskFullThroughTheGate: while the disk is full nobody is logged out, guests and public routes go on, a login is told to wait before its code is spent, and nothing is told as done
 // that was not: a log-out is refused, and so is its session from then on. When there is room again all goes on by itself, the log-out included, and a kill at that point loses nothing.
 func TestP4_DiskFullThroughTheGate(t *testing.T) {
+	t.Parallel()
 	w := prepareWorld(t, mixed)
 	w.env = append(w.env, diskEnv+"="+w.database())
 	w.start(t)
@@ -183,6 +184,7 @@ func files(t *testing.T, dir string) map[string]string {
 
 // TestStart_ReadOnly: a gate that may not write its sessions says so and ends; it changes nothing, and when it may, everything is there.
 func TestStart_ReadOnly(t *testing.T) {
+	t.Parallel()
 	w := prepareWorld(t, setup{env: []string{plainEnv + "=1"}})
 	w.start(t)
 	token := w.login(t, "ada")
@@ -225,6 +227,7 @@ func (w *world) damaged(t *testing.T) (name, text string) {
 // TestP4_DamagedFileThroughTheGate: a gate that was killed and whose file was damaged serves, with nobody logged in. The file is kept as it was, the operator is told in the log and by a metric,
 // and clients are told to log in, which works.
 func TestP4_DamagedFileThroughTheGate(t *testing.T) {
+	t.Parallel()
 	pageSize := os.Getpagesize()
 	for name, damage := range map[string]func([]byte) []byte{
 		"zeroed": func(b []byte) []byte { clear(b[2*pageSize:]); return b },
@@ -238,6 +241,10 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 		"cut to a page": func(b []byte) []byte { return b[:pageSize] },
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "zeroed" {
+				slow(t)
+			}
+			t.Parallel()
 			w := newWorld(t, mixed)
 			token := w.login(t, "ada")
 			w.gate.kill()
@@ -281,6 +288,7 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 // TestStart_DamagedAfterCleanStop: damage done to a file since it was closed properly, as by a copy that was broken off, does not end the process that opens it, in a goroutine of bbolt's: the file is
 // set aside at once.
 func TestStart_DamagedAfterCleanStop(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	token := w.login(t, "ada")
 	if n := w.gate.stop(t); n != 0 {
@@ -308,8 +316,15 @@ func TestStart_DamagedAfterCleanStop(t *testing.T) {
 // TestP4_FileLostUnderTheGate: pages that can no longer be read under a gate that runs, as on a disk that dies, neither end the process nor log anybody out: the cached go on, the others are told
 // to wait. The next start finds the damage.
 func TestP4_FileLostUnderTheGate(t *testing.T) {
+	t.Parallel()
 	for pages := range 3 { // from the third on it is only the trees that are lost, before that it is what every transaction begins with
-		t.Run(fmt.Sprint(pages), func(t *testing.T) { testFileLost(t, pages) })
+		t.Run(fmt.Sprint(pages), func(t *testing.T) {
+			if pages > 0 {
+				slow(t)
+			}
+			t.Parallel()
+			testFileLost(t, pages)
+		})
 	}
 }
 

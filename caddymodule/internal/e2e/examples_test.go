@@ -127,7 +127,6 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 			return strings.TrimSuffix(strings.TrimPrefix(m[key].(string), "{env."), "}")
 		}
 		if id := m["appid"].(string); strings.HasPrefix(id, "{") {
-			tb.Setenv(name("appid"), fmt.Sprintf("wx%016d", i))
 			m["appid"] = fmt.Sprintf("wx%016d", i)
 		}
 		p.apps[m["appid"].(string)] = name("secret")
@@ -197,8 +196,10 @@ func walkJSON(v any, visit func(map[string]any)) {
 
 // TestExamples_Run starts each Caddyfile with nothing but its addresses changed; on every site of it a user of every mini program logs in and calls the app.
 func TestExamples_Run(t *testing.T) {
+	t.Parallel()
 	for name, text := range caddyfiles(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			config, err := adapt(text)
 			if err != nil {
 				t.Fatal(err)

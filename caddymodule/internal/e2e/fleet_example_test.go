@@ -12,6 +12,8 @@ import (
 
 // TestFleet_Example runs the example as its first lines say: it checks itself.
 func TestFleet_Example(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	for _, program := range []string{"bash", "curl", "redis-server"} {
 		need(t, program)
 	}

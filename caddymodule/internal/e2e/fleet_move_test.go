@@ -10,6 +10,8 @@ import (
 
 // TestFleet_MoveFromBolt is the move that the README tells: a gate goes on running while its sessions go from its file into Redis. Nobody has to log in again, and whoever logged out stays out.
 func TestFleet_MoveFromBolt(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	f := prepareFleet(t, setup{})
 	w := f.a
 	later := w.setup
@@ -59,6 +61,8 @@ func TestFleet_MoveFromBolt(t *testing.T) {
 
 // TestFleet_MigrateRefuses: with another key in seal_key everybody would be logged out.
 func TestFleet_MigrateRefuses(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	f := prepareFleet(t, setup{})
 	w := f.a
 	later := w.setup
@@ -88,6 +92,7 @@ func TestFleet_MigrateRefuses(t *testing.T) {
 
 // TestFleet_RotateKeys: behind the old key at all gates first, then in front. Nobody is logged out at any time, at any gate.
 func TestFleet_RotateKeys(t *testing.T) {
+	t.Parallel()
 	f := prepareFleet(t, setup{})
 	// Two that may be in one ring, as one pair in 64 may not.
 	const first, next = fleetSealKey, "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="

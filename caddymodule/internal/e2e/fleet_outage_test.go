@@ -13,6 +13,7 @@ import (
 // TestP4_FleetStoreKilled: both gates are under load while the store dies, stays away and comes back. Nobody is logged out, guests and public routes notice nothing, no code is spent in vain,
 // and all is well again by itself.
 func TestP4_FleetStoreKilled(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, mixed)
 	ada := f.a.who(appA, "ada")
 	token, unseen := f.a.login(t, "ada"), f.a.login(t, "ada")
@@ -129,6 +130,7 @@ func clientOf(w *world, n int, token string) (wrong string, err error) {
 
 // TestP4_FleetStaleness: without a word of the store a gate believes its cache for max_staleness. Then it says 503, and the sessions are still there afterwards.
 func TestP4_FleetStaleness(t *testing.T) {
+	t.Parallel()
 	s := mixed
 	s.wechat = "\t\tmax_staleness 1s\n"
 	f := newFleet(t, s)
@@ -153,6 +155,7 @@ func TestP4_FleetStaleness(t *testing.T) {
 
 // TestP4_FleetStartsAlone: a gate starts while the store is away, serves what needs none, and recovers by itself.
 func TestP4_FleetStartsAlone(t *testing.T) {
+	t.Parallel()
 	f := prepareFleet(t, mixed)
 	f.a.start(t)
 	f.a.takesLogins(t)

@@ -10,6 +10,8 @@ import (
 
 // TestFleet_Places: the store may be a server behind TLS or a unix socket, watched by sentinels, or a cluster. Two gates share it in each case.
 func TestFleet_Places(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		lines func(t *testing.T) string // of the block store redis
@@ -32,6 +34,7 @@ func TestFleet_Places(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			s := setup{
 				wechat: "\t\tstore redis {\n" + tt.lines(t) + "\n\t\t}\n\t\tseal_key {env.WX_SEAL_KEY}\n",
 				env:    []string{"REDIS_PASSWORD=" + fleetPassword, "WX_SEAL_KEY=" + fleetSealKey},

@@ -17,6 +17,7 @@ var aclLine = regexp.MustCompile(`(?m)^ACL SETUSER (.+?)( *#.*)?$`)
 
 // TestReadme_FleetRights: with the rights that the README grants, and no others, everything works: the server notes no command that it had to refuse.
 func TestReadme_FleetRights(t *testing.T) {
+	t.Parallel()
 	found := aclLine.FindAllStringSubmatch(readme(t), -1)
 	if len(found) != 1 {
 		t.Fatalf("the README has %d lines of that kind, want one", len(found))

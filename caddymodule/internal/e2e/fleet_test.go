@@ -10,6 +10,7 @@ import (
 
 // TestFleet_OneSession: a session that one gate made is as good at the other, and gone there when it is gone.
 func TestFleet_OneSession(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, mixed)
 	ada := f.a.who(appA, "ada")
 	token := f.a.login(t, "ada")
@@ -38,6 +39,7 @@ func TestFleet_OneSession(t *testing.T) {
 
 // TestFleet_OperatorsRevoke: what an operator ends at one gate is ended at the other.
 func TestFleet_OperatorsRevoke(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, both)
 	login := func() (tokens []string) {
 		for _, user := range []string{"ada", "bob"} {
@@ -75,6 +77,7 @@ func TestFleet_OperatorsRevoke(t *testing.T) {
 
 // TestFleet_OneCode: a code that is sent to both gates at once makes one session.
 func TestFleet_OneCode(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, setup{})
 	for range 20 {
 		body := codeBody(f.a.wechat.Code(appA, "ada"))
@@ -99,6 +102,7 @@ func TestFleet_OneCode(t *testing.T) {
 
 // TestP3_FleetRevocation: how long after a log-out was answered by one gate the other, which has just accepted the session, refuses it. The times are told, not judged.
 func TestP3_FleetRevocation(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, setup{})
 	ada := f.a.who(appA, "ada")
 	var took []time.Duration

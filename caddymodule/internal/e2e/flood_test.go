@@ -36,6 +36,7 @@ func tally(t *testing.T, replies []reply) map[int]int {
 
 // TestThreat26_OneConnection: what comes down one connection counts like what comes on many.
 func TestThreat26_OneConnection(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	var text strings.Builder
 	for range 30 {
@@ -80,6 +81,7 @@ func TestThreat26_OneConnection(t *testing.T) {
 
 // TestThreat26_Cancelled: a client that goes away while WeChat is asked has spent its token.
 func TestThreat26_Cancelled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	for i := range 5 {
 		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 100 * time.Millisecond})
@@ -108,6 +110,7 @@ func (w *world) sum(tb testing.TB, name string) (n int) {
 
 // TestThreat26_CancelledExchanges: the cap is on exchanges. One whose client has gone is still under way, so going away makes no room for the next.
 func TestThreat26_CancelledExchanges(t *testing.T) {
+	t.Parallel()
 	s := limited(strictRate)
 	s.timeout = "60s"
 	w := newWorld(t, s)
@@ -137,6 +140,7 @@ func TestThreat26_CancelledExchanges(t *testing.T) {
 
 // TestThreat26_HalfSentBodies: clients that never send the rest of a login keep nobody else from logging in.
 func TestThreat26_HalfSentBodies(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	const half = `{"code":`
 	for i := range 4 {
@@ -193,6 +197,7 @@ func (w *world) tryDialH2(t *testing.T) (c *h2conn) {
 
 // TestThreat26_RapidReset: logins that are opened and reset at once take their tokens like any other and reach WeChat no more often.
 func TestThreat26_RapidReset(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	token := w.login(t, "ada", from("192.0.2.1"))
 	w.resets(t, "203.0.113.1", 300)

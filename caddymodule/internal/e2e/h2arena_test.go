@@ -28,12 +28,15 @@ func overHTTP2(t *testing.T, env []string, test func(*testing.T, *h2arena)) {
 	s := mixed
 	s.env = env
 	t.Run("h2c", func(t *testing.T) {
+		slow(t)
+		t.Parallel()
 		s := s
 		s.options = "\tservers {\n\t\tprotocols h1 h2c\n\t}"
 		a := newArena(t, s)
 		test(t, &h2arena{arena: a.fewer(), h2addr: a.addr})
 	})
 	t.Run("TLS", func(t *testing.T) {
+		t.Parallel()
 		a := newArena(t, s)
 		secured := freeAddr(t)
 		_, port, _ := strings.Cut(secured, ":")

@@ -7,6 +7,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -31,6 +32,8 @@ const childEnv = "WXGATE_E2E_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) == "" {
+		// The tests wait for processes most of the time. -parallel overrides this.
+		flag.Set("test.parallel", "6")
 		os.Exit(m.Run())
 	}
 	go func() {
@@ -39,6 +42,14 @@ func TestMain(m *testing.M) {
 		os.Exit(3)
 	}()
 	caddycmd.Main()
+}
+
+// slow leaves a test out of a short run.
+func slow(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("it waits or repeats for long")
+	}
 }
 
 // patience bounds every wait for something that must come. No test asserts how long anything takes.

@@ -13,6 +13,7 @@ import (
 
 // TestThreat1to9_HTTP10: the rows of HTTP/1.1 in the version that knows no Host, no chunks and no connection that is kept unless it says so.
 func TestThreat1to9_HTTP10(t *testing.T) {
+	t.Parallel()
 	a := newArena(t, mixed).fewer()
 	for version, line := range map[string]string{
 		"no host":       " HTTP/1.0\r\n",
@@ -81,6 +82,7 @@ func honest(user, path, connection, token string) string {
 
 // TestP1_Pipelined: requests of many kinds on one connection, honest ones between hostile ones: each is judged by itself.
 func TestP1_Pipelined(t *testing.T) {
+	t.Parallel()
 	a := newArena(t, mixed)
 	tokens := map[string]string{"ada": a.login(t, "ada"), "bob": a.login(t, "bob")}
 	get := func(path string, lines ...string) string {

@@ -27,6 +27,7 @@ func h2upload(declared string, trailers ...string) stream {
 
 // TestThreat1to9_HTTP2 runs against every kind of route.
 func TestThreat1to9_HTTP2(t *testing.T) {
+	t.Parallel()
 	overHTTP2(t, nil, func(t *testing.T, a *h2arena) {
 		a.run(t, slices.Concat(h2names(), h2values, h2hop, h2trailers(), h2pseudo, h2credentials))
 	})

@@ -19,6 +19,7 @@ func (a *h2arena) h2login(body string, fields ...string) stream {
 
 // TestThreat24_HTTP2Login: the same calls are malformed over HTTP/2, and WeChat is not asked about one of them.
 func TestThreat24_HTTP2Login(t *testing.T) {
+	t.Parallel()
 	overHTTP2(t, nil, func(t *testing.T, a *h2arena) {
 		a.wechat.Reset()
 		good := codeBody(a.wechat.Code(appA, "ada"))
@@ -60,6 +61,7 @@ func TestThreat24_HTTP2Login(t *testing.T) {
 
 // TestThreat25_HTTP2: the same code on many streams at once, some of them reset, is one exchange and one session; and a client that gave up gets the answer it missed.
 func TestThreat25_HTTP2(t *testing.T) {
+	t.Parallel()
 	overHTTP2(t, nil, func(t *testing.T, a *h2arena) {
 		a.wechat.Reset()
 		a.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 200 * time.Millisecond})

@@ -13,6 +13,7 @@ func h2target(path string, want func(*testing.T, outcome)) h2attack {
 
 // TestThreat10to14_HTTP2: a :path is any text at all, and yet opens nothing but what its rules say.
 func TestThreat10to14_HTTP2(t *testing.T) {
+	t.Parallel()
 	overHTTP2(t, nil, func(t *testing.T, a *h2arena) {
 		a.run(t, append(
 			h2paths(),
@@ -58,6 +59,7 @@ func extended(protocol, path string, fields ...string) stream {
 
 // TestThreat5_ExtendedConnect: HTTP/2 has a way of its own to open a tunnel. By default nobody here speaks it; where an operator lets it in, it is for WebSocket and passes the gate.
 func TestThreat5_ExtendedConnect(t *testing.T) {
+	t.Parallel()
 	rows := func(want func(*testing.T, outcome)) []h2attack {
 		return []h2attack{
 			{name: "websocket", stream: extended("websocket", "{path}"), want: want},

@@ -69,6 +69,7 @@ var ends = []string{"logout", "logout of all", "revocation of a session", "revoc
 // TestP2_AnsweredLoginsSurviveKills: 16 clients log in and out, and have sessions revoked, while the gate is killed at a random instant and started again on what it left. What was answered
 // holds, and the file is whole.
 func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	told := newLedger()
 	for round := range killRounds(t) {

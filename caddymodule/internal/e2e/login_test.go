@@ -19,6 +19,7 @@ var mixed = setup{auth: "\t\tpublic /public/* /healthz\n\t\toptional /optional/*
 
 // TestLogin_WholeWay is the life of one session as DESIGN.md 3 has it.
 func TestLogin_WholeWay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 
 	w.call(t, "GET", "/hello", "").problem(t, http.StatusUnauthorized, "session_missing")
@@ -71,6 +72,7 @@ func TestLogin_WholeWay(t *testing.T) {
 
 // TestLogin_AppAnswers: what the app says is passed on as it is, its own 401 included.
 func TestLogin_AppAnswers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
 	r := w.call(t, "GET", "/hello?status=401", "", bearer(token))
@@ -85,6 +87,7 @@ func TestLogin_AppAnswers(t *testing.T) {
 
 // TestLogin_Unionid: no unionid means no header, whatever the client sends; one that WeChat tells later shows on the sessions that are there.
 func TestLogin_Unionid(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	w.wechat.SetUser(appA, "bob", weixintest.UserOptions{NoUnionID: true})
 	s := w.tryLogin(t, "bob").session(t)
@@ -103,6 +106,7 @@ func TestLogin_Unionid(t *testing.T) {
 
 // TestLogin_RealClients: what clients of wx.request are known to send is a good call.
 func TestLogin_RealClients(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	post := func(t *testing.T, body string, headers ...string) reply {
 		return w.call(t, "POST", "/wx/login", body, headers...)
@@ -151,6 +155,7 @@ func TestLogin_RealClients(t *testing.T) {
 
 // TestLogin_EndsThePresentedSession, and no other of the user.
 func TestLogin_EndsThePresentedSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	ada := w.who(appA, "ada")
 	phone, tablet := w.login(t, "ada"), w.login(t, "ada")
@@ -167,6 +172,7 @@ func TestLogin_EndsThePresentedSession(t *testing.T) {
 }
 
 func TestLogin_LogoutAll(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	a1, a2, bob := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "bob")
 	w.checkAlive(t, a2, w.who(appA, "ada")) // in the cache
@@ -184,6 +190,7 @@ func TestLogin_LogoutAll(t *testing.T) {
 }
 
 func TestLogin_MaxPerUser(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{wechat: "\t\tsession {\n\t\t\tmax_per_user 2\n\t\t}"})
 	oldest, second, third := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "ada")
 	w.checkDead(t, oldest)
@@ -192,6 +199,7 @@ func TestLogin_MaxPerUser(t *testing.T) {
 }
 
 func TestLogin_Expiry(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{wechat: "\t\tsession {\n\t\t\tttl 2s\n\t\t}"})
 	s := w.tryLogin(t, "ada").session(t)
 	if s.ExpiresIn < 1 || s.ExpiresIn > 2 {
@@ -205,6 +213,7 @@ func TestLogin_Expiry(t *testing.T) {
 
 // TestLogin_OtherCredentials: what does not begin with wxs_ is the app's.
 func TestLogin_OtherCredentials(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
 	for _, foreign := range []string{"Bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi", "Bearer", "bearer  x", "Digest a=\"wxs_\""} {
@@ -243,6 +252,7 @@ func TestLogin_OtherCredentials(t *testing.T) {
 
 // TestLogin_SeveralMiniPrograms behind one gate: appid, Referer as a hint, and a site that takes one of them only.
 func TestLogin_SeveralMiniPrograms(t *testing.T) {
+	t.Parallel()
 	staff := freeAddr(t)
 	_, port, _ := strings.Cut(staff, ":")
 	w := prepareWorld(t, setup{apps: []string{appA, appB}})
@@ -288,6 +298,7 @@ func TestLogin_SeveralMiniPrograms(t *testing.T) {
 
 // TestThreat25_OneCodeOneSession: the same code in parallel, and again after a lost answer, is one exchange and one session.
 func TestThreat25_OneCodeOneSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 200 * time.Millisecond})
 	body := codeBody(w.wechat.Code(appA, "ada"))
@@ -323,6 +334,7 @@ func TestThreat25_OneCodeOneSession(t *testing.T) {
 
 // TestLogin_Rate: as many as the limit says, then 429. What a client says of its address changes nothing (THREATS.md 6, 26).
 func TestLogin_Rate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{wechat: "\t\tlogin_rate 3/h"})
 	token := w.login(t, "ada")
 	w.post(t, "/wx/login", "{").problem(t, http.StatusBadRequest, "invalid_request")

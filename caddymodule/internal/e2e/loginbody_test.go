@@ -18,6 +18,7 @@ import (
 
 // TestThreat24_MalformedLogin: each malformed call has its stable code, and WeChat is not called.
 func TestThreat24_MalformedLogin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	good := codeBody(w.wechat.Code(appA, "ada"))
 	var zipped bytes.Buffer
@@ -125,6 +126,7 @@ func TestThreat24_MalformedLogin(t *testing.T) {
 
 // TestThreat24_CodeIsEscaped: a code that is visible ASCII may be one, for all that is documented. It reaches WeChat as the value of js_code and as nothing else.
 func TestThreat24_CodeIsEscaped(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{apps: []string{appA, appB}})
 	for _, code := range []string{"x&appid=" + appB, "x&secret=evil", "x%26appid=evil", "x#y", "x+y", "x;appid=evil", "../../x?y=z", "x\\y\"'<>", "{env.WX_SECRET_0}", "%", strings.Repeat("~", 256)} {
 		t.Run(code[:min(20, len(code))], func(t *testing.T) {
@@ -144,6 +146,7 @@ func TestThreat24_CodeIsEscaped(t *testing.T) {
 
 // TestThreat24_Framing: how the body is cut into pieces changes nothing.
 func TestThreat24_Framing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	head := func(lines ...string) string {
 		return "POST /wx/login HTTP/1.1\r\nHost: " + w.addr + "\r\n" + strings.Join(append(lines, "Connection: close"), "\r\n") + "\r\n\r\n"

@@ -12,6 +12,7 @@ import (
 // TestP6_LogFormatInPlace: Caddy shows all headers but Authorization and Cookie in its access and error logs. With the format of the README, at debug level, no token is in them, whichever
 // header it came in; without it, it would be.
 func TestP6_LogFormatInPlace(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, log string
 		shown     bool
@@ -21,6 +22,7 @@ func TestP6_LogFormatInPlace(t *testing.T) {
 		{"no format", "\tlog {\n\t\tlevel DEBUG\n\t}", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			s := mixed
 			s.options, s.site = tt.log, "\tlog\n\thandle /app/down {\n\t\treverse_proxy 127.0.0.1:1\n\t}" // for the error log
 			w := newWorld(t, s)

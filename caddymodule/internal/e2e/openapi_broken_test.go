@@ -37,6 +37,7 @@ func (w *world) brokenLine(tb testing.TB, id string) (line string) {
 
 // TestOpenAPI_BreaksOff: an answer that has begun and does not end is no success, and the log says which call it was and why.
 func TestOpenAPI_BreaksOff(t *testing.T) {
+	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "\t\ttimeout 500ms", ok)
 	begin := func(w http.ResponseWriter) {
 		w.Header().Set("Content-Length", "1000000")
@@ -90,6 +91,7 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 
 // TestOpenAPI_ClientGone: an app that hangs up breaks its own answer off, and has nobody to blame.
 func TestOpenAPI_ClientGone(t *testing.T) {
+	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "", ok)
 	asked := make(chan bool, 1)
 	for _, tt := range []struct {

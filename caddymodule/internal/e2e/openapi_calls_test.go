@@ -14,6 +14,7 @@ import (
 
 // TestOpenAPI_Calls: an app calls WeChat with no token of its own.
 func TestOpenAPI_Calls(t *testing.T) {
+	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
 	w.login(t, "ada")
 	openid := w.wechat.OpenID(appA, "ada")
@@ -41,6 +42,7 @@ func TestOpenAPI_Calls(t *testing.T) {
 
 // TestOpenAPI_WhatWeChatSees: the call, the token of the gate and nothing that is between the app and the gate.
 func TestOpenAPI_WhatWeChatSees(t *testing.T) {
+	t.Parallel()
 	_, api, wechat := standInWorld(t, setup{}, "\t\tallow default /cgi-bin/express/*", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Openapi-Seqid", "of another relay")
 		w.Header().Set("X-Echo", "https://api.weixin.qq.com/?"+r.URL.RawQuery)
@@ -83,6 +85,7 @@ func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 
 // TestOpenAPI_RenewsToken: a refused access token is renewed, and a call with a short body gets its answer. How often a call is made is TestRelay_RepeatsOnce's, in package weixin.
 func TestOpenAPI_RenewsToken(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	good := "canary-token-1"
 	_, api, wechat := standInWorld(t, setup{}, "", func(w http.ResponseWriter, r *http.Request) {
@@ -149,6 +152,7 @@ func TestOpenAPI_RenewsToken(t *testing.T) {
 
 // TestOpenAPI_OtherAnswersAreNotRepeated: only a short JSON object with a token's errcode is.
 func TestOpenAPI_OtherAnswersAreNotRepeated(t *testing.T) {
+	t.Parallel()
 	_, api, wechat := standInWorld(t, setup{}, "", ok)
 	for name, body := range map[string]string{
 		"another errcode": `{"errcode":-1,"errmsg":"40001"}`,
@@ -178,6 +182,7 @@ func TestOpenAPI_OtherAnswersAreNotRepeated(t *testing.T) {
 
 // TestOpenAPI_Streams: an answer that is no JSON object begins before it ends and outlives a reload, and a body goes on its way before it has come whole.
 func TestOpenAPI_Streams(t *testing.T) {
+	t.Parallel()
 	more, arrived := make(chan string), make(chan int, 1)
 	base := newStreamingStandIn(t, more, arrived)
 	api := freeAddr(t)

@@ -13,12 +13,13 @@ import (
 // TestP6_OpenAPIShowsNoSecret: at debug level, with access log and traces, through calls of all kinds and failures of all kinds, no access token, session_key, AppSecret or key to a user's data is
 // in anything that is printed or answered, but for what a call is there to answer.
 func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
+	t.Parallel()
 	secrets := canaries{"the AppSecret": secretOf(appA)}
 	w, api := apiWorld(t, setup{
-		timeout: "500ms",
+		timeout: "1s",
 		options: "\tdebug\n\tmetrics\n\tservers {\n\t\ttrace\n\t}\n\tlog {\n\t\tlevel DEBUG\n\t}",
 		site:    "\tlog",
-	}, "\t\ttimeout 500ms")
+	}, "\t\ttimeout 1s")
 	var answers strings.Builder
 	call := func(method, target, body string) reply {
 		r := ask(t, api, method, target, body, "Content-Type: application/json", "Cookie: a=b")

@@ -25,6 +25,7 @@ func (r reply) owns(tb testing.TB, lines ...string) {
 
 // TestCloudrun: what the platform says goes on to the app, and all that a client says under such names does not.
 func TestCloudrun(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tcloudrun\n\t\tpublic /public/*\n\t\toptional /optional/*"})
 	client := []string{"X-WX-SERVICE: s", "X-WX-EXCLUDE-CREDENTIALS: cloudbase-access-token", "X-WX-Region: r", "X-WX-CALL-ID: c", "X_WX_OPENID: victim", "X-WX-PHONE: 1", "x-wx-openid2: x", "X~WX~Openid: victim"}
 	with := func(base []string, more ...string) []string { return slices.Concat(base, more) }
@@ -61,6 +62,7 @@ func TestCloudrun(t *testing.T) {
 
 // TestThreat1_CloudrunForgeries: what the platform would not say gets nobody in, on no route that asks who is calling.
 func TestThreat1_CloudrunForgeries(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tcloudrun\n\t\toptional /optional/*"})
 	replace := func(name, line string) []string {
 		lines := slices.DeleteFunc(slices.Clone(genuine), func(l string) bool { return strings.HasPrefix(l, name+":") })
@@ -112,6 +114,7 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 
 // TestCloudrun_SessionModeBelievesNothing: the very headers of the platform are worth nothing where it was not configured.
 func TestCloudrun_SessionModeBelievesNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\toptional /optional/*"})
 	w.call(t, "GET", "/x", "", genuine...).problem(t, http.StatusUnauthorized, "session_missing")
 	w.call(t, "GET", "/optional/x", "", genuine...).owns(t)
@@ -121,6 +124,7 @@ func TestCloudrun_SessionModeBelievesNothing(t *testing.T) {
 
 // TestCloudrun_NeedsNoApp: behind the platform there is no AppSecret to configure, and nothing is kept.
 func TestCloudrun_NeedsNoApp(t *testing.T) {
+	t.Parallel()
 	w := prepareWorld(t, setup{})
 	_, port, _ := strings.Cut(w.addr, ":")
 	text := fmt.Sprintf("{\n\tadmin %s\n}\nhttp://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tcloudrun\n\t}\n\treverse_proxy %s\n}\n", w.admin, port, w.app.addr)

@@ -12,6 +12,7 @@ import (
 
 // TestThreat28_OddUpstreams: an upstream that echoes what it was sent gets the access token to the app in no part of an answer, nor into the log.
 func TestThreat28_OddUpstreams(t *testing.T) {
+	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tdebug", site: "\tlog"}, "", ok)
 	const echo = "/wxa/x?access_token=canary-token-1"
 	hijacked := func(answer string) http.HandlerFunc {

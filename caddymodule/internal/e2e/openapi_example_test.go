@@ -16,6 +16,7 @@ import (
 
 // TestExample_OpenData runs all of examples/open-data: the page outside of WeChat, the Caddyfile with its addresses changed, the app.
 func TestExample_OpenData(t *testing.T) {
+	t.Parallel()
 	need(t, "node")
 	example, err := filepath.Abs(filepath.Join(moduleRoot, "examples", "open-data"))
 	if err != nil {

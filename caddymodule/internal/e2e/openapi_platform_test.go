@@ -50,6 +50,7 @@ func (w *world) checkCloudHosted(tb testing.TB, user string, headers ...string) 
 
 // TestPlatform_AppRunsUnchanged: an app written for WeChat Cloud Hosting runs behind the gate, told nothing but another base URL.
 func TestPlatform_AppRunsUnchanged(t *testing.T) {
+	t.Parallel()
 	api := freeAddr(t)
 	w := prepareWorld(t, setup{sites: apiSite(api, "")})
 	w.cloudHosted(t, api)
@@ -61,6 +62,7 @@ func TestPlatform_AppRunsUnchanged(t *testing.T) {
 
 // TestPlatform_OneAppInBothWorlds: the same app, and the same gate told that it stands behind the platform.
 func TestPlatform_OneAppInBothWorlds(t *testing.T) {
+	t.Parallel()
 	service := freeAddr(t) // stands for the platform's open-API service: it adds tokens as the gate does
 	w := prepareWorld(t, setup{auth: "\t\tcloudrun", sites: apiSite(service, "")})
 	w.cloudHosted(t, service)

@@ -31,6 +31,7 @@ func spellings(path string) []string {
 
 // TestThreat28_KeptCallsAreRefused: however a call for a token, a secret or a session_key is written, and whatever the operator allows, WeChat does not see it.
 func TestThreat28_KeptCallsAreRefused(t *testing.T) {
+	t.Parallel()
 	_, api, wechat := standInWorld(t, setup{}, "\t\tallow /*", ok)
 	for _, path := range kept {
 		for _, target := range spellings(path) {
@@ -57,6 +58,7 @@ func TestThreat28_KeptCallsAreRefused(t *testing.T) {
 
 // TestOpenAPI_AllowList: what is not on the list is refused with a reason, not sent.
 func TestOpenAPI_AllowList(t *testing.T) {
+	t.Parallel()
 	_, api, wechat := standInWorld(t, setup{}, "\t\tallow /datacube/* /wxa/msg_sec_check", ok)
 	for target, allowed := range map[string]bool{
 		"/datacube/getweanalysisappidvisitpage": true, "/datacube/": true, "/wxa/msg_sec_check": true, "/wxa/msg_sec_check?a=/datacube/": true,
@@ -81,6 +83,7 @@ func TestOpenAPI_AllowList(t *testing.T) {
 
 // TestOpenAPI_Callers: who is not a program on this machine gets nothing, through a proxy on it neither.
 func TestOpenAPI_Callers(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	front := freeAddr(t)
 	_, frontPort, _ := strings.Cut(front, ":")
@@ -117,6 +120,7 @@ func TestOpenAPI_Callers(t *testing.T) {
 
 // TestOpenAPI_Rebinding: a browser on this machine is a local caller, whose pages may come from anywhere; the name that it was led here by tells, where the site answers to any name.
 func TestOpenAPI_Rebinding(t *testing.T) {
+	t.Parallel()
 	local, remote := freeAddr(t), freeAddr(t)
 	wechat := newStandIn(t, ok)
 	newWorld(t, setup{base: wechat.URL, sites: apiSite(local, "") + apiSite(remote, "\t\tallow_remote")})
@@ -154,6 +158,7 @@ func TestOpenAPI_Rebinding(t *testing.T) {
 
 // TestOpenAPI_Apps: whose token is used.
 func TestOpenAPI_Apps(t *testing.T) {
+	t.Parallel()
 	wechat := newStandIn(t, ok)
 	any, only := freeAddr(t), freeAddr(t)
 	newWorld(t, setup{base: wechat.URL, apps: []string{appA, appB}, sites: apiSite(any, "") + apiSite(only, "\t\tapp "+appB)})
@@ -184,6 +189,7 @@ func TestOpenAPI_Apps(t *testing.T) {
 
 // TestOpenAPI_Failures: bodies that are too long, a WeChat that is not there, and one that gives no token.
 func TestOpenAPI_Failures(t *testing.T) {
+	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "\t\tmax_body 100KiB\n\t\ttimeout 500ms", ok)
 	const target = "/wxa/msg_sec_check"
 	long := strings.Repeat("x", 100<<10+1)
@@ -232,6 +238,7 @@ func TestOpenAPI_Failures(t *testing.T) {
 
 // TestOpenAPI_NoToken: without a token the app is told that it is not its fault, and the operator why.
 func TestOpenAPI_NoToken(t *testing.T) {
+	t.Parallel()
 	api := freeAddr(t)
 	refusing := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"errcode":40164,"errmsg":"x"}`) }))
 	w := newWorld(t, setup{base: refusing, sites: apiSite(api, "")})

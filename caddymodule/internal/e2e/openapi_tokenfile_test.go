@@ -10,6 +10,7 @@ import (
 
 // TestOpenAPI_TokenFile: with a token of somebody else's the gate asks WeChat for none, and takes a new one as soon as the file has it.
 func TestOpenAPI_TokenFile(t *testing.T) {
+	t.Parallel()
 	for word, parameter := range map[string]string{"token_file": "access_token", "cloud_token_file": "cloudbase_access_token"} {
 		t.Run(word, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "token")

@@ -63,6 +63,7 @@ func (w *world) audited(tb testing.TB, message string) (n int) {
 
 // TestUserCalls: what needs a session_key is done by the gate, which keeps it.
 func TestUserCalls(t *testing.T) {
+	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
 	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{NoUnionID: true})
 	token := w.login(t, "ada")
@@ -134,6 +135,7 @@ func TestUserCalls(t *testing.T) {
 
 // TestUserCalls_Payment: the unionid that a payment brings is bound.
 func TestUserCalls_Payment(t *testing.T) {
+	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
 	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{NoUnionID: true})
 	token := w.login(t, "ada")
@@ -159,6 +161,7 @@ func TestUserCalls_Payment(t *testing.T) {
 
 // TestUserCalls_Plugin: a plug-in's code has its own call.
 func TestUserCalls_Plugin(t *testing.T) {
+	t.Parallel()
 	w, api := apiWorld(t, setup{apps: []string{appA, appB}}, "")
 	code := w.wechat.PluginCode(appB, appA, "ada")
 	if got := userCall(t, api, "getpluginopenpid", map[string]any{"appid": appB, "code": code}).object(t); got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
@@ -170,6 +173,7 @@ func TestUserCalls_Plugin(t *testing.T) {
 
 // TestUserCalls_Refused: what cannot be served, and what went wrong at WeChat.
 func TestUserCalls_Refused(t *testing.T) {
+	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
 	w.login(t, "ada")
 	openid := w.wechat.OpenID(appA, "ada")

@@ -13,6 +13,7 @@ const phonePath = "/wxa/business/getuserphonenumber"
 
 // TestThreat24_MalformedUserData: over the wire, too, what is no call has its stable code, and neither WeChat nor the app hears of it.
 func TestThreat24_MalformedUserData(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	token := w.login(t, "ada")
 	w.wechat.Reset()
@@ -72,6 +73,7 @@ func TestThreat24_MalformedUserData(t *testing.T) {
 
 // TestThreat24_UserDataFraming: a body in chunks is a body, one that breaks off is none, and its code is not spent.
 func TestThreat24_UserDataFraming(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	token := w.login(t, "ada")
 	for target, body := range map[string]string{"/wx/decrypt": w.openData(t, appA, "ada", `{}`), "/wx/phone": codeBody(w.wechat.PhoneCode(appA, "13580006666"))} {
@@ -97,6 +99,7 @@ func TestThreat24_UserDataFraming(t *testing.T) {
 
 // TestThreat29_OverTheWire: who guesses is told the same each time, learns nothing, is stopped after ten tries without sending a body, and keeps the session; who does not goes on.
 func TestThreat29_OverTheWire(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	ada, bob := w.login(t, "ada"), w.login(t, "bob")
 	good := w.openData(t, appA, "ada", `{"nickName":"Ada"}`)

@@ -45,6 +45,7 @@ func (r reply) dataInvalid(tb testing.TB, again bool) {
 
 // TestOpenData_UnionID: a unionid that open data brings to light is the user's from the next request on, in every session and through a kill; each binding is one line in the audit log.
 func TestOpenData_UnionID(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.wechat.SetUser(appA, "noah", weixintest.UserOptions{NoUnionID: true})
 	first, second := w.login(t, "noah"), w.login(t, "noah")
@@ -85,6 +86,7 @@ func TestOpenData_UnionID(t *testing.T) {
 
 // TestOpenData_StaleKey: data under a session_key that is not known here tells the client to log in again, and then passes; so does data that is one login old.
 func TestOpenData_StaleKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	token := w.login(t, "ada")
 	old := w.openData(t, appA, "ada", `{"nickName":"Ada"}`)
@@ -104,6 +106,7 @@ func TestOpenData_StaleKey(t *testing.T) {
 // TestOpenData_Phone: a number is given to the client, and told the app only where the operator asks for it; it survives a kill, and nobody can forge it. Each that is given out is a line in the audit
 // log, without the number.
 func TestOpenData_Phone(t *testing.T) {
+	t.Parallel()
 	s := mixed
 	w := newWorld(t, s)
 	ada, bob := w.login(t, "ada"), w.login(t, "bob")
@@ -169,8 +172,9 @@ func TestOpenData_Phone(t *testing.T) {
 
 // TestOpenData_WeChatAPIOutage: what numbers need of WeChat can be down while logins work. Both are told apart, to clients and in the log, with one line a transition.
 func TestOpenData_WeChatAPIOutage(t *testing.T) {
+	t.Parallel()
 	s := mixed
-	s.timeout = "300ms"
+	s.timeout = "1s"
 	w := newWorld(t, s)
 	token := w.login(t, "ada")
 	code := codeBody(w.wechat.PhoneCode(appA, "13580006666"))

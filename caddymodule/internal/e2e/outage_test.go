@@ -11,8 +11,9 @@ import (
 
 // TestP5_WeChatHangs: sessions are untouched; logins are told 503, at once when the breaker is open; all is well again when WeChat is back. Each transition is one line in the log.
 func TestP5_WeChatHangs(t *testing.T) {
+	t.Parallel()
 	s := mixed
-	s.timeout = "300ms"
+	s.timeout = "1s"
 	w := newWorld(t, s)
 	token, who := w.login(t, "ada"), w.who(appA, "ada")
 	w.wechat.Reset()
@@ -69,6 +70,7 @@ func TestP5_WeChatHangs(t *testing.T) {
 
 // TestP5_WeChatIsNotThere: nobody listens at all.
 func TestP5_WeChatIsNotThere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
 	body := codeBody(w.wechat.Code(appA, "bob"))

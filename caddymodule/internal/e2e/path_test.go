@@ -30,6 +30,7 @@ func guarded(t *testing.T, o outcome) {
 
 // TestThreat10_Paths: with `public /public/*` and `optional /optional/*`, nothing else is open.
 func TestThreat10_Paths(t *testing.T) {
+	t.Parallel()
 	rows := []attack{
 		target("/public/x", opened),
 		target("/public/", opened),
@@ -63,6 +64,7 @@ func TestThreat10_Paths(t *testing.T) {
 
 // TestThreat11_Targets: only the path decides.
 func TestThreat11_Targets(t *testing.T) {
+	t.Parallel()
 	newArena(t, mixed).run(t, []attack{
 		target("http://{host}/public/x", opened),
 		target("http://evil.example/admin", guarded),
@@ -87,6 +89,7 @@ func TestThreat11_Targets(t *testing.T) {
 
 // TestThreat12_OwnEndpoints answer on their exact path only; all else that any server might read as under the prefix is 404 from the gate.
 func TestThreat12_OwnEndpoints(t *testing.T) {
+	t.Parallel()
 	var rows []attack
 	for _, path := range []string{
 		"/wx", "/wx/", "/wx/login/", "/wx/Login", "/WX/login", "/Wx/session", "/wx//login", "//wx/login", "/wx/%6cogin", "/%77x/login", "/w%78/login", "/wx/./login", "/wx/../wx/login", "/x/../wx/login", "/./wx/login",

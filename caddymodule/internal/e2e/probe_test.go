@@ -85,6 +85,7 @@ const bothHTTP = "\tservers {\n\t\tprotocols h1 h2 h2c\n\t}\n"
 
 // TestProbe_TheGateHolds everything that the probe knows, seen both ways, with and without TLS, on a required and on an optional path.
 func TestProbe_TheGateHolds(t *testing.T) {
+	t.Parallel()
 	secure := freeAddr(t)
 	_, port, _ := strings.Cut(secure, ":")
 	for _, seesAll := range []bool{true, false} {
@@ -120,6 +121,8 @@ func TestProbe_TheGateHolds(t *testing.T) {
 
 // TestProbe_OtherGatesFall: what Caddy's own means leave open is found.
 func TestProbe_OtherGatesFall(t *testing.T) {
+	slow(t)
+	t.Parallel()
 	const good = "wxs_0123456789abcdefghijklmnopqrstuvwxyzABCDE"
 	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer "+good {
@@ -162,6 +165,7 @@ func TestProbe_OtherGatesFall(t *testing.T) {
 
 // TestWeChatCommand: the group shows what it has, and knows nothing else.
 func TestWeChatCommand(t *testing.T) {
+	t.Parallel()
 	w := prepareWorld(t, setup{})
 	if status, printed := w.command(t, "wechat"); status != 0 || !strings.Contains(printed, "probe") {
 		t.Errorf("wechat: status %d: %s", status, printed)

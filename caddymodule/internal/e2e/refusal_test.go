@@ -14,6 +14,7 @@ const (
 
 // TestThreat21_RefusalsAreCheap: what is refused by its looks costs neither the store nor WeChat anything, however much of it comes.
 func TestThreat21_RefusalsAreCheap(t *testing.T) {
+	t.Parallel()
 	s := mixed
 	s.wechat = "\t\tlogin_rate 12/h"
 	w := newWorld(t, s)

@@ -316,10 +316,11 @@ func (p *process) handles(path string, want int) (n int) {
 	return n
 }
 
-// TestP7_ReloadStorm: a hundred configurations, four in ten of them refused for one reason or another, one in ten with another file, while clients check, log in and log out. Nobody is told
+// TestP7_ReloadStorm: sixty configurations, four in ten of them refused for one reason or another, one in ten with another file, while clients check, log in and log out. Nobody is told
 // anything but what is true of the file of the moment, nothing is lost, and when it is over one handle is open and nothing else is left.
 func TestP7_ReloadStorm(t *testing.T) {
-	reloads := 100
+	t.Parallel()
+	reloads := 60
 	if testing.Short() {
 		reloads = 20
 	}
@@ -390,6 +391,7 @@ func TestP7_ReloadStorm(t *testing.T) {
 
 // TestP7_StopFinishesLogins: all logins that are under way when the gate is told to stop are answered, and hold.
 func TestP7_StopFinishesLogins(t *testing.T) {
+	t.Parallel()
 	s := mixed
 	s.timeout = "20s"
 	w := newWorld(t, s)

@@ -82,6 +82,7 @@ var smuggling = []struct{ name, head, body string }{
 // TestP1_Smuggling: whatever a request says of its own length, the app hears at most of the requests that were there to be heard, each from the one that sent it, and a user's request on the
 // same connection is answered as if it were alone or not at all.
 func TestP1_Smuggling(t *testing.T) {
+	t.Parallel()
 	a := newArena(t, mixed)
 	ada, bob := a.login(t, "ada"), a.login(t, "bob")
 	for _, row := range smuggling {

@@ -7,6 +7,7 @@ import (
 
 // TestStart_EmptySecret: a Caddyfile can be checked where its secrets are not, but nothing starts without them.
 func TestStart_EmptySecret(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, env, wechat, want string
 	}{
@@ -17,6 +18,7 @@ func TestStart_EmptySecret(t *testing.T) {
 		{name: "missing file", env: "WX_SECRET_0=x", wechat: "\t\tseal_key {file./nowhere/wx-seal}", want: "/nowhere/wx-seal"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := prepareWorld(t, setup{wechat: tt.wechat})
 			file := w.write(t, "Caddyfile", w.caddyfile(w.setup))
 			command := func(args ...string) (int, string) {
@@ -38,6 +40,7 @@ func TestStart_EmptySecret(t *testing.T) {
 
 // TestStart_WrongLines are refused with file, line and what to write instead.
 func TestStart_WrongLines(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		s    setup
@@ -52,6 +55,7 @@ func TestStart_WrongLines(t *testing.T) {
 		{"unknown site app", setup{auth: "\t\tapps " + appB}, []string{appB}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := prepareWorld(t, tt.s)
 			status, printed := w.command(t, "validate", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", w.caddyfile(w.setup)))
 			if status == 0 {
@@ -74,6 +78,7 @@ func TestStart_WrongLines(t *testing.T) {
 
 // TestStart_NoGlobalOption: the directive alone says what is missing.
 func TestStart_NoGlobalOption(t *testing.T) {
+	t.Parallel()
 	w := prepareWorld(t, setup{})
 	status, printed := w.command(t, "validate", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", "http://x.example {\n\twechat_auth\n\trespond ok\n}\n"))
 	if status == 0 || !strings.Contains(printed, "wechat { app <appid>") {

@@ -15,6 +15,7 @@ func handshake(addr string, headers ...string) string {
 
 // TestWebSocket: the handshake carries the token like any request, the app reads the identity off it, and what follows is between the two.
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
 	upgrade := []string{"Connection: Upgrade", "Upgrade: websocket"}

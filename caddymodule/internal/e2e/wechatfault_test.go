@@ -96,8 +96,9 @@ var faults = []fault{
 
 // TestThreat27_WeChatFails: each failure has the answer that DESIGN.md 3 gives it and comes to an end; nothing is half created; the next login works; no code is sent twice.
 func TestThreat27_WeChatFails(t *testing.T) {
+	t.Parallel()
 	// One session a user: a login that came to nothing must not have ended the session that is there.
-	w := newWorld(t, setup{timeout: "700ms", wechat: "\t\tsession {\n\t\t\tmax_per_user 1\n\t\t}"})
+	w := newWorld(t, setup{timeout: "1s", wechat: "\t\tsession {\n\t\t\tmax_per_user 1\n\t\t}"})
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			user := "user of " + f.name
@@ -134,6 +135,7 @@ func TestThreat27_WeChatFails(t *testing.T) {
 
 // TestThreat27_OddUnionid: it is optional, so one that is unfit for a header counts as absent.
 func TestThreat27_OddUnionid(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	for _, unionid := range []string{`"u\r\nX-Wx-Openid: victim"`, `"联合"`, `7`, `null`, `""`, `{}`} {
 		t.Run(unionid, func(t *testing.T) {
@@ -150,8 +152,10 @@ func TestThreat27_OddUnionid(t *testing.T) {
 // TestThreat27_LostAnswer: the answer to an exchange on a connection that had served before is lost. Go's transport would send the code a second time by itself; here it is sent once, and the
 // client, who must call wx.login again, is told so when it repeats the code.
 func TestThreat27_LostAnswer(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []weixintest.FaultKind{weixintest.FaultLost, weixintest.FaultReset} {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, setup{})
 			for range 10 {
 				w.login(t, "ada") // the connection is kept
