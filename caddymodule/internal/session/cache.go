@@ -32,6 +32,10 @@ type entry struct {
 	unionEnd uint32       // where in ids it ends
 }
 
+func (e *entry) user() store.UserID {
+	return store.UserID{AppID: e.appID, OpenID: e.openID()}
+}
+
 func (e *entry) openID() string  { return e.ids[:e.openLen] }
 func (e *entry) unionID() string { return e.ids[e.openLen:e.unionEnd] }
 func (e *entry) phone() string   { return e.ids[e.unionEnd:] } // empty when none is remembered

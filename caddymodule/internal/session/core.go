@@ -41,9 +41,9 @@ type Core struct {
 	cache   *cache
 	lookups singleflight.Group
 	logins  flights
-	pending pendings
-	lately  lately
 	noting  noting
+
+	revocations revocations
 
 	keysTurn chan struct{} // full while this gate records its master keys in a store that it shares
 
@@ -62,6 +62,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		return nil, err
 	}
 	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses, keysTurn: make(chan struct{}, 1)}
+	core.revocations.core = core
 	core.closing, core.close = context.WithCancel(context.Background())
 	if core.outage.Log == nil {
 		core.outage.Log = zap.NewNop()
@@ -90,7 +91,7 @@ func (c *Core) SetMaxStaleness(d time.Duration) { c.stale.Store(int64(d)) }
 // called during or after it: ristretto does not survive that (STORE.md 1.8).
 func (c *Core) Close() error {
 	c.close()
-	c.lately.stop()
+	c.revocations.close()
 	c.work.Wait()
 	c.cache.entries.Close()
 	return c.store.Close()

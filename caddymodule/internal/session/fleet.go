@@ -18,7 +18,7 @@ func (c *Core) changed(ch store.Change) {
 		c.cache.void(hashKey(ch.User))
 	case store.ContactMade:
 		c.cache.voidAll()
-		c.repeatLately()
+		c.revocations.repeatRecent()
 	default:
 		c.cache.voidAll()
 	}

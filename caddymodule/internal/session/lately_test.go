@@ -91,7 +91,7 @@ func TestP3_LostRevocation(t *testing.T) {
 						g.accept(since)
 					}
 				}
-				if n := logs.FilterMessageSnippet("repeating the last revocations").Len(); n != 1 || logs.FilterMessage(lineDone).Len() != 0 || a.pending() != 0 {
+				if n := logs.FilterMessageSnippet("repeating revocations after a loss").Len(); n != 1 || logs.FilterMessage(lineDone).Len() != 0 || a.pending() != 0 {
 					t.Errorf("%d lines, %d pending", n, a.pending())
 				}
 
@@ -112,7 +112,7 @@ func TestP3_LostRevocation(t *testing.T) {
 				data.failover(data.save(), 0, links...)
 				time.Sleep(2 * time.Second)
 				a.accept(after)
-				if n := logs.FilterMessageSnippet("repeating the last revocations").Len(); n != 0 {
+				if n := logs.FilterMessageSnippet("repeating revocations after a loss").Len(); n != 0 {
 					t.Errorf("%d lines after a minute", n)
 				}
 			})

@@ -32,7 +32,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	}
 	return Stats{
 		Heard:        heard,
-		Pending:      c.pending.len(),
+		Pending:      c.revocations.len(),
 		Store:        st,
 		StoreDown:    c.outage.Down(),
 		CacheEntries: max(0, limit-c.cache.entries.RemainingCost()),

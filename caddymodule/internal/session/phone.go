@@ -57,7 +57,7 @@ func (s *Service) phone(e *entry) string {
 	if box == "" {
 		return ""
 	}
-	number, err := s.cfg.Keys.OpenPhone(keyring.User{AppID: e.appID, OpenID: e.openID()}, []byte(box))
+	number, err := s.cfg.Keys.OpenPhone(keyring.User(e.user()), []byte(box))
 	if err != nil {
 		s.badPhone.Do(func() {
 			s.cfg.Core.outage.Log.Warn("a remembered phone number cannot be opened; its user, and others like them, are shown without one", zap.Error(err))

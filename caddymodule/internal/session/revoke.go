@@ -8,10 +8,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Every revocation is made durable first and marked in the cache second: when the call returns, no check that begins later is answered from before it (DESIGN.md P3). An error wrapping
-// ErrUnavailable means that it may not be durable, and not known to other gates; this gate refuses all the same what was to end, and goes on trying (pending.go).
-
-// Logout ends the session of a token. One that is already gone is not an error; a token that was never one of ours is, and wraps ErrInvalid.
+// Logout ends the session of a token. A session that is already gone is no error. The
+// error wraps ErrInvalid for a token that this gate never made.
 func (s *Service) Logout(ctx context.Context, token string) error {
 	switch {
 	case !keyring.WellFormed(token):
@@ -24,47 +22,54 @@ func (s *Service) Logout(ctx context.Context, token string) error {
 
 func (s *Service) end(ctx context.Context, d store.Digest) error {
 	c := s.cfg.Core
-	err := c.asked(writing, c.store.End(ctx, d))
-	c.revoked(revocation{kind: ofSession, digest: d}, err)
-	return wrap("ending session", err)
+	err := c.store.End(ctx, d)
+	return c.revoked("ending session", revocation{kind: ofSession, digest: d}, err)
 }
 
 // RevokeUser ends every session of a user.
 func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 	c := s.cfg.Core
-	err := c.asked(writing, c.store.RevokeUser(ctx, id))
-	c.revoked(revocation{kind: ofUser, user: id}, err)
-	return wrap("revoking user", err)
+	err := c.store.RevokeUser(ctx, id)
+	return c.revoked("revoking user", revocation{kind: ofUser, user: id}, err)
 }
 
-// Forget removes all that the store knows of a user, and ends every session of theirs with it. When it fails the sessions are ended as by RevokeUser; the rest has to be asked for again.
+// Forget removes all that the store knows of a user, their sessions included. After an
+// error the gate ends the sessions as RevokeUser does; the caller repeats the rest.
 func (s *Service) Forget(ctx context.Context, id store.UserID) error {
 	c := s.cfg.Core
-	err := c.asked(writing, c.store.Forget(ctx, id))
-	c.revoked(revocation{kind: ofUser, user: id}, err)
-	return wrap("forgetting user", err)
+	err := c.store.Forget(ctx, id)
+	return c.revoked("forgetting user", revocation{kind: ofUser, user: id}, err)
 }
 
 // RevokeApp ends every session of a mini program.
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	c := s.cfg.Core
-	err := c.asked(writing, c.store.RevokeApp(ctx, appID))
-	c.revoked(revocation{kind: ofApp, user: store.UserID{AppID: appID}}, err)
-	return wrap("revoking mini program", err)
+	err := c.store.RevokeApp(ctx, appID)
+	return c.revoked("revoking mini program", revocation{kind: ofApp, user: store.UserID{AppID: appID}}, err)
 }
 
-// RevokeAll ends every session. Master keys that the first one of the ring has replaced may be dropped from then on, unless the error wraps ErrKeysKept.
+// RevokeAll ends every session. Master keys that the first one of the ring has replaced
+// may be dropped from then on, unless the error wraps ErrKeysKept.
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
-	err := c.asked(writing, c.store.RevokeAll(ctx))
-	c.revoked(revocation{kind: ofAll}, err)
+	err := c.revoked("revoking everybody", revocation{kind: ofAll}, c.store.RevokeAll(ctx))
 	if err != nil {
-		return wrap("revoking everybody", err)
+		return err
 	}
 	if err := s.freeKeys(ctx); err != nil {
-		return fmt.Errorf("%w: %v", ErrKeysKept, err) // not for want of a store: what was asked for is done
+		return fmt.Errorf("%w: %v", ErrKeysKept, err) // not ErrUnavailable: the sessions are over
 	}
 	return nil
+}
+
+// revoked takes the outcome of a revocation. The store has it first and the cache is
+// marked second: no check that begins after the call returns is answered from before
+// it (docs/design.md#p3). An error that wraps ErrUnavailable means that it may not be
+// durable, nor known to other gates. This gate refuses all the same what was to end,
+// and retries.
+func (c *Core) revoked(doing string, r revocation, err error) error {
+	c.revocations.record(r, c.asked(writing, err))
+	return wrap(doing, err)
 }
 
 func wrap(doing string, err error) error {

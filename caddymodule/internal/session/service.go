@@ -53,7 +53,7 @@ func New(cfg Config) *Service {
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}
-	cfg.Core.pending.allow(cfg.TTL)
+	cfg.Core.revocations.allow(cfg.TTL)
 	cfg.Core.join(s)
 	return s
 }
@@ -90,7 +90,7 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 	}
 	c, d := s.cfg.Core, digestOf(token)
 	// In this order, each before what it is to judge: a pending revocation is forgotten only after its mark is set, and what was heard of is marked already.
-	pending, now := c.pending.set.Load(), time.Now()
+	pending, now := c.revocations.pending.Load(), time.Now()
 	if c.believes(now) {
 		if e := c.cache.get(&d); e != nil {
 			now := now.UnixMilli()
@@ -110,7 +110,7 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 
 // admit judges the time limits of a believed entry and the revocations that the store does not know of yet, and notes the use.
 func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, error) {
-	if pending != nil && pending.cover(e) {
+	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created) {
 		return Identity{}, ErrRevoked
 	}
 	seen := e.lastSeen.Load()

@@ -68,9 +68,9 @@ func (s *Service) user(ctx context.Context, id store.UserID) (store.User, error)
 
 // info judges a session as a check would.
 func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, error) {
-	i := SessionInfo{ID: hex.EncodeToString(ref.Digest[:sessionIDLen/2]), Created: ref.Created, LastSeen: ref.Created, Expires: ref.Expires}
+	i := SessionInfo{ID: sessionID(ref.Digest), Created: ref.Created, LastSeen: ref.Created, Expires: ref.Expires}
 	c := s.cfg.Core
-	pending := c.pending.set.Load()
+	pending := c.revocations.pending.Load()
 	rec, err := c.store.Lookup(ctx, ref.Digest)
 	now := time.Now().UnixMilli()
 	switch c.asked(reading, err); {
@@ -159,7 +159,7 @@ func (s *Service) everybodyWith(ctx context.Context, unionID, doing string, end 
 	all := revocation{kind: ofUnionID, unionID: unionID}
 	ids, err := s.byUnionID(ctx, unionID)
 	if err != nil {
-		s.cfg.Core.revoked(all, err)
+		s.cfg.Core.revocations.record(all, err)
 		return 0, wrap(doing, err)
 	}
 	var failed error
@@ -171,7 +171,7 @@ func (s *Service) everybodyWith(ctx context.Context, unionID, doing string, end 
 		users++
 	}
 	if failed == nil {
-		s.cfg.Core.pending.done(all)
+		s.cfg.Core.revocations.settle(all)
 	}
 	return users, failed
 }
