@@ -315,7 +315,7 @@ func TestNoFileIsLong(t *testing.T) {
 
 // topLevel is what DESIGN.md 4 puts at the top.
 var topLevel = []string{
-	strings.Split(internalRoot, "/")[0], "caddymodule", "cmd", "examples", "Caddyfile", "go.mod", "go.sum", "README.md", "xcaddy.json", "LICENSE",
+	strings.Split(internalRoot, "/")[0], "caddymodule", "cmd", "examples", "Caddyfile", "go.mod", "go.sum", "README.md", "README.zh-CN.md", "xcaddy.json", "LICENSE",
 }
 
 // TestTopLevelIsTidy looks past names beginning with a dot and past what .gitignore lists, such as a program just built.

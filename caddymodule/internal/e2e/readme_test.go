@@ -9,9 +9,22 @@ import (
 	"testing"
 )
 
+// manuals are what users read, seen from the module's root.
+var manuals = []string{"README.md", "README.zh-CN.md", "caddymodule/docs/reference.md"}
+
+// readme returns all manuals as one text.
 func readme(tb testing.TB) string {
 	tb.Helper()
-	text, err := os.ReadFile(filepath.Join(moduleRoot, "README.md"))
+	var all strings.Builder
+	for _, name := range manuals {
+		all.WriteString(manual(tb, name))
+	}
+	return all.String()
+}
+
+func manual(tb testing.TB, name string) string {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join(moduleRoot, name))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -33,14 +46,99 @@ func fenced(text, language string) (blocks []string) {
 	}
 }
 
-func TestReadme_CaddyfilesAdapt(t *testing.T) {
-	blocks := fenced(readme(t), "caddyfile")
-	if len(blocks) == 0 {
-		t.Error("there is none")
+// TestReadme_Caddyfiles_Adapt covers every Caddyfile in a Markdown file.
+func TestReadme_Caddyfiles_Adapt(t *testing.T) {
+	for name, text := range sources(t, ".md") {
+		blocks := fenced(text, "caddyfile")
+		if len(blocks) == 0 && slices.Contains(manuals, name) {
+			t.Errorf("%s has no Caddyfile", name)
+		}
+		for _, block := range blocks {
+			if _, err := adapt(block); err != nil {
+				t.Errorf("%s: %v in\n%s", name, err, block)
+			}
+		}
 	}
-	for _, block := range blocks {
-		if _, err := adapt(block); err != nil {
-			t.Errorf("%v in\n%s", err, block)
+}
+
+// commandLine finds a call of the product in a block of shell.
+var commandLine = regexp.MustCompile(`(?m)^(?:\./)?wxgate ((?:wechat )?[a-z-]+)(.*)$`)
+
+// TestReadme_Commands_Exist: the product knows each command in a Markdown file, with its options.
+func TestReadme_Commands_Exist(t *testing.T) {
+	t.Parallel()
+	options := make(map[string][]string)
+	for _, text := range sources(t, ".md") {
+		for _, block := range fenced(text, "sh") {
+			for _, m := range commandLine.FindAllStringSubmatch(block, -1) {
+				line, _, _ := strings.Cut(m[2], " #")
+				options[m[1]] = append(options[m[1]], optionsIn(line)...)
+			}
+		}
+	}
+	if len(options) < 10 {
+		t.Errorf("found %q only", keys(options))
+	}
+	for command, used := range options {
+		out := new(output)
+		args := append(strings.Fields(command), "--help")
+		status := launch(t, out, t.TempDir(), nil, args...).wait(t)
+		if status != 0 || !strings.Contains(out.String(), " "+command) {
+			t.Errorf("wxgate %s --help: status %d:\n%s", command, status, out)
+		}
+		for _, option := range used {
+			if !regexp.MustCompile(`(?m)^ .*` + option + `\b`).MatchString(out.String()) {
+				t.Errorf("wxgate %s has no option %s", command, option)
+			}
+		}
+	}
+}
+
+var optionPattern = regexp.MustCompile(` (--?[a-zA-Z][a-z-]*)`)
+
+func optionsIn(line string) (options []string) {
+	for _, m := range optionPattern.FindAllStringSubmatch(line, -1) {
+		options = append(options, m[1])
+	}
+	return options
+}
+
+// testName finds what the table of guarantees names.
+var testName = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
+
+// TestReadme_Languages_SayTheSame compares what both READMEs show and what they link to.
+func TestReadme_Languages_SayTheSame(t *testing.T) {
+	english, chinese := manual(t, "README.md"), manual(t, "README.zh-CN.md")
+	for what, of := range map[string]func(string) []string{
+		"Caddyfiles": func(text string) []string { return fenced(text, "caddyfile") },
+		"tests":      func(text string) []string { return testName.FindAllString(text, -1) },
+		"anchors":    func(text string) []string { return anchorPattern.FindAllString(text, -1) },
+		"links": func(text string) []string {
+			text = strings.ReplaceAll(text, "(README.zh-CN.md)", "(README.md)")
+			return slices.Sorted(slices.Values(linkPattern.FindAllString(text, -1)))
+		},
+	} {
+		if en, zh := of(english), of(chinese); !slices.Equal(en, zh) {
+			t.Errorf("%s differ:\n%q\n%q", what, en, zh)
+		}
+	}
+}
+
+// TestReference_Metrics_Exist: each metric that the reference lists has its name in the code.
+func TestReference_Metrics_Exist(t *testing.T) {
+	var code strings.Builder
+	for name, text := range sources(t, ".go") {
+		if !strings.HasSuffix(name, "_test.go") {
+			code.WriteString(text)
+		}
+	}
+	named := regexp.MustCompile("`caddy_wechat_(\\w+)`").FindAllStringSubmatch(readme(t), -1)
+	if len(named) < 10 {
+		t.Errorf("found %d metrics only", len(named))
+	}
+	for _, m := range named {
+		if !strings.Contains(code.String(), `"`+m[1]+`"`) {
+			t.Errorf("no metric ends in %s", m[1])
 		}
 	}
 }
@@ -146,11 +244,6 @@ func TestReadme_Endpoints(t *testing.T) {
 	} {
 		if !strings.Contains(text, "`"+code+"`") {
 			t.Errorf("%s is not told", code)
-		}
-	}
-	for _, file := range regexp.MustCompile(`\]\(([a-zA-Z./_-]+)\)`).FindAllStringSubmatch(text, -1) {
-		if _, err := os.Stat(filepath.Join(moduleRoot, file[1])); err != nil {
-			t.Errorf("a link leads nowhere: %v", err)
 		}
 	}
 }
