@@ -38,7 +38,7 @@ func TestThreat27_HugeBodyIsDropped(t *testing.T) {
 	}
 }
 
-func TestBodyLimitIsExact(t *testing.T) {
+func TestBody_Limit_IsExact(t *testing.T) {
 	pad := func(n int) string { return goodBody + strings.Repeat(" ", n-len(goodBody)) }
 	if _, err := exchange(serve(t, reply(200, pad(64<<10)))); err != nil {
 		t.Error(err)
@@ -47,14 +47,15 @@ func TestBodyLimitIsExact(t *testing.T) {
 	wantClass(t, err, weixin.ClassProtocol)
 }
 
-func TestNotHTTP(t *testing.T) {
+func TestThreat27_NotHTTP(t *testing.T) {
+	const upgrade = "HTTP/1.1 101 Switching Protocols\r\n"
 	for name, greeting := range map[string]string{
 		"SSH":           "SSH-2.0-OpenSSH\r\n",
 		"bad status":    "HTTP/1.1 abc\r\n\r\n",
 		"endless head":  "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 100<<10) + "\r\n\r\n",
 		"bad chunk":     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-		"upgrade":       "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-		"upgrade, bare": "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+		"upgrade":       upgrade + "Connection: upgrade\r\nUpgrade: x\r\n\r\n",
+		"upgrade, bare": upgrade + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := newRawServer(t, func(c *rawConn) {

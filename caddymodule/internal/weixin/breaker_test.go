@@ -31,12 +31,11 @@ func TestP5_BreakerOpensAndProbes(t *testing.T) {
 		cfg := weixin.Config{Observe: func(k weixin.Call) { classes = append(classes, k.Class) }}
 		down := true
 		release := make(chan struct{})
-		c, p, stop := servePipe(t, cfg, func(w http.ResponseWriter, r *http.Request) {
+		c, p := servePipe(t, cfg, func(w http.ResponseWriter, r *http.Request) {
 			requests.Add(1)
 			<-release
 			reply(200, goodBody)(w, r)
 		})
-		defer stop()
 		dials := 0
 		c.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if dials++; down {
@@ -55,7 +54,8 @@ func TestP5_BreakerOpensAndProbes(t *testing.T) {
 		}
 		start := time.Now()
 		_, err := exchange(c)
-		if wantClass(t, err, weixin.ClassUnavailable); !strings.Contains(err.Error(), "breaker") || dials != 16 || time.Since(start) != 0 {
+		wantClass(t, err, weixin.ClassUnavailable)
+		if !strings.Contains(err.Error(), "breaker") || dials != 16 || time.Since(start) != 0 {
 			t.Errorf("%v, %d dials, %v", err, dials, time.Since(start))
 		}
 		if len(classes) != 9 || classes[8] != weixin.ClassUnavailable {
@@ -97,18 +97,20 @@ func TestP5_BreakerOpensAndProbes(t *testing.T) {
 	})
 }
 
-// answering returns a client whose server gives the answer that was set last.
-func answering(t *testing.T, first http.HandlerFunc) (c *weixin.Client, set func(http.HandlerFunc), stop func()) {
+// answering returns a client whose server runs the handler that was set last.
+func answering(t *testing.T, first http.HandlerFunc) (*weixin.Client, func(http.HandlerFunc)) {
 	var now atomic.Pointer[http.HandlerFunc]
-	set = func(h http.HandlerFunc) { now.Store(&h) }
+	set := func(h http.HandlerFunc) { now.Store(&h) }
 	set(first)
-	c, _, stop = servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) { (*now.Load())(w, r) })
-	return c, set, stop
+	c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		(*now.Load())(w, r)
+	})
+	return c, set
 }
 
 func silence(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-func TestBreakerCounts(t *testing.T) {
+func TestBreaker_CountsOnlyAbsence(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		h     http.HandlerFunc
@@ -127,8 +129,7 @@ func TestBreakerCounts(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _, stop := answering(t, tc.h)
-				defer stop()
+				c, _ := answering(t, tc.h)
 				fails(t, c, 8, tc.class)
 				if c.BreakerOpen() != tc.opens {
 					t.Errorf("open: %v", c.BreakerOpen())
@@ -138,10 +139,9 @@ func TestBreakerCounts(t *testing.T) {
 	}
 }
 
-func TestBreakerCountsConsecutiveFailures(t *testing.T) {
+func TestBreaker_AnswerBetween_ResetsTheCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, set, stop := answering(t, reply(500, ""))
-		defer stop()
+		c, set := answering(t, reply(500, ""))
 		fails(t, c, 7, weixin.ClassUnavailable)
 		set(reply(200, `{"errcode":40029}`)) // WeChat is there after all
 		fails(t, c, 1, weixin.ClassCodeInvalid)
@@ -157,10 +157,9 @@ func TestBreakerCountsConsecutiveFailures(t *testing.T) {
 	})
 }
 
-func TestBreakerAndTheCaller(t *testing.T) {
+func TestBreaker_CallersEnd_IsNotCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, set, stop := answering(t, silence)
-		defer stop()
+		c, set := answering(t, silence)
 		canceled := func() {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, nil)
 			time.AfterFunc(time.Second, cancel)
@@ -175,7 +174,7 @@ func TestBreakerAndTheCaller(t *testing.T) {
 		if c.BreakerOpen() {
 			t.Error("cancellations opened the breaker")
 		}
-		// A deadline that was over beforehand says nothing of WeChat ...
+		// A deadline that passed before the call says nothing of WeChat ...
 		past, cancel := context.WithDeadline(t.Context(), time.Now())
 		defer cancel()
 		for range 20 {
@@ -185,7 +184,7 @@ func TestBreakerAndTheCaller(t *testing.T) {
 		if c.BreakerOpen() {
 			t.Error("expired deadlines opened the breaker")
 		}
-		// ... one that passes while WeChat is silent does, and cancellations in between take nothing back.
+		// ... one that passes during the silence does, whatever callers cancel.
 		for i := range 8 {
 			if c.BreakerOpen() {
 				t.Fatalf("open after %d", i)
@@ -214,10 +213,9 @@ func TestBreakerAndTheCaller(t *testing.T) {
 	})
 }
 
-func TestBreakerSettings(t *testing.T) {
+func TestBreaker_Settings_AreUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _, stop := servePipe(t, weixin.Config{TripAfter: 2, OpenFor: time.Minute}, reply(500, ""))
-		defer stop()
+		c, _ := servePipe(t, weixin.Config{TripAfter: 2, OpenFor: time.Minute}, reply(500, ""))
 		fails(t, c, 2, weixin.ClassUnavailable)
 		time.Sleep(time.Minute)
 		if !c.BreakerOpen() {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestNewRefusesBadBaseURL(t *testing.T) {
+func TestNew_BadBaseURL_IsRefusedWithCure(t *testing.T) {
 	for _, tc := range []struct{ name, base, cure string }{
 		{"not a URL", "http://a b/", "not a URL"},
 		{"no scheme", "api.weixin.qq.com", "scheme"},
@@ -41,7 +41,9 @@ func TestNewRefusesBadBaseURL(t *testing.T) {
 				t.Fatal("accepted")
 			}
 			msg := err.Error()
-			if !strings.Contains(msg, tc.cure) || !strings.Contains(msg, "https://api.weixin.qq.com") || strings.Contains(msg, "hunter2") {
+			if !strings.Contains(msg, tc.cure) ||
+				!strings.Contains(msg, "https://api.weixin.qq.com") ||
+				strings.Contains(msg, "hunter2") {
 				t.Errorf("unhelpful or leaking: %s", msg)
 			}
 		})
@@ -54,7 +56,7 @@ func TestNewRefusesBadBaseURL(t *testing.T) {
 	}
 }
 
-func TestDefaultBaseURL(t *testing.T) {
+func TestNew_NoBaseURL_IsProduction(t *testing.T) {
 	c := newClient(t, weixin.Config{})
 	var addr string
 	c.SetDial(func(_ context.Context, _, a string) (net.Conn, error) {
@@ -68,7 +70,7 @@ func TestDefaultBaseURL(t *testing.T) {
 	}
 }
 
-func TestPathPrefix(t *testing.T) {
+func TestNew_PathPrefix_IsKept(t *testing.T) {
 	for _, base := range []string{"/wx", "/wx/"} {
 		var path string
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -84,7 +86,7 @@ func TestPathPrefix(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreReusedAndClosed(t *testing.T) {
+func TestTransport_Connections_AreReusedAndClosed(t *testing.T) {
 	var mu sync.Mutex
 	states := map[http.ConnState]int{}
 	closed := make(chan struct{}, 1)
@@ -115,7 +117,7 @@ func TestConnectionsAreReusedAndClosed(t *testing.T) {
 	<-closed
 }
 
-func TestTLS(t *testing.T) {
+func TestTransport_TLS_VerifiesTheServer(t *testing.T) {
 	srv := httptest.NewUnstartedServer(reply(200, goodBody))
 	srv.EnableHTTP2 = true
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -138,12 +140,13 @@ func TestTLS(t *testing.T) {
 	stranger := newClient(t, weixin.Config{BaseURL: srv.URL})
 	stranger.TrustOnly(x509.NewCertPool())
 	_, err := exchange(stranger)
-	if e := wantClass(t, err, weixin.ClassUnavailable); !strings.Contains(e.Error(), "certificate") {
-		t.Errorf("unhelpful: %v", e)
+	wantClass(t, err, weixin.ClassUnavailable)
+	if !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("unhelpful: %v", err)
 	}
 }
 
-func TestTLS11IsRefused(t *testing.T) {
+func TestTransport_TLS11_IsRefused(t *testing.T) {
 	srv := httptest.NewUnstartedServer(reply(200, goodBody))
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
@@ -157,7 +160,7 @@ func TestTLS11IsRefused(t *testing.T) {
 	wantClass(t, err, weixin.ClassUnavailable)
 }
 
-func TestConcurrentCalls(t *testing.T) {
+func TestClient_ConcurrentCalls_GetTheirOwnAnswers(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		reply(200, `{"openid":"o-`+r.URL.Query().Get("js_code")+`","session_key":"k"}`)(w, r)
 	})
@@ -165,7 +168,7 @@ func TestConcurrentCalls(t *testing.T) {
 	for i := range 64 {
 		wg.Go(func() {
 			code := strings.Repeat("c", i+1)
-			s, err := c.Code2Session(context.Background(), testApp, code)
+			s, err := c.Code2Session(t.Context(), testApp, code)
 			if err != nil || s.OpenID != "o-"+code {
 				t.Errorf("%v, %v", s, err)
 			}
@@ -174,7 +177,7 @@ func TestConcurrentCalls(t *testing.T) {
 	wg.Wait()
 }
 
-func TestObserve(t *testing.T) {
+func TestObserve_GetsEachCallOnce(t *testing.T) {
 	var calls []weixin.Call
 	answers := []string{`{"errcode":-1}`, goodBody, `{"errcode":40029}`}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -182,10 +185,11 @@ func TestObserve(t *testing.T) {
 		answers = answers[1:]
 	}))
 	defer srv.Close()
-	c := newClient(t, weixin.Config{BaseURL: srv.URL, Observe: func(k weixin.Call) { calls = append(calls, k) }})
+	observe := func(k weixin.Call) { calls = append(calls, k) }
+	c := newClient(t, weixin.Config{BaseURL: srv.URL, Observe: observe})
 	_, _ = exchange(c) // two attempts
 	_, _ = exchange(c)
-	_, _ = c.Code2Session(context.Background(), testApp, "") // no call
+	_, _ = c.Code2Session(t.Context(), testApp, "") // no call
 	want := []weixin.Class{weixin.ClassOK, weixin.ClassCodeInvalid}
 	if len(calls) != len(want) {
 		t.Fatalf("observed %v", calls)
@@ -197,7 +201,7 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-func TestClassNames(t *testing.T) {
+func TestClass_String_IsUnique(t *testing.T) {
 	seen := map[string]bool{}
 	for c := weixin.ClassOK; c <= weixin.ClassCanceled; c++ {
 		if s := c.String(); seen[s] || strings.HasPrefix(s, "class_") {

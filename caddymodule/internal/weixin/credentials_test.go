@@ -61,7 +61,7 @@ func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
 	}
 }
 
-// renderings is v in every form in which it could reach a log.
+// renderings returns v in every form in which it could reach a log.
 func renderings(v any) string {
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t", "%T"} {
@@ -76,12 +76,14 @@ func renderings(v any) string {
 	return out.String()
 }
 
-// canaryForms is what a secret looks like after the renderings: plain, in hexadecimal and as a list of bytes.
+// canaryForms returns a secret as the renderings would show it: plain, in
+// hexadecimal and as a list of bytes.
 func canaryForms(secrets ...string) []string {
 	var forms []string
 	for _, s := range secrets {
 		list := strings.Trim(fmt.Sprint([]byte(s)), "[]")
-		forms = append(forms, s, fmt.Sprintf("%x", s), fmt.Sprintf("%X", s), list, strings.ReplaceAll(list, " ", ","))
+		forms = append(forms, s, fmt.Sprintf("%x", s), fmt.Sprintf("%X", s), list,
+			strings.ReplaceAll(list, " ", ","))
 	}
 	return forms
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// SetDial replaces how both transports connect. Call it before the first use.
+// SetDial sets how both transports connect. Call it before the first use.
 func (c *Client) SetDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
 	c.pooled.DialContext, c.fresh.DialContext = dial, dial
 }
@@ -28,8 +28,11 @@ type Grant struct {
 	Life  time.Duration
 }
 
-// Decoders judge one answer of each call that needs a token, or that brings one.
+// Decoders judge one answer of each call.
 var Decoders = map[string]func(status int, body []byte) (any, *Error){
+	"code2session": func(status int, body []byte) (any, *Error) {
+		return decodeSession(answer{status, body})
+	},
 	"stable_token": func(status int, body []byte) (any, *Error) {
 		g, e := decodeGrant(answer{status, body})
 		return Grant{g.token.value, g.life}, e
@@ -37,12 +40,19 @@ var Decoders = map[string]func(status int, body []byte) (any, *Error){
 	"getuserphonenumber": func(status int, body []byte) (any, *Error) {
 		return decodePhone(answer{status, body}, "wx0123456789abcdef")
 	},
-	"checksession": func(status int, body []byte) (any, *Error) { return decodeCheck(answer{status, body}) },
-	"resetusersessionkey": func(status int, body []byte) (any, *Error) {
-		return decodeReset(answer{status, body}, Session{OpenID: "o1", SessionKey: "k", UnionID: "u1"})
+	"checksession": func(status int, body []byte) (any, *Error) {
+		return decodeCheck(answer{status, body})
 	},
-	"getpaidunionid":   func(status int, body []byte) (any, *Error) { return decodeID("unionid")(answer{status, body}) },
-	"getpluginopenpid": func(status int, body []byte) (any, *Error) { return decodeID("openpid")(answer{status, body}) },
+	"resetusersessionkey": func(status int, body []byte) (any, *Error) {
+		return decodeReset(answer{status, body},
+			Session{OpenID: "o1", SessionKey: "k", UnionID: "u1"})
+	},
+	"getpaidunionid": func(status int, body []byte) (any, *Error) {
+		return decodeID("unionid")(answer{status, body})
+	},
+	"getpluginopenpid": func(status int, body []byte) (any, *Error) {
+		return decodeID("openpid")(answer{status, body})
+	},
 	"getuserencryptkey": func(status int, body []byte) (any, *Error) {
 		keys, e := decodeUserKeys(answer{status, body})
 		if e != nil && keys != nil {

@@ -13,17 +13,28 @@ import (
 	"testing"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
 const (
 	goodCode = "021ByuFs0fNXie1T5lJs0IwBFs0ByuF1"
-	goodBody = `{"openid":"oTEST-openid_0123456789abcdef","session_key":"AAECAwQFBgcICQoLDA0ODw==","unionid":"oTEST-unionid"}`
+	goodBody = `{"openid":"oTEST-openid_0123456789abcdef",` +
+		`"session_key":"AAECAwQFBgcICQoLDA0ODw==","unionid":"oTEST-unionid"}`
+
+	otherAppID = "wxfedcba9876543210"
 )
 
 var (
-	testApp     = weixin.Credentials{ID: "wx0123456789abcdef", Secret: "0123456789abcdef0123456789abcdef"}
+	testApp = weixin.Credentials{
+		ID: "wx0123456789abcdef", Secret: "0123456789abcdef0123456789abcdef",
+	}
+	simulated = weixintest.Config{Apps: map[string]string{
+		testApp.ID: testApp.Secret, otherAppID: "secret",
+	}}
 	goodSession = weixin.Session{
-		OpenID: "oTEST-openid_0123456789abcdef", SessionKey: "AAECAwQFBgcICQoLDA0ODw==", UnionID: "oTEST-unionid",
+		OpenID:     "oTEST-openid_0123456789abcdef",
+		SessionKey: "AAECAwQFBgcICQoLDA0ODw==",
+		UnionID:    "oTEST-unionid",
 	}
 )
 
@@ -75,7 +86,8 @@ func wantClass(t testing.TB, err error, want weixin.Class) *weixin.Error {
 	return e
 }
 
-// rawServer runs one script per accepted TCP connection and keeps the head of every request that a script has read with next.
+// rawServer runs one script for each TCP connection and records the head of
+// every request that a script reads with next.
 type rawServer struct {
 	ln    net.Listener
 	mu    sync.Mutex
@@ -177,21 +189,19 @@ func (p *pipeNet) dial(context.Context, string, string) (net.Conn, error) {
 	return client, nil
 }
 
-// servePipe is serve for a synctest bubble. stop ends every goroutine of both sides.
-func servePipe(t *testing.T, cfg weixin.Config, h http.HandlerFunc) (c *weixin.Client, p *pipeNet, stop func()) {
+// servePipe is serve for a synctest bubble.
+func servePipe(t *testing.T, cfg weixin.Config, h http.HandlerFunc) (*weixin.Client, *pipeNet) {
 	t.Helper()
 	cfg.BaseURL = "http://wechat.test"
-	c, err := weixin.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p = &pipeNet{conns: make(chan net.Conn), done: make(chan struct{})}
+	c := newClient(t, cfg)
+	p := &pipeNet{conns: make(chan net.Conn), done: make(chan struct{})}
 	c.SetDial(p.dial)
 	srv := &http.Server{Handler: h}
 	go func() { _ = srv.Serve(p) }()
-	return c, p, func() {
+	t.Cleanup(func() {
 		c.Close()
 		close(p.done)
 		_ = srv.Close()
-	}
+	})
+	return c, p
 }

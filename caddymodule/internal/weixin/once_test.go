@@ -3,6 +3,7 @@ package weixin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -16,8 +17,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// The bytes of a request matter: the trick that keeps net/http from repeating it must not show on the wire.
-func TestRequestOnTheWire(t *testing.T) {
+// The body that keeps net/http from a repetition adds nothing to the wire.
+func TestCode2Session_OnTheWire_IsAPlainGET(t *testing.T) {
 	srv := newRawServer(t, func(c *rawConn) {
 		for {
 			if _, ok := c.next(); !ok {
@@ -32,8 +33,10 @@ func TestRequestOnTheWire(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := "GET /sns/jscode2session?appid=" + testApp.ID + "&grant_type=authorization_code&js_code=" + goodCode + "&secret=" +
-		testApp.Secret + " HTTP/1.1\r\nHost: " + srv.ln.Addr().String() + "\r\nUser-Agent: Go-http-client/1.1\r\n\r\n"
+	query := "appid=" + testApp.ID + "&grant_type=authorization_code&js_code=" + goodCode +
+		"&secret=" + testApp.Secret
+	want := "GET /sns/jscode2session?" + query + " HTTP/1.1\r\nHost: " + srv.ln.Addr().String() +
+		"\r\nUser-Agent: Go-http-client/1.1\r\n\r\n"
 	for _, head := range srv.seen() {
 		if head != want {
 			t.Errorf("got  %q\nwant %q", head, want)
@@ -41,23 +44,30 @@ func TestRequestOnTheWire(t *testing.T) {
 	}
 }
 
-// A code that may have reached WeChat is never sent again (WECHAT.md 12.1), whatever the connection does afterwards.
-func TestAmbiguousFailureIsNotRepeated(t *testing.T) {
-	half := "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"
+// A code that may have reached WeChat is never sent again, whatever the
+// connection does afterwards (docs/wechat.md#send-once).
+func TestExchange_AmbiguousFailure_IsNotRepeated(t *testing.T) {
+	const (
+		ok    = "HTTP/1.1 200 OK\r\n"
+		late  = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"
+		down  = weixin.ClassUnavailable
+		other = weixin.ClassProtocol
+	)
+	after := func(text string) func(*rawConn) { return func(c *rawConn) { c.send(text) } }
 	for name, tc := range map[string]struct {
 		end   func(*rawConn)
 		class weixin.Class
 	}{
-		"reset":                 {(*rawConn).reset, weixin.ClassUnavailable},
-		"end":                   {func(*rawConn) {}, weixin.ClassUnavailable},
-		"half a head":           {func(c *rawConn) { c.send("HTTP/1.1 200 OK\r\n") }, weixin.ClassUnavailable},
-		"half a header":         {func(c *rawConn) { c.send("HTTP/1.1 200 OK\r\nConte") }, weixin.ClassProtocol}, // net/http parses the torn line
-		"half a body":           {func(c *rawConn) { c.send(half) }, weixin.ClassUnavailable},
-		"half a chunk":          {func(c *rawConn) { c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab") }, weixin.ClassUnavailable},
-		"408 at the wrong time": {func(c *rawConn) { c.send("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n") }, weixin.ClassProtocol},
+		"reset":                 {(*rawConn).reset, down},
+		"end":                   {after(""), down},
+		"half a head":           {after(ok), down},
+		"half a header":         {after(ok + "Conte"), other}, // net/http parses the torn line
+		"half a body":           {after(ok + "Content-Length: 1000\r\n\r\n{"), down},
+		"half a chunk":          {after(ok + "Transfer-Encoding: chunked\r\n\r\n5\r\nab"), down},
+		"408 at the wrong time": {after(late), other},
 	} {
 		for _, reused := range []bool{false, true} {
-			t.Run(name+map[bool]string{true: ", reused", false: ", new"}[reused], func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/reused=%t", name, reused), func(t *testing.T) {
 				srv := newRawServer(t, func(c *rawConn) {
 					for {
 						head, ok := c.next()
@@ -77,12 +87,11 @@ func TestAmbiguousFailureIsNotRepeated(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				_, err := c.Code2Session(context.Background(), testApp, "second")
+				_, err := c.Code2Session(t.Context(), testApp, "second")
 				wantClass(t, err, tc.class)
 				if unsent(err) {
 					t.Error("said to be unsent")
 				}
-				// Once in all that arrived, forbidden repetitions on other connections included.
 				if n := strings.Count(strings.Join(srv.seen(), ""), "js_code=second"); n != 1 {
 					t.Errorf("the code was sent %d times", n)
 				}
@@ -91,12 +100,12 @@ func TestAmbiguousFailureIsNotRepeated(t *testing.T) {
 	}
 }
 
-func TestTimeoutIsNotRepeated(t *testing.T) {
+func TestExchange_Timeout_IsNotRepeated(t *testing.T) {
 	for name, started := range map[string]bool{"silent": false, "trickling body": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var requests atomic.Int32
-				c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+				c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 					requests.Add(1)
 					if started {
 						_, _ = w.Write([]byte("{"))
@@ -104,7 +113,6 @@ func TestTimeoutIsNotRepeated(t *testing.T) {
 					}
 					<-r.Context().Done()
 				})
-				defer stop()
 				start := time.Now()
 				_, err := exchange(c)
 				wantClass(t, err, weixin.ClassUnavailable)
@@ -119,7 +127,7 @@ func TestTimeoutIsNotRepeated(t *testing.T) {
 	}
 }
 
-func TestUnsentRequestIsRepeatedOnce(t *testing.T) {
+func TestExchange_UnsentRequest_IsRepeatedOnce(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for _, tc := range []struct {
 		failures, dials int
@@ -153,25 +161,25 @@ func TestUnsentRequestIsRepeatedOnce(t *testing.T) {
 }
 
 // A kept connection dies in the instant between its choice and the write.
-func TestDeadReusedConnectionIsReplaced(t *testing.T) {
+func TestExchange_DeadKeptConnection_IsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var requests []string
-		c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 			requests = append(requests, r.URL.Query().Get("js_code")+" "+r.Header.Get("Connection"))
 			reply(200, goodBody)(w, r)
 		})
-		defer stop()
 		if _, err := c.Code2Session(t.Context(), testApp, "first"); err != nil {
 			t.Fatal(err)
 		}
 		killed := 0
-		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		kill := func(info httptrace.GotConnInfo) {
 			if info.Reused {
 				killed++
 				_ = info.Conn.Close()
 				synctest.Wait() // until the transport has noticed
 			}
-		}})
+		}
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: kill})
 		s, err := c.Code2Session(ctx, testApp, "second")
 		if err != nil || s != goodSession || killed != 1 {
 			t.Fatalf("killed %d, %v, %v", killed, s, err)
@@ -182,7 +190,7 @@ func TestDeadReusedConnectionIsReplaced(t *testing.T) {
 	})
 }
 
-func TestBusyIsRepeatedOnce(t *testing.T) {
+func TestExchange_Busy_IsRepeatedOnce(t *testing.T) {
 	const busy = `{"errcode":-1,"errmsg":"system error"}`
 	for _, tc := range []struct {
 		name     string
@@ -199,11 +207,10 @@ func TestBusyIsRepeatedOnce(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				requests := 0
-				c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+				c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 					reply(200, tc.answers[requests])(w, r)
 					requests++
 				})
-				defer stop()
 				_, err := exchange(c)
 				if tc.class == weixin.ClassOK {
 					if err != nil {
@@ -220,15 +227,14 @@ func TestBusyIsRepeatedOnce(t *testing.T) {
 	}
 }
 
-// Both kinds of repetition draw on one allowance and one deadline.
-func TestRepetitionsDoNotAddUp(t *testing.T) {
+// Both kinds of repetition share one allowance and one deadline.
+func TestExchange_BothRepetitions_ShareOneAllowance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var requests atomic.Int32
-		c, p, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		c, p := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 			requests.Add(1)
 			reply(200, `{"errcode":-1}`)(w, r)
 		})
-		defer stop()
 		dials := 0
 		c.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if dials++; dials == 1 {
@@ -237,13 +243,14 @@ func TestRepetitionsDoNotAddUp(t *testing.T) {
 			return p.dial(ctx, network, addr)
 		})
 		_, err := exchange(c)
-		if e := wantClass(t, err, weixin.ClassUnavailable); e.ErrCode != -1 || requests.Load() != 1 || dials != 2 {
+		e := wantClass(t, err, weixin.ClassUnavailable)
+		if e.ErrCode != -1 || requests.Load() != 1 || dials != 2 {
 			t.Errorf("%d requests, %d dials, %v", requests.Load(), dials, e)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		var requests atomic.Int32
-		c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 			if requests.Add(1) > 1 {
 				<-r.Context().Done()
 				return
@@ -251,7 +258,6 @@ func TestRepetitionsDoNotAddUp(t *testing.T) {
 			time.Sleep(4 * time.Second)
 			reply(200, `{"errcode":-1}`)(w, r)
 		})
-		defer stop()
 		start := time.Now()
 		_, err := exchange(c)
 		wantClass(t, err, weixin.ClassUnavailable)
@@ -260,11 +266,10 @@ func TestRepetitionsDoNotAddUp(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 			time.Sleep(5*time.Second - time.Millisecond) // leaves no time for another attempt
 			reply(200, `{"errcode":-1}`)(w, r)
 		})
-		defer stop()
 		_, err := exchange(c)
 		if e := wantClass(t, err, weixin.ClassUnavailable); e.ErrCode != -1 {
 			t.Errorf("the answer is forgotten: %v", e)
@@ -272,14 +277,14 @@ func TestRepetitionsDoNotAddUp(t *testing.T) {
 	})
 }
 
-// unsent reports what an error says of its call.
+// unsent reports whether an error says that no request left.
 func unsent(err error) bool {
 	e, ok := errors.AsType[*weixin.Error](err)
 	return ok && e.Unsent()
 }
 
-// TestUnsent: an error says that a code is as good as before only when no request can have left.
-func TestUnsent(t *testing.T) {
+// An error says that a code is unused only when no request left.
+func TestError_Unsent_OnlyWithoutARequest(t *testing.T) {
 	srv := newRawServer(t, func(c *rawConn) {
 		if _, ok := c.next(); ok {
 			c.sendJSON(`{"errcode":-1,"errmsg":"system error"}`)

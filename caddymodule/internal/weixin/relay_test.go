@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,7 +26,17 @@ type roundTripper func(*http.Request) (*http.Response, error)
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func response(status int, body io.Reader, length int64) *http.Response {
-	return &http.Response{StatusCode: status, Header: make(http.Header), Body: io.NopCloser(body), ContentLength: length}
+	return &http.Response{
+		StatusCode: status, Header: make(http.Header),
+		Body: io.NopCloser(body), ContentLength: length,
+	}
+}
+
+// answered relays a call that cannot be repeated, whose answer is resp.
+func answered(ctx context.Context, c *weixin.Client, resp *http.Response) (weixin.Relayed, error) {
+	return c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
+		return resp, nil
+	}), testApp, relayCall(ctx, "x", false))
 }
 
 func relayCall(ctx context.Context, body string, again bool) *http.Request {
@@ -37,7 +48,9 @@ func relayCall(ctx context.Context, body string, again bool) *http.Request {
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 	}
 	if again {
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+		r.GetBody = func() (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(body)), nil
+		}
 	}
 	return r
 }
@@ -47,7 +60,8 @@ const refusedBody = `{"errcode":40001,"errmsg":"invalid credential, rid: 1-2-3"}
 // tokenServer answers requests for a token with t1, t2 and so on.
 func tokenServer(tokens *atomic.Int32) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		reply(200, fmt.Sprintf(`{"access_token":"canary-t%d","expires_in":7200}`, tokens.Add(1)))(w, r)
+		body := fmt.Sprintf(`{"access_token":"canary-t%d","expires_in":7200}`, tokens.Add(1))
+		reply(200, body)(w, r)
 	}
 }
 
@@ -73,12 +87,11 @@ func TestRelay_RepeatsOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var tokens atomic.Int32
 				var observed []weixin.Class
-				c, _, stop := servePipe(t, weixin.Config{Observe: func(call weixin.Call) {
+				c, _ := servePipe(t, weixin.Config{Observe: func(call weixin.Call) {
 					if call.Name == "relayed" {
 						observed = append(observed, call.Class)
 					}
 				}}, tokenServer(&tokens))
-				defer stop()
 				if _, err := c.Tokens().Token(t.Context(), testApp); err != nil {
 					t.Fatal(err)
 				}
@@ -91,7 +104,8 @@ func TestRelay_RepeatsOnce(t *testing.T) {
 							t.Errorf("call %d has the body %q", calls, b)
 						}
 					}
-					if token := r.URL.Query()["access_token"]; len(token) == 1 && token[0] == tt.good {
+					token := r.URL.Query()["access_token"]
+					if len(token) == 1 && token[0] == tt.good {
 						return response(200, strings.NewReader(`{"errcode":0}`), -1), nil
 					}
 					return response(tt.status, strings.NewReader(refusedBody), -1), nil
@@ -106,13 +120,17 @@ func TestRelay_RepeatsOnce(t *testing.T) {
 				if b, err := io.ReadAll(got.Body); string(b) != want || err != nil {
 					t.Errorf("the answer is %q, %v", b, err)
 				}
-				if calls != tt.calls || got.Renewed != (calls == 2) || (got.Refused != nil) != tt.refused || len(observed) != 1 || observed[0] != class {
-					t.Errorf("%d calls, renewed %t, refused %v, observed %v", calls, got.Renewed, got.Refused, observed)
+				if calls != tt.calls || got.Renewed != (calls == 2) ||
+					(got.Refused != nil) != tt.refused ||
+					!slices.Equal(observed, []weixin.Class{class}) {
+					t.Errorf("%d calls, renewed %t, refused %v, observed %v",
+						calls, got.Renewed, got.Refused, observed)
 				}
-				if got.Refused != nil && (got.Refused.ErrCode != 40001 || got.Refused.RID != "1-2-3") {
+				if got.Refused != nil &&
+					(got.Refused.ErrCode != 40001 || got.Refused.RID != "1-2-3") {
 					t.Errorf("refused: %v", got.Refused)
 				}
-				// Whatever became of this call, the next one has a token that was not refused.
+				// The next call has a token that WeChat did not refuse.
 				time.Sleep(2 * time.Second)
 				if token := seenToken(t, c); token == "canary-t1" && tt.good != "canary-t1" {
 					t.Error("the refused token is used on")
@@ -135,11 +153,14 @@ func seenToken(t *testing.T, c *weixin.Client) (token string) {
 	return token
 }
 
-// TestRelay_Failures: what is no answer of WeChat is an error, and no error shows the token, even when the transport's does.
-func TestRelay_Failures(t *testing.T) {
+// No error shows the token, even when the transport's does.
+func TestRelay_NoAnswerOfWeChat_IsAnError(t *testing.T) {
 	var tokens atomic.Int32
 	c := serve(t, tokenServer(&tokens))
-	leak := &url.Error{Op: "Get", URL: "https://api.weixin.qq.com/?access_token=canary-t1", Err: errors.New("malformed HTTP response \"canary-t1\"")}
+	leak := &url.Error{
+		Op: "Get", URL: "https://api.weixin.qq.com/?access_token=canary-t1",
+		Err: errors.New("malformed HTTP response \"canary-t1\""),
+	}
 	for _, tt := range []struct {
 		name  string
 		call  *http.Request
@@ -151,14 +172,19 @@ func TestRelay_Failures(t *testing.T) {
 			r.Header.Set("Location", "https://elsewhere.example/?access_token=canary-t1")
 			return r, nil
 		}, weixin.ClassProtocol},
-		{"upgrade", nil, func(*http.Request) (*http.Response, error) { return response(101, http.NoBody, 0), nil }, weixin.ClassProtocol},
+		{"upgrade", nil, func(*http.Request) (*http.Response, error) {
+			return response(101, http.NoBody, 0), nil
+		}, weixin.ClassProtocol},
 		{"bad gateway", nil, func(*http.Request) (*http.Response, error) {
 			return response(502, strings.NewReader("<html>"), -1), nil
 		}, weixin.ClassUnavailable},
-		{"broken", nil, func(*http.Request) (*http.Response, error) { return nil, leak }, weixin.ClassUnavailable},
+		{"broken", nil, func(*http.Request) (*http.Response, error) {
+			return nil, leak
+		}, weixin.ClassUnavailable},
 		{"body too long", func() *http.Request {
 			r := relayCall(t.Context(), "", false)
-			r.Body, r.ContentLength = http.MaxBytesReader(nil, io.NopCloser(strings.NewReader("xxx")), 2), -1
+			body := io.NopCloser(strings.NewReader("xxx"))
+			r.Body, r.ContentLength = http.MaxBytesReader(nil, body, 2), -1
 			return r
 		}(), readingTransport, weixin.ClassCanceled},
 		{"body broken off", func() *http.Request {
@@ -178,22 +204,26 @@ func TestRelay_Failures(t *testing.T) {
 		}
 		_, err := c.Relay(tt.via, testApp, call)
 		e := wantClass(t, err, tt.class)
-		if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "canary") || e.Op == "" {
+		if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "canary") ||
+			e.Op == "" {
 			t.Errorf("%s: %s", tt.name, text)
 		}
-		if tooLong := errors.As(err, new(*http.MaxBytesError)); tooLong != (tt.name == "body too long") {
+		tooLong := errors.As(err, new(*http.MaxBytesError))
+		if tooLong != (tt.name == "body too long") {
 			t.Errorf("%s: too long: %t", tt.name, tooLong)
 		}
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) { return nil, r.Context().Err() }), testApp, relayCall(gone, "", false))
+	_, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) {
+		return nil, r.Context().Err()
+	}), testApp, relayCall(gone, "", false))
 	if wantClass(t, err, weixin.ClassCanceled); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v does not tell that the caller has gone", err)
 	}
 }
 
-// readingTransport fails as a transport does whose request has no end.
+// readingTransport reads the request to its end, as a transport does.
 func readingTransport(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -203,8 +233,7 @@ func readingTransport(r *http.Request) (*http.Response, error) {
 	return response(200, strings.NewReader("{}"), 2), nil
 }
 
-// TestRelay_NoToken: without a token nothing is sent.
-func TestRelay_NoToken(t *testing.T) {
+func TestRelay_NoToken_SendsNothing(t *testing.T) {
 	c := serve(t, reply(200, `{"errcode":40125,"errmsg":"x"}`))
 	_, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
 		t.Error("something was sent")
@@ -213,15 +242,14 @@ func TestRelay_NoToken(t *testing.T) {
 	wantClass(t, err, weixin.ClassMisconfigured)
 }
 
-// TestRelay_Streams: of an answer that is no JSON object no more than the first piece is waited for.
-func TestRelay_Streams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // which notices when everybody waits for everybody
+// Relay waits for the first piece only of an answer that is no text.
+func TestRelay_Media_StreamsThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // which notices a deadlock
 		var tokens atomic.Int32
-		c, _, stop := servePipe(t, weixin.Config{}, tokenServer(&tokens))
-		defer stop()
+		c, _ := servePipe(t, weixin.Config{}, tokenServer(&tokens))
 		r, w := io.Pipe()
 		go w.Write([]byte("\xff\xd8"))
-		got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) { return response(200, r, -1), nil }), testApp, relayCall(t.Context(), "", false))
+		got, err := answered(t.Context(), c, response(200, r, -1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,12 +264,14 @@ func TestRelay_Streams(t *testing.T) {
 	})
 }
 
-// FuzzRelay_Answer: whatever is answered arrives as it was, and only a JSON object with one of three errcodes is a refusal.
+// FuzzRelay_Answer: an answer arrives unchanged, and only a JSON object with one
+// of three errcodes is a refusal.
 func FuzzRelay_Answer(f *testing.F) {
 	for _, body := range []string{
-		refusedBody, "\ufeff" + refusedBody, " \n" + refusedBody, `{"errcode":"42001"}`, `{"errcode":40014.0}`, `{"errcode":0}`, `{"errcode":null}`, `{}`, `{`, ``, "\xff\xd8\xff",
-		`{"errcode":40001,"errmsg":"` + strings.Repeat("x", 5000) + `"}`, `[` + refusedBody + `]`, refusedBody + refusedBody,
-		refusedBody + strings.Repeat(" ", 5000),
+		refusedBody, "\ufeff" + refusedBody, " \n" + refusedBody, `{"errcode":"42001"}`,
+		`{"errcode":40014.0}`, `{"errcode":0}`, `{"errcode":null}`, `{}`, `{`, ``, "\xff\xd8\xff",
+		`{"errcode":40001,"errmsg":"` + strings.Repeat("x", 5000) + `"}`, `[` + refusedBody + `]`,
+		refusedBody + refusedBody, refusedBody + strings.Repeat(" ", 5000),
 	} {
 		f.Add([]byte(body), false)
 		f.Add([]byte(body), true)
@@ -253,9 +283,8 @@ func FuzzRelay_Answer(f *testing.F) {
 		if sized {
 			length = int64(len(body))
 		}
-		got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
-			return response(200, iotest.OneByteReader(bytes.NewReader(body)), length), nil
-		}), testApp, relayCall(t.Context(), "x", false))
+		text := iotest.OneByteReader(bytes.NewReader(body))
+		got, err := answered(t.Context(), c, response(200, text, length))
 		if err != nil {
 			if !bytes.Contains(body, []byte("canary-t1")) {
 				t.Fatal(err)
@@ -269,7 +298,8 @@ func FuzzRelay_Answer(f *testing.F) {
 			return
 		}
 		var env struct{ ErrCode json.RawMessage }
-		if err := json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &env); err != nil || len(body) > 4<<10 {
+		err = json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &env)
+		if err != nil || len(body) > 4<<10 {
 			t.Errorf("%q is a refusal", body)
 		}
 		switch got.Refused.ErrCode {
@@ -280,10 +310,12 @@ func FuzzRelay_Answer(f *testing.F) {
 	})
 }
 
-// FuzzRelay_Request: whatever an app asks for, WeChat gets one token, under one name, at the place that the base URL names.
+// FuzzRelay_Request: WeChat gets one token under one name, at the host of the
+// base URL, whatever an app requests.
 func FuzzRelay_Request(f *testing.F) {
 	f.Add("/wxa/x", "a=1&access_token=x", "Cookie")
-	f.Add("/wxa/x", "a=1;access_token=x&%61ccess_token=y&ACCESS_TOKEN=z&cloudbase_access_token=q", "X-Wx-Openid")
+	f.Add("/wxa/x", "a=1;access_token=x&%61ccess_token=y&ACCESS_TOKEN=z&cloudbase_access_token=q",
+		"X-Wx-Openid")
 	f.Add("//evil.example/x", "", "Host")
 	f.Add("/..%2f..%2fcgi-bin/token", "%zz", "Wechatmp-Appid")
 	var tokens atomic.Int32
@@ -293,20 +325,25 @@ func FuzzRelay_Request(f *testing.F) {
 		call.URL = &url.URL{Path: path, RawQuery: query}
 		call.Header[header] = []string{"v"}
 		_, err := c.Relay(roundTripper(func(r *http.Request) (*http.Response, error) {
-			if r.URL.Scheme != "http" || !strings.HasPrefix(r.URL.Host, "127.0.0.1:") || r.Host != r.URL.Host || !strings.HasPrefix(r.URL.Path, "/") {
+			if r.URL.Scheme != "http" || !strings.HasPrefix(r.URL.Host, "127.0.0.1:") ||
+				r.Host != r.URL.Host || !strings.HasPrefix(r.URL.Path, "/") {
 				t.Errorf("sent to %s", r.URL)
 			}
 			n := 0
 			for name, values := range r.URL.Query() {
-				if strings.EqualFold(name, "access_token") || strings.EqualFold(name, "cloudbase_access_token") {
+				if strings.EqualFold(name, "access_token") ||
+					strings.EqualFold(name, "cloudbase_access_token") {
 					n += len(values)
 				}
 			}
-			if token := r.URL.Query()["access_token"]; len(token) != 1 || token[0] != "canary-t1" || n != 1 {
+			token := r.URL.Query()["access_token"]
+			if len(token) != 1 || token[0] != "canary-t1" || n != 1 {
 				t.Errorf("%q became %q", query, r.URL.RawQuery)
 			}
 			for name := range r.Header {
-				if name == header && name != "User-Agent" && !strings.HasPrefix(name, "Wechatmp-") && !strings.Contains("Accept Accept-Language Content-Type Range", name) {
+				if name == header && name != "User-Agent" &&
+					!strings.HasPrefix(name, "Wechatmp-") &&
+					!strings.Contains("Accept Accept-Language Content-Type Range", name) {
 					t.Errorf("%s was sent", name)
 				}
 			}

@@ -16,15 +16,15 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// oddToken is one whose form in a query is another.
+// oddToken has another form in a query.
 const oddToken = "canary/+t="
 
 func oddClient(t *testing.T) *weixin.Client {
 	return serve(t, reply(200, `{"access_token":"`+oddToken+`","expires_in":7200}`))
 }
 
-// TestRelay_ServerErrors: with an errcode a 5xx is WeChat's own word, and goes the way of every other (TestRelay_RepeatsOnce); without one it is nobody's.
-func TestRelay_ServerErrors(t *testing.T) {
+// A 5xx with an errcode is WeChat's answer; a 5xx without one is an error.
+func TestRelay_ServerError_NeedsAnErrcode(t *testing.T) {
 	for _, tt := range []struct {
 		name, body   string
 		own, refused bool
@@ -42,9 +42,8 @@ func TestRelay_ServerErrors(t *testing.T) {
 		{"nothing", "", false, false},
 	} {
 		var tokens atomic.Int32
-		got, err := serve(t, tokenServer(&tokens)).Relay(roundTripper(func(*http.Request) (*http.Response, error) {
-			return response(503, strings.NewReader(tt.body), -1), nil
-		}), testApp, relayCall(t.Context(), "{}", true))
+		c := serve(t, tokenServer(&tokens))
+		got, err := answered(t.Context(), c, response(503, strings.NewReader(tt.body), -1))
 		if !tt.own {
 			wantClass(t, err, weixin.ClassUnavailable)
 			continue
@@ -53,7 +52,8 @@ func TestRelay_ServerErrors(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
-		if b, err := io.ReadAll(got.Body); string(b) != tt.body || err != nil || got.StatusCode != 503 {
+		b, err := io.ReadAll(got.Body)
+		if string(b) != tt.body || err != nil || got.StatusCode != 503 {
 			t.Errorf("%s: %d %q, %v", tt.name, got.StatusCode, b, err)
 		}
 		if (got.Refused != nil) != tt.refused {
@@ -62,8 +62,8 @@ func TestRelay_ServerErrors(t *testing.T) {
 	}
 }
 
-// TestRelay_ShowsNoToken: whatever a server echoes, neither the caller nor the log sees a token.
-func TestRelay_ShowsNoToken(t *testing.T) {
+// Neither the caller nor the log sees a token that a server echoes.
+func TestP6_Relay_EchoedToken_IsAnError(t *testing.T) {
 	const escaped = "canary%2F%2Bt%3D"
 	c := oddClient(t)
 	for _, tt := range []struct {
@@ -87,9 +87,8 @@ func TestRelay_ShowsNoToken(t *testing.T) {
 		{"another error", 404, "canary", false},
 	} {
 		for _, length := range []int64{-1, int64(len(tt.body))} {
-			got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
-				return response(tt.status, strings.NewReader(tt.body), length), nil
-			}), testApp, relayCall(t.Context(), "", false))
+			body := strings.NewReader(tt.body)
+			got, err := answered(t.Context(), c, response(tt.status, body, length))
 			if !tt.shown {
 				if b, _ := io.ReadAll(got.Body); string(b) != tt.body || err != nil {
 					t.Errorf("%s: %q, %v", tt.name, b, err)
@@ -100,19 +99,22 @@ func TestRelay_ShowsNoToken(t *testing.T) {
 				t.Errorf("%s: comes through", tt.name)
 				continue
 			}
-			if e := asError(t, err); e.Class != weixin.ClassProtocol && e.Class != weixin.ClassUnavailable || !strings.Contains(err.Error(), "shows the access token") || strings.Contains(err.Error(), "canary") {
+			class := asError(t, err).Class
+			if class != weixin.ClassProtocol && class != weixin.ClassUnavailable ||
+				!strings.Contains(err.Error(), "shows the access token") ||
+				strings.Contains(err.Error(), "canary") {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
 	}
 
 	trailer := http.Header{"X-Echo": {oddToken}}
-	got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
-		r := response(200, strings.NewReader("{}"), -1)
-		r.Trailer = trailer
-		r.Header = http.Header{"X-Echo": {"a", oddToken}, "Location": {"/?" + escaped}, "X-Other": {"canary"}}
-		return r, nil
-	}), testApp, relayCall(t.Context(), "", false))
+	r := response(200, strings.NewReader("{}"), -1)
+	r.Trailer = trailer
+	r.Header["X-Echo"] = []string{"a", oddToken}
+	r.Header["Location"] = []string{"/?" + escaped}
+	r.Header["X-Other"] = []string{"canary"}
+	got, err := answered(t.Context(), c, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,12 +123,16 @@ func TestRelay_ShowsNoToken(t *testing.T) {
 	}
 }
 
-// TestRelay_HidesTraces: nobody else hears of 1xx answers, and the rest of the context is there.
-func TestRelay_HidesTraces(t *testing.T) {
+// No other trace gets 1xx answers; the rest of the context stays.
+func TestRelay_ForeignTrace_IsHidden(t *testing.T) {
 	type key struct{}
-	ctx := httptrace.WithClientTrace(context.WithValue(t.Context(), key{}, "kept"), &httptrace.ClientTrace{
-		Got1xxResponse: func(int, textproto.MIMEHeader) error { t.Error("told of a 1xx answer"); return nil },
-		GotConn:        func(httptrace.GotConnInfo) { t.Error("told of a connection") },
+	ctx := context.WithValue(t.Context(), key{}, "kept")
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			t.Error("got a 1xx answer")
+			return nil
+		},
+		GotConn: func(httptrace.GotConnInfo) { t.Error("got a connection") },
 	})
 	if _, err := oddClient(t).Relay(roundTripper(func(r *http.Request) (*http.Response, error) {
 		trace := httptrace.ContextClientTrace(r.Context())
@@ -142,8 +148,8 @@ func TestRelay_HidesTraces(t *testing.T) {
 	}
 }
 
-// TestRelay_BrokenAnswers: what net/http says of an answer that breaks off may quote it; what the reader is told does not.
-func TestRelay_BrokenAnswers(t *testing.T) {
+// net/http's error for a broken answer may quote it; the reader's does not.
+func TestP6_Relay_BrokenAnswer_IsNotQuoted(t *testing.T) {
 	c := oddClient(t)
 	leak := textproto.ProtocolError("malformed MIME header: missing colon: \"" + oddToken + "\"")
 	for _, start := range []string{"{", "\xff\xd8"} {
@@ -151,23 +157,23 @@ func TestRelay_BrokenAnswers(t *testing.T) {
 			"malformed": {leak, nil},
 			"truncated": {fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, leak), io.ErrUnexpectedEOF},
 		} {
-			got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
-				return response(200, io.MultiReader(strings.NewReader(start), iotest.ErrReader(tt.err)), -1), nil
-			}), testApp, relayCall(t.Context(), "", false))
+			body := io.MultiReader(strings.NewReader(start), iotest.ErrReader(tt.err))
+			got, err := answered(t.Context(), c, response(200, body, -1))
 			if err != nil {
 				t.Fatal(err)
 			}
 			b, err := io.ReadAll(got.Body)
-			if e := asError(t, err); string(b) != start || strings.Contains(e.Error(), "canary") || e.Op == "" || tt.is != nil && !errors.Is(err, tt.is) {
+			e := asError(t, err)
+			if string(b) != start || strings.Contains(e.Error(), "canary") || e.Op == "" ||
+				tt.is != nil && !errors.Is(err, tt.is) {
 				t.Errorf("%s: %q, %v", name, b, err)
 			}
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	got, err := c.Relay(roundTripper(func(*http.Request) (*http.Response, error) {
-		return response(200, io.MultiReader(strings.NewReader("\xff"), iotest.ErrReader(leak)), -1), nil
-	}), testApp, relayCall(ctx, "", false))
+	body := io.MultiReader(strings.NewReader("\xff"), iotest.ErrReader(leak))
+	got, err := answered(ctx, c, response(200, body, -1))
 	if err != nil {
 		t.Fatal(err)
 	}

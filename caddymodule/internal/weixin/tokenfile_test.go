@@ -28,13 +28,15 @@ func fileApp(t *testing.T, text string) (app weixin.Credentials, write func(stri
 	return weixin.Credentials{ID: testApp.ID, TokenFile: weixin.TokenFile{Path: path}}, write
 }
 
-// tokenEcho answers checksession with 40001 unless the token is good, and keeps the queries.
+// tokenEcho answers checksession with 40001 unless the token is good, and keeps
+// the queries.
 func tokenEcho(t *testing.T, good string) (c *weixin.Client, queries func() []string) {
 	var seen []string
 	c = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		seen = append(seen, "access_token="+q.Get("access_token")+" cloudbase_access_token="+q.Get("cloudbase_access_token"))
-		if q.Get("access_token")+q.Get("cloudbase_access_token") != good {
+		plain, cloud := q.Get("access_token"), q.Get("cloudbase_access_token")
+		seen = append(seen, plain+"/"+cloud)
+		if plain+cloud != good {
 			reply(200, `{"errcode":40001}`)(w, r)
 			return
 		}
@@ -43,7 +45,7 @@ func tokenEcho(t *testing.T, good string) (c *weixin.Client, queries func() []st
 	return c, func() []string { return seen }
 }
 
-func TestTokenFile(t *testing.T) {
+func TestTokenFile_IsReadForEachCall(t *testing.T) {
 	c, queries := tokenEcho(t, "second")
 	app, write := fileApp(t, "\ufefffirst")
 	if err := c.CheckSession(t.Context(), app, goodSession); err == nil {
@@ -60,17 +62,16 @@ func TestTokenFile(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{
-		"access_token=first cloudbase_access_token=", // once: the file holds the same token after the refusal
-		"access_token=second cloudbase_access_token=",
-		"access_token= cloudbase_access_token=second",
+		"first/", // once: the file holds the same token after the refusal
+		"second/",
+		"/second",
 	}
 	if got := queries(); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("sent %q", got)
 	}
 }
 
-// The file is rewritten between the call and its refusal.
-func TestTokenFileChangesUnderACall(t *testing.T) {
+func TestTokenFile_RewrittenDuringACall_RepeatsIt(t *testing.T) {
 	var write func(string)
 	requests := 0
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +89,7 @@ func TestTokenFileChangesUnderACall(t *testing.T) {
 	}
 }
 
-func TestTokenFileOutages(t *testing.T) {
+func TestTokenFile_Damaged_ServesFor10s(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, weixin.Config{})
 		app, write := fileApp(t, "token")
@@ -117,7 +118,9 @@ func TestTokenFileOutages(t *testing.T) {
 			}
 			time.Sleep(1 * time.Nanosecond)
 			_, err := get()
-			if e := wantClass(t, err, weixin.ClassMisconfigured); e.Op != "getting access token" || !strings.Contains(e.Error(), filepath.Base(app.TokenFile.Path)) {
+			e := wantClass(t, err, weixin.ClassMisconfigured)
+			if e.Op != "getting access token" ||
+				!strings.Contains(e.Error(), filepath.Base(app.TokenFile.Path)) {
 				t.Errorf("%s: unhelpful: %v", name, err)
 			}
 			if errors.Is(err, fs.ErrNotExist) != (name == "gone") {

@@ -3,7 +3,6 @@ package weixin_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -17,33 +16,37 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
+// tokenRequest is the body of a request in normal mode.
+var tokenRequest = `{"grant_type":"client_credential","appid":"` + testApp.ID +
+	`","secret":"` + testApp.Secret + `"}`
+
+var slowToken = weixintest.Fault{
+	Kind: weixintest.FaultSlow, Path: tokenPath, Delay: 3 * time.Second,
+}
+
 const (
 	tokenPath  = "/cgi-bin/stable_token"
 	phonePath  = "/wxa/business/getuserphonenumber"
 	pluginPath = "/wxa/getpluginopenpid"
 )
 
-// simulate returns a client of the simulator for a synctest bubble. stop ends every goroutine of both sides.
-func simulate(t *testing.T, cfg weixin.Config) (c *weixin.Client, sim *weixintest.Server, stop func()) {
+// simulate returns a client of a simulator, for a synctest bubble.
+func simulate(t *testing.T, cfg weixin.Config) (*weixin.Client, *weixintest.Server) {
 	t.Helper()
-	sim = weixintest.NewPipeServer(weixintest.Config{Apps: map[string]string{testApp.ID: testApp.Secret}})
+	sim := weixintest.NewPipeServer(simulated)
+	t.Cleanup(sim.Close)
 	cfg.BaseURL = sim.URL
-	c, err := weixin.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newClient(t, cfg)
 	c.SetDial(sim.Client().Transport.(*http.Transport).DialContext)
-	return c, sim, func() {
-		c.Close()
-		sim.Close()
-	}
+	return c, sim
 }
 
-// forceRefresh ends all tokens of the mini program, as a process that knows no better does.
+// forceRefresh ends all tokens of the mini program, as a process that knows no
+// better does.
 func forceRefresh(t *testing.T, sim *weixintest.Server) {
 	t.Helper()
 	resp, err := sim.Client().Post(sim.URL+tokenPath, "", strings.NewReader(
-		`{"grant_type":"client_credential","appid":"`+testApp.ID+`","secret":"`+testApp.Secret+`","force_refresh":true}`))
+		strings.TrimSuffix(tokenRequest, "}")+`,"force_refresh":true}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,10 +73,9 @@ func token(t *testing.T, c *weixin.Client) weixin.AccessToken {
 	return tok
 }
 
-func TestTokenIsFetchedOnce(t *testing.T) {
+func TestToken_ManyCallers_OneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		sim.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Second})
 		var all [64]weixin.AccessToken
 		var wg sync.WaitGroup
@@ -97,12 +99,11 @@ func TestTokenIsFetchedOnce(t *testing.T) {
 	})
 }
 
-// The token is good at any time of steady use, and WeChat is asked for it no earlier than 6 and no later than 5 minutes before its
-// end, and no more often than every 30 seconds then.
-func TestTokenIsRenewedEarly(t *testing.T) {
+// Each call gets a good token. The first renewal is 6 to 5 minutes before the
+// end; further ones are at least 30 seconds apart.
+func TestToken_SteadyUse_IsRenewedEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		begin := time.Now()
 		for time.Since(begin) < 2*time.Hour-6*time.Minute-time.Second {
 			wantGoodToken(t, c)
@@ -127,7 +128,8 @@ func TestTokenIsRenewedEarly(t *testing.T) {
 				continue
 			}
 			if asked++; asked == 1 {
-				if left := 2*time.Hour - call.Time.Sub(begin); left > 6*time.Minute || left < 5*time.Minute-10*time.Second {
+				left := 2*time.Hour - call.Time.Sub(begin)
+				if left > 6*time.Minute || left < 5*time.Minute-10*time.Second {
 					t.Errorf("first renewal %v before the end", left)
 				}
 			}
@@ -142,14 +144,12 @@ func TestTokenIsRenewedEarly(t *testing.T) {
 	})
 }
 
-// While WeChat is slow to renew a token, its users do not wait.
-func TestRenewalIsNotWaitedFor(t *testing.T) {
+func TestToken_SlowRenewal_DelaysNoCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		first := token(t, c)
 		time.Sleep(2*time.Hour - 4*time.Minute)
-		sim.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Path: tokenPath, Delay: 3 * time.Second})
+		sim.Inject(slowToken)
 		start := time.Now()
 		for range 100 {
 			if token(t, c) != first {
@@ -167,7 +167,7 @@ func TestRenewalIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-func TestTokenOutlivesAnOutage(t *testing.T) {
+func TestToken_Outage_ServesUntilItsEnd(t *testing.T) {
 	for name, fault := range map[string]weixintest.Fault{
 		"5xx":      {Kind: weixintest.FaultStatus, Status: 503},
 		"silence":  {Kind: weixintest.FaultHang},
@@ -178,8 +178,7 @@ func TestTokenOutlivesAnOutage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, sim, stop := simulate(t, weixin.Config{})
-				defer stop()
+				c, sim := simulate(t, weixin.Config{})
 				begin := time.Now()
 				first := token(t, c)
 				fault.Times, fault.Path = -1, tokenPath
@@ -199,7 +198,7 @@ func TestTokenOutlivesAnOutage(t *testing.T) {
 					t.Fatal("a dead token was given out")
 				}
 				start := time.Now()
-				for range 1000 { // the pause holds for everybody
+				for range 1000 { // the pause holds for all callers
 					_, err := c.Tokens().Token(t.Context(), testApp)
 					if e := asError(t, err); e.Op != "getting access token" {
 						t.Fatal(e)
@@ -218,11 +217,11 @@ func TestTokenOutlivesAnOutage(t *testing.T) {
 	}
 }
 
-// A process that forces refreshes voids our token: one fetch, one repetition, and the user notices nothing.
-func TestRefusedTokenIsReplaced(t *testing.T) {
+// After the forced refresh of another process, one request and one repetition
+// serve the user.
+func TestToken_Refused_IsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		wantGoodToken(t, c)
 		time.Sleep(time.Minute)
 		forceRefresh(t, sim)
@@ -241,16 +240,18 @@ func TestRefusedTokenIsReplaced(t *testing.T) {
 	})
 }
 
-// In normal mode WeChat gives the same token back while it holds it good: nothing is repeated, and nothing loops (WECHAT.md 5.4).
-func TestRefusalOfAGoodTokenDoesNotLoop(t *testing.T) {
+// WeChat returns the same token while it holds it good, so a repetition is
+// useless (docs/wechat.md#token-conflicts).
+func TestToken_GoodButRefused_DoesNotLoop(t *testing.T) {
 	for _, errcode := range []int{40001, 40014, 42001} {
 		synctest.Test(t, func(t *testing.T) {
-			c, sim, stop := simulate(t, weixin.Config{})
-			defer stop()
+			c, sim := simulate(t, weixin.Config{})
 			wantGoodToken(t, c)
 			time.Sleep(time.Minute)
 			sim.Reset()
-			sim.Inject(weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: errcode, Path: pluginPath, Times: -1})
+			sim.Inject(weixintest.Fault{
+				Kind: weixintest.FaultErrCode, ErrCode: errcode, Path: pluginPath, Times: -1,
+			})
 			begin := time.Now()
 			calls := 0
 			for time.Since(begin) < 10*time.Minute {
@@ -273,19 +274,19 @@ func TestRefusalOfAGoodTokenDoesNotLoop(t *testing.T) {
 	}
 }
 
-// Two processes at war: each call costs one fetch and one repetition, no more than one fetch a second.
-func TestTokenWar(t *testing.T) {
+// Against a process that forces refreshes, each call makes one repetition, and
+// one request a second at most.
+func TestToken_ForcedRefreshes_AreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tokens, calls atomic.Int32
-		c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+		c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == tokenPath {
-				reply(200, fmt.Sprintf(`{"access_token":"t%d","expires_in":7200}`, tokens.Add(1)))(w, r)
+				tokenServer(&tokens)(w, r)
 				return
 			}
 			calls.Add(1)
 			reply(200, `{"errcode":40001}`)(w, r)
 		})
-		defer stop()
 		for range 100 {
 			_, err := c.PluginOpenPID(t.Context(), testApp, "code")
 			wantClass(t, err, weixin.ClassMisconfigured)
@@ -297,11 +298,10 @@ func TestTokenWar(t *testing.T) {
 	})
 }
 
-// A refused token that WeChat cannot be asked about is used on: the refusal may have been a mistake.
-func TestRefusedTokenInAnOutage(t *testing.T) {
+// Without WeChat, a refused token is better than none: the refusal may be wrong.
+func TestToken_RefusedInAnOutage_IsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		first := token(t, c)
 		time.Sleep(time.Minute)
 		sim.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Path: tokenPath, Times: -1})
@@ -320,10 +320,9 @@ func TestRefusedTokenInAnOutage(t *testing.T) {
 	})
 }
 
-func TestRejectedTokenOfThePast(t *testing.T) {
+func TestInvalidate_OldToken_HasNoEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		first := token(t, c)
 		time.Sleep(2 * time.Hour)
 		if token(t, c) == first {
@@ -340,7 +339,7 @@ func TestRejectedTokenOfThePast(t *testing.T) {
 	})
 }
 
-func TestStableTokenOnTheWire(t *testing.T) {
+func TestToken_OnTheWire_IsNormalMode(t *testing.T) {
 	var got *http.Request
 	var body []byte
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -349,17 +348,18 @@ func TestStableTokenOnTheWire(t *testing.T) {
 		reply(200, `{"access_token":"t","expires_in":7200}`)(w, r)
 	})
 	token(t, c)
-	if got.Method != "POST" || got.RequestURI != tokenPath || got.Header.Get("Content-Type") != "application/json" || got.ContentLength != int64(len(body)) {
+	if got.Method != "POST" || got.RequestURI != tokenPath ||
+		got.Header.Get("Content-Type") != "application/json" ||
+		got.ContentLength != int64(len(body)) {
 		t.Errorf("%s %s %v", got.Method, got.RequestURI, got.Header)
 	}
 	// Normal mode: force_refresh is left out.
-	want := `{"grant_type":"client_credential","appid":"` + testApp.ID + `","secret":"` + testApp.Secret + `"}`
-	if string(body) != want {
+	if string(body) != tokenRequest {
 		t.Errorf("body %s", body)
 	}
 }
 
-func TestTokenLife(t *testing.T) {
+func TestToken_Life_IsBounded(t *testing.T) {
 	for _, tc := range []struct {
 		answer string
 		life   time.Duration // 0: refused
@@ -385,14 +385,13 @@ func TestTokenLife(t *testing.T) {
 		t.Run(tc.answer[:min(60, len(tc.answer))], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var requests atomic.Int32
-				c, _, stop := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
+				c, _ := servePipe(t, weixin.Config{}, func(w http.ResponseWriter, r *http.Request) {
 					if requests.Add(1) > 1 {
 						reply(503, "")(w, r)
 						return
 					}
 					reply(200, tc.answer)(w, r)
 				})
-				defer stop()
 				_, err := c.Tokens().Token(t.Context(), testApp)
 				if tc.life == 0 {
 					wantClass(t, err, weixin.ClassProtocol)
@@ -412,18 +411,17 @@ func TestTokenLife(t *testing.T) {
 	}
 }
 
-// A caller that hangs up takes nothing from those who wait with it.
-func TestTokenAndTheCaller(t *testing.T) {
+func TestToken_OneCallerCancels_OthersGetIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		sim.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 3 * time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, err := c.Tokens().Token(ctx, testApp)
-			if e := wantClass(t, err, weixin.ClassCanceled); e.Op != "getting access token" || !errors.Is(err, context.Canceled) {
+			e := wantClass(t, err, weixin.ClassCanceled)
+			if e.Op != "getting access token" || !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 		})
@@ -440,12 +438,10 @@ func TestTokenAndTheCaller(t *testing.T) {
 	})
 }
 
-// The wait for a token is part of the call's time.
-func TestOneDeadlineForTokenAndCall(t *testing.T) {
+func TestAuthorized_OneDeadline_CoversTokenAndCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{Timeout: 4 * time.Second})
-		defer stop()
-		sim.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Path: tokenPath, Delay: 3 * time.Second})
+		c, sim := simulate(t, weixin.Config{Timeout: 4 * time.Second})
+		sim.Inject(slowToken)
 		sim.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Path: pluginPath})
 		start := time.Now()
 		_, err := c.PluginOpenPID(t.Context(), testApp, "code")
@@ -455,10 +451,9 @@ func TestOneDeadlineForTokenAndCall(t *testing.T) {
 	})
 }
 
-func TestNewSecretBeginsAnew(t *testing.T) {
+func TestToken_NewSecret_HasItsOwnSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, sim, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, sim := simulate(t, weixin.Config{})
 		old := weixin.Credentials{ID: testApp.ID, Secret: "reset in the console"}
 		for range 10 {
 			_, err := c.Tokens().Token(t.Context(), weixin.Credentials{ID: old.ID, Secret: "wrong"})
@@ -479,14 +474,13 @@ func TestNewSecretBeginsAnew(t *testing.T) {
 	})
 }
 
-func TestCloseEndsRenewals(t *testing.T) {
+func TestClose_EndsRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		over := false
-		c, sim, stop := simulate(t, weixin.Config{Observe: func(weixin.Call) {
+		c, sim := simulate(t, weixin.Config{Observe: func(weixin.Call) {
 			time.Sleep(time.Second)
 			over = true
 		}})
-		defer stop()
 		sim.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -503,18 +497,18 @@ func TestCloseEndsRenewals(t *testing.T) {
 		time.Sleep(time.Hour)
 		_, err := c.Tokens().Token(t.Context(), testApp)
 		wantClass(t, err, weixin.ClassCanceled)
-		_, err = c.Tokens().Token(t.Context(), weixin.Credentials{ID: testApp.ID, Secret: "another"})
-		if wantClass(t, err, weixin.ClassCanceled); !strings.Contains(err.Error(), "closed") || sim.Count(tokenPath) != 1 {
+		another := weixin.Credentials{ID: testApp.ID, Secret: "another"}
+		_, err = c.Tokens().Token(t.Context(), another)
+		wantClass(t, err, weixin.ClassCanceled)
+		if !strings.Contains(err.Error(), "closed") || sim.Count(tokenPath) != 1 {
 			t.Errorf("WeChat was asked after Close: %v", err)
 		}
 	})
 }
 
-// A renewal that Close cut short leaves the token that is there.
-func TestTokenAfterClose(t *testing.T) {
+func TestClose_KeepsTheCachedToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _, stop := simulate(t, weixin.Config{})
-		defer stop()
+		c, _ := simulate(t, weixin.Config{})
 		first := token(t, c)
 		c.Close()
 		c.Tokens().Invalidate(testApp, first)
