@@ -1,49 +1,31 @@
-// Command wxbuild builds a custom Caddy from a manifest that xcaddy understands.
+// Command wxbuild builds a custom Caddy from xcaddy.json, with the xcaddy library.
 //
-// The manifest, xcaddy.json, is the JSON form of xcaddy's Builder and holds nothing of our own, so whoever prefers
-// xcaddy can use it unchanged. Unlike xcaddy, wxbuild resolves no version: it builds inside this module, where go.mod
-// and go.sum decide, so the same commit gives the same binary and a filled module cache is enough to work offline.
+//	go run ./cmd/wxbuild [-manifest xcaddy.json] [-o caddy]    check and build
+//	go run ./cmd/wxbuild -check                                check only
+//	go run ./cmd/wxbuild -print                                print the xcaddy command line
 //
-// # Usage
+// The manifest is the JSON form of xcaddy's Builder. It replaces this module by
+// the checkout it lies in, so that go.mod pins the versions of the build.
 //
-//	go run ./cmd/wxbuild [-manifest xcaddy.json] [-o caddy]    check, build, verify
-//	go run ./cmd/wxbuild -check                                 check only
-//	go run ./cmd/wxbuild -print                                 print the equivalent xcaddy command line
-//
-// # Manifest
-//
-//	caddy_version   required; must be the version that go.mod requires
-//	plugins         required; module_path is a package to import. A package of this module has no version (this checkout
-//	                is built); any other has the version that go.mod selects
-//	replacements    exactly one: old is this module, new the directory of its go.mod, relative to the manifest. Without
-//	                it xcaddy would build a published wxgate instead of this checkout
-//	build_flags     required; xcaddy drops all its defaults as soon as one flag is given, so they are spelt out
-//	os, arch, arm   target platform, when it is not this machine's
-//	cgo             true to build with cgo
-//
-// Every other key is refused, also those of xcaddy that wxbuild would not honour.
-//
-// # What it does
-//
-// It checks the manifest against go.mod and the packages it names, builds a main program that imports Caddy, its
-// standard modules and the plugins, and asks the result for its modules: the ones that the plugins promise must be
-// there. Only then does the output file appear. The main program exists in a temporary directory outside the checkout
-// and is laid over it for the compiler, so that nothing in the working tree changes, however the build ends.
-//
-// A program for another platform cannot be asked and is left unverified, with a notice.
-//
-// The exit status is 0 on success, 1 when something is wrong, 2 for a wrong command line.
+// The exit status is 0 on success, 1 when a step fails, 2 for a wrong command line.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
+
+	"github.com/caddyserver/xcaddy"
 )
 
 func main() {
@@ -53,75 +35,142 @@ func main() {
 	os.Exit(status)
 }
 
-// options are the command line's choices.
-type options struct {
-	manifest string
-	output   string
-	check    bool
-	print    bool
-}
-
-// run is the whole program and returns its exit status.
+// run executes a command line and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	opts, err := parseOptions(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
+	flags := flag.NewFlagSet("wxbuild", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("manifest", "xcaddy.json", "read the build from this `file`")
+	output := flags.String("o", "caddy", "write the program to this `file`")
+	checkOnly := flags.Bool("check", false, "check the manifest and build nothing")
+	printOnly := flags.Bool("print", false, "print the xcaddy command line and build nothing")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
-	}
-	if err != nil {
+	} else if err != nil {
 		return 2
 	}
-	if err := opts.execute(ctx, stdout, stderr); err != nil {
+	if flags.NArg() > 0 || *checkOnly && *printOnly {
+		fmt.Fprintln(stderr, "wxbuild takes flags only, and not both -check and -print")
+		return 2
+	}
+	b, err := read(*file)
+	if err == nil {
+		err = check(ctx, b, filepath.Dir(*file))
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("checking %s: %w", *file, err)
+	case *checkOnly:
+		fmt.Fprintf(stdout, "%s: ok: Caddy %s, %d plugins\n", *file, b.CaddyVersion, len(b.Plugins))
+	case *printOnly:
+		fmt.Fprintln(stdout, commandLine(b, *output))
+	default:
+		err = build(ctx, b, *output)
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func parseOptions(args []string, stderr io.Writer) (options, error) {
-	var opts options
-	fs := flag.NewFlagSet("wxbuild", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.StringVar(&opts.manifest, "manifest", "xcaddy.json", "read the build from this `file`")
-	fs.StringVar(&opts.output, "o", "caddy", "write the program to this `file`")
-	fs.BoolVar(&opts.check, "check", false, "check the manifest and build nothing")
-	fs.BoolVar(&opts.print, "print", false, "print the equivalent xcaddy command line and build nothing")
-	if err := fs.Parse(args); err != nil {
-		return opts, err
-	}
-	var err error
-	switch {
-	case fs.NArg() > 0:
-		err = fmt.Errorf("unexpected argument %q: wxbuild takes flags only", fs.Arg(0))
-	case opts.check && opts.print:
-		err = errors.New("-check and -print exclude each other")
-	}
+// read decodes a manifest. It refuses unknown members, which xcaddy ignores.
+func read(file string) (b xcaddy.Builder, err error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		fs.Usage()
+		return b, fmt.Errorf("%w; name the manifest with -manifest", err)
 	}
-	return opts, err
+	dec := json.NewDecoder(strings.NewReader(string(text)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&b); err != nil {
+		return b, fmt.Errorf("decoding JSON: %w", err)
+	}
+	// xcaddy drops all its default flags when the command line has one.
+	if b.BuildFlags == "" || len(b.Plugins) == 0 || len(b.Replacements) != 1 {
+		return b, errors.New("want build_flags, plugins and one of replacements")
+	}
+	return b, nil
 }
 
-func (o options) execute(ctx context.Context, stdout, stderr io.Writer) error {
-	m, err := readManifest(o.manifest)
+// check compares the manifest with go.mod and makes its replacement absolute, as
+// xcaddy needs it. Other versions or another replacement would build other code.
+func check(ctx context.Context, b xcaddy.Builder, dir string) error {
+	replaced := &b.Replacements[0]
+	root := replaced.New.String()
+	if !filepath.IsAbs(root) {
+		root = filepath.Join(dir, root)
+	}
+	root, err := filepath.Abs(root)
 	if err != nil {
 		return err
 	}
-	mod, err := loadModule(ctx, m)
+	replaced.New = xcaddy.ReplacementPath(root)
+	err = goList(ctx, root, "replacements", []string{replaced.Old.String() + "=" + root},
+		"-m", "-f", "{{.Path}}={{.Dir}}")
 	if err != nil {
 		return err
 	}
-	if err := check(m, mod); err != nil {
+	packages := []string{"github.com/caddyserver/caddy/v2"}
+	versions := []string{packages[0] + "@" + b.CaddyVersion}
+	for _, p := range b.Plugins {
+		packages = append(packages, p.PackagePath)
+		versions = append(versions, p.PackagePath+"@"+p.Version)
+	}
+	return goList(ctx, root, "caddy_version and plugins", versions,
+		append([]string{"-f", "{{.ImportPath}}@{{.Module.Version}}", "--"}, packages...)...)
+}
+
+// goList runs go list in the checkout and compares its lines with those wanted.
+func goList(ctx context.Context, root, members string, want []string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"list"}, args...)...)
+	cmd.Dir, cmd.Stderr = root, os.Stderr
+	cmd.Env = append(cmd.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("%s: running go list: %w", members, err)
+	}
+	got := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("%s: %q, but the checkout has %q; make them equal", members, want, got)
+	}
+	return nil
+}
+
+// build runs xcaddy with the module cache as the first module proxy. There the go
+// command resolves this module to its replacement, without asking a server for it.
+func build(ctx context.Context, b xcaddy.Builder, output string) error {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE", "GOPROXY").Output()
+	if err != nil {
+		return fmt.Errorf("running go env: %w", err)
+	}
+	cache, proxies, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	cache = "file://" + filepath.ToSlash(filepath.Join(cache, "cache", "download"))
+	err = errors.Join(os.Setenv("GOPROXY", cache+","+proxies), os.Setenv("GOWORK", "off"))
+	if err != nil {
 		return err
 	}
-	switch {
-	case o.check:
-		fmt.Fprintf(stdout, "%s: ok: Caddy %s, %d plugin(s), agrees with %s\n", o.manifest, m.CaddyVersion, len(m.Plugins), mod.Path)
-		return nil
-	case o.print:
-		fmt.Fprintln(stdout, xcaddyCommand(m, o.output))
-		return nil
-	default:
-		return build(ctx, m, mod, o.output, stdout, stderr)
+	if err := b.Build(ctx, output); err != nil {
+		return fmt.Errorf("building: %w; the go command's messages are above", err)
 	}
+	return nil
+}
+
+// commandLine returns the xcaddy command line, for a POSIX shell, of the same build.
+func commandLine(b xcaddy.Builder, output string) string {
+	words := []string{"CGO_ENABLED=" + b.CgoEnabled()}
+	add := func(prefix, value string) {
+		if value != "" {
+			words = append(words, prefix+"'"+strings.ReplaceAll(value, "'", `'\''`)+"'")
+		}
+	}
+	add("GOOS=", b.OS)
+	add("GOARCH=", b.Arch)
+	add("GOARM=", b.ARM)
+	add("XCADDY_GO_BUILD_FLAGS=", b.BuildFlags)
+	add("xcaddy build ", b.CaddyVersion)
+	for _, p := range b.Plugins {
+		add("--with ", p.String())
+	}
+	add("--replace ", b.Replacements[0].Old.String()+"="+b.Replacements[0].New.String())
+	add("--output ", output)
+	return strings.Join(words, " \\\n\t")
 }

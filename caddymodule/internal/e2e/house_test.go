@@ -40,7 +40,7 @@ const anyModule = "*"
 var house = map[string]row{
 	"cmd/wxgate":  {ours: []string{"caddymodule", "caddymodule/redisstore", "caddymodule/weixintest"}, foreign: []string{anyModule}},
 	"cmd/wxsim":   {ours: []string{"caddymodule/weixintest"}},
-	"cmd/wxbuild": {},
+	"cmd/wxbuild": {foreign: []string{"github.com/caddyserver/xcaddy"}},
 
 	"caddymodule": {
 		ours: []string{
