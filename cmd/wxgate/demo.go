@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,15 +28,18 @@ func init() {
 		Usage: "[--once]",
 		Short: "Shows the gate at work, with a simulated WeChat and a sample app",
 		Long: `
-Starts three things on free loopback ports: a simulator of api.weixin.qq.com, a sample app that answers with the headers it received, and the gate between them.
-Then walks through a login, a call, a forged header and a log-out, printing each request and its real answer, and stays up for you to try more.
+Starts three servers on free loopback ports: a simulator of api.weixin.qq.com, a
+sample app that answers with the headers it received, and the gate between them.
+Then it sends a login, a call, a forged header and a logout, prints each request
+with its real answer, and stays up for you to try more.
 
-With --once it ends after the walk; the exit status is 0 only if every step came out as it should.
+With --once it ends after the last step. The exit status is 0 only when every step
+has the right answer.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Flags().Bool("once", false, "End after the walk")
+			cmd.Flags().Bool("once", false, "End after the last step")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
-				ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 				defer stop()
 				if err := runDemo(ctx, os.Stdout, fl.Bool("once")); err != nil {
 					return caddy.ExitCodeFailedStartup, err
@@ -52,7 +56,7 @@ const (
 	demoUser   = "ada"
 )
 
-// demo is the three parts, running.
+// demo is a running simulator, app and gate.
 type demo struct {
 	dir    string
 	wechat *weixintest.Server
@@ -61,7 +65,8 @@ type demo struct {
 	config string // the Caddyfile
 }
 
-// runDemo starts the parts, walks, and stays up until ctx ends unless once is set.
+// runDemo starts a demo and walks through it. Without once, it then waits for the
+// end of ctx.
 func runDemo(ctx context.Context, out io.Writer, once bool) (err error) {
 	d, err := startDemo()
 	if err != nil {
@@ -69,8 +74,13 @@ func runDemo(ctx context.Context, out io.Writer, once bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 
-	fmt.Fprintf(out, "WeChat, simulated   %s\nyour app            %s\nthe gate            %s\n\nThe gate's Caddyfile:\n\n%s\n", d.wechat.URL, d.app.URL, d.gate, indent(d.config))
-	w := walk{out: out, gate: d.gate, client: &http.Client{}, code: func() string { return d.wechat.Code(demoApp, demoUser) }, openID: d.wechat.OpenID(demoApp, demoUser)}
+	fmt.Fprintf(out, intro, d.wechat.URL, d.app.URL, d.gate, indent(d.config))
+	w := walk{
+		out:    out,
+		gate:   d.gate,
+		code:   d.wechat.Code(demoApp, demoUser),
+		openID: d.wechat.OpenID(demoApp, demoUser),
+	}
 	if err := w.run(ctx); err != nil {
 		return err
 	}
@@ -84,11 +94,21 @@ func runDemo(ctx context.Context, out io.Writer, once bool) (err error) {
 	return nil
 }
 
+const intro = `WeChat, simulated   %s
+your app            %s
+the gate            %s
+
+The gate's Caddyfile:
+
+%s
+`
+
 const tryIt = `
 It stays up until you press Ctrl-C. Try, in another terminal:
 
   CODE=$(curl -s %[1]s/_sim/code -d '{"appid":"%[2]s","user":"%[3]s"}' | cut -d'"' -f4)
-  TOKEN=$(curl -s %[4]s/wx/login -H 'Content-Type: application/json' -d "{\"code\":\"$CODE\"}" | cut -d'"' -f4)
+  TOKEN=$(curl -s %[4]s/wx/login -H 'Content-Type: application/json' ` +
+	`-d "{\"code\":\"$CODE\"}" | cut -d'"' -f4)
   echo $TOKEN
   curl -s %[4]s/hello -H "Authorization: Bearer $TOKEN"
   curl -s %[4]s/hello -H "Authorization: Bearer $TOKEN" -H 'X-WX-OPENID: somebody-else'
@@ -98,7 +118,7 @@ It stays up until you press Ctrl-C. Try, in another terminal:
 
 `
 
-// startDemo starts simulator, app and gate.
+// startDemo starts simulator, app and gate, all on loopback addresses only.
 func startDemo() (_ *demo, err error) {
 	d := &demo{}
 	defer func() {
@@ -109,20 +129,23 @@ func startDemo() (_ *demo, err error) {
 	if d.dir, err = os.MkdirTemp("", "wxgate-demo-*"); err != nil {
 		return nil, err
 	}
-	d.wechat = weixintest.NewServer(weixintest.Config{Apps: map[string]string{demoApp: demoSecret}})
+	d.wechat = weixintest.NewServer(weixintest.Config{
+		Apps: map[string]string{demoApp: demoSecret},
+	})
 	d.app = httptest.NewServer(http.HandlerFunc(sampleApp))
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	d.gate = "http://" + addr
-	d.config = fmt.Sprintf(demoCaddyfile, demoApp, d.wechat.URL, filepath.Join(d.dir, "sessions.db"), d.gate, d.app.Listener.Addr())
+	d.config = fmt.Sprintf(demoCaddyfile, demoApp, d.wechat.URL,
+		filepath.Join(d.dir, "sessions.db"), d.gate, d.app.Listener.Addr())
 	if err := os.Setenv("WX_SECRET", demoSecret); err != nil {
 		return nil, err
 	}
-	// What a site would leave to Caddy's defaults is kept inside the demo's folder.
-	house := fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\tstorage file_system %s\n\tlog {\n\t\toutput file %s\n\t}\n", filepath.Join(d.dir, "caddy"), filepath.Join(d.dir, "gate.log"))
-	return d, load(house + d.config[len("{\n"):])
+	caddyDir, logFile := filepath.Join(d.dir, "caddy"), filepath.Join(d.dir, "gate.log")
+	hidden := fmt.Sprintf(demoGlobals, caddyDir, logFile)
+	return d, load(strings.Replace(d.config, "{\n", hidden, 1))
 }
 
 const demoCaddyfile = `{
@@ -143,20 +166,34 @@ const demoCaddyfile = `{
 }
 `
 
-// load runs Caddy in this process with the configuration given.
+// demoGlobals keeps the files of Caddy in the demo's directory. Without
+// default_bind, the site would listen on every address of the machine.
+const demoGlobals = `{
+	admin off
+	persist_config off
+	default_bind 127.0.0.1
+	storage file_system %s
+	log {
+		output file %s
+	}
+`
+
+// load runs Caddy in this process with a configuration.
 func load(caddyfile string) error {
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	adapter := caddyconfig.GetAdapter("caddyfile")
+	config, _, err := adapter.Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		return err
 	}
-	// Until the configuration says where the log goes, Caddy would print it between the demo's own lines. An error comes back by itself.
+	// Caddy logs to standard error until it has read the configuration. An error
+	// comes back as a value, so the buffered lines can go.
 	_, orig, _ := caddy.BufferedLog()
 	err = caddy.Load(config, true)
 	caddy.UnbufferDefaultLogger(orig)
 	return err
 }
 
-// freeAddress finds a loopback port that nobody uses.
+// freeAddress returns an unused loopback address.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -166,7 +203,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// stop ends what startDemo started.
+// stop ends the servers and removes the directory.
 func (d *demo) stop() error {
 	err := caddy.Stop()
 	if d.app != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,18 +14,20 @@ import (
 	"testing"
 )
 
-// TestDemo runs the whole of `wxgate demo --once`: simulator, gate and sample app, with every step checked.
-func TestDemo(t *testing.T) {
-	t.Setenv("WX_SECRET", "") // the demo sets it: put it back afterwards
+func TestDemo_Once_TakesEveryStep(t *testing.T) {
+	t.Setenv("WX_SECRET", "") // the demo changes it
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	var out bytes.Buffer
 	if err := runDemo(t.Context(), &out, true); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
-	for _, want := range []string{"1. The mini program", "7. The token opens nothing", `"3rd_session": "wxs_`, `"X-Wx-Openid"`, `"session_invalid"`, "Every step came out as it should."} {
+	for _, want := range []string{
+		"1. The mini program", "7. The token opens nothing", `"3rd_session": "wxs_`,
+		`"X-Wx-Openid"`, `"session_invalid"`, "Every step came out as it should.",
+	} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("want %q in what is printed:\n%s", want, &out)
+			t.Errorf("%q is not printed:\n%s", want, &out)
 		}
 	}
 	if strings.Contains(out.String(), "It stays up") {
@@ -35,14 +38,17 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestDemo_StaysUp until it is asked to end, and what it says to try works as it stands.
-func TestDemo_StaysUp(t *testing.T) {
+// TestDemo_PrintedCommands_Work pastes what the demo prints into a shell.
+func TestDemo_PrintedCommands_Work(t *testing.T) {
 	t.Setenv("WX_SECRET", "")
 	t.Setenv("TMPDIR", t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var printed bytes.Buffer
-	out := &notify{word: "It stays up", seen: func() { t.Run("try", func(t *testing.T) { tryPrinted(t, printed.String()) }); cancel() }, to: &printed}
+	out := &notify{to: &printed, word: "It stays up", seen: func() {
+		t.Run("try", func(t *testing.T) { tryPrinted(t, printed.String()) })
+		cancel()
+	}}
 	if err := runDemo(ctx, out, false); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +57,41 @@ func TestDemo_StaysUp(t *testing.T) {
 	}
 }
 
-// tryPrinted pastes the lines behind "It stays up" into a shell.
+// TestDemo_OtherAddresses_Refuse: gate, app and simulator have no protection that
+// suits a network, so each listens on 127.0.0.1 only.
+func TestDemo_OtherAddresses_Refuse(t *testing.T) {
+	t.Setenv("WX_SECRET", "")
+	t.Setenv("TMPDIR", t.TempDir())
+	d, err := startDemo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.stop()
+	hosts := []string{"127.0.0.2", "::1"}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
+			hosts = append(hosts, ip.IP.String())
+		}
+	}
+	for _, base := range []string{d.gate, d.app.URL, d.wechat.URL} {
+		port, ok := strings.CutPrefix(base, "http://127.0.0.1:")
+		if !ok {
+			t.Errorf("%s is not on 127.0.0.1", base)
+		}
+		for _, host := range hosts {
+			if c, err := net.Dial("tcp", net.JoinHostPort(host, port)); err == nil {
+				c.Close()
+				t.Errorf("%s answers at %s, too", base, host)
+			}
+		}
+	}
+}
+
+// tryPrinted runs the indented lines after "It stays up" in a shell.
 func tryPrinted(t *testing.T, printed string) {
 	for _, program := range []string{"sh", "curl", "cut"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -75,7 +115,9 @@ func tryPrinted(t *testing.T, printed string) {
 		t.Errorf("%v: %s", err, b)
 	}
 	said := strings.Split(string(b), "---\n")
-	want := []string{"", "", "wxs_", `"X-Wx-Openid"`, `"X-Wx-Openid"`, "session_missing", `"/healthz"`, "204"}
+	want := []string{
+		"", "", "wxs_", `"X-Wx-Openid"`, `"X-Wx-Openid"`, "session_missing", `"/healthz"`, "204",
+	}
 	if len(said) != len(want)+1 {
 		t.Fatalf("%d commands are printed, want %d:\n%s", len(said)-1, len(want), printed)
 	}
@@ -101,7 +143,7 @@ func (n *notify) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flaw is a way in which a gate could be wrong.
+// flaw is a fault of a gate that the walk must find.
 type flaw int
 
 const (
@@ -117,8 +159,8 @@ const (
 	tokenOutlivesLogout
 )
 
-// TestWalk_FindsFlaws: each step of the walk can fail, so that a walk to the end means something.
-func TestWalk_FindsFlaws(t *testing.T) {
+// TestWalk_FlawedGate_StepFails: each step can fail, so a walk to the end has a meaning.
+func TestWalk_FlawedGate_StepFails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		flaw flaw
 		want string // begin of the error; empty for none
@@ -135,40 +177,27 @@ func TestWalk_FindsFlaws(t *testing.T) {
 		"token outlives logout":  {tokenOutlivesLogout, "step 7"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := httptest.NewServer(&flawedGate{flaw: tt.flaw})
-			defer s.Close()
-			checkWalk(t, s.URL, tt.want)
+			checkWalk(t, &flawedGate{flaw: tt.flaw}, tt.want)
 		})
 	}
 }
 
-// TestWalk_Unguarded: the sample app without a gate has no login.
-func TestWalk_Unguarded(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(sampleApp))
-	defer s.Close()
-	checkWalk(t, s.URL, "step 1")
+func TestWalk_NoGate_NoLogin(t *testing.T) {
+	checkWalk(t, http.HandlerFunc(sampleApp), "step 1")
 }
 
-func TestWalk_NobodyThere(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(sampleApp))
-	s.Close()
-	checkWalk(t, s.URL, "Post ")
-}
-
-func checkWalk(t *testing.T, url, want string) {
+func checkWalk(t *testing.T, h http.Handler, want string) {
 	t.Helper()
+	s := httptest.NewServer(h)
+	defer s.Close()
 	var out bytes.Buffer
-	w := walk{out: &out, gate: url, client: &http.Client{}, code: func() string { return "code" }, openID: "o-ada"}
-	err := w.run(t.Context())
-	switch {
-	case want == "" && err != nil:
-		t.Errorf("%v\n%s", err, &out)
-	case want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)):
-		t.Errorf("the walk ends with %v, want %s\n%s", err, want, &out)
+	err := (&walk{out: &out, gate: s.URL, code: "code", openID: "o-ada"}).run(t.Context())
+	if want == "" != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("the walk ends with %v, want %q\n%s", err, want, &out)
 	}
 }
 
-// flawedGate is a gate in twenty lines, before the sample app, with at most one flaw.
+// flawedGate is a small gate before the sample app, with at most one flaw.
 type flawedGate struct {
 	flaw flaw
 	out  bool
@@ -199,7 +228,8 @@ func (g *flawedGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if g.flaw != passesToken {
 		r.Header.Del("Authorization")
 	}
-	if public && g.flaw == forgedOnPublic || g.flaw == keepsForged && r.Header.Get("X-Wx-Openid") != "" {
+	if public && g.flaw == forgedOnPublic ||
+		g.flaw == keepsForged && r.Header.Get("X-Wx-Openid") != "" {
 		sampleApp(w, r)
 		return
 	}

@@ -1,13 +1,15 @@
-// Command wxgate is Caddy with the WeChat gate built in: every Caddy command, and `wxgate demo`, which shows the whole of it on one machine with nothing to configure.
+// Command wxgate is Caddy with the WeChat gate built in. It has every command of
+// Caddy and these:
 //
-//	wxgate demo                          the gate, a simulated WeChat and a sample app, with the steps of a login shown
+//	wxgate demo                          show a login on this machine, without configuration
 //	wxgate run --config Caddyfile        run the gate in front of your app
 //	wxgate validate --config Caddyfile   check a configuration
-//	wxgate wechat status                 the state of the running gate; sessions, revoke, forget, backup and keys ask it, too
+//	wxgate wechat status                 show the state of the running gate; sessions, revoke,
+//	                                     forget, backup and keys ask it, too
 //	wxgate wechat restore ...            put a backup in the place of the database
 //	wxgate wechat migrate ...            move users and live sessions into another store
-//	wxgate wechat explain ...            what the gate would do with a request, and why
-//	wxgate wechat probe ...              attack a gate, this one or any other, and see what holds
+//	wxgate wechat explain ...            show what the gate does with a request, and why
+//	wxgate wechat probe ...              attack a gate, this one or any other, and report
 package main
 
 import (
@@ -21,6 +23,7 @@ import (
 
 func main() {
 	caddy.CustomBinaryName = "wxgate"
-	caddy.CustomLongDescription = "wxgate is Caddy with login for WeChat Mini Programs built in: it stands in front of an app and tells it who is calling. Try `wxgate demo`."
+	caddy.CustomLongDescription = "wxgate is Caddy with login for WeChat Mini Programs built in: " +
+		"it stands in front of an app and tells it who is calling. Try `wxgate demo`."
 	caddycmd.Main()
 }

@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 )
 
-// sampleApp stands for an app that was never changed: it knows its users by a header. It answers with what it received.
+// sampleApp answers with the path and headers that it received, as an unchanged app
+// sees them.
 func sampleApp(w http.ResponseWriter, r *http.Request) {
 	seen := map[string]any{"path": r.URL.Path}
 	for name, values := range r.Header {
@@ -22,66 +24,80 @@ func sampleApp(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(map[string]any{"the app received": seen})
 }
 
-// walk goes through the life of a session, printing each request and its answer, and checks each of them.
+// walk sends the requests of one session, prints and checks their answers.
 type walk struct {
 	out    io.Writer
-	gate   string
-	client *http.Client
-	code   func() string // what wx.login gives the mini program
-	openID string        // whom the app must see
+	gate   string // base URL
+	code   string // from wx.login
+	openID string // of the user that logs in
 }
 
-// reply is an answer as the walk judges it.
-type reply struct {
+// step is one request of a walk and the check of its answer.
+type step struct {
+	title   string
+	request string // method and path
+	headers []string
+	ok      func(answer) bool
+}
+
+// answer is the answer to one request.
+type answer struct {
 	status int
 	body   string
 }
 
+// run takes all steps. It ends with the first wrong answer and names the step.
 func (w *walk) run(ctx context.Context) error {
-	code := w.code()
-	login, err := w.call(ctx, "1. The mini program sends the code of wx.login", "POST", "/wx/login", fmt.Sprintf(`{"code":"%s"}`, code))
+	first := step{title: "1. The mini program sends its login code", request: "POST /wx/login"}
+	login, err := w.call(ctx, first, fmt.Sprintf(`{"code":"%s"}`, w.code))
 	if err != nil {
 		return err
 	}
 	var session struct {
 		Token string `json:"3rd_session"`
 	}
-	if err := json.Unmarshal([]byte(login.body), &session); err != nil || login.status != http.StatusOK || session.Token == "" {
-		return fmt.Errorf("step 1: no session in the answer")
+	err = json.Unmarshal([]byte(login.body), &session)
+	if err != nil || login.status != http.StatusOK || session.Token == "" {
+		return errors.New("step 1: no session in the answer")
 	}
-	bearer := "Authorization: Bearer " + session.Token
-	steps := []struct {
-		title, method, path string
-		headers             []string
-		held                func(reply) bool
-	}{
-		{"2. It calls the app with the token: the app sees who it is, and never the token", "GET", "/hello", []string{bearer}, w.sees},
-		{"3. Somebody without a token claims to be a user: refused, the app is not asked", "GET", "/hello", []string{"X-WX-OPENID: " + w.openID}, problem(http.StatusUnauthorized, "session_missing")},
-		{"4. A user claims to be somebody else: the app still sees the truth", "GET", "/hello", []string{bearer, "X-WX-OPENID: somebody-else", "X-WX-UNIONID: somebody-else"}, w.sees},
-		{"5. A public route: no session needed, and a forged header is removed all the same", "GET", "/healthz", []string{"X-WX-OPENID: somebody-else"}, anonymous},
-		{"6. The user logs out", "POST", "/wx/logout", []string{bearer}, func(r reply) bool { return r.status == http.StatusNoContent }},
-		{"7. The token opens nothing any more", "GET", "/hello", []string{bearer}, problem(http.StatusUnauthorized, "session_invalid")},
-	}
-	for i, s := range steps {
-		got, err := w.call(ctx, s.title, s.method, s.path, "", s.headers...)
+	for i, s := range w.steps("Authorization: Bearer " + session.Token) {
+		got, err := w.call(ctx, s, "")
 		if err != nil {
 			return err
 		}
-		if !s.held(got) {
-			return fmt.Errorf("step %d did not come out as it should", i+2)
+		if !s.ok(got) {
+			return fmt.Errorf("step %d: wrong answer; it is printed above", i+2)
 		}
 	}
 	return nil
 }
 
-// call sends one request and prints both sides.
-func (w *walk) call(ctx context.Context, title, method, path, body string, headers ...string) (reply, error) {
+// steps returns the steps after the login.
+func (w *walk) steps(bearer string) []step {
+	token := []string{bearer}
+	guest := []string{"X-WX-OPENID: " + w.openID}
+	forged := []string{"X-WX-OPENID: somebody-else", "X-WX-UNIONID: somebody-else"}
+	both := append(token, forged...)
+	missing, invalid := problem("session_missing"), problem("session_invalid")
+	return []step{
+		{"2. The app sees the user, and never the token", "GET /hello", token, w.namesUser},
+		{"3. A forged header without a token: refused", "GET /hello", guest, missing},
+		{"4. Forged headers beside the token: replaced", "GET /hello", both, w.namesUser},
+		{"5. Forged headers on a public path: removed", "GET /healthz", forged, namesNoUser},
+		{"6. The user logs out", "POST /wx/logout", token, loggedOut},
+		{"7. The token opens nothing any more", "GET /hello", token, invalid},
+	}
+}
+
+// call sends one request and prints it with its answer.
+func (w *walk) call(ctx context.Context, s step, body string) (answer, error) {
+	method, path, _ := strings.Cut(s.request, " ")
 	req, err := http.NewRequestWithContext(ctx, method, w.gate+path, strings.NewReader(body))
 	if err != nil {
-		return reply{}, err
+		return answer{}, err
 	}
-	fmt.Fprintf(w.out, "%s\n\n    > %s %s\n", title, method, path)
-	for _, h := range headers {
+	fmt.Fprintf(w.out, "%s\n\n    > %s\n", s.title, s.request)
+	for _, h := range s.headers {
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Add(name, value)
 		fmt.Fprintf(w.out, "    > %s\n", h)
@@ -90,37 +106,46 @@ func (w *walk) call(ctx context.Context, title, method, path, body string, heade
 		req.Header.Set("Content-Type", "application/json")
 		fmt.Fprintf(w.out, "    > %s\n", body)
 	}
-	resp, err := w.client.Do(req)
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return reply{}, err
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return reply{}, err
+		return answer{}, err
 	}
 	fmt.Fprintf(w.out, "    < %s\n", resp.Status)
 	if len(b) > 0 {
 		fmt.Fprintf(w.out, "    < %s\n", pretty(b))
 	}
 	fmt.Fprintln(w.out)
-	return reply{resp.StatusCode, string(b)}, nil
+	return answer{resp.StatusCode, string(b)}, nil
 }
 
-// sees reports whether the app was told the truth and nothing of the token.
-func (w *walk) sees(r reply) bool {
-	return r.status == http.StatusOK && strings.Contains(r.body, `"X-Wx-Openid":"`+w.openID+`"`) && !strings.Contains(r.body, "wxs_") && !strings.Contains(r.body, "somebody-else")
+// namesUser reports whether the app saw the user, and neither token nor forgery.
+func (w *walk) namesUser(a answer) bool {
+	return a.status == http.StatusOK &&
+		strings.Contains(a.body, `"X-Wx-Openid":"`+w.openID+`"`) &&
+		!strings.Contains(a.body, "wxs_") && !strings.Contains(a.body, "somebody-else")
 }
 
-// anonymous reports whether the app answered and was told nothing of anybody.
-func anonymous(r reply) bool { return r.status == http.StatusOK && !strings.Contains(r.body, "X-Wx-") }
-
-// problem reports whether the gate refused with a certain status and code.
-func problem(status int, code string) func(reply) bool {
-	return func(r reply) bool { return r.status == status && strings.Contains(r.body, `"code":"`+code+`"`) }
+// namesNoUser reports whether the app answered and saw no identity header.
+func namesNoUser(a answer) bool {
+	return a.status == http.StatusOK && !strings.Contains(a.body, "X-Wx-")
 }
 
-// pretty lays out JSON to be read; anything else is left as it is.
+// loggedOut reports whether the gate ended the session.
+func loggedOut(a answer) bool { return a.status == http.StatusNoContent }
+
+// problem returns a check for a 401 of the gate with a code.
+func problem(code string) func(answer) bool {
+	return func(a answer) bool {
+		return a.status == http.StatusUnauthorized && strings.Contains(a.body, `"code":"`+code+`"`)
+	}
+}
+
+// pretty indents JSON and returns other text unchanged.
 func pretty(b []byte) string {
 	var buf bytes.Buffer
 	if json.Indent(&buf, bytes.TrimSpace(b), "    < ", "  ") != nil {
@@ -129,7 +154,8 @@ func pretty(b []byte) string {
 	return buf.String()
 }
 
-// indent sets a text off from what is around it.
+// indent indents each line by four blanks and turns tabs into two.
 func indent(text string) string {
-	return "    " + strings.ReplaceAll(strings.TrimSpace(strings.ReplaceAll(text, "\t", "  ")), "\n", "\n    ") + "\n"
+	text = strings.TrimSpace(strings.ReplaceAll(text, "\t", "  "))
+	return "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
 }

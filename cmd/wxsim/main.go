@@ -11,8 +11,8 @@ The flags are:
 
 	-listen address
 		TCP address to listen on, 127.0.0.1:8750 by default. Port 0 takes a free
-		one. Only loopback addresses are accepted, because the control API has no
-		password.
+		one. Wxsim accepts loopback addresses only, because the control API has
+		no password.
 	-app appid=secret
 		A mini program (or plugin) and its AppSecret; may be repeated. Never give
 		a real secret: others on the machine can read it in the process list.

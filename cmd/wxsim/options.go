@@ -24,8 +24,8 @@ type options struct {
 
 var appIDShape = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
 
-// parse reads the command line. What package flag finds wrong, it has already
-// written to stderr when parse returns errUsage or flag.ErrHelp.
+// parse reads the command line. With errUsage and flag.ErrHelp, package flag has
+// written the reason to stderr.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var (
 		o           options
@@ -36,9 +36,14 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8750", "TCP `address` to listen on")
 	fs.BoolVar(&allowRemote, "allow-remote", false, "accept a -listen address that is not loopback")
-	// Checked below: package flag would print the value, secret and all.
-	fs.Func("app", "mini program as `appid=secret`; may be repeated (default "+demoAppID+"="+demoSecret+")",
-		func(v string) error { apps = append(apps, v); return nil })
+	// parseApps checks the values, since package flag would print a wrong one with
+	// its secret.
+	fs.Func("app", "mini program as `appid=secret`; may be repeated "+
+		"(default "+demoAppID+"="+demoSecret+")",
+		func(v string) error {
+			apps = append(apps, v)
+			return nil
+		})
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
@@ -49,7 +54,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
 	if !allowRemote && !loopback(o.listen) {
-		return o, fmt.Errorf("-listen %s is not a loopback address; the control API has no password, so this needs -allow-remote", o.listen)
+		return o, fmt.Errorf("-listen %s is not a loopback address; "+
+			"the control API has no password, so this needs -allow-remote", o.listen)
 	}
 	var err error
 	o.apps, err = parseApps(apps)
@@ -67,7 +73,7 @@ func parseApps(list []string) (map[string]string, error) {
 		appid, secret, _ := strings.Cut(v, "=")
 		switch {
 		case !appIDShape.MatchString(appid) || secret == "":
-			return nil, fmt.Errorf("-app number %d is not of the form wx0123456789abcdef=secret", i+1)
+			return nil, fmt.Errorf("-app number %d is not of the form %s=secret", i+1, demoAppID)
 		case apps[appid] != "":
 			return nil, fmt.Errorf("-app %s is given twice", appid)
 		}
@@ -76,8 +82,8 @@ func parseApps(list []string) (map[string]string, error) {
 	return apps, nil
 }
 
-// loopback reports whether address can be reached from this machine only. A
-// name other than localhost could stand for anything.
+// loopback reports whether only this machine can reach address. A name other than
+// localhost may resolve to any address.
 func loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// run is the program; it ends with ctx and returns the exit status.
+// run executes a command line until ctx ends and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -28,14 +28,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "wxsim:", err)
 		return 2
 	}
-	if err := serve(ctx, o, stdout, slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{ReplaceAttr: dropEmpty}))); err != nil {
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{ReplaceAttr: dropEmpty}))
+	if err := serve(ctx, o, stdout, log); err != nil {
 		fmt.Fprintln(stderr, "wxsim:", err)
 		return 1
 	}
 	return 0
 }
 
-// dropEmpty keeps what a call does not have out of its line.
+// dropEmpty removes empty attributes from a log line.
 func dropEmpty(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Equal(slog.StringValue("")) {
 		return slog.Attr{}
@@ -65,24 +66,24 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) e
 		return err
 	case <-ctx.Done():
 	}
-	// Nothing here is worth waiting for: an answer takes microseconds unless a
-	// fault holds it up.
+	// No graceful shutdown: an answer takes microseconds unless a fault delays it.
 	err = srv.Close()
 	sim.Close()
 	return err
 }
 
-// greet prints what to try. Of the secrets it prints the demo's only.
+// greet prints commands to try. It prints no secret but the demo's.
 func greet(w io.Writer, url string, apps map[string]string) {
 	appid := slices.Min(slices.Collect(maps.Keys(apps)))
 	secret := "SECRET"
 	if apps[appid] == demoSecret {
 		secret = demoSecret
 	}
+	query := "appid=" + appid + "&secret=" + secret + "&grant_type=authorization_code&js_code=CODE"
 	fmt.Fprintf(w, `wxsim: simulating api.weixin.qq.com at %[1]s
 
   curl %[1]s/_sim/code -d '{"appid":"%[2]s","user":"alice"}'
-  curl '%[1]s/sns/jscode2session?appid=%[2]s&secret=%[3]s&grant_type=authorization_code&js_code=CODE'
+  curl '%[1]s/sns/jscode2session?%[3]s'
   curl %[1]s/_sim/calls
-`, url, appid, secret)
+`, url, appid, query)
 }

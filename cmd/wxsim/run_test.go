@@ -16,9 +16,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const secret = "a-secret-of-this-test"
+const (
+	secret  = "a-secret-of-this-test"
+	demoApp = demoAppID + "=" + secret
+)
 
-func TestParseRefuses(t *testing.T) {
+func TestRun_BadFlag_Refuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		args  []string
 		holds string
@@ -30,7 +33,7 @@ func TestParseRefuses(t *testing.T) {
 		"name":            {[]string{"-listen", "localhost.example:8750"}, "needs -allow-remote"},
 		"no port":         {[]string{"-listen", "127.0.0.1"}, "needs -allow-remote"},
 		"argument":        {[]string{"serve"}, `unexpected argument "serve"`},
-		"app twice":       {[]string{"-app", demoAppID + "=" + secret, "-app", demoAppID + "=" + secret}, "given twice"},
+		"app twice":       {[]string{"-app", demoApp, "-app", demoApp}, "given twice"},
 		"app shape":       {[]string{"-app", "wx1=" + secret}, "-app number 1"},
 		"secret only":     {[]string{"-app", demoAppID + "=x", "-app", secret}, "-app number 2"},
 		"empty secret":    {[]string{"-app", demoAppID + "="}, "-app number 1"},
@@ -50,7 +53,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestParseAccepts(t *testing.T) {
+func TestParse_GoodFlags_Accepts(t *testing.T) {
 	for _, args := range [][]string{
 		nil,
 		{"-listen", "localhost:0"},
@@ -70,14 +73,15 @@ func TestParseAccepts(t *testing.T) {
 	}
 }
 
-func TestHelp(t *testing.T) {
+func TestRun_Help_ExitStatusZero(t *testing.T) {
 	var errs bytes.Buffer
-	if code := run(t.Context(), []string{"-h"}, io.Discard, &errs); code != 0 || !strings.Contains(errs.String(), "-allow-remote") {
+	code := run(t.Context(), []string{"-h"}, io.Discard, &errs)
+	if code != 0 || !strings.Contains(errs.String(), "-allow-remote") {
 		t.Errorf("exit status %d, %s", code, errs.String())
 	}
 }
 
-// program is one run of the program on a free port.
+// program is one run of wxsim on a free port.
 type program struct {
 	url, greeting string
 	stop          func() (code int, log string)
@@ -111,7 +115,7 @@ func startProgram(t *testing.T, args ...string) program {
 	return p
 }
 
-// curl does what the greeting's curl line does.
+// curl sends the request of a printed curl line.
 func curl(t *testing.T, line string) string {
 	t.Helper()
 	m := regexp.MustCompile(`^  curl '?(\S+?)'?(?: -d '(.*)')?$`).FindStringSubmatch(line)
@@ -138,7 +142,7 @@ func curl(t *testing.T, line string) string {
 	return string(b)
 }
 
-func TestGreetingWorks(t *testing.T) {
+func TestGreeting_Commands_Work(t *testing.T) {
 	defer http.DefaultClient.CloseIdleConnections()
 	p := startProgram(t)
 	lines := strings.Split(p.greeting, "\n")
@@ -146,29 +150,33 @@ func TestGreetingWorks(t *testing.T) {
 	if code == nil {
 		t.Fatalf("no code from %q", lines[2])
 	}
-	if a := curl(t, strings.ReplaceAll(lines[3], "CODE", code[1])); !strings.Contains(a, `"openid":"o`) {
-		t.Errorf("login: %s", a)
+	login := curl(t, strings.ReplaceAll(lines[3], "CODE", code[1]))
+	if !strings.Contains(login, `"openid":"o`) {
+		t.Errorf("login: %s", login)
 	}
 	if a := curl(t, lines[4]); !strings.Contains(a, `"user":"alice"`) {
 		t.Errorf("calls: %s", a)
 	}
 	status, log := p.stop()
-	if status != 0 || !strings.Contains(log, "path=/sns/jscode2session appid="+demoAppID+" user=alice") {
+	want := "path=/sns/jscode2session appid=" + demoAppID + " user=alice"
+	if status != 0 || !strings.Contains(log, want) || strings.Count(log, "\n") != 1 {
 		t.Errorf("exit status %d, log %s", status, log)
 	}
-	if strings.Contains(log, code[1]) || strings.Contains(log, demoSecret) || strings.Contains(log, "fault=") || strings.Count(log, "\n") != 1 {
-		t.Errorf("log %s", log)
+	for _, bad := range []string{code[1], demoSecret, "fault="} {
+		if strings.Contains(log, bad) {
+			t.Errorf("%q in log %s", bad, log)
+		}
 	}
 }
 
-func TestOwnSecretIsNotPrinted(t *testing.T) {
+func TestGreeting_OwnSecret_NotPrinted(t *testing.T) {
 	p := startProgram(t, "-app", "wxfedcba9876543210="+secret)
 	if strings.Contains(p.greeting, secret) || !strings.Contains(p.greeting, "secret=SECRET") {
 		t.Errorf("greeting %s", p.greeting)
 	}
 }
 
-func TestStopEndsHangingCalls(t *testing.T) {
+func TestRun_Stop_EndsHangingCalls(t *testing.T) {
 	defer http.DefaultClient.CloseIdleConnections()
 	p := startProgram(t)
 	curl(t, `  curl `+p.url+`/_sim/fault -d '{"kind":"hang"}'`)
