@@ -36,6 +36,8 @@ type Config struct {
 	WriteTimeout time.Duration // of one login or revocation
 
 	Logger *zap.Logger // nil means no log
+
+	pace pace // of the heartbeat; only tests set it
 }
 
 // Sentinel is how the sentinels are asked for the primary.
@@ -70,6 +72,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.WriteTimeout <= 0 {
 		c.WriteTimeout = DefaultWriteTimeout
+	}
+	if c.pace == (pace{}) {
+		c.pace = defaultPace
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()

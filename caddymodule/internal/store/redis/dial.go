@@ -12,16 +12,16 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Sizes of one connection. A request that finds the queue full waits for room however short its deadline is, so the queue holds what comes in until a silence is noticed.
+// Sizes of one connection, the queues as powers of two. A request that finds the
+// queue full waits for room however short its deadline is, so the queue holds
+// the requests that come in until the gate notices a silence. The library
+// allocates each queue at once, about 300 bytes an entry.
 const (
-	queueScale = 12 // 4096 requests
+	dataQueue  = 12
+	smallQueue = 4 // of connections on which only the link speaks
 	bufferSize = 1 << 16
 	keepAlive  = 15 * time.Second
 )
-
-// silence is how long the answer to a ping may take on a connection of requests by which nothing has come for a while: the heartbeat does not see when a firewall forgets only that one.
-// Two ticks and the silence are as long as the heartbeat waits.
-const silence = hopeless - 2*interval
 
 // options are what all connections to the engine have in common.
 func (l *link) options() rueidis.ClientOption {
@@ -35,7 +35,7 @@ func (l *link) options() rueidis.ClientOption {
 			return l.bind(raw, func() {}), err
 		},
 		DisableCache:      true,
-		RingScaleEachConn: queueScale, ReadBufferEachConn: bufferSize, WriteBufferEachConn: bufferSize,
+		RingScaleEachConn: smallQueue, ReadBufferEachConn: bufferSize, WriteBufferEachConn: bufferSize,
 	}
 }
 
@@ -49,7 +49,8 @@ func (l *link) dataClient(v view) (rueidis.Client, error) {
 	o := l.options()
 	o.InitAddress = v.addresses()
 	o.ForceSingleClient = !l.cfg.Cluster
-	o.Dialer.KeepAlive, o.ConnWriteTimeout = interval, silence
+	o.Dialer.KeepAlive, o.ConnWriteTimeout = l.cfg.pace.interval, l.cfg.pace.silence()
+	o.RingScaleEachConn = dataQueue
 	o.AlwaysPipelining = true // otherwise a request that is out of time takes its connection with it, and those of others
 	var connected atomic.Bool
 	connecting, done := context.WithCancel(l.ctx)

@@ -10,16 +10,26 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Times of the heartbeat. A silence of overdue makes calls fail at once; the connection is given up only after a silence of hopeless, so that a pause of the server, for a fork or a slow
-// disk, does not cost every gate its cache.
-const (
-	interval = 250 * time.Millisecond
-	overdue  = 500 * time.Millisecond
-	hopeless = 1500 * time.Millisecond
-)
+// pace holds the times of the heartbeat. After overdue without an answer calls
+// fail at once. Only after hopeless the link closes the connection, so that a
+// pause of the server, for a fork or a slow disk, costs no gate its cache.
+type pace struct {
+	interval, overdue, hopeless time.Duration
+}
 
-// errOverdue is why calls fail while a heartbeat waits for its answer.
-var errOverdue = fmt.Errorf("no answer for %v", overdue)
+var defaultPace = pace{
+	interval: 250 * time.Millisecond,
+	overdue:  500 * time.Millisecond,
+	hopeless: 1500 * time.Millisecond,
+}
+
+// silence limits the time that a data connection may take to answer a ping: the
+// heartbeat does not notice when a firewall forgets only that connection. Two
+// intervals and the silence are as long as the heartbeat waits.
+func (p pace) silence() time.Duration { return p.hopeless - 2*p.interval }
+
+// noAnswer is the reason why calls fail while a heartbeat waits for its answer.
+func noAnswer(waited time.Duration) error { return fmt.Errorf("no answer for %v", waited) }
 
 // contact is a set of live connections: one that invalidations come by to each primary, and the client that requests use.
 type contact struct {
@@ -40,7 +50,7 @@ type pulse struct {
 
 // reach finds the primaries, connects to all of them and returns when they have answered a first heartbeat.
 func (l *link) reach() (*contact, pulse, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.DialTimeout+overdue)
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.DialTimeout+l.cfg.pace.overdue)
 	defer cancel()
 	v, err := l.find.primaries(ctx)
 	if err != nil {
@@ -80,7 +90,7 @@ func (l *link) connect(c *contact) error {
 // keep beats until the contact is lost, and returns why.
 func (l *link) keep(c *contact, first pulse) error {
 	l.up(c, first)
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(l.cfg.pace.interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -100,7 +110,7 @@ func (l *link) keep(c *contact, first pulse) error {
 
 // patientPulse is pulse that makes calls fail at once as soon as the answer is overdue, and goes on waiting.
 func (l *link) patientPulse(c *contact) (pulse, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, hopeless)
+	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.pace.hopeless)
 	defer cancel()
 	var (
 		p    pulse
@@ -113,12 +123,12 @@ func (l *link) patientPulse(c *contact) (pulse, error) {
 	})
 	select {
 	case <-done:
-	case <-time.After(overdue):
-		l.down(errOverdue)
+	case <-time.After(l.cfg.pace.overdue):
+		l.down(noAnswer(l.cfg.pace.overdue))
 		<-done
 	}
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("no answer for %v", hopeless)
+		err = noAnswer(l.cfg.pace.hopeless)
 	}
 	return p, err
 }

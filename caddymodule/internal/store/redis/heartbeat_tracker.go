@@ -50,7 +50,7 @@ func (l *link) track(p primary, lost func()) (*tracker, error) {
 	c, err := rueidis.NewClient(o)
 	t.c = c
 	if err == nil {
-		err = t.greet()
+		err = t.greet(l.cfg.pace.overdue)
 	}
 	if err != nil {
 		t.close()
@@ -69,8 +69,8 @@ func refusedTracking(err error) error {
 }
 
 // greet asks who answers there, for a hint when it is not what was configured.
-func (t *tracker) greet() error {
-	ctx, cancel := context.WithTimeout(context.Background(), overdue)
+func (t *tracker) greet(wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	m, err := t.c.Do(ctx, t.c.B().Arbitrary("HELLO", "3").Build()).AsMap()
 	if err != nil {

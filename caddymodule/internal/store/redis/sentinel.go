@@ -16,9 +16,6 @@ type sentinels struct {
 	clients []rueidis.Client
 }
 
-// sentinelPatience is how long a heartbeat waits for the sentinels.
-const sentinelPatience = interval
-
 func newSentinels(l *link) *sentinels {
 	s := &sentinels{cfg: l.cfg, clients: make([]rueidis.Client, len(l.cfg.Addresses))}
 	_ = inParallel(len(s.clients), func(i int) error {
@@ -47,7 +44,7 @@ func (s *sentinels) primaries(ctx context.Context) (view, error) {
 
 // confirms is in doubt when no sentinel answers: then a failover may have happened that this gate cannot know of.
 func (s *sentinels) confirms(ctx context.Context, v view) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, sentinelPatience)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.pace.interval)
 	defer cancel()
 	addr, err := s.latest(ctx)
 	if err != nil {

@@ -16,10 +16,12 @@ import (
 
 // primary is one server that takes writes.
 type primary struct {
-	addr string
-	id   string // in a cluster
-	slot int    // in a cluster: one of those that it owns
+	addr  string
+	id    string // in a cluster
+	slots [2]int // in a cluster: first and last slot of one range that it owns
 }
+
+func (p primary) owns(slot int) bool { return p.slots[0] <= slot && slot <= p.slots[1] }
 
 // view is which servers are the primaries, in the order of their ids.
 type view []primary
@@ -182,7 +184,7 @@ func ownerOf(m rueidis.RedisMessage, asked string) (primary, error) {
 	if host == "" {
 		host, _, _ = net.SplitHostPort(asked)
 	}
-	return primary{addr: net.JoinHostPort(host, strconv.FormatInt(port, 10)), id: id, slot: int(first + rand.Int64N(last-first+1))}, nil
+	return primary{addr: net.JoinHostPort(host, strconv.FormatInt(port, 10)), id: id, slots: [2]int{int(first), int(last)}}, nil
 }
 
 // movingTo reads from the answer to CLUSTER NODES which nodes the asked one is giving slots to. Until a slot is theirs, new keys in it are written there, and nobody lists them as its owner.
@@ -205,13 +207,15 @@ func movingTo(nodes string) []string {
 // slotCount is how many slots a cluster has.
 const slotCount = 16384
 
-// probeKey is the key that this gate's heartbeat writes to a primary: in a cluster, one that falls into a slot of that primary.
+// probeKey names the key that this gate's heartbeat writes to a primary: in a
+// cluster, a key in one of the primary's slots. The slot is random, so that a
+// new contact mostly avoids a slot that is on its way to another primary.
 func (l *link) probeKey(p primary) string {
-	tag := 0
-	for l.cfg.Cluster && slotOf(strconv.Itoa(tag)) != p.slot {
-		tag++
+	tag := strconv.Itoa(rand.N(slotCount))
+	for l.cfg.Cluster && !p.owns(slotOf(tag)) {
+		tag = strconv.Itoa(rand.Int())
 	}
-	return l.cfg.Prefix + "h:{" + strconv.Itoa(tag) + "}" + l.id
+	return l.cfg.Prefix + "h:{" + tag + "}" + l.id
 }
 
 // slotOf is the slot of a hash tag: its CRC-16 in the variant of XMODEM.
