@@ -13,6 +13,7 @@ import (
 // TestLostAmend loses each request and each answer of an amendment, once with nothing else going on and once with a login of the user before it is tried again. It is answered and done, and
 // done once; only what the answer tells of it may be wrong, if the record has changed meanwhile.
 func TestLostAmend(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
@@ -68,6 +69,7 @@ func TestLostAmend(t *testing.T) {
 
 // TestAmendKeys: what an amendment leaves in the engine lives as long as the user's record, and gates are told of what they show and of nothing else.
 func TestAmendKeys(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)

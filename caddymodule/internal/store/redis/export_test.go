@@ -1,5 +1,24 @@
 package redis
 
+import (
+	"testing"
+	"time"
+)
+
+// WithPace sets the times of the heartbeat.
+func WithPace(cfg Config, interval, overdue, hopeless time.Duration) Config {
+	cfg.pace = pace{interval, overdue, hopeless}
+	return cfg
+}
+
+// NotShort skips a test that waits for seconds.
+func NotShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("slow outage or failover; run without -short")
+	}
+}
+
 // Replicas reports what the heartbeat has found.
 func (s *Store) Replicas() bool { return s.link.replicas() }
 

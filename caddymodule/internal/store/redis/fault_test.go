@@ -84,6 +84,7 @@ func do(c rueidis.Client, args ...string) rueidis.RedisResult {
 // TestDamagedNeverAccepts: whatever becomes of the records that a session hangs on, it is not accepted unless all are as they were written, and the next login works. When a session was last
 // seen never becomes later.
 func TestDamagedNeverAccepts(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
@@ -158,6 +159,7 @@ func TestDamagedNeverAccepts(t *testing.T) {
 }
 
 func TestDamagedTouch(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
@@ -199,6 +201,7 @@ func TestDamagedTouch(t *testing.T) {
 
 // TestForeignKeys: a key of another kind under a name of ours, whoever made it, is a damaged record: it is logged, no call fails for it, and the next write takes its place.
 func TestForeignKeys(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	core, logs := observer.New(zap.InfoLevel)
 	cfg := config(srv.Addr)
@@ -301,6 +304,8 @@ func TestForeignKeys(t *testing.T) {
 
 // TestP4_FailingCallsAreTold: an outage that only calls notice is told once, and not for a caller who gave up.
 func TestP4_FailingCallsAreTold(t *testing.T) {
+	redis.NotShort(t)
+	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
 	p := redistest.StartProxy(t, redistest.Start(t).Addr)
 	cfg := config(p.Addr)
@@ -343,6 +348,7 @@ func TestP4_FailingCallsAreTold(t *testing.T) {
 
 // TestForeignNames: names that none of ours has, in the index of a unionid and among the keys of users, are passed by.
 func TestForeignNames(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)

@@ -50,6 +50,7 @@ func keys(t testing.TB, c rueidis.Client, cfg redis.Config) map[string]int64 {
 
 // TestLifetimes: every record is named as documented and goes by itself when it is of no use any more, and none before.
 func TestLifetimes(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
@@ -111,6 +112,7 @@ func TestLifetimes(t *testing.T) {
 
 // TestOrdinaryLoginTellsNobody: a gate drops nothing from its cache because somebody logs in, be it for the first time, again, or with what is known.
 func TestOrdinaryLoginTellsNobody(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
@@ -143,6 +145,7 @@ func TestOrdinaryLoginTellsNobody(t *testing.T) {
 
 // TestErrorsKeepSecrets: an engine that does not know a command repeats what it was sent, and none of that may get into an error or a log (DESIGN.md P6).
 func TestErrorsKeepSecrets(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
 	core, logs := observer.New(zap.DebugLevel)
@@ -191,8 +194,11 @@ func TestErrorsKeepSecrets(t *testing.T) {
 
 // TestTouchOutlivesOutage: what was seen during an outage is written after it, as far as there is room, and touching waits for nothing.
 func TestTouchOutlivesOutage(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t, redistest.With("appendonly yes"))
-	s := mustOpen(t, config(srv.Addr))
+	cfg := config(srv.Addr)
+	cfg.WriteTimeout = 3 * time.Second // of the trial write that the dead server leaves
+	s := mustOpen(t, cfg)
 	var all []store.Login
 	for i := range 20 {
 		l := newLogin(userOf(fmt.Sprint("o", i)))
@@ -225,13 +231,14 @@ func TestTouchOutlivesOutage(t *testing.T) {
 
 // TestCallsAreBounded: a call on an engine that hangs returns by itself and says that the engine is unavailable.
 func TestCallsAreBounded(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
+	l := newLogin(userOf("oAlice"))
+	_, err := mustOpen(t, cfg).Login(t.Context(), l)
+	must(t, err)
 	cfg.ReadTimeout, cfg.WriteTimeout = 30*time.Millisecond, 60*time.Millisecond
 	s := mustOpen(t, cfg)
-	l := newLogin(userOf("oAlice"))
-	_, err := s.Login(t.Context(), l)
-	must(t, err)
 	srv.Pause()
 	defer srv.Resume()
 	for name, call := range map[string]func(context.Context) error{
@@ -252,6 +259,7 @@ func TestCallsAreBounded(t *testing.T) {
 
 // TestStatsOfMany: the walk counts each record once, beside the keys of others and of fleets whose prefix resembles ours.
 func TestStatsOfMany(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t, redistest.With("maxmemory 64mb"))
 	cfg := config(srv.Addr)
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -53,21 +52,6 @@ func open(t testing.TB, cfg Config) *gate {
 	})
 	t.Cleanup(g.close)
 	return g
-}
-
-// noLeaks fails the test when goroutines are left at its end. The library's client of a cluster takes some seconds to end its own.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() {
-		var err error
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			if err = goleak.Find(before); err == nil {
-				return
-			}
-		}
-		t.Error(err)
-	})
 }
 
 // await fails the test unless ok becomes true before long.
@@ -120,6 +104,7 @@ func (g *gate) set(ctx context.Context, key string) error {
 func (g *gate) logged(text string) int { return g.logs.FilterMessageSnippet(text).Len() }
 
 func TestLinkConnects(t *testing.T) {
+	t.Parallel()
 	socket := func(s *redistest.Server) string { return filepath.Join(s.Dir, "s") }
 	for name, test := range map[string]struct {
 		opts []redistest.Option
@@ -141,7 +126,6 @@ func TestLinkConnects(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
 			s := redistest.Start(t, test.opts...)
 			g := open(t, test.cfg(s))
 			g.awaitUp(t)
@@ -166,7 +150,7 @@ func TestLinkConnects(t *testing.T) {
 }
 
 func TestLinkSaysWhatIsWrong(t *testing.T) {
-	noLeaks(t)
+	t.Parallel()
 	plain := redistest.Start(t)
 	locked := redistest.Start(t, redistest.Password("open-sesame"))
 	secure := redistest.Start(t, redistest.WithTLS())
@@ -218,7 +202,7 @@ func TestLinkSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestLinkWarnsOfSettings(t *testing.T) {
-	noLeaks(t)
+	t.Parallel()
 	s := redistest.Start(t, redistest.With("maxmemory-policy allkeys-lru"))
 	g := open(t, Config{Addresses: []string{s.Addr}})
 	g.awaitUp(t)
@@ -248,7 +232,7 @@ func TestAtLeast(t *testing.T) {
 
 // A tracker that connected a second time would have missed what was pushed in between.
 func TestTrackerConnectsOnce(t *testing.T) {
-	noLeaks(t)
+	t.Parallel()
 	s := redistest.Start(t)
 	g := open(t, Config{Addresses: []string{s.Addr}})
 	g.awaitUp(t)

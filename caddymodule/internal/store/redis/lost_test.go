@@ -57,6 +57,7 @@ func with(cfg redis.Config, addr string) redis.Config {
 
 // TestLostRevocation loses each request and each answer of what ends sessions: what was answered has ended them, and later logins hold.
 func TestLostRevocation(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
@@ -97,6 +98,7 @@ func TestLostRevocation(t *testing.T) {
 
 // TestLostRevocationThenAnother loses the answer to a revocation, and before it is tried again another gate revokes and somebody has logged in between: no session comes back.
 func TestLostRevocationThenAnother(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
@@ -123,6 +125,7 @@ func TestLostRevocationThenAnother(t *testing.T) {
 
 // TestLostClaim: a claim is not refused for its own sake, and one that was answered is no other gate's.
 func TestLostClaim(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
@@ -146,6 +149,7 @@ func TestLostClaim(t *testing.T) {
 
 // TestLostSpend: one Spend takes one token at most, whatever was lost.
 func TestLostSpend(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
@@ -64,6 +65,7 @@ func (sc *scene) checkLists(t *testing.T, s store.Store, strict bool) {
 
 // TestLostLogin loses each request and each answer of a login. The client tries again, so it is answered, and all is as if nothing had been lost.
 func TestLostLogin(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
@@ -87,6 +89,7 @@ func TestLostLogin(t *testing.T) {
 // TestLoginBetween: at each step of a login, another gate logs the same user in: before the engine sees the request, or while its answer is lost and the client tries again. What holds is what
 // is listed, as many as are allowed, and if it is one, the two do not end each other.
 func TestLoginBetween(t *testing.T) {
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
@@ -151,11 +154,13 @@ func mustUser(t *testing.T, s store.Store, id store.UserID) store.User {
 
 // TestLoginInOutage lets the engine go away at each step of a login. Afterwards nothing holds that is not listed, and the next login brings all in order: no two sessions for one.
 func TestLoginInOutage(t *testing.T) {
+	redis.NotShort(t)
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
 	beside := mustOpen(t, with(cfg, srv.Addr))
-	cfg.WriteTimeout = 50 * time.Millisecond
+	cfg.WriteTimeout = 300 * time.Millisecond
 	s := mustOpen(t, cfg)
 	users, failed := 0, 0
 	losses(t, p, s, true, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
@@ -184,11 +189,13 @@ func TestLoginInOutage(t *testing.T) {
 
 // TestLoginAgain: a login that failed for want of an answer is tried again with the same session, whatever of it had been done before, and it is as if it had been done once.
 func TestLoginAgain(t *testing.T) {
+	redis.NotShort(t)
+	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
 	cfg := config(p.addr)
 	beside := mustOpen(t, with(cfg, srv.Addr))
-	cfg.WriteTimeout = 50 * time.Millisecond
+	cfg.WriteTimeout = 300 * time.Millisecond
 	s := mustOpen(t, cfg)
 	users := 0
 	losses(t, p, s, true, func(t *testing.T, l *loss) (func(), func(*testing.T)) {

@@ -12,6 +12,7 @@ import (
 
 // TestOpenIsReady: the first call after Open finds the connection made, so that a gate which starts beside a healthy engine has no outage to report.
 func TestOpenIsReady(t *testing.T) {
+	t.Parallel()
 	s, err := redis.Open(config(redistest.Start(t).Addr))
 	if err != nil {
 		t.Fatal(err)
@@ -27,6 +28,7 @@ func TestOpenIsReady(t *testing.T) {
 
 // TestP4_OpenWhileDown: Open succeeds, and does not wait for a server that is not there.
 func TestP4_OpenWhileDown(t *testing.T) {
+	t.Parallel()
 	s, err := redis.Open(config("127.0.0.1:1"))
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 
 // An outage is noticed without anybody asking, is logged once, and its end too.
 func TestP4_OutageIsKnownAndEnds(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		begin, end func(*redistest.Server, *redistest.Proxy)
 		says       string
@@ -43,7 +44,7 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
+			t.Parallel()
 			s := redistest.Start(t, redistest.With("user gate on >open-sesame ~* &* +@all"))
 			p := redistest.StartProxy(t, s.Addr)
 			g := open(t, Config{Addresses: []string{p.Addr}, Username: "gate", Password: "open-sesame"})
@@ -54,7 +55,7 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 				t.Errorf("the cause is not told well: %v", err)
 			}
 			heard := g.heard()
-			time.Sleep(2 * interval)
+			time.Sleep(2 * defaultPace.interval)
 			if _, err := g.client(); err == nil || g.health() == nil {
 				t.Error("the outage was not known all the time")
 			}
@@ -73,6 +74,7 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 
 // A server that takes no writes can still be read, and is heard of: only logins and revocations are refused.
 func TestP4_RefusedWritesAreKnown(t *testing.T) {
+	t.Parallel()
 	config := func(name, bad, good string) [2]func(*redistest.Server) {
 		return [2]func(*redistest.Server){
 			func(s *redistest.Server) { s.Do("CONFIG", "SET", name, bad) },
@@ -98,7 +100,7 @@ func TestP4_RefusedWritesAreKnown(t *testing.T) {
 		},
 	} {
 		t.Run(code, func(t *testing.T) {
-			noLeaks(t)
+			t.Parallel()
 			s := redistest.Start(t)
 			g := open(t, Config{Addresses: []string{s.Addr}})
 			g.awaitUp(t)
@@ -127,7 +129,7 @@ func TestP4_RefusedWritesAreKnown(t *testing.T) {
 
 // A server that reads its data is not there yet, though it answers.
 func TestP4_LoadingIsAnOutage(t *testing.T) {
-	noLeaks(t)
+	t.Parallel()
 	s := redistest.Start(t, redistest.With("key-load-delay 2000"), redistest.With("loading-process-events-interval-bytes 1024"))
 	s.Do("EVAL", "for i = 1, 1000 do redis.call('SET', 'k' .. i, string.rep(i, 50)) end", "0")
 	s.Do("SAVE")
@@ -152,7 +154,7 @@ func TestP4_LoadingIsAnOutage(t *testing.T) {
 
 // One connection that is ended, by an operator or by a firewall, is made again before a request fails.
 func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
-	noLeaks(t)
+	t.Parallel()
 	s := redistest.Start(t)
 	g := open(t, Config{Addresses: []string{s.Addr}})
 	g.awaitUp(t)
@@ -170,6 +172,7 @@ func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
 
 // A firewall that forgets the connections of requests and no other is no outage for long: they are made again, though the heartbeat is answered all the time. It is told once.
 func TestP4_SilentDataConnections(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) (Config, *redistest.Proxy){
 		"single": func(t *testing.T) (Config, *redistest.Proxy) {
 			p := redistest.StartProxy(t, redistest.Start(t).Addr)
@@ -188,7 +191,8 @@ func TestP4_SilentDataConnections(t *testing.T) {
 	} {
 		for _, busy := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/busy=%v", name, busy), func(t *testing.T) {
-				noLeaks(t)
+				NotShort(t)
+				t.Parallel()
 				cfg, p := start(t)
 				g := open(t, cfg)
 				g.awaitUp(t)
@@ -227,12 +231,12 @@ func TestP4_SilentDataConnections(t *testing.T) {
 						}
 					}
 				} else {
-					time.Sleep(hopeless + interval)
+					time.Sleep(defaultPace.hopeless + defaultPace.interval)
 					if err := all(); err != nil {
 						t.Errorf("the silence was not noticed before a request: %v", err)
 					}
 				}
-				time.Sleep(2 * interval)
+				time.Sleep(2 * defaultPace.interval)
 				if n := len(g.changes); n != from {
 					t.Errorf("%d changes were reported: the cache is lost", n-from)
 				}
@@ -269,7 +273,7 @@ func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 		beat := func(p pulse, n int, err error) {
 			for range n {
 				began := time.Now()
-				time.Sleep(interval)
+				time.Sleep(defaultPace.interval)
 				if err != nil {
 					l.failed(began, err)
 				}
@@ -286,16 +290,16 @@ func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 			beat(well, 3, nil)
 		}
 		said(fail)
-		beat(well, int(callsWell/interval), nil)
+		beat(well, int(callsWell/defaultPace.interval), nil)
 		said(again)
 		beat(well, 1, errSlow)
-		l.down(errOverdue)
+		l.down(noAnswer(defaultPace.overdue))
 		l.failed(time.Now(), errSlow)
 		beat(well, 1, nil)
 		beat(well, 50, nil)
 		said(fail, "no contact with redis", "in contact with redis")
 		began := time.Now()
-		l.down(errOverdue)
+		l.down(noAnswer(defaultPace.overdue))
 		beat(well, 2, nil)
 		l.failed(began, errSlow) // was under way
 		beat(well, 1, nil)
@@ -310,7 +314,7 @@ func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 // A pause that is over soon, as for a fork or a slow disk, makes calls fail at once while it lasts, and no gate throws its cache away for it. A machine that is too busy may make a longer one
 // of it, so there are some tries.
 func TestP4_ShortPauseCostsNoCache(t *testing.T) {
-	noLeaks(t)
+	t.Parallel()
 	for range 5 {
 		s := redistest.Start(t)
 		g := open(t, Config{Addresses: []string{s.Addr}})
@@ -331,15 +335,19 @@ func TestP4_ShortPauseCostsNoCache(t *testing.T) {
 
 // Close does not wait for a server that says nothing.
 func TestLinkClosesInAnyState(t *testing.T) {
+	t.Parallel()
 	for name, begin := range map[string]func(*redistest.Server, *redistest.Proxy){
 		"up":         func(*redistest.Server, *redistest.Proxy) {},
 		"paused":     func(s *redistest.Server, _ *redistest.Proxy) { s.Pause() },
 		"black hole": func(_ *redistest.Server, p *redistest.Proxy) { p.Blackhole() },
 		"killed":     func(s *redistest.Server, _ *redistest.Proxy) { s.Kill() },
 	} {
-		for _, when := range []time.Duration{0, hopeless + interval} {
+		for _, when := range []time.Duration{0, defaultPace.hopeless + defaultPace.interval} {
 			t.Run(name+" for "+when.String(), func(t *testing.T) {
-				noLeaks(t)
+				if when > 0 {
+					NotShort(t)
+				}
+				t.Parallel()
 				s := redistest.Start(t)
 				p := redistest.StartProxy(t, s.Addr)
 				g := open(t, Config{Addresses: []string{p.Addr}, DialTimeout: time.Minute})

@@ -5,11 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
 // TestSlotsOnTheMove: while the cluster moves the slots of a user and of a session, the session is found and the user logs in.
 func TestSlotsOnTheMove(t *testing.T) {
+	redis.NotShort(t)
+	t.Parallel()
 	c := redistest.StartCluster(t, 2, 0)
 	cfg := config("")
 	cfg.Addresses, cfg.Cluster = c.Addresses(), true

@@ -1,18 +1,17 @@
 package redis_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/storetest"
 )
 
 var prefixes atomic.Int64
@@ -49,8 +48,16 @@ func await(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// TestMain looks for goroutines that are left. The library's client of a cluster takes some seconds to end its own.
+// TestMain runs more tests at a time than there are processors, since most of
+// them wait, and collects garbage less often, since they open many connections.
+// In the end it looks for goroutines that are left: the library's client of a
+// cluster takes some seconds to end its own.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	debug.SetGCPercent(400)
+	if !isSet("test.parallel") {
+		_ = flag.Set("test.parallel", "10")
+	}
 	code := m.Run()
 	var left error
 	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -65,50 +72,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// topologies are the ways in which the engine is run, each with what makes a configuration for keys that nobody has used.
-var topologies = map[string]func(t *testing.T) func() redis.Config{
-	"single": func(t *testing.T) func() redis.Config {
-		srv := redistest.Start(t)
-		return func() redis.Config { return config(srv.Addr) }
-	},
-	"sentinel": func(t *testing.T) func() redis.Config {
-		w := redistest.StartReplicaWithSentinel(t, 1)
-		return func() redis.Config {
-			cfg := config("")
-			cfg.Addresses, cfg.Sentinel = w.Addresses(), &redis.Sentinel{Master: w.Master}
-			return cfg
-		}
-	},
-	"cluster": func(t *testing.T) func() redis.Config {
-		c := redistest.StartCluster(t, 3, 0)
-		return func() redis.Config {
-			cfg := config("")
-			cfg.Addresses, cfg.Cluster = c.Addresses(), true
-			return cfg
-		}
-	},
-}
-
-func TestContract(t *testing.T) {
-	for name, start := range topologies {
-		t.Run(name, func(t *testing.T) {
-			fresh := start(t)
-			storetest.Run(t, storetest.Harness{New: func(t *testing.T) storetest.Opener {
-				cfg := fresh()
-				return func() (store.Store, error) { return open(t, cfg) }
-			}})
-		})
-	}
-}
-
-func TestSharedContract(t *testing.T) {
-	for name, start := range topologies {
-		t.Run(name, func(t *testing.T) {
-			fresh := start(t)
-			storetest.RunShared(t, storetest.SharedHarness{New: func(t *testing.T) func() (store.Shared, error) {
-				cfg := fresh()
-				return func() (store.Shared, error) { return redis.Open(cfg) }
-			}})
-		})
-	}
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
 }

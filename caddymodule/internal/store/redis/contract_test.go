@@ -1,0 +1,134 @@
+package redis_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/storetest"
+)
+
+// leastRights are all rights that the ACL user of a gate needs, as the README
+// names them. A cluster needs clusterRights, too, a database other than 0 needs
+// +select.
+const (
+	leastRights = "-@all +client|tracking +role +get +set +del +unlink +pexpire +pttl +hset " +
+		"+hgetall +sadd +smembers +scan +info +time +eval +evalsha +wait +ping"
+	clusterRights = "+cluster|slots +cluster|nodes"
+	shardsRight   = "+cluster|shards" // from version 8 on
+)
+
+// topologies are the ways in which an operator runs the engine. Where rights
+// are given, the suites run as a user who has no others.
+var topologies = map[string]struct {
+	rights, used string
+	start        func(*testing.T, ...redistest.Option) (redis.Config, []*redistest.Server)
+}{
+	"single": {
+		rights: leastRights,
+		used:   leastRights,
+		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
+			s := redistest.Start(t, opts...)
+			return redis.Config{Addresses: []string{s.Addr}}, []*redistest.Server{s}
+		},
+	},
+	"sentinel": {
+		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
+			w := redistest.StartReplicaWithSentinel(t, 1, opts...)
+			return redis.Config{Addresses: w.Addresses(), Sentinel: &redis.Sentinel{Master: w.Master}}, nil
+		},
+	},
+	"cluster": {
+		rights: leastRights + " " + clusterRights + " " + shardsRight,
+		used:   clusterRights,
+		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
+			c := redistest.StartCluster(t, 3, 0, opts...)
+			return redis.Config{Addresses: c.Addresses(), Cluster: true}, c.Primaries
+		},
+	},
+}
+
+// TestContract_EachTopology_LeastRights runs all suites in each topology, and
+// checks that the rights in the README are enough and none is too many.
+func TestContract_EachTopology_LeastRights(t *testing.T) {
+	for name, topology := range topologies {
+		t.Run(name, func(t *testing.T) {
+			if name == "sentinel" {
+				redis.NotShort(t)
+			}
+			t.Parallel()
+			var opts []redistest.Option
+			if topology.rights != "" {
+				const keys = `~wx\\gate\*\[* ` // the prefixes of config
+				opts = append(opts, redistest.With("user gate on >open-sesame "+keys+topology.rights))
+			}
+			cfg, servers := topology.start(t, opts...)
+			if topology.rights != "" {
+				cfg.Username, cfg.Password = "gate", "open-sesame"
+			}
+			runSuites(t, func() redis.Config {
+				fresh := config("")
+				fresh.Addresses, fresh.Sentinel, fresh.Cluster = cfg.Addresses, cfg.Sentinel, cfg.Cluster
+				fresh.Username, fresh.Password = cfg.Username, cfg.Password
+				return redis.WithPace(fresh, 50*time.Millisecond, 5*time.Second, 10*time.Second)
+			})
+			checkRights(t, servers, topology.used)
+		})
+	}
+}
+
+// runSuites runs the suites at the same time, each test with keys of its own.
+func runSuites(t *testing.T, fresh func() redis.Config) {
+	t.Run("suites", func(t *testing.T) {
+		harness := storetest.Harness{New: func(t *testing.T) storetest.Opener {
+			cfg := fresh()
+			return func() (store.Store, error) { return open(t, cfg) }
+		}}
+		t.Run("Store", func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, harness)
+		})
+		t.Run("Dump", func(t *testing.T) {
+			t.Parallel()
+			storetest.RunDump(t, harness)
+		})
+		t.Run("Shared", func(t *testing.T) {
+			t.Parallel()
+			storetest.RunShared(t, storetest.SharedHarness{New: func(t *testing.T) func() (store.Shared, error) {
+				cfg := fresh()
+				return func() (store.Shared, error) { return redis.Open(cfg) }
+			}})
+		})
+	})
+}
+
+// checkRights fails the test when the servers have denied a command, or none of
+// them has seen one of the commands that used names.
+func checkRights(t *testing.T, servers []*redistest.Server, used string) {
+	t.Helper()
+	seen := ""
+	for _, s := range servers {
+		stats := s.Do("INFO", "commandstats")
+		text, err := stats.ToString()
+		must(t, err)
+		seen += text
+		log := s.Do("ACL", "LOG")
+		entries, err := log.ToArray()
+		must(t, err)
+		for _, e := range entries {
+			m, _ := e.AsStrMap()
+			if !strings.HasPrefix(m["object"], "config|") { // optional: asked once
+				t.Errorf("denied: %s %s", m["reason"], m["object"])
+			}
+		}
+	}
+	for _, right := range strings.Fields(used) {
+		command, ok := strings.CutPrefix(right, "+")
+		if ok && command != "wait" && !strings.Contains(seen, "cmdstat_"+command+":") {
+			t.Errorf("not needed: %s", right)
+		}
+	}
+}
