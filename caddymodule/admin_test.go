@@ -657,6 +657,4 @@ func (b breaking) Backup(_ context.Context, w io.Writer) (int64, error) {
 	return int64(b.n), b.err
 }
 
-func (breaking) Noted(context.Context) (store.Noting, error)  { return store.Noting{}, nil }
-func (breaking) SetNoted(context.Context, store.Noting) error { return nil }
-func (breaking) Close() error                                 { return nil }
+func (breaking) Close() error { return nil }

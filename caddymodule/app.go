@@ -293,10 +293,7 @@ func (a *App) open() error {
 		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
 		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge), UnionIDBound: auditUnionID,
 	})
-	a.lease.release = func() {
-		sessions.Close()
-		a.held.release(liveLogger())
-	}
+	a.lease.release = func() { a.held.release(liveLogger()) }
 	if a.forgetKeys, err = checkKeys(core, sessions); err != nil {
 		return err
 	}

@@ -48,11 +48,7 @@ func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated
 	if err != nil {
 		return err
 	}
-	if err := flush(); err != nil {
-		return err
-	}
-	// The source may have noted uses more seldom than the target says: no session in use may seem idle for that.
-	return stores.to.store.SetNoted(ctx, store.Noting{})
+	return flush()
 }
 
 func (s *migrateStores) tell(progress io.Writer, r *migrated) {

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -35,7 +34,7 @@ func checkKeys(core *session.Core, s *session.Service) (undo func(context.Contex
 	}
 }
 
-// keyWatch keeps what the store knows of an App's keys, and of how often it notes uses, up to date. The zero keyWatch does nothing.
+// keyWatch keeps what the store knows of an App's keys up to date. The zero keyWatch does nothing.
 type keyWatch struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -49,7 +48,7 @@ func (k *keyWatch) stop() {
 	k.done.Wait()
 }
 
-// watchKeys begins to tell the gates that share the store which key this one signs with and how often it notes uses.
+// watchKeys begins to tell the gates that share the store which key this one signs with.
 func (a *App) watchKeys() {
 	live := a.live.Load()
 	if !live.core.Shared() {
@@ -72,7 +71,7 @@ func renewKeys(ctx context.Context, s *session.Service) {
 			_ = s.RenewKeys(ctx)
 			return
 		}
-		err := cmp.Or(s.RenewNoting(ctx), s.RenewKeys(ctx))
+		err := s.RenewKeys(ctx)
 		if errors.Is(err, session.ErrUnavailable) {
 			wait = keysRetry
 			continue // which the store's own log line tells

@@ -18,18 +18,18 @@ import (
 // cacheTTL bounds the life of a cached entry. It only returns memory to idle gates and lets the cache heal from anything unforeseen: revocation never waits for it.
 const cacheTTL = 10 * time.Minute
 
-// entry is a session as the cache holds it: what a check needs and nothing secret. It is not changed after it was put, except for lastSeen.
+// entry is a session as the cache holds it: what a check needs and nothing secret. It is not changed after it was put, except for usedUntil.
 type entry struct {
-	digest   store.Digest
-	readAt   uint64 // clock of marks when the read behind it began
-	userKey  uint64
-	created  int64 // Unix milliseconds, as all times here
-	expires  int64
-	appID    string
-	ids      string       // openid, unionid and sealed telephone number: in one piece, since a million entries are in memory at once
-	lastSeen atomic.Int64 // as last sent to the store
-	openLen  uint32       // where in ids the unionid begins
-	unionEnd uint32       // where in ids it ends
+	digest    store.Digest
+	readAt    uint64 // clock of marks when the read behind it began
+	userKey   uint64
+	created   int64 // Unix milliseconds, as all times here
+	expires   int64
+	appID     string
+	ids       string       // openid, unionid and sealed telephone number: in one piece, since a million entries are in memory at once
+	usedUntil atomic.Int64 // as last sent to the store
+	openLen   uint32       // where in ids the unionid begins
+	unionEnd  uint32       // where in ids it ends
 }
 
 func (e *entry) user() store.UserID {
@@ -54,7 +54,7 @@ func newEntry(d store.Digest, rec store.Record, readAt uint64) *entry {
 		openLen:  uint32(len(s.User.OpenID)),
 		unionEnd: uint32(len(s.User.OpenID) + len(rec.UnionID)),
 	}
-	e.lastSeen.Store(s.LastSeen.UnixMilli())
+	e.usedUntil.Store(s.UsedUntil.UnixMilli())
 	return e
 }
 

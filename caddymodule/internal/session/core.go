@@ -41,21 +41,20 @@ type Core struct {
 	cache   *cache
 	lookups singleflight.Group
 	logins  flights
-	noting  noting
 
 	revocations revocations
 
 	keysTurn chan struct{} // full while this gate records its master keys in a store that it shares
 
 	outage  Outage
-	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations, and telling the store how often uses are noted
+	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations
 	closing context.Context
 	close   context.CancelFunc
 
 	hits, misses Counter
 }
 
-// NewCore returns a Core over an open store. A store.Shared is watched from then on. It asks the store one thing, and waits a second at most for the answer.
+// NewCore returns a Core over an open store. A store.Shared is watched from then on.
 func NewCore(cfg CoreConfig) (*Core, error) {
 	c, err := newCache(cfg.MaxSessions)
 	if err != nil {
@@ -77,7 +76,6 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		core.outage.Quiet = true // it tells of its outages itself
 		core.shared.Watch(core.changed)
 	}
-	core.noting.ask(core.closing, core)
 	return core, nil
 }
 

@@ -21,7 +21,7 @@ func DigestKey(d store.Digest) uint64 { return digestKey(d) }
 // WithDigest returns an entry that differs from e in nothing but the session that it claims to be.
 func (e *entry) WithDigest(d store.Digest) *entry {
 	c := &entry{digest: d, readAt: e.readAt, userKey: e.userKey, created: e.created, expires: e.expires, appID: e.appID, ids: e.ids, openLen: e.openLen, unionEnd: e.unionEnd}
-	c.lastSeen.Store(e.lastSeen.Load())
+	c.usedUntil.Store(e.usedUntil.Load())
 	return c
 }
 
@@ -38,17 +38,5 @@ func (c *Core) SetEntries(l LossyCache) {
 func (c *Core) SettleCache() {
 	if w, ok := c.cache.entries.(interface{ Wait() }); ok {
 		w.Wait()
-	}
-}
-
-// SettleNoting returns when the store has been told how often uses are noted, unless that has to wait.
-func (c *Core) SettleNoting() {
-	n := &c.noting
-	n.mu.Lock()
-	want, _ := n.due()
-	telling, waits := n.telling, !n.known || n.said.Every > 0 && want.Every > n.said.Every
-	n.mu.Unlock()
-	if telling != nil && !waits {
-		<-telling
 	}
 }

@@ -78,7 +78,6 @@ func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *
 	t.Cleanup(func() { core.Close() })
 	c.Core, g.core, g.keys = core, core, c.Keys
 	g.Service = session.New(c)
-	core.SettleNoting()
 	return g
 }
 

@@ -96,6 +96,7 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 		Digest:     digestOf(token),
 		Created:    now,
 		Expires:    now.Add(s.cfg.TTL),
+		UsedUntil:  now.Add(time.Duration(s.touchEvery) * time.Millisecond),
 		MaxPerUser: s.cfg.MaxPerUser,
 	}
 	owner := keyring.User(l.User)

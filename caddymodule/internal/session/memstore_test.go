@@ -25,7 +25,6 @@ type memData struct {
 	users    map[store.UserID]*store.User
 	sessions map[store.Digest]store.Session
 	keys     map[store.KeyID]time.Time
-	noted    store.Noting
 
 	watchers []func(store.Change) // told of each change before it is acknowledged
 	claims   map[[32]byte]memClaim
@@ -86,7 +85,7 @@ func (s *memStore) setReadOnly(readOnly bool) {
 }
 
 func reads(op string) bool {
-	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "Keys", "Noted", "Stats", "Touch"}, op)
+	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "Keys", "Stats", "Touch"}, op)
 }
 
 func (s *memStore) do(ctx context.Context, op string, f func(*memData) error) error {
@@ -140,7 +139,7 @@ func (s *memStore) Login(ctx context.Context, l store.Login) (res store.LoginRes
 			delete(d.sessions, e)
 		}
 		d.sessions[l.Digest] = store.Session{
-			User: l.User, Created: milli(l.Created), LastSeen: milli(l.Created), Expires: milli(l.Expires),
+			User: l.User, Created: milli(l.Created), UsedUntil: milli(l.UsedUntil), Expires: milli(l.Expires),
 			Epochs: store.Epochs{Global: d.global, App: d.apps[l.User.AppID], User: u.Epoch},
 		}
 		res.UnionID, res.UnionIDChanged = u.UnionID, known && u.UnionID != before
@@ -286,24 +285,6 @@ func (s *memStore) SetKeys(ctx context.Context, keys map[store.KeyID]time.Time) 
 	})
 }
 
-func (s *memStore) Noted(ctx context.Context) (n store.Noting, err error) {
-	err = s.do(ctx, "Noted", func(d *memData) error {
-		n = d.noted
-		return nil
-	})
-	return n, err
-}
-
-func (s *memStore) SetNoted(ctx context.Context, n store.Noting) error {
-	return s.do(ctx, "SetNoted", func(d *memData) error {
-		if n.Every > 0 {
-			n.Since = milli(n.Since)
-		}
-		d.noted = n
-		return nil
-	})
-}
-
 func (s *memStore) Stats(ctx context.Context) (st store.Stats, err error) {
 	err = s.do(ctx, "Stats", func(d *memData) error {
 		st = store.Stats{Sessions: int64(len(d.sessions)), Users: int64(len(d.users))}
@@ -317,10 +298,10 @@ func (s *memStore) Stats(ctx context.Context) (st store.Stats, err error) {
 	return st, err
 }
 
-func (s *memStore) Touch(digest store.Digest, t time.Time) {
+func (s *memStore) Touch(digest store.Digest, until time.Time) {
 	_ = s.do(context.Background(), "Touch", func(d *memData) error {
-		if ses, ok := d.sessions[digest]; ok && t.After(ses.LastSeen) {
-			ses.LastSeen = milli(t)
+		if ses, ok := d.sessions[digest]; ok && until.After(ses.UsedUntil) {
+			ses.UsedUntil = milli(until)
 			d.sessions[digest] = ses
 		}
 		return nil

@@ -57,7 +57,8 @@ func TestP3_Model(t *testing.T) {
 	}
 }
 
-// TestModelLimits is a smaller model whose reloads and restarts bring other idle limits: none ends a session in use, or lets one in for longer than the doubt lasts.
+// TestModelLimits is a smaller model whose reloads and restarts bring other idle timeouts: none ends a session in use, or
+// lets one live for longer than the interval at which it was noted.
 func TestModelLimits(t *testing.T) {
 	for range 5 {
 		rapid.Check(t, func(t *rapid.T) {
@@ -75,8 +76,6 @@ func TestModelLimits(t *testing.T) {
 					},
 					"drop cache": func(*rapid.T) { m.cache.drop() },
 					"reload":     func(*rapid.T) { m.newService() },
-					"refuse":     func(*rapid.T) { m.refuseService() },
-					"old ends":   func(*rapid.T) { m.endOld() },
 					"restart":    func(*rapid.T) { m.restart() },
 				})
 			})
@@ -92,6 +91,14 @@ const (
 	modelTouch = 2 * time.Minute // a twentieth of modelIdle
 )
 
+// modelInterval is the touch interval of a configuration with an idle timeout.
+func modelInterval(idle time.Duration) time.Duration {
+	if idle == 0 {
+		return modelTTL / 20
+	}
+	return max(time.Minute, idle/20)
+}
+
 var modelUsers = []store.UserID{{AppID: appA, OpenID: "alice"}, {AppID: appA, OpenID: "bob"}, {AppID: appB, OpenID: "alice"}}
 
 // model is a gate and what is known about it.
@@ -106,8 +113,6 @@ type model struct {
 	down  bool
 	idles []time.Duration // limits that a configuration may have
 	idle  time.Duration   // limit of the one that runs
-	since time.Time       // when it last became another
-	old   []*session.Service
 
 	revoking bool // a revocation is under way
 
@@ -125,7 +130,8 @@ type modelSession struct {
 	token   string
 	user    store.UserID
 	expires time.Time // in milliseconds
-	used    time.Time // last accepted check: no touch is later
+	used    time.Time // last accepted check
+	until   time.Time // no note says that it was used after that
 	touched time.Time // the store knows of a use no longer than a touch interval before
 	lost    time.Time // last use that the store was not told of, since it was down
 	ended   bool
@@ -169,42 +175,11 @@ func (m *model) open() {
 }
 
 func (m *model) newService() {
-	if m.gate != nil {
-		m.old = append(m.old, m.gate)
-	}
-	if idle := rapid.SampledFrom(m.idles).Draw(m.t, "idle"); idle != m.idle {
-		m.idle, m.since = idle, milli(time.Now())
-	}
-	m.gate = m.service(m.idle)
-	if !m.down {
-		m.core.SettleNoting()
-	}
-}
-
-func (m *model) service(idle time.Duration) *session.Service {
-	return session.New(session.Config{
+	m.idle = rapid.SampledFrom(m.idles).Draw(m.t, "idle")
+	m.gate = session.New(session.Config{
 		Core: m.core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}, {ID: appB}}, Keys: m.keys,
-		TTL: modelTTL, Idle: idle, MaxPerUser: modelMax,
+		TTL: modelTTL, Idle: m.idle, MaxPerUser: modelMax,
 	})
-}
-
-// refuseService makes a configuration that comes to nothing. What it has the store say may cost the next start its knowledge, as a change of the limits does.
-func (m *model) refuseService() {
-	idle := rapid.SampledFrom(m.idles).Draw(m.t, "idle")
-	s := m.service(idle)
-	m.core.SettleNoting()
-	s.Close()
-	m.since = milli(time.Now())
-}
-
-// endOld ends the configurations that were replaced, when nobody is under way with them.
-func (m *model) endOld() {
-	m.letCome(true)
-	m.collect()
-	for _, s := range m.old {
-		s.Close()
-	}
-	m.old = nil
 }
 
 // up lets the store work again, and the gate do what is pending.
@@ -234,7 +209,7 @@ func (m *model) stop() {
 	if err := m.core.Close(); err != nil {
 		m.t.Error(err)
 	}
-	m.gate, m.old = nil, nil
+	m.gate = nil
 }
 
 // hook holds back or spoils the answer of a method that has already taken effect.
@@ -345,7 +320,10 @@ func (m *model) login(t *rapid.T) {
 	if union != "" {
 		m.unionIDs[id] = union
 	}
-	m.sessions = append(m.sessions, &modelSession{token: l.Token, user: id, expires: milli(now.Add(modelTTL)), used: milli(now), touched: milli(now)})
+	m.sessions = append(m.sessions, &modelSession{
+		token: l.Token, user: id, expires: milli(now.Add(modelTTL)),
+		used: milli(now), touched: milli(now), until: milli(now.Add(modelInterval(m.idle))),
+	})
 }
 
 func (m *model) begin(s *modelSession) *pending {
@@ -430,6 +408,9 @@ func (m *model) judge(p *pending, late bool) {
 		m.t.Fatalf("unionid %q, want %q", p.id.UnionID, want)
 	}
 	s.used = now
+	if until := now.Add(modelInterval(p.idle)); until.After(s.until) {
+		s.until = until
+	}
 	switch {
 	case m.down:
 		s.lost = now
@@ -438,19 +419,15 @@ func (m *model) judge(p *pending, late bool) {
 	}
 }
 
-// idled reports whether a session must be refused for an idle limit. A configuration with another limit than the one before it need not know of uses that were not noted, for up to an hour.
+// idled reports whether a session must be refused for an idle timeout.
 func (m *model) idled(s *modelSession, idle time.Duration) bool {
-	used := s.used
-	if used.Before(m.since) {
-		used = used.Add(min(time.Hour, m.since.Sub(used)))
-	}
-	return idle > 0 && milli(time.Now()).Sub(used) >= idle
+	return idle > 0 && !milli(time.Now()).Before(s.until.Add(idle-modelInterval(idle)))
 }
 
 // alive reports whether a check of s must not be refused.
 func (m *model) alive(s *modelSession, idle time.Duration) bool {
 	now := milli(time.Now())
-	used := idle == 0 || now.Sub(s.touched) < idle-max(time.Minute, idle/20)
+	used := idle == 0 || now.Sub(s.touched) < idle-modelInterval(idle)
 	return !s.ended && !s.pending && now.Before(s.expires) && used
 }
 

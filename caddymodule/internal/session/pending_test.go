@@ -263,7 +263,6 @@ func TestPendingEnds(t *testing.T) {
 				g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }), with(func(c *session.Config) { c.TTL = ttl }))
 				defer g.core.Close()
 				g.Service = session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Minute}) // for sessions to come
-				g.core.SettleNoting()
 				g.store.setDown(true)
 				unavailable(t, g.RevokeUser(t.Context(), alice))
 				unavailable(t, g.RevokeAll(t.Context()))

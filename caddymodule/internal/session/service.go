@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
@@ -26,7 +25,7 @@ type Config struct {
 	Keys   *keyring.Ring
 
 	TTL        time.Duration // absolute life of a session
-	Idle       time.Duration // 0: no idle limit; what may have been noted more seldom than this one needs may count as up to an hour later, but not later than New
+	Idle       time.Duration // 0: no idle timeout; after a shorter one than before, a session may live up to an hour longer, once
 	MaxPerUser int           // live sessions of one user; 0: no limit
 	Replay     time.Duration // how long a finished login is answered again to the same client; 0: never
 
@@ -41,29 +40,29 @@ type Config struct {
 type Service struct {
 	cfg        Config
 	apps       map[string]weixin.Credentials
-	touchEvery int64        // milliseconds: touchInterval
-	since      atomic.Int64 // Unix milliseconds; no use after that was noted at a longer interval than touchEvery
+	touchEvery int64 // milliseconds: touchInterval
 
 	badPhone sync.Once // the first telephone number that does not open is logged
 }
 
-// New returns a Service of cfg. Close it when its configuration has ended and the Core goes on.
+// New returns a Service of cfg.
 func New(cfg Config) *Service {
 	s := &Service{cfg: cfg, apps: make(map[string]weixin.Credentials, len(cfg.Apps)), touchEvery: touchInterval(cfg.TTL, cfg.Idle).Milliseconds()}
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}
 	cfg.Core.revocations.allow(cfg.TTL)
-	cfg.Core.join(s)
 	return s
 }
 
-// maxTouch is the longest time for which a session in use is not noted in the store, whatever the limits: a configuration to come may have others, and must not end a session for having been
-// noted by the rules of the one before.
-const maxTouch = time.Hour
+// maxTouch is a moment less than the store's longest interval, so that a session
+// noted at it differs from those of the first release, of which gates that share
+// a store must tell each other.
+const maxTouch = store.MaxTouchInterval - time.Millisecond
 
-// touchInterval is how seldom a configuration lets a session in use be noted in the store (DESIGN.md 5): a twentieth of the limit that it serves and no more than once a minute, yet often enough
-// for a limit of minutes, and once in maxTouch. For some time it may be noted more often than that (noting).
+// touchInterval is how seldom a configuration notes in the store that a session
+// is in use (DESIGN.md 5): a twentieth of the timeout that it serves and at most
+// once a minute, yet often enough for a timeout of minutes, and within maxTouch.
 func touchInterval(ttl, idle time.Duration) time.Duration {
 	if idle <= 0 {
 		return min(max(time.Minute, ttl/20), maxTouch)
@@ -113,12 +112,12 @@ func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, err
 	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created) {
 		return Identity{}, ErrRevoked
 	}
-	seen := e.lastSeen.Load()
-	if now >= e.expires || s.idle(seen, now) {
+	until := e.usedUntil.Load()
+	if now >= e.expires || s.idle(until, now) {
 		return Identity{}, ErrExpired
 	}
-	if now-seen >= s.cfg.Core.noting.every.Load() && e.lastSeen.CompareAndSwap(seen, now) {
-		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(now))
+	if next := now + s.touchEvery; now >= until && e.usedUntil.CompareAndSwap(until, next) {
+		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(next))
 	}
 	id := Identity{AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(), Expires: time.UnixMilli(e.expires)}
 	if s.cfg.RememberPhone {
@@ -127,14 +126,11 @@ func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, err
 	return id, nil
 }
 
-// idle reports whether a session last noted at seen has reached the idle limit. While notes may have been made more seldom than this configuration needs, or it is not known how seldom, it may
-// have been used for up to maxTouch after that; it is given the benefit of the doubt, so that an idle limit that is new, or shorter than before, ends no session in use. As long as the limit
-// stays as it is there is no doubt: who was refused is not let in again by a reload or a restart.
-func (s *Service) idle(seen, now int64) bool {
-	if since := s.since.Load(); seen < since {
-		seen = min(seen+maxTouch.Milliseconds(), since)
-	}
-	return s.cfg.Idle > 0 && now-seen >= s.cfg.Idle.Milliseconds()
+// idle reports whether a session has reached the idle timeout. Its last note is
+// one touch interval before usedUntil. A configuration that noted more seldom has
+// written a later time, so a shorter timeout ends no session in use.
+func (s *Service) idle(usedUntil, now int64) bool {
+	return s.cfg.Idle > 0 && now >= usedUntil-s.touchEvery+s.cfg.Idle.Milliseconds()
 }
 
 // lookup asks the store, once for all concurrent checks of the same token.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
@@ -139,37 +140,180 @@ func TestIdleSurvivesCacheLoss(t *testing.T) {
 	})
 }
 
-// TestIdleByReload: an idle limit that a reload brings or shortens ends no session in use, whatever the configuration before noted, and still ends the others, however often there is a
-// reload.
-func TestIdleByReload(t *testing.T) {
-	for _, tt := range []struct{ before, after time.Duration }{{0, 10 * time.Minute}, {0, 3 * time.Hour}, {40 * time.Hour, 10 * time.Minute}, {40 * time.Hour, time.Minute}} {
-		t.Run(fmt.Sprint(tt.before, " to ", tt.after), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 48*time.Hour, tt.before }))
-				defer g.core.Close()
-				reload := func() {
-					g.Service = session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: 48 * time.Hour, Idle: tt.after})
-				}
-				used, unused := g.login("alice").Token, g.login("bob").Token
-				for range 13 * 60 { // until 59 minutes after it was noted
-					g.accept(used)
-					time.Sleep(time.Minute)
-				}
-				time.Sleep(-time.Minute + tt.after/2)
-				reload()
-				time.Sleep(tt.after/2 - time.Millisecond)
-				g.accept(used)
-				g.refuse(unused, session.ErrExpired)
-
-				for range 2 * (time.Hour + tt.after) / (tt.after / 2) / 2 {
-					reload()
-					time.Sleep(tt.after / 2)
-				}
-				time.Sleep(tt.after / 2)
-				g.refuse(used, session.ErrExpired)
+// TestIdle_NewTimeout_EndsNoSessionInUse: a timeout that a reload or a restart brings or shortens ends no session in use,
+// and lets one that is not in use live for up to an hour longer, once.
+func TestIdle_NewTimeout_EndsNoSessionInUse(t *testing.T) {
+	for _, tt := range []struct{ before, after time.Duration }{
+		{0, 10 * time.Minute},
+		{0, 3 * time.Hour},
+		{40 * time.Hour, 10 * time.Minute},
+		{40 * time.Hour, time.Minute},
+		{20 * time.Minute, time.Second},
+		{time.Minute, 40 * time.Hour},
+	} {
+		for what, again := range map[string]func(*idleNode, time.Duration){"reload": (*idleNode).reload, "restart": (*idleNode).restart} {
+			t.Run(fmt.Sprint(tt.before, " to ", tt.after, " by ", what), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newIdleNode(t, tt.before)
+					defer func() { n.core.Close() }()
+					used, unused := n.login("alice").Token, n.login("bob").Token
+					pace := time.Minute
+					if tt.before > 0 {
+						pace = min(pace, tt.before/2)
+					}
+					for range 59 { // at the longest interval, no use is noted
+						time.Sleep(pace)
+						n.accept(used)
+					}
+					again(n, tt.after)
+					time.Sleep(tt.after - tt.after/4)
+					n.accept(used)
+					again(n, tt.after)
+					time.Sleep(time.Hour + tt.after/4)
+					n.refuse(unused, session.ErrExpired)
+					time.Sleep(tt.after - tt.after/4)
+					n.refuse(used, session.ErrExpired)
+				})
 			})
-		})
+		}
 	}
+}
+
+// TestIdleStaysEnded: a session that was refused for the idle timeout is not let in again by a reload or a restart that
+// leaves the timeout as it is, nor by a configuration that is refused.
+func TestIdleStaysEnded(t *testing.T) {
+	for _, idle := range []time.Duration{time.Second, 6 * time.Second, 10 * time.Minute, 39 * time.Hour} {
+		for what, again := range map[string]func(*idleNode){
+			"reload":          func(n *idleNode) { n.reload(idle) },
+			"restart":         func(n *idleNode) { n.restart(idle) },
+			"refused shorter": func(n *idleNode) { n.service(idle / 2) },
+			"refused longer":  func(n *idleNode) { n.service(0) },
+			"restart with a longer one is refused": func(n *idleNode) {
+				n.restart(0)
+				n.restart(idle)
+			},
+			"reload in an outage": func(n *idleNode) {
+				n.store.setDown(true)
+				n.reload(idle)
+				n.store.setDown(false)
+			},
+		} {
+			t.Run(fmt.Sprint(idle, " ", what), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := newIdleNode(t, idle)
+					defer func() { n.core.Close() }()
+					token := n.cached("alice")
+					time.Sleep(idle - time.Millisecond)
+					n.accept(n.login("bob").Token)
+					time.Sleep(time.Millisecond)
+					for range 5 {
+						n.refuse(token, session.ErrExpired)
+						again(n)
+						n.refuse(token, session.ErrExpired)
+						if u, err := n.User(t.Context(), user("alice")); err != nil || u.Sessions[0].State == session.StateLive {
+							t.Fatalf("%+v, %v", u, err)
+						}
+						time.Sleep(min(idle/3, nodeTTL/10))
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestIdle_GatesWithOtherTimeouts: a gate that notes more seldom than another one needs ends no session there.
+func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, keys := newMemData(), newKeys(t)
+		node := func(idle time.Duration) *gate {
+			return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
+				cc.Store, c.Keys, c.TTL, c.Idle = newMemStore(data), keys, nodeTTL, idle
+			})
+		}
+		seldom, often := node(0), node(20*time.Second)
+		defer seldom.core.Close()
+		defer often.core.Close()
+		token := seldom.login("alice").Token
+		for range 6 * 60 * 6 {
+			seldom.accept(token)
+			time.Sleep(10 * time.Second)
+			if u, err := often.User(t.Context(), user("alice")); err != nil || u.Sessions[0].State != session.StateLive {
+				t.Fatalf("in use elsewhere: %+v, %v", u, err)
+			}
+		}
+		often.accept(token)
+		time.Sleep(time.Hour + 20*time.Second)
+		often.refuse(token, session.ErrExpired)
+		seldom.accept(token)
+		often.accept(token)
+	})
+}
+
+// TestLastSeen_OtherInterval: an operator sees when a session was noted, never a time ahead or before the login.
+func TestLastSeen_OtherInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newIdleNode(t, 0)
+		defer func() { n.core.Close() }()
+		token := n.login("alice").Token
+		began := milli(time.Now())
+		seen := func() time.Duration {
+			t.Helper()
+			u, err := n.User(t.Context(), user("alice"))
+			n.must(err)
+			if at := u.Sessions[0].LastSeen; at.After(time.Now()) {
+				t.Errorf("last seen %v ahead", time.Until(at))
+			}
+			return u.Sessions[0].LastSeen.Sub(began)
+		}
+		time.Sleep(2 * time.Hour)
+		if got := seen(); got != 0 {
+			t.Errorf("seen %v after the login", got)
+		}
+		n.accept(token)
+		time.Sleep(time.Minute)
+		if got := seen(); got != 2*time.Hour {
+			t.Errorf("seen %v after the login", got)
+		}
+		n.reload(10 * time.Minute)
+		seen()
+		n.reload(30 * time.Hour)
+		if got := seen(); got != 2*time.Hour {
+			t.Errorf("seen %v after the login", got)
+		}
+	})
+}
+
+// idleNode is a gate on data that outlives it, and what reloads and restarts it.
+type idleNode struct {
+	*gate
+	t    *testing.T
+	data *memData
+	keys *keyring.Ring
+}
+
+const nodeTTL = 42 * time.Hour
+
+func newIdleNode(t *testing.T, idle time.Duration) *idleNode {
+	n := &idleNode{t: t, data: newMemData(), keys: newKeys(t)}
+	n.open(idle)
+	return n
+}
+
+func (n *idleNode) open(idle time.Duration) {
+	n.gate = newGate(n.t, func(cc *session.CoreConfig, c *session.Config) {
+		cc.Store, c.Keys, c.TTL, c.Idle = newMemStore(n.data), n.keys, nodeTTL, idle
+	})
+}
+
+func (n *idleNode) service(idle time.Duration) *session.Service {
+	return session.New(session.Config{Core: n.core, WeChat: n.wechat, Keys: n.keys, TTL: nodeTTL, Idle: idle})
+}
+
+func (n *idleNode) reload(idle time.Duration) { n.Service = n.service(idle) }
+
+func (n *idleNode) restart(idle time.Duration) {
+	n.core.Close()
+	n.open(idle)
 }
 
 // TestReload: a new configuration on the same core judges by its own limits, and finds the cache as it was.
@@ -179,7 +323,6 @@ func TestReload(t *testing.T) {
 		defer g.core.Close()
 		token := g.cached("alice")
 		next := session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Hour, Idle: 5 * time.Minute})
-		g.core.SettleNoting()
 		if n := g.asks(func() {
 			if _, err := next.Authenticate(t.Context(), token); err != nil {
 				t.Error(err)
@@ -187,7 +330,7 @@ func TestReload(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("the store was asked %d times after a reload", n)
 		}
-		time.Sleep(5 * time.Minute)
+		time.Sleep(10 * time.Minute) // the login has noted 6 minutes of use, of which the new timeout takes one for its own
 		if _, err := next.Authenticate(t.Context(), token); !errors.Is(err, session.ErrExpired) {
 			t.Errorf("idle for the new limit: %v", err)
 		}

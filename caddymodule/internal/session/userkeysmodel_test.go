@@ -106,7 +106,6 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		m.gates = append(m.gates, session.New(session.Config{
 			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.Credentials{{ID: appA}}, Keys: ring, TTL: 1 << 50, RememberPhone: true,
 		}))
-		core.SettleNoting()
 	}
 	return m
 }

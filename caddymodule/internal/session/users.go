@@ -25,7 +25,7 @@ const (
 type SessionInfo struct {
 	ID       string // the first 16 hex digits of the digest
 	Created  time.Time
-	LastSeen time.Time // noted once an hour, or oftener for the sake of an idle limit
+	LastSeen time.Time // noted once an hour, or more often for the sake of an idle timeout
 	Expires  time.Time
 	State    string
 }
@@ -77,19 +77,26 @@ func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, 
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return i, err
 	case err == nil:
-		i.LastSeen = rec.Session.LastSeen
+		i.LastSeen = s.lastSeen(rec.Session, now)
 	}
 	switch {
 	case now >= ref.Expires.UnixMilli():
 		i.State = StateExpired
 	case err != nil, rec.Session.Epochs != rec.Current, pending.covers(ref.Digest, rec.Session.User, rec.UnionID, rec.Session.Created.UnixMilli()):
 		i.State = StateRevoked
-	case s.idle(i.LastSeen.UnixMilli(), now):
+	case s.idle(rec.Session.UsedUntil.UnixMilli(), now):
 		i.State = StateIdle
 	default:
 		i.State = StateLive
 	}
 	return i, nil
+}
+
+// lastSeen returns when the session was last noted. A configuration with a longer
+// touch interval may have noted it: then the time is too late, but not ahead.
+func (s *Service) lastSeen(ses store.Session, now int64) time.Time {
+	noted := min(ses.UsedUntil.UnixMilli()-s.touchEvery, now)
+	return time.UnixMilli(max(noted, ses.Created.UnixMilli()))
 }
 
 // UsersByUnionID returns what is known of everybody with that unionid, in all mini programs. Nobody is not an error.

@@ -10,12 +10,17 @@ import (
 // Records at rest: a version byte, then fixed-width little-endian numbers and length-prefixed strings, then a CRC-32C of all that, since no engine notices a bit that flips inside a value.
 // All engines keep the same bytes, so that moving between them is copying.
 //
+// A session's UsedUntil is written as the time one MaxTouchInterval before it. The first release wrote there when the
+// session was last seen. Its records read as if it had noted at the longest interval, so no session in use ends.
+//
 // A user without a telephone number is written as version 1, as the first release does for all users. So a record has one spelling, and where no number is remembered an older program can
 // read what a newer one has written.
 const (
 	sessionVersion   = 1
 	userVersion      = 1
 	phoneUserVersion = 2 // of which the number is the last part, and never empty
+
+	seenBefore = uint64(MaxTouchInterval / time.Millisecond)
 )
 
 // AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
@@ -23,7 +28,7 @@ func (s Session) AppendBinary(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, sessionVersion)
 	b = appendTime(b, s.Created)
-	b = appendTime(b, s.LastSeen)
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.UsedUntil.UnixMilli())-seenBefore)
 	b = appendTime(b, s.Expires)
 	b = binary.LittleEndian.AppendUint64(b, s.Epochs.Global)
 	b = binary.LittleEndian.AppendUint64(b, s.Epochs.App)
@@ -38,11 +43,11 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 	d := newDecoder(b)
 	d.version(sessionVersion, sessionVersion)
 	out := Session{
-		Created:  d.time(),
-		LastSeen: d.time(),
-		Expires:  d.time(),
-		Epochs:   Epochs{Global: d.uint64(), App: d.uint64(), User: d.uint64()},
-		User:     UserID{AppID: string(d.bytes()), OpenID: string(d.bytes())},
+		Created:   d.time(),
+		UsedUntil: time.UnixMilli(int64(d.uint64() + seenBefore)),
+		Expires:   d.time(),
+		Epochs:    Epochs{Global: d.uint64(), App: d.uint64(), User: d.uint64()},
+		User:      UserID{AppID: string(d.bytes()), OpenID: string(d.bytes())},
 	}
 	if err := d.end("session"); err != nil {
 		return err

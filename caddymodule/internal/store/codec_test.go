@@ -63,7 +63,7 @@ func sessions() *rapid.Generator[store.Session] {
 	return rapid.Custom(func(t *rapid.T) store.Session {
 		return store.Session{
 			User:    userIDs().Draw(t, "user"),
-			Created: times().Draw(t, "created"), LastSeen: times().Draw(t, "seen"), Expires: times().Draw(t, "expires"),
+			Created: times().Draw(t, "created"), UsedUntil: times().Draw(t, "used until"), Expires: times().Draw(t, "expires"),
 			Epochs: store.Epochs{Global: rapid.Uint64().Draw(t, "global"), App: rapid.Uint64().Draw(t, "app"), User: rapid.Uint64().Draw(t, "user epoch")},
 		}
 	})
@@ -212,7 +212,7 @@ func TestPaddedLengthIsDamage(t *testing.T) {
 
 func FuzzSession(f *testing.F) {
 	f.Add(body(f, store.Session{}))
-	f.Add(body(f, store.Session{User: alice, Created: noon, LastSeen: noon, Expires: noon.Add(time.Hour), Epochs: store.Epochs{Global: 1, App: 2, User: 3}}))
+	f.Add(body(f, store.Session{User: alice, Created: noon, UsedUntil: noon, Expires: noon.Add(time.Hour), Epochs: store.Epochs{Global: 1, App: 2, User: 3}}))
 	f.Add([]byte{1})
 	f.Add(append(body(f, store.Session{})[:49], 0xff, 0xff, 0xff, 0xff, 0x0f, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {

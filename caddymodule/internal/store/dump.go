@@ -16,7 +16,7 @@ type Dumper interface {
 // Loader is a Store that takes what a Dumper of any engine tells.
 type Loader interface {
 	// Load adds items, durably when it returns nil. Their sessions get the epochs of this store: what held there holds here, until it is ended here. Of two records of a user both sides are
-	// heard (User.Merge); a session that is here already stays as it is but for a later LastSeen, whether or not it still holds. Loading the same again adds nothing but what has been ended here in between, so that after an
+	// heard (User.Merge); a session that is here already stays as it is but for a later UsedUntil, whether or not it still holds. Loading the same again adds nothing but what has been ended here in between, so that after an
 	// error, which leaves some of it done, all is loaded again.
 	Load(ctx context.Context, items []Item) (Loaded, error)
 }

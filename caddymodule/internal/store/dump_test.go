@@ -13,7 +13,7 @@ func TestNewItem(t *testing.T) {
 	now := time.UnixMilli(1_000_000)
 	u := store.User{ID: alice, UnionID: "u", Epoch: 3, Key: key(1)}
 	rows := make(map[store.Digest]store.Session)
-	good := store.Session{User: alice, Created: now.Add(-time.Minute), LastSeen: now, Expires: now.Add(time.Minute), Epochs: store.Epochs{Global: 1, App: 2, User: 3}}
+	good := store.Session{User: alice, Created: now.Add(-time.Minute), UsedUntil: now, Expires: now.Add(time.Minute), Epochs: store.Epochs{Global: 1, App: 2, User: 3}}
 	for n, edit := range []func(*store.Session){
 		0: func(*store.Session) {},
 		1: func(s *store.Session) { s.Expires = now },
@@ -21,7 +21,7 @@ func TestNewItem(t *testing.T) {
 		3: func(s *store.Session) { s.Epochs.App++ },
 		4: func(s *store.Session) { s.Epochs.User++ },
 		5: func(s *store.Session) { s.User.OpenID = "another" },
-		6: func(s *store.Session) { s.LastSeen = now.Add(-time.Second) },
+		6: func(s *store.Session) { s.UsedUntil = now.Add(-time.Second) },
 		7: nil, // the list has it, the store has not
 	} {
 		d := digest(byte(n))

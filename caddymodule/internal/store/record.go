@@ -36,13 +36,23 @@ func (u UserID) Hash() [16]byte {
 // Epochs are the generations that revocation moves on. They are compared for equality only and start at random values, so that a record made anew never matches old sessions.
 type Epochs struct{ Global, App, User uint64 }
 
-// Session is the server's side of one 3rd_session token. Times have millisecond precision at rest.
+// MaxTouchInterval is the longest interval at which a gate notes that a session
+// is in use, whatever its configuration.
+const MaxTouchInterval = time.Hour
+
+// Session is the server's side of one 3rd_session token. Times have millisecond
+// precision at rest.
+//
+// A gate notes a use lazily: UsedUntil is the time of the last note plus the
+// touch interval of the configuration that made it. The session may have been
+// used at any time until then, and not after it. So each configuration can judge
+// its idle timeout without knowing how often earlier ones noted.
 type Session struct {
-	User     UserID
-	Created  time.Time
-	LastSeen time.Time // written lazily; at most one touch interval old
-	Expires  time.Time // absolute
-	Epochs   Epochs    // as they stood at the login
+	User      UserID
+	Created   time.Time
+	UsedUntil time.Time
+	Expires   time.Time // absolute
+	Epochs    Epochs    // as they stood at the login
 }
 
 // SessionRef is a session as its user's record lists it.

@@ -49,15 +49,12 @@ type Store interface {
 	Keys(ctx context.Context) (map[KeyID]time.Time, error)
 	// SetKeys replaces what Keys returns, durably. Times keep millisecond precision.
 	SetKeys(ctx context.Context, keys map[KeyID]time.Time) error
-	// Noted returns what SetNoted recorded last; the zero Noting, that nothing is known, when there is none or it cannot be read.
-	Noted(ctx context.Context) (Noting, error)
-	// SetNoted replaces what Noted returns, durably. Times keep millisecond precision. The store does nothing with it and does not check it against what Touch is told.
-	SetNoted(ctx context.Context, n Noting) error
 	// Stats returns what the store knows of its own size. It may walk all that is stored: it is for operators, not for requests.
 	Stats(ctx context.Context) (Stats, error)
-	// Touch notes that the session with digest d was seen at t. It never blocks and never waits for the medium: the write rides on another commit, and losing it in a crash only makes
-	// an idle limit come early (DESIGN.md 5). A time before the one recorded changes nothing, nor does an unknown session.
-	Touch(d Digest, t time.Time)
+	// Touch moves Session.UsedUntil of the session with digest d on to until. It never blocks and never waits for
+	// the medium: the write rides on another commit, and losing it in a crash only makes an idle timeout come early
+	// (DESIGN.md 5). A time before the one recorded changes nothing, nor does an unknown session.
+	Touch(d Digest, until time.Time)
 
 	// Health returns nil while the store can be expected to take a login, else an error wrapping ErrUnavailable. It is asked before a code is spent (DESIGN.md 5), so it must be cheap.
 	Health(ctx context.Context) error
@@ -71,13 +68,6 @@ type Backuper interface {
 	// Backup writes a consistent copy of the store, as it stood at one moment after the call, and returns the number of bytes. It holds up neither logins nor checks, however slowly w
 	// takes it. What was written before an error is of no use.
 	Backup(ctx context.Context, w io.Writer) (n int64, err error)
-}
-
-// Noting says how far the times that sessions were last seen at can be believed: since Since no session was used without having been noted by Touch less than Every before, if not then. The
-// zero Noting says nothing.
-type Noting struct {
-	Every time.Duration
-	Since time.Time // may lie ahead
 }
 
 // Stats is what a store knows of its own size.
@@ -96,6 +86,9 @@ type Login struct {
 	Digest  Digest    // names the new session
 	Created time.Time // start of the session; also "now" for pruning expired ones
 	Expires time.Time // absolute end of the session
+
+	// UsedUntil is that of the new session. It is at most MaxTouchInterval after Created.
+	UsedUntil time.Time
 
 	// Ends is the session that was presented with the login and ends with it, whoever it belongs to; the zero Digest for none.
 	Ends Digest

@@ -8,7 +8,7 @@ import (
 // MaxTouches bounds what may wait in Touches. A touch that finds no room is dropped: the session is touched again soon, and at worst its idle limit comes early.
 const MaxTouches = 8192
 
-// Touches collects the newest time each session was seen at, until its engine writes them along. It is safe for concurrent use; make one with NewTouches.
+// Touches collects the newest UsedUntil of each session, until its engine writes them along. It is safe for concurrent use; make one with NewTouches.
 type Touches struct {
 	mu      sync.Mutex
 	seen    map[Digest]time.Time
@@ -23,7 +23,7 @@ func NewTouches() *Touches {
 // Arrived gets a value when the first touch after a Take comes in.
 func (p *Touches) Arrived() <-chan struct{} { return p.arrived }
 
-// Add notes that a session was seen at t. It never blocks; a time before the one that is noted changes nothing.
+// Add notes that a session is used until t. It never blocks; a time before the one that is noted changes nothing.
 func (p *Touches) Add(d Digest, t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -56,6 +56,7 @@ type Store struct {
 	file     os.FileInfo // what db has open
 	setAside string
 	lost     bool
+	restored time.Time // restoredAt
 
 	queue      chan *operation
 	touches    *store.Touches
@@ -115,7 +116,7 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", path, err)
 	}
-	s.db, s.file, s.setAside, s.lost = o.db, o.info, o.setAside, o.lost
+	s.db, s.file, s.setAside, s.lost, s.restored = o.db, o.info, o.setAside, o.lost, o.restored
 
 	var ctx context.Context
 	ctx, s.stopSweep = context.WithCancel(context.Background())

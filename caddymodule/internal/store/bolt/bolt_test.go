@@ -320,12 +320,12 @@ func TestTouchFlush(t *testing.T) {
 			seen := l.Created.Add(time.Duration(i+1) * time.Minute)
 			s.Touch(l.Digest, seen)
 			time.Sleep(4 * time.Second)
-			if rec, err := s.Lookup(t.Context(), l.Digest); err != nil || rec.Session.LastSeen.Equal(seen) {
-				t.Errorf("round %d: flushed early: %v, %v", i, rec.Session.LastSeen, err)
+			if rec, err := s.Lookup(t.Context(), l.Digest); err != nil || rec.Session.UsedUntil.Equal(seen) {
+				t.Errorf("round %d: flushed early: %v, %v", i, rec.Session.UsedUntil, err)
 			}
 			time.Sleep(2 * time.Second)
-			if rec, err := s.Lookup(t.Context(), l.Digest); err != nil || !rec.Session.LastSeen.Equal(seen) {
-				t.Errorf("round %d: not flushed: %v, %v", i, rec.Session.LastSeen, err)
+			if rec, err := s.Lookup(t.Context(), l.Digest); err != nil || !rec.Session.UsedUntil.Equal(seen) {
+				t.Errorf("round %d: not flushed: %v, %v", i, rec.Session.UsedUntil, err)
 			}
 		}
 	})
@@ -337,8 +337,8 @@ func TestTouchRides(t *testing.T) {
 	l := login(t, s, "o", 1, time.Hour)
 	s.Touch(l.Digest, l.Created.Add(time.Minute))
 	login(t, s, "p", 1, time.Hour)
-	if rec, err := s.Lookup(t.Context(), l.Digest); err != nil || !rec.Session.LastSeen.Equal(l.Created.Add(time.Minute)) {
-		t.Errorf("%v, %v", rec.Session.LastSeen, err)
+	if rec, err := s.Lookup(t.Context(), l.Digest); err != nil || !rec.Session.UsedUntil.Equal(l.Created.Add(time.Minute)) {
+		t.Errorf("%v, %v", rec.Session.UsedUntil, err)
 	}
 }
 

@@ -34,7 +34,9 @@ func OpenSnapshot(path string, log *zap.Logger) (*Snapshot, error) {
 	}
 	s := &Store{path: path, log: log}
 	err = protect(func() (err error) {
-		s.db, err = bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, ReadOnly: true})
+		if s.db, err = bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, ReadOnly: true}); err == nil {
+			s.restored, err = restoredAt(s.db)
+		}
 		return err
 	})
 	if err != nil {
@@ -160,7 +162,7 @@ func (t *tables) load(it store.Item, n *store.Loaded) error {
 
 func (t *tables) loadSession(d store.Digest, ses store.Session, current store.Epochs, n *store.Loaded) error {
 	if _, ok := t.getSession(d); ok {
-		return t.touch(map[store.Digest]time.Time{d: ses.LastSeen})
+		return t.touch(map[store.Digest]time.Time{d: ses.UsedUntil})
 	}
 	n.Sessions++
 	ses.Epochs = current

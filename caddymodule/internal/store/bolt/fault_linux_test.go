@@ -133,8 +133,8 @@ func TestP4_DiskFull(t *testing.T) {
 				t.Error(err)
 			}
 			mustLogin(t, s, 10+round)
-			if rec, err := s.Lookup(t.Context(), kept.Digest); err != nil || !rec.Session.LastSeen.Equal(seen) {
-				t.Errorf("a session used during the outage was last seen at %v, not %v, %v", rec.Session.LastSeen, seen, err)
+			if rec, err := s.Lookup(t.Context(), kept.Digest); err != nil || !rec.Session.UsedUntil.Equal(seen) {
+				t.Errorf("a session used during the outage is used until %v, not %v, %v", rec.Session.UsedUntil, seen, err)
 			}
 			if _, err := s.Lookup(t.Context(), testLogin(100).Digest); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("a refused login left a session: %v", err)

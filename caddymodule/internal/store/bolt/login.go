@@ -44,7 +44,7 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	res.UnionID = u.UnionID
 	res.UnionIDChanged = known && u.UnionID != before
 
-	ses := store.Session{User: l.User, Created: l.Created, LastSeen: l.Created, Expires: l.Expires}
+	ses := store.Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires}
 	ses.Epochs.User = u.Epoch
 	if ses.Epochs.Global, err = t.ensureEpoch(keyGlobal); err != nil {
 		return res, err

@@ -37,6 +37,7 @@ type opening struct {
 	setAside string      // where a damaged file was put away
 	fresh    bool        // there was nothing in the file
 	lost     bool        // there was nothing in the file, where there had been
+	restored time.Time   // restoredAt
 }
 
 // openFile opens the file for writing. With expected, a file that is not there, or empty, is a loss.
@@ -87,6 +88,9 @@ func (o *opening) begin() error {
 			return create(tx)
 		})
 		if err != nil {
+			return err
+		}
+		if o.restored, err = restoredAt(o.db); err != nil {
 			return err
 		}
 		if err := errors.Join(upgrade(o.db, o.log), putMarker(o.path), syncDir(filepath.Dir(o.path))); err != nil {

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // Restore puts what Backup wrote in the place of the store at path and returns where the one that was there has been put away, or "". It refuses what Check refuses, and it refuses while a gate
@@ -50,7 +53,7 @@ func restore(from io.Reader, path string) (setAside string, err error) {
 	if _, err := Check(tmp.Name()); err != nil {
 		return "", err
 	}
-	if err := dropNoted(tmp.Name()); err != nil {
+	if err := noteRestored(tmp.Name(), time.Now()); err != nil {
 		return "", err
 	}
 	if runtime.GOOS == "windows" {
@@ -59,23 +62,42 @@ func restore(from io.Reader, path string) (setAside string, err error) {
 	return exchange(tmp.Name(), path)
 }
 
-// dropNoted makes the file tell nothing of how uses are noted: those since the backup are not in it, and no session in use may seem idle for that.
-func dropNoted(path string) error {
+// noteRestored writes down when a backup takes the place of the file. Uses since the backup are not in it.
+func noteRestored(path string, now time.Time) error {
 	return protect(func() error {
 		db, err := bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, NoFreelistSync: true})
 		if err != nil {
 			return err
 		}
-		said := false
-		err = db.View(func(tx *bolt.Tx) error {
-			said = tx.Bucket(bucketNames[meta]).Get(keyNoted) != nil
-			return nil
+		err = db.Update(func(tx *bolt.Tx) error {
+			v := binary.LittleEndian.AppendUint64(nil, uint64(now.UnixMilli()))
+			return tx.Bucket(bucketNames[meta]).Put(keyRestored, v)
 		})
-		if err == nil && said {
-			err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Delete(keyNoted) })
-		}
 		return errors.Join(err, db.Close())
 	})
+}
+
+// restoredAt returns the time that noteRestored wrote down, or the zero time.
+func restoredAt(db *bolt.DB) (at time.Time, err error) {
+	err = db.View(func(tx *bolt.Tx) error {
+		if v := tx.Bucket(bucketNames[meta]).Get(keyRestored); len(v) == 8 {
+			at = time.UnixMilli(int64(binary.LittleEndian.Uint64(v)))
+		}
+		return nil
+	})
+	return at, err
+}
+
+// sinceBackup returns until when a session may have been used of which the backup says usedUntil: up to one
+// interval longer, but not after the backup was put in place. So no session in use ends because of it.
+func sinceBackup(usedUntil, restored time.Time) time.Time {
+	if !usedUntil.Before(restored) {
+		return usedUntil
+	}
+	if longer := usedUntil.Add(store.MaxTouchInterval); longer.Before(restored) {
+		return longer
+	}
+	return restored
 }
 
 // lockOut keeps gates from opening the file at path until release is called. A file that bbolt cannot read is left unlocked: no gate has it open, and none opens it before putting it away.

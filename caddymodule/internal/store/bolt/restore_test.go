@@ -2,6 +2,7 @@ package bolt_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -78,10 +79,10 @@ func TestRestore(t *testing.T) {
 				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 					t.Errorf("%v, %v", info.Mode(), err)
 				}
-				if string(readFile(t, path)) != string(saved) {
-					t.Error("not what was restored")
+				if r, err := bolt.Check(path); err != nil || r.Damaged != 0 || r.Stats.Users != 120 {
+					t.Errorf("not what was restored: %+v, %v", r, err)
 				}
-				before, there = string(saved), true
+				before, there = content(t, path)
 				time.Sleep(2 * time.Millisecond) // names of what is put away differ by milliseconds
 			}
 			checkFilled(t, open(t, bolt.Config{Path: path}), 120)
@@ -97,12 +98,17 @@ func content(t testing.TB, path string) (b string, there bool) {
 	return string(readFile(t, path)), true
 }
 
-// TestRestoreForgetsNoting: a backup says how uses were noted, and knows none of those that came after it.
-func TestRestoreForgetsNoting(t *testing.T) {
+// TestRestore_SessionInUse_NotIdle: a backup knows nothing of the uses after it, which may have been noted up to an hour
+// after those that it knows of, but not after it was put in place.
+func TestRestore_SessionInUse_NotIdle(t *testing.T) {
 	s := open(t, bolt.Config{Path: newPath(t)})
-	want := store.Noting{Every: time.Minute, Since: time.UnixMilli(1_700_000_000_000)}
-	if err := s.SetNoted(t.Context(), want); err != nil {
-		t.Fatal(err)
+	now := time.UnixMilli(time.Now().UnixMilli())
+	until := []time.Time{now.Add(-3 * time.Hour), now.Add(-time.Minute), now.Add(time.Minute)}
+	for i, at := range until {
+		l := store.Login{User: userOf("o"), Digest: digest(i), Created: now.Add(-4 * time.Hour), UsedUntil: at, Expires: now.Add(time.Hour)}
+		if _, err := s.Login(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var b bytes.Buffer
 	if _, err := s.Backup(t.Context(), &b); err != nil {
@@ -112,11 +118,35 @@ func TestRestoreForgetsNoting(t *testing.T) {
 	if _, err := bolt.Restore(&b, path); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Noted(t.Context()); err != nil || got.Every != want.Every || !got.Since.Equal(want.Since) {
-		t.Errorf("the store itself says %+v, %v", got, err)
+	restored := time.Now()
+	check := func(s interface {
+		Lookup(context.Context, store.Digest) (store.Record, error)
+	}) {
+		t.Helper()
+		for i, want := range []struct{ from, to time.Time }{{now.Add(-2 * time.Hour), now.Add(-2 * time.Hour)}, {now, restored}, {until[2], until[2]}} {
+			rec, err := s.Lookup(t.Context(), digest(i))
+			if got := rec.Session.UsedUntil; err != nil || got.Before(want.from) || got.After(want.to) {
+				t.Errorf("session %d is used until %v, want from %v to %v; %v", i, got, want.from, want.to, err)
+			}
+		}
 	}
-	if got, err := open(t, bolt.Config{Path: path}).Noted(t.Context()); err != nil || got != (store.Noting{}) {
-		t.Errorf("the restored one says %+v, %v", got, err)
+	snap, err := bolt.OpenSnapshot(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(snap)
+	snap.Close()
+	for range 2 {
+		r := open(t, bolt.Config{Path: path})
+		check(r)
+		r.Touch(digest(0), until[0].Add(time.Minute)) // too early to change anything
+		r.Close()
+	}
+	r := open(t, bolt.Config{Path: path})
+	r.Touch(digest(0), restored.Add(time.Hour))
+	r.Close()
+	if rec, err := open(t, bolt.Config{Path: path}).Lookup(t.Context(), digest(0)); err != nil || rec.Session.UsedUntil.UnixMilli() != restored.Add(time.Hour).UnixMilli() {
+		t.Errorf("after another use: %v, %v", rec.Session.UsedUntil, err)
 	}
 }
 

@@ -68,11 +68,8 @@ type recorder struct {
 	logins []store.Login
 }
 
-func (r *recorder) Health(context.Context) error                { return nil }
-func (r *recorder) Close() error                                { return nil }
-func (r *recorder) Noted(context.Context) (store.Noting, error) { return store.Noting{}, nil }
-
-func (r *recorder) SetNoted(context.Context, store.Noting) error { return nil }
+func (r *recorder) Health(context.Context) error { return nil }
+func (r *recorder) Close() error                 { return nil }
 
 func (r *recorder) Login(_ context.Context, l store.Login) (store.LoginResult, error) {
 	r.logins = append(r.logins, l)

@@ -58,7 +58,7 @@ func Fill(path string, n int, nth func(i int) store.Login) (err error) {
 		{sess, func(l store.Login) []byte { return l.Digest[:] }, func(t *tables, i int, l store.Login) error {
 			e := epochs
 			e.User = epochOf(i)
-			return t.putSession(l.Digest, store.Session{User: l.User, Created: l.Created, LastSeen: l.Created, Expires: l.Expires, Epochs: e})
+			return t.putSession(l.Digest, store.Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires, Epochs: e})
 		}},
 		{user, func(l store.Login) []byte { h := l.User.Hash(); return h[:] }, func(t *tables, i int, l store.Login) error {
 			u := store.User{Epoch: epochOf(i)}

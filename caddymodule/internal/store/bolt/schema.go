@@ -14,7 +14,7 @@ import (
 // The layout of the file. Records are as store encodes them.
 //
 //	meta   "schema" -> schema version, one byte; "probe" -> time of the last write that tried whether the disk is back;
-//	       "noted" -> store.Noting, two times eight bytes in milliseconds; may be missing
+//	       "restored" -> time at which the file was put in place of another, eight bytes in milliseconds; may be missing
 //	sess   digest -> store.Session
 //	user   store.UserID.Hash -> store.User; kept for userKept after the last login, since it holds the unionid and the session_key
 //	exp    expiry | digest -> nothing; grows at its right edge only. The row of a session that ended early stays until its time: taking it out would cost a page write a log-out
@@ -22,8 +22,9 @@ import (
 //	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing; an index of user that is never believed by itself
 //	key    store.KeyID -> when the last session made under the master key ends, milliseconds in eight bytes; nothing while the key is in use
 //
-// Version 1 had neither union nor key.
-const schemaVersion = 2
+// Version 1 had neither union nor key. In the sessions of versions 1 and 2 was the time when they were last seen, as
+// store reads it, and a "noted" in meta said how long before another use that may have been.
+const schemaVersion = 3
 
 // The buckets, as indexes of bucketNames.
 const (
@@ -43,10 +44,11 @@ var (
 
 	since2 = [...]int{union, key} // buckets that version 1 lacks
 
-	keySchema = []byte("schema")
-	keyProbe  = []byte("probe")
-	keyNoted  = []byte("noted")
-	keyGlobal = []byte("g")
+	keySchema   = []byte("schema")
+	keyProbe    = []byte("probe")
+	keyNoted    = []byte("noted") // before version 3
+	keyRestored = []byte("restored")
+	keyGlobal   = []byte("g")
 )
 
 // maxAppID bounds what may become a key. Real appids have 18 characters.

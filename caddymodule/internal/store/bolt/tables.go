@@ -3,6 +3,7 @@ package bolt
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -11,12 +12,15 @@ import (
 
 // tables are the buckets inside one transaction, with typed access. Its reads report a damaged row to the log and then as absent; its writes fail only when bbolt does.
 type tables struct {
-	tx      *bolt.Tx
-	buckets [len(bucketNames)]*bolt.Bucket
-	damaged func(kind string, key []byte)
+	tx       *bolt.Tx
+	buckets  [len(bucketNames)]*bolt.Bucket
+	damaged  func(kind string, key []byte)
+	restored time.Time // restoredAt
 }
 
-func (s *Store) tables(tx *bolt.Tx) *tables { return &tables{tx: tx, damaged: s.damaged} }
+func (s *Store) tables(tx *bolt.Tx) *tables {
+	return &tables{tx: tx, damaged: s.damaged, restored: s.restored}
+}
 
 // bucket opens one of the buckets on its first use: most reads need few, and each costs a search and some memory.
 func (t *tables) bucket(i int) *bolt.Bucket {
@@ -39,6 +43,7 @@ func (t *tables) getSession(d store.Digest) (store.Session, bool) {
 		t.damaged("session", d[:])
 		return store.Session{}, false
 	}
+	s.UsedUntil = sinceBackup(s.UsedUntil, t.restored)
 	return s, true
 }
 

@@ -7,16 +7,16 @@ import (
 )
 
 // Touch implements store.Store.
-func (s *Store) Touch(d store.Digest, t time.Time) { s.touches.Add(d, t) }
+func (s *Store) Touch(d store.Digest, until time.Time) { s.touches.Add(d, until) }
 
-// touch writes seen times. The row's expiry is absolute, so its place in exp stays.
-func (t *tables) touch(seen map[store.Digest]time.Time) error {
-	for d, at := range seen {
+// touch writes until when sessions are used. The row's expiry is absolute, so its place in exp stays.
+func (t *tables) touch(used map[store.Digest]time.Time) error {
+	for d, until := range used {
 		ses, ok := t.getSession(d)
-		if !ok || !at.After(ses.LastSeen) {
+		if !ok || !until.After(ses.UsedUntil) {
 			continue
 		}
-		ses.LastSeen = at
+		ses.UsedUntil = until
 		if err := t.putSession(d, ses); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"errors"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -20,7 +21,27 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 	if err != nil || version == schemaVersion {
 		return err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
+	damaged := 0
+	if version >= 2 {
+		err = db.Update(conclude)
+	} else {
+		err = upgrade1(db, &damaged)
+	}
+	if err == nil {
+		log.Info("session store brought up to date", zap.Uint8("from_version", version), zap.Uint8("version", schemaVersion), zap.Int("damaged_users", damaged))
+	}
+	return err
+}
+
+// conclude is the last step. The sessions need none: they read as store.Session says.
+func conclude(tx *bolt.Tx) error {
+	m := tx.Bucket(bucketNames[meta])
+	return errors.Join(m.Delete(keyNoted), m.Put(keySchema, []byte{schemaVersion}))
+}
+
+// upgrade1 makes what version 1 lacks.
+func upgrade1(db *bolt.DB, damaged *int) error {
+	err := db.Update(func(tx *bolt.Tx) error {
 		for _, i := range since2 {
 			if _, err := tx.CreateBucketIfNotExists(bucketNames[i]); err != nil {
 				return err
@@ -28,18 +49,14 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 		}
 		return nil
 	})
-	damaged := 0
 	for from := []byte{}; err == nil && from != nil; {
 		err = db.Update(func(tx *bolt.Tx) (err error) {
-			t := &tables{tx: tx, damaged: func(string, []byte) { damaged++ }}
+			t := &tables{tx: tx, damaged: func(string, []byte) { *damaged++ }}
 			if from, err = t.indexUnions(from); err != nil || from != nil {
 				return err
 			}
-			return t.bucket(meta).Put(keySchema, []byte{schemaVersion})
+			return conclude(tx)
 		})
-	}
-	if err == nil {
-		log.Info("session store brought up to date", zap.Uint8("from_version", version), zap.Uint8("version", schemaVersion), zap.Int("damaged_users", damaged))
 	}
 	return err
 }

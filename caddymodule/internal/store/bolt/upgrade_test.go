@@ -67,7 +67,7 @@ func TestP2_Upgrade(t *testing.T) {
 		s.Close()
 	}
 	edit(t, path, func(tx *bbolt.Tx) error {
-		if v := tx.Bucket([]byte("meta")).Get([]byte("schema")); len(v) != 1 || v[0] != 2 {
+		if v := tx.Bucket([]byte("meta")).Get([]byte("schema")); len(v) != 1 || v[0] != 3 {
 			t.Errorf("version %v", v)
 		}
 		return nil

@@ -169,11 +169,11 @@ func (db db) sessionsOf(ctx context.Context, users []store.User) (map[store.Dige
 		if err != nil {
 			return nil, err
 		}
-		seen, err := text(answers[2*i+1])
+		note, err := text(answers[2*i+1])
 		if err != nil {
 			return nil, err
 		}
-		ses, err := db.parsePair(d, record, seen)
+		ses, _, err := db.parsePair(d, record, note)
 		switch {
 		case err == nil:
 			sessions[d] = ses
@@ -241,7 +241,7 @@ func (db db) load(ctx context.Context, it store.Item) (known bool, added int, er
 	}
 }
 
-// loadSessions writes the sessions that are not there, and of those that are the time when they were seen. made are those that this load has written before: they get the epochs given now,
+// loadSessions writes the sessions that are not there, and of those that are until when they are used. made are those that this load has written before: they get the epochs given now,
 // unless somebody has ended them.
 func (db db) loadSessions(ctx context.Context, it store.Item, e store.Epochs, made map[store.Digest]bool) error {
 	cmds := make([]rueidis.Completed, len(it.Sessions))
@@ -259,7 +259,7 @@ func (db db) loadSessions(ctx context.Context, it store.Item, e store.Epochs, ma
 			cmds[i] = set.Nx().PxatMillisecondsTimestamp(ses.Expires.UnixMilli()).Build()
 		}
 	}
-	var seen []call
+	var used []call
 	for i, res := range db.c.DoMulti(ctx, cmds...) {
 		d := it.User.Sessions[i].Digest
 		switch err := res.Error(); {
@@ -268,11 +268,11 @@ func (db db) loadSessions(ctx context.Context, it store.Item, e store.Epochs, ma
 		case !rueidis.IsRedisNil(err):
 			return err
 		case !made[d]:
-			seen = append(seen, call{keys: []string{db.keys.session(d), db.keys.touched(d)}, args: []string{touchRecord(it.Sessions[i].LastSeen)}})
+			used = append(used, call{keys: []string{db.keys.session(d), db.keys.touched(d)}, args: []string{noteOf(it.Sessions[i].UsedUntil)}})
 		}
 	}
-	if len(seen) == 0 {
+	if len(used) == 0 {
 		return nil
 	}
-	return db.scripts.touch.runAll(ctx, db.c, seen)
+	return db.scripts.touch.runAll(ctx, db.c, used)
 }

@@ -170,7 +170,7 @@ func TestDamagedTouch(t *testing.T) {
 	seen := func() time.Time {
 		rec, err := s.Lookup(t.Context(), l.Digest)
 		must(t, err)
-		return rec.Session.LastSeen
+		return rec.Session.UsedUntil
 	}
 	at := l.Created.Add(time.Minute)
 	s.Touch(l.Digest, at)
@@ -275,8 +275,8 @@ func TestForeignKeys(t *testing.T) {
 	must(t, do(c, "XADD", cfg.Prefix+"t:{"+hexOf(next.Digest[:])+"}", "*", "a", "b").Error())
 	s.Touch(next.Digest, next.Created.Add(time.Minute))
 	must(t, s.Flush())
-	if rec, err := s.Lookup(t.Context(), next.Digest); err != nil || !rec.Session.LastSeen.Equal(next.Created.Add(time.Minute)) {
-		t.Errorf("last seen %v, %v", rec.Session.LastSeen, err)
+	if rec, err := s.Lookup(t.Context(), next.Digest); err != nil || !rec.Session.UsedUntil.Equal(next.Created.Add(time.Minute)) {
+		t.Errorf("used until %v, %v", rec.Session.UsedUntil, err)
 	}
 	if ids, err := s.ByUnionID(t.Context(), "u"); err != nil || len(ids) != 1 {
 		t.Errorf("by unionid: %v, %v", ids, err)

@@ -13,13 +13,12 @@ import (
 // layout names the keys. It is the prefix they all begin with.
 //
 //	s:{digest}     store.Session; gone when it expires
-//	t:{digest}     when the session was last seen: milliseconds in 16 decimal digits, CRC-32C of them in hex; as long as the session
+//	t:{digest}     until when the session is used, a sign and milliseconds in 15 decimal digits, CRC-32C of them in hex; as long as the session
 //	u:{hash}       store.User, by store.UserID.Hash; for userKept after the last login, and a day longer than the last session
 //	e:{app:appid}  epoch of a mini program, 16 hex digits; made by the first login
 //	e:{all}        epoch of everybody
 //	n:{hash}       set of the user hashes that a unionid was once known of; an index of u that is never believed by itself
 //	k              hash of master keys: store.KeyID in hex, and until when in milliseconds, or nothing while the key is in use
-//	t              store.Noting: two times milliseconds in 16 decimal digits, CRC-32C of them in hex
 //	c:{name}       who claims the name
 //	h:{n}id        trial write of a gate, by its heartbeat or Health; gone after some seconds
 //	b:{hash}       a token bucket: when it will be full, in microseconds
@@ -42,7 +41,6 @@ func (p layout) user(h [16]byte) string        { return p.hex("u:{", h[:]) }
 func (p layout) app(appID string) string       { return string(p) + "e:{app:" + appID + "}" }
 func (p layout) all() string                   { return string(p) + "e:{all}" }
 func (p layout) masterKeys() string            { return string(p) + "k" }
-func (p layout) noted() string                 { return string(p) + "t" }
 func (p layout) claim(name [32]byte) string    { return p.hex("c:{", name[:]) }
 func (p layout) trial(id string) string {
 	return string(p) + "h:{" + strconv.Itoa(rand.IntN(trials)) + "}" + id

@@ -68,7 +68,6 @@ func TestLifetimes(t *testing.T) {
 	_, err = s.Spend(ctx, "key", store.Rate{Every: time.Minute, Burst: 5})
 	must(t, err)
 	must(t, s.SetKeys(ctx, map[store.KeyID]time.Time{{1}: {}}))
-	must(t, s.SetNoted(ctx, store.Noting{Every: time.Minute, Since: time.Now()}))
 	touched := "t:{" + hexOf(short.Digest[:]) + "}"
 	await(t, "the touch is written", func() bool { return keys(t, c, cfg)[touched] > 0 })
 
@@ -224,7 +223,7 @@ func TestTouchOutlivesOutage(t *testing.T) {
 	await(t, "all touches are written", func() bool {
 		return !slices.ContainsFunc(all, func(l store.Login) bool {
 			rec, err := s.Lookup(t.Context(), l.Digest)
-			return err != nil || !rec.Session.LastSeen.Equal(l.Created.Add(time.Minute))
+			return err != nil || !rec.Session.UsedUntil.Equal(l.Created.Add(time.Minute))
 		})
 	})
 }

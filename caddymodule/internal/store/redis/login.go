@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -134,13 +135,27 @@ func admit(u *store.User, l store.Login, presented bool) (res store.LoginResult)
 }
 
 func (db db) putSession(ctx context.Context, l store.Login, e store.Epochs) error {
-	ses := store.Session{User: l.User, Created: l.Created, LastSeen: l.Created, Expires: l.Expires, Epochs: e}
+	ses := store.Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires, Epochs: e}
 	b, err := ses.AppendBinary(make([]byte, 0, 160))
 	if err != nil {
 		return err
 	}
-	set := db.c.B().Set().Key(db.keys.session(l.Digest)).Value(rueidis.BinaryString(b)).PxatMillisecondsTimestamp(l.Expires.UnixMilli()).Build()
-	return db.c.Do(ctx, set.ToRetryable()).Error()
+	set := func(key, value string) rueidis.Completed {
+		cmd := db.c.B().Set().Key(key).Value(value).PxatMillisecondsTimestamp(l.Expires.UnixMilli()).Build()
+		return cmd.ToRetryable()
+	}
+	cmds := []rueidis.Completed{set(db.keys.session(l.Digest), rueidis.BinaryString(b))}
+	if l.UsedUntil.Before(l.Created.Add(store.MaxTouchInterval - time.Second)) {
+		// A gate of the first release reads in the record that the session was seen too long ago (store's encoding of
+		// UsedUntil), unless a note says something better.
+		cmds = append(cmds, set(db.keys.touched(l.Digest), noteOf(l.UsedUntil)))
+	}
+	for _, res := range db.c.DoMulti(ctx, cmds...) {
+		if err := res.Error(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endLeaving ends the sessions that a login ends, then takes them off the lists.

@@ -20,9 +20,13 @@ func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error
 }
 
 func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
-	ses, err := db.session(ctx, d)
+	ses, signed, err := db.session(ctx, d)
 	if err != nil {
 		return store.Record{}, err
+	}
+	if !signed {
+		// A gate of the first release does not see the uses at this one before the next note, which may be long in coming.
+		db.Touch(d, ses.UsedUntil)
 	}
 	h := ses.User.Hash()
 	res := db.c.DoMulti(
@@ -46,37 +50,39 @@ func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
 	return store.Record{Session: ses, UnionID: u.UnionID, Phone: u.Phone, Current: store.Epochs{Global: all, App: app, User: u.Epoch}}, nil
 }
 
-// session reads a session and when it was last seen, or returns store.ErrNotFound. These are two commands, because a cluster refuses one with two keys, of which one is missing, while it moves
+// session reads a session and its note, or returns store.ErrNotFound. These are two commands, because a cluster refuses one with two keys, of which one is missing, while it moves
 // their slot.
-func (db db) session(ctx context.Context, d store.Digest) (store.Session, error) {
+func (db db) session(ctx context.Context, d store.Digest) (ses store.Session, signed bool, err error) {
 	res := db.c.DoMulti(ctx, db.get(db.keys.session(d)), db.get(db.keys.touched(d)))
 	record, err := text(res[0])
 	if err != nil {
-		return store.Session{}, err
+		return store.Session{}, false, err
 	}
-	seen, err := text(res[1])
+	note, err := text(res[1])
 	if err != nil {
-		return store.Session{}, err
+		return store.Session{}, false, err
 	}
-	return db.parsePair(d, record, seen)
+	return db.parsePair(d, record, note)
 }
 
-// parsePair makes a session of its record and of when it was last seen; "" for what is not there.
-func (db db) parsePair(d store.Digest, record, seen string) (store.Session, error) {
+// parsePair makes a session of its record and its note; "" for what is not there. It is not signed when it may have been
+// a gate of the first release that wrote of its last use.
+func (db db) parsePair(d store.Digest, record, note string) (ses store.Session, signed bool, err error) {
 	if record == "" {
-		return store.Session{}, store.ErrNotFound
+		return store.Session{}, false, store.ErrNotFound
 	}
 	ses, ok := db.parseSession(d, record)
 	if !ok {
-		return store.Session{}, store.ErrNotFound
+		return store.Session{}, false, store.ErrNotFound
 	}
-	if seen == "" {
-		return ses, nil
+	if note == "" {
+		return ses, ses.UsedUntil.Before(ses.Created.Add(store.MaxTouchInterval)), nil
 	}
-	if t, ok := db.parseTouch(d, seen); ok && t.After(ses.LastSeen) {
-		ses.LastSeen = t
+	until, signed, ok := db.parseNote(d, note)
+	if ok && until.After(ses.UsedUntil) {
+		ses.UsedUntil = until
 	}
-	return ses, nil
+	return ses, signed, nil
 }
 
 func (s *Store) parseSession(d store.Digest, record string) (store.Session, bool) {

@@ -118,7 +118,7 @@ func testDumpWhatHolds(t *testing.T, from, _ *fixture) {
 		}
 	}
 	s, _ := session(items[alice], kept.Digest)
-	if s.User != alice || !s.Created.Equal(kept.Created) || !s.Expires.Equal(kept.Expires) || !s.LastSeen.Equal(kept.Created) {
+	if s.User != alice || !s.Created.Equal(kept.Created) || !s.Expires.Equal(kept.Expires) || !s.UsedUntil.Equal(kept.UsedUntil) {
 		t.Errorf("the session is told as %+v", s)
 	}
 	if u := items[alice].User; u.UnionID != "u" || !reflect.DeepEqual(u.Key, key("k")) || u.KeyVersion != 1 {

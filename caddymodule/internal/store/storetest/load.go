@@ -29,7 +29,7 @@ func testLoadMoved(t *testing.T, from, to *fixture) {
 		}
 		rec, err := to.Lookup(t.Context(), l.Digest)
 		to.must(err)
-		if s := rec.Session; rec.UnionID != "u" || s.User != l.User || !s.Created.Equal(l.Created) || !s.LastSeen.Equal(l.Created) || !s.Expires.Equal(l.Expires) {
+		if s := rec.Session; rec.UnionID != "u" || s.User != l.User || !s.Created.Equal(l.Created) || !s.UsedUntil.Equal(l.UsedUntil) || !s.Expires.Equal(l.Expires) {
 			t.Errorf("the session is now %+v", rec)
 		}
 	}
@@ -105,16 +105,16 @@ func testLoadMerged(t *testing.T, from, to *fixture) {
 	to.checkUnion("old")
 }
 
-// testLoadTouched: of two times that a session was seen at, the later one counts.
+// testLoadTouched: of two times until which a session is used, the later one counts.
 func testLoadTouched(t *testing.T, from, to *fixture) {
 	l, _ := from.login(alice)
 	early := from.dump()
-	seen := l.Created.Add(time.Minute)
-	from.Touch(l.Digest, seen)
+	until := l.UsedUntil.Add(time.Minute)
+	from.Touch(l.Digest, until)
 	from.reopen()
 	late := from.dump()
-	if s, _ := session(late[alice], l.Digest); !s.LastSeen.Equal(seen) {
-		t.Errorf("seen at %v, told %v", seen, s.LastSeen)
+	if s, _ := session(late[alice], l.Digest); !s.UsedUntil.Equal(until) {
+		t.Errorf("used until %v, told %v", until, s.UsedUntil)
 	}
 	for _, items := range []map[store.UserID]store.Item{early, late, early} {
 		n := store.Loaded{}
@@ -123,8 +123,8 @@ func testLoadTouched(t *testing.T, from, to *fixture) {
 		}
 		to.load(items, n)
 	}
-	if rec, err := to.Lookup(t.Context(), l.Digest); err != nil || !rec.Session.LastSeen.Equal(seen) {
-		t.Errorf("seen at %v, now recorded %v, %v", seen, rec.Session.LastSeen, err)
+	if rec, err := to.Lookup(t.Context(), l.Digest); err != nil || !rec.Session.UsedUntil.Equal(until) {
+		t.Errorf("used until %v, now recorded %v, %v", until, rec.Session.UsedUntil, err)
 	}
 }
 
@@ -175,7 +175,7 @@ func testLoadMany(t *testing.T, from, to *fixture) {
 		l := newLogin(id)
 		u := store.User{ID: id}
 		u.Admit(l)
-		batch = append(batch, store.Item{User: u, Sessions: []store.Session{{User: id, Created: l.Created, LastSeen: l.Created, Expires: l.Expires}}})
+		batch = append(batch, store.Item{User: u, Sessions: []store.Session{{User: id, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires}}})
 		want[l.Digest] = true
 	}
 	for part := range slices.Chunk(batch, 400) {

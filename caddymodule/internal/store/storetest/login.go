@@ -40,7 +40,7 @@ func checkRecorded(t *testing.T, f *fixture, l store.Login) {
 	rec, err := f.Lookup(t.Context(), l.Digest)
 	f.must(err)
 	s := rec.Session
-	if s.User != l.User || !s.Created.Equal(l.Created) || !s.LastSeen.Equal(l.Created) || !s.Expires.Equal(l.Expires) || rec.UnionID != l.UnionID {
+	if s.User != l.User || !s.Created.Equal(l.Created) || !s.UsedUntil.Equal(l.UsedUntil) || !s.Expires.Equal(l.Expires) || rec.UnionID != l.UnionID {
 		t.Errorf("recorded %+v for %+v", rec, l)
 	}
 	if !live(rec) {

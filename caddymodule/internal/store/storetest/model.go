@@ -34,9 +34,9 @@ type modelUser struct {
 }
 
 type modelSession struct {
-	login      store.Login
-	ended      bool
-	seen, last time.Time // seen: newest time that a lookup has shown; last: newest touch
+	login       store.Login
+	ended       bool
+	shown, last time.Time // shown: latest UsedUntil that a lookup has shown; last: latest touch
 }
 
 var (
@@ -113,6 +113,7 @@ func (m *model) login(rt *rapid.T) {
 		User: id, UnionID: rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(rt, "unionid"),
 		Digest:  newDigest(),
 		Created: m.now, Expires: m.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(rt, "minutes")) * time.Minute),
+		UsedUntil:  m.now.Add(time.Duration(rapid.IntRange(250, 3_600_000).Draw(rt, "interval")) * time.Millisecond),
 		MaxPerUser: rapid.IntRange(0, 4).Draw(rt, "max"),
 	}
 	l.Key, l.OldTags = drawKey(rt)
@@ -135,7 +136,7 @@ func (m *model) login(rt *rapid.T) {
 		s.ended = true
 	}
 	u.sessions = slices.DeleteFunc(u.sessions, func(s *modelSession) bool { return !m.holds(s) })
-	s := &modelSession{login: l, seen: l.Created, last: l.Created}
+	s := &modelSession{login: l, shown: l.UsedUntil, last: l.UsedUntil}
 	u.sessions = append(u.sessions, s)
 	for l.MaxPerUser > 0 && len(u.sessions) > l.MaxPerUser {
 		must = append(must, u.sessions[0].login.Digest)
@@ -240,7 +241,7 @@ func (m *model) reopen(*rapid.T) {
 	m.must(m.s.Close())
 	m.start()
 	for _, s := range m.all {
-		s.seen = s.last
+		s.shown = s.last
 	}
 }
 
@@ -291,10 +292,10 @@ func (m *model) checkSession(d store.Digest, s *modelSession) {
 	if got.User != l.User || !got.Created.Equal(l.Created) || !got.Expires.Equal(l.Expires) || rec.UnionID != m.users[l.User].unionID || string(rec.Phone) != m.users[l.User].phone {
 		m.t.Fatalf("session %+v, unionid %q, number %q; login was %+v", got, rec.UnionID, rec.Phone, l)
 	}
-	if got.LastSeen.Before(s.seen) || got.LastSeen.After(s.last) {
-		m.t.Fatalf("last seen %v, want from %v to %v", got.LastSeen, s.seen, s.last)
+	if got.UsedUntil.Before(s.shown) || got.UsedUntil.After(s.last) {
+		m.t.Fatalf("used until %v, want from %v to %v", got.UsedUntil, s.shown, s.last)
 	}
-	s.seen = got.LastSeen
+	s.shown = got.UsedUntil
 }
 
 func (m *model) checkUser(id store.UserID) {

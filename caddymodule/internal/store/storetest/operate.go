@@ -83,26 +83,6 @@ func testKeys(t *testing.T, f *fixture) {
 	}
 }
 
-// testNoted: nothing is known at first, and then what was set last, also after a restart; what is touched has nothing to do with it.
-func testNoted(t *testing.T, f *fixture) {
-	at := time.UnixMilli(1_700_000_000_123)
-	for i, want := range []store.Noting{{}, {Every: 250 * time.Millisecond, Since: at}, {Every: time.Hour, Since: at.Add(time.Millisecond)}, {}, {Every: time.Minute, Since: time.Now().Add(time.Hour).Truncate(time.Millisecond)}} {
-		if i > 0 { // what was never set
-			f.must(f.SetNoted(t.Context(), want))
-		}
-		for range 2 {
-			got, err := f.Noted(t.Context())
-			f.must(err)
-			if got.Every != want.Every || !got.Since.Equal(want.Since) || got.Since.IsZero() != want.Since.IsZero() {
-				t.Errorf("got %v, want %v", got, want)
-			}
-			l, _ := f.login(alice)
-			f.Touch(l.Digest, l.Created.Add(time.Second))
-			f.reopen()
-		}
-	}
-}
-
 func testStats(t *testing.T, f *fixture) {
 	st, err := f.Stats(t.Context())
 	f.must(err)

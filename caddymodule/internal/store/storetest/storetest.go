@@ -54,7 +54,6 @@ func Run(t *testing.T, h Harness) {
 		{"Forget/Parallel", testForgetParallel},
 		{"ByUnionID", testByUnionID},
 		{"Keys", testKeys},
-		{"Noted", testNoted},
 		{"Stats", testStats},
 		{"Touch", testTouch},
 		{"Touch/Close", testTouchClose},
@@ -159,12 +158,15 @@ func newDigest() store.Digest {
 
 func newLogin(id store.UserID, edit ...func(*store.Login)) store.Login {
 	now := time.UnixMilli(time.Now().UnixMilli())
-	l := store.Login{User: id, Key: key("k"), Digest: newDigest(), Created: now, Expires: now.Add(time.Hour)}
+	l := store.Login{User: id, Key: key("k"), Digest: newDigest(), Created: now, Expires: now.Add(time.Hour), UsedUntil: now.Add(touchInterval)}
 	for _, e := range edit {
 		e(&l)
 	}
 	return l
 }
+
+// touchInterval is how long after its beginning a session is noted as used.
+const touchInterval = time.Minute
 
 // key is a sealed session_key that is the same for the same name.
 func key(name string) store.SealedKey {
@@ -185,5 +187,7 @@ func maxPerUser(n int) func(*store.Login)    { return func(l *store.Login) { l.M
 
 // ago moves the whole session into the past.
 func ago(d time.Duration) func(*store.Login) {
-	return func(l *store.Login) { l.Created, l.Expires = l.Created.Add(-d), l.Expires.Add(-d) }
+	return func(l *store.Login) {
+		l.Created, l.Expires, l.UsedUntil = l.Created.Add(-d), l.Expires.Add(-d), l.UsedUntil.Add(-d)
+	}
 }

@@ -10,33 +10,34 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-func (f *fixture) lastSeen(d store.Digest) time.Time {
+func (f *fixture) usedUntil(d store.Digest) time.Time {
 	f.t.Helper()
 	rec, err := f.Lookup(f.t.Context(), d)
 	f.must(err)
-	return rec.Session.LastSeen
+	return rec.Session.UsedUntil
 }
 
-// testTouch: times only move forward, whatever order the touches come in, and touching what is not there does no harm.
+// testTouch: times only move forward from that of the login on, whatever order the touches come in, and touching what is
+// not there does no harm.
 func testTouch(t *testing.T, f *fixture) {
 	l, _ := f.login(alice)
 	gone, _ := f.login(alice)
 	f.must(f.End(t.Context(), gone.Digest))
 	at := func(minutes int) time.Time { return l.Created.Add(time.Duration(minutes) * time.Minute) }
-	for _, step := range []struct{ touch, want int }{{5, 5}, {3, 5}, {5, 5}, {-10, 5}, {9, 9}} {
+	for _, step := range []struct{ touch, want int }{{0, 1}, {1, 1}, {5, 5}, {3, 5}, {5, 5}, {-10, 5}, {9, 9}} {
 		f.Touch(l.Digest, at(step.touch))
 		f.Touch(gone.Digest, at(step.touch))
 		f.Touch(newDigest(), at(step.touch))
 		f.Touch(store.Digest{}, at(step.touch))
 		f.reopen() // flushes
-		if got := f.lastSeen(l.Digest); !got.Equal(at(step.want)) {
-			t.Fatalf("touched at minute %d: last seen at %v, want minute %d", step.touch, got.Sub(l.Created), step.want)
+		if got := f.usedUntil(l.Digest); !got.Equal(at(step.want)) {
+			t.Fatalf("touched until minute %d: used until %v, want minute %d", step.touch, got.Sub(l.Created), step.want)
 		}
 	}
 	f.Touch(l.Digest, at(12))
 	f.Touch(l.Digest, at(11))
 	f.reopen()
-	if got := f.lastSeen(l.Digest); !got.Equal(at(12)) {
+	if got := f.usedUntil(l.Digest); !got.Equal(at(12)) {
 		t.Errorf("an older touch overtook a newer one: %v", got.Sub(l.Created))
 	}
 	if f.accepted(gone.Digest) {
@@ -45,7 +46,7 @@ func testTouch(t *testing.T, f *fixture) {
 	rec, err := f.Lookup(t.Context(), l.Digest)
 	f.must(err)
 	if !rec.Session.Created.Equal(l.Created) || !rec.Session.Expires.Equal(l.Expires) {
-		t.Errorf("a touch changed more than the time last seen: %+v", rec.Session)
+		t.Errorf("a touch changed more than UsedUntil: %+v", rec.Session)
 	}
 }
 
@@ -57,12 +58,12 @@ func testTouchClose(t *testing.T, f *fixture) {
 		all = append(all, l)
 	}
 	for _, l := range all {
-		f.Touch(l.Digest, l.Created.Add(time.Minute))
+		f.Touch(l.Digest, l.UsedUntil.Add(time.Minute))
 	}
 	f.reopen()
 	for _, l := range all {
-		if got := f.lastSeen(l.Digest); !got.Equal(l.Created.Add(time.Minute)) {
-			t.Fatalf("last seen %v after the start", got.Sub(l.Created))
+		if got := f.usedUntil(l.Digest); !got.Equal(l.UsedUntil.Add(time.Minute)) {
+			t.Fatalf("used until %v after the start", got.Sub(l.Created))
 		}
 	}
 }
@@ -81,12 +82,8 @@ func calls(s store.Store, d store.Digest) map[string]func(context.Context) error
 		"ByUnionID":  func(ctx context.Context) error { _, err := s.ByUnionID(ctx, "union"); return err },
 		"Keys":       func(ctx context.Context) error { _, err := s.Keys(ctx); return err },
 		"SetKeys":    func(ctx context.Context) error { return s.SetKeys(ctx, map[store.KeyID]time.Time{{1}: {}}) },
-		"Noted":      func(ctx context.Context) error { _, err := s.Noted(ctx); return err },
-		"SetNoted": func(ctx context.Context) error {
-			return s.SetNoted(ctx, store.Noting{Every: time.Hour, Since: time.Now()})
-		},
-		"Stats":  func(ctx context.Context) error { _, err := s.Stats(ctx); return err },
-		"Health": func(ctx context.Context) error { return s.Health(ctx) },
+		"Stats":      func(ctx context.Context) error { _, err := s.Stats(ctx); return err },
+		"Health":     func(ctx context.Context) error { return s.Health(ctx) },
 	}
 }
 
@@ -116,9 +113,6 @@ func testContext(t *testing.T, f *fixture) {
 	checkList(t, f, alice, []store.Digest{l.Digest})
 	if keys, err := f.Keys(t.Context()); err != nil || len(keys) != 0 {
 		t.Errorf("master keys after a call with an ended context: %v, %v", keys, err)
-	}
-	if n, err := f.Noted(t.Context()); err != nil || n != (store.Noting{}) {
-		t.Errorf("noted after a call with an ended context: %v, %v", n, err)
 	}
 }
 
