@@ -1,8 +1,13 @@
 package bolt_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -94,4 +99,53 @@ func TestP2_UpgradeInterrupted(t *testing.T) {
 	if _, err := s.Lookup(t.Context(), l.Digest); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestP2_UpgradeRecorded: the sessions in a file that a gate of the first release has written hold, as used up to an hour
+// after they were last seen.
+func TestP2_UpgradeRecorded(t *testing.T) {
+	f, err := os.Open("testdata/version2.db.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	recorded, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(recorded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := newPath(t)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unhex := func(text string) store.Digest {
+		b, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.Digest(b)
+	}
+	digests := []store.Digest{
+		unhex("e021ab66085a051c2c3e2d4beda4d3f80bd61af5d40636f9e567ac7ac1922777"),
+		unhex("f28d949efcdb9dc1492207ce098b8559d5dab7a92aa6e9198b7f8b386d9a17d8"),
+	}
+	for range 2 {
+		s := open(t, bolt.Config{Path: path})
+		for _, d := range digests {
+			rec, err := s.Lookup(t.Context(), d)
+			if ses := rec.Session; err != nil || ses.Epochs != rec.Current || !ses.UsedUntil.Equal(ses.Created.Add(time.Hour)) {
+				t.Errorf("%+v, %v", rec, err)
+			}
+		}
+		s.Close()
+	}
+	edit(t, path, func(tx *bbolt.Tx) error {
+		if m := tx.Bucket([]byte("meta")); m.Get([]byte("noted")) != nil || !bytes.Equal(m.Get([]byte("schema")), []byte{3}) {
+			t.Errorf("version %v, notes %v", m.Get([]byte("schema")), m.Get([]byte("noted")))
+		}
+		return nil
+	})
 }

@@ -26,7 +26,7 @@ func userOf(openID string) store.UserID {
 // newLogin is a login of an hour that begins now.
 func newLogin(id store.UserID, edit ...func(*store.Login)) store.Login {
 	now := time.UnixMilli(time.Now().UnixMilli())
-	l := store.Login{User: id, UnionID: "union of " + id.OpenID, Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 54)}, Created: now, Expires: now.Add(time.Hour)}
+	l := store.Login{User: id, UnionID: "union of " + id.OpenID, Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 54)}, Created: now, Expires: now.Add(time.Hour), UsedUntil: now.Add(time.Minute)}
 	rand.Read(l.Digest[:])
 	for _, e := range edit {
 		e(&l)
@@ -172,7 +172,7 @@ func TestDamagedTouch(t *testing.T) {
 		must(t, err)
 		return rec.Session.UsedUntil
 	}
-	at := l.Created.Add(time.Minute)
+	at := l.UsedUntil.Add(time.Minute)
 	s.Touch(l.Digest, at)
 	await(t, "the touch is written", func() bool { return seen().Equal(at) })
 	was, err := do(c, "GET", key).ToString()
@@ -183,14 +183,14 @@ func TestDamagedTouch(t *testing.T) {
 			b[i] ^= 1 << bit
 			must(t, do(c, "SET", key, string(b)).Error())
 			if got := seen(); got.After(at) {
-				t.Fatalf("a flipped bit in byte %d made the session last seen at %v", i, got)
+				t.Fatalf("a flipped bit in byte %d let the session be used until %v", i, got)
 			}
 		}
 	}
 	for _, v := range []string{"", "x", was + "0", strings.Repeat("9", 24)} {
 		must(t, do(c, "SET", key, v).Error())
-		if got := seen(); got.After(l.Created) {
-			t.Errorf("touch record %q: last seen %v", v, got)
+		if got := seen(); got.After(l.UsedUntil) {
+			t.Errorf("note %q: used until %v", v, got)
 		}
 	}
 	// All that cannot be read counts as no touch, so a new one takes its place.
@@ -218,7 +218,7 @@ func TestForeignKeys(t *testing.T) {
 	must(t, err)
 	_, err = s.Spend(t.Context(), "bucket", rate)
 	must(t, err)
-	s.Touch(l.Digest, l.Created.Add(time.Minute))
+	s.Touch(l.Digest, l.UsedUntil.Add(time.Minute))
 	must(t, s.Flush())
 	list, err := do(c, "KEYS", `wx\\gate\*\[*`).AsStrSlice()
 	must(t, err)
@@ -272,10 +272,12 @@ func TestForeignKeys(t *testing.T) {
 	if !accepted(t, s, next.Digest) || accepted(t, s, l.Digest) {
 		t.Error("the next login does not hold, or it brought back the damaged one")
 	}
-	must(t, do(c, "XADD", cfg.Prefix+"t:{"+hexOf(next.Digest[:])+"}", "*", "a", "b").Error())
-	s.Touch(next.Digest, next.Created.Add(time.Minute))
+	note := cfg.Prefix + "t:{" + hexOf(next.Digest[:]) + "}"
+	must(t, do(c, "DEL", note).Error())
+	must(t, do(c, "XADD", note, "*", "a", "b").Error())
+	s.Touch(next.Digest, next.UsedUntil.Add(time.Minute))
 	must(t, s.Flush())
-	if rec, err := s.Lookup(t.Context(), next.Digest); err != nil || !rec.Session.UsedUntil.Equal(next.Created.Add(time.Minute)) {
+	if rec, err := s.Lookup(t.Context(), next.Digest); err != nil || !rec.Session.UsedUntil.Equal(next.UsedUntil.Add(time.Minute)) {
 		t.Errorf("used until %v, %v", rec.Session.UsedUntil, err)
 	}
 	if ids, err := s.ByUnionID(t.Context(), "u"); err != nil || len(ids) != 1 {

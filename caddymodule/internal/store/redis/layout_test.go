@@ -61,7 +61,7 @@ func TestLifetimes(t *testing.T) {
 		_, err := s.Login(ctx, l)
 		must(t, err)
 	}
-	s.Touch(short.Digest, short.Created.Add(time.Second))
+	s.Touch(short.Digest, short.UsedUntil.Add(time.Second))
 	s.Touch(store.Digest{1}, short.Created.Add(time.Second)) // of no session
 	_, err := s.Claim(ctx, [32]byte{1}, time.Minute)
 	must(t, err)
@@ -77,12 +77,12 @@ func TestLifetimes(t *testing.T) {
 		"s:{" + hexOf(short.Digest[:]) + "}":     time.Hour,
 		"s:{" + hexOf(long.Digest[:]) + "}":      400 * day,
 		touched:                                  time.Hour,
+		"t:{" + hexOf(long.Digest[:]) + "}":      400 * day,
 		"u:{" + hexOf(h1[:]) + "}":               180 * day,
 		"u:{" + hexOf(h2[:]) + "}":               401 * day,
 		"e:{app:" + short.User.AppID + "}":       0,
 		"e:{all}":                                0,
 		"k":                                      0,
-		"t":                                      0,
 		"c:{01" + strings.Repeat("00", 31) + "}": time.Minute,
 	}
 	got := keys(t, c, cfg)
@@ -208,7 +208,7 @@ func TestTouchOutlivesOutage(t *testing.T) {
 	srv.Kill()
 	await(t, "the outage is known", func() bool { return s.Health(t.Context()) != nil })
 	for _, l := range all {
-		s.Touch(l.Digest, l.Created.Add(time.Minute))
+		s.Touch(l.Digest, l.UsedUntil.Add(time.Minute))
 	}
 	if err := s.Flush(); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("writing in an outage: %v", err)
@@ -223,7 +223,7 @@ func TestTouchOutlivesOutage(t *testing.T) {
 	await(t, "all touches are written", func() bool {
 		return !slices.ContainsFunc(all, func(l store.Login) bool {
 			rec, err := s.Lookup(t.Context(), l.Digest)
-			return err != nil || !rec.Session.UsedUntil.Equal(l.Created.Add(time.Minute))
+			return err != nil || !rec.Session.UsedUntil.Equal(l.UsedUntil.Add(time.Minute))
 		})
 	})
 }
