@@ -29,7 +29,7 @@ func (*allowances) Destruct() error { return nil }
 
 // decrypt asks whether a user may have data opened.
 func (s *allowances) decrypt(u store.UserID) (wait time.Duration, ok bool) {
-	if wait, ok = s.failures.Look(u); !ok {
+	if wait, ok = s.failures.Peek(u); !ok {
 		return wait, ok
 	}
 	return s.opens.Take(u)

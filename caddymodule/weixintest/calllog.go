@@ -22,11 +22,12 @@ type Call struct {
 	// User and OpenID are set once the call has named a known user.
 	User   string `json:"user,omitempty"`
 	OpenID string `json:"openid,omitempty"`
-	// Code is the start of the hex SHA-256 of the presented code: enough to tell
-	// whether two calls carried the same one.
+	// Code is the start of the hex SHA-256 of the presented code: enough to
+	// tell whether two calls carried the same one.
 	Code string `json:"code,omitempty"`
-	// ErrCode is the errcode answered, or the one that the work came to before a
-	// fault spoilt the answer. Zero is success, and also a call still held up.
+	// ErrCode is the errcode answered, or the one that the work came to before
+	// a fault spoilt the answer. Zero is success, and also a call still held
+	// up.
 	ErrCode int `json:"errcode"`
 	// Fault is the fault that was applied, empty for none.
 	Fault FaultKind `json:"fault,omitempty"`
@@ -41,8 +42,8 @@ func (c *Call) noteCode(value string) {
 
 func (c *Call) noteUser(u *user) { c.User, c.OpenID = u.name, u.openid }
 
-// Calls returns the calls so far (the last 10,000 of them), oldest first. A call
-// is listed as soon as it has arrived.
+// Calls returns the calls so far (the last 10,000 of them), oldest first. A
+// call is listed as soon as it has arrived.
 func (s *Simulator) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,8 +61,8 @@ func (s *Simulator) Count(path string) int {
 	return s.counts[path]
 }
 
-// Reset forgets the calls, their counts and all pending faults. Users, codes and
-// tokens stay as they are.
+// Reset forgets the calls, their counts and all pending faults. Users, codes
+// and tokens stay as they are.
 func (s *Simulator) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

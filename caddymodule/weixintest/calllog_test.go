@@ -10,11 +10,11 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-func TestCalls(t *testing.T) {
+func TestCalls_ThreeLogins_AreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
-		var told []weixintest.Call
-		cfg.OnCall = func(c weixintest.Call) { told = append(told, c) }
+		var seen []weixintest.Call
+		cfg.OnCall = func(c weixintest.Call) { seen = append(seen, c) }
 		s := weixintest.New(cfg)
 		code := s.Code(appA, "alice")
 		login(t, s, code)
@@ -22,21 +22,23 @@ func TestCalls(t *testing.T) {
 		login(t, s, code)
 		login(t, s, "other")
 		calls := s.Calls()
-		if len(calls) != 3 || len(told) != 3 || s.Count(loginPath) != 3 || s.Count(tokenPath) != 0 {
-			t.Fatalf("%d calls, %d told, %d counted", len(calls), len(told), s.Count(loginPath))
+		if len(calls) != 3 || len(seen) != 3 || s.Count(loginPath) != 3 || s.Count(tokenPath) != 0 {
+			t.Fatalf("%d calls, %d seen, %d counted", len(calls), len(seen), s.Count(loginPath))
 		}
+		now, openid := time.Now(), s.OpenID(appA, "alice")
 		for i, want := range []weixintest.Call{
-			{Time: time.Now().Add(-time.Second), ErrCode: 0, User: "alice", OpenID: s.OpenID(appA, "alice")},
-			{Time: time.Now(), ErrCode: 40163, User: "alice", OpenID: s.OpenID(appA, "alice")},
-			{Time: time.Now(), ErrCode: 40029},
+			{Time: now.Add(-time.Second), ErrCode: 0, User: "alice", OpenID: openid},
+			{Time: now, ErrCode: 40163, User: "alice", OpenID: openid},
+			{Time: now, ErrCode: 40029},
 		} {
 			want.Method, want.Path, want.AppID, want.Code = "GET", loginPath, appA, calls[i].Code
-			if calls[i] != want || told[i] != want {
-				t.Errorf("call %d: %+v, told %+v, want %+v", i, calls[i], told[i], want)
+			if calls[i] != want || seen[i] != want {
+				t.Errorf("call %d: %+v, seen %+v, want %+v", i, calls[i], seen[i], want)
 			}
 		}
-		if calls[0].Code != calls[1].Code || calls[0].Code == calls[2].Code || len(calls[0].Code) != 4 {
-			t.Errorf("codes %q", []string{calls[0].Code, calls[1].Code, calls[2].Code})
+		first, again, other := calls[0].Code, calls[1].Code, calls[2].Code
+		if first != again || first == other || len(first) != 4 {
+			t.Errorf("codes %q", []string{first, again, other})
 		}
 		s.Reset()
 		if len(s.Calls()) != 0 || s.Count(loginPath) != 0 {
@@ -46,12 +48,12 @@ func TestCalls(t *testing.T) {
 	})
 }
 
-func TestThreat28_CallsHoldNoSecrets(t *testing.T) {
+func TestThreat28_Calls_HoldNoSecrets(t *testing.T) {
 	s := weixintest.New(config())
 	code, phone, access := s.Code(appA, "alice"), s.PhoneCode(appA, "13580006666"), token(t, s)
 	key := login(t, s, code).text("session_key")
 	// Values in the wrong place do not get in either.
-	call(t, s, "GET", loginPath+"?appid="+secretA+"&secret="+appA+"&js_code="+code+"&grant_type=authorization_code", "")
+	call(t, s, "GET", loginTarget(secretA, appA, code), "")
 	signed(t, s, checkPath, "alice", key)
 	newKey := signed(t, s, resetPath, "alice", key).text("session_key")
 	exchange(t, s, phonePath, phone)
@@ -66,7 +68,7 @@ func TestThreat28_CallsHoldNoSecrets(t *testing.T) {
 	}
 }
 
-func TestCallLogIsBounded(t *testing.T) {
+func TestCalls_Flood_LogIsBounded(t *testing.T) {
 	s := weixintest.New(config())
 	for range 10001 {
 		call(t, s, "GET", "/x", "")

@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// codeTTL is how long a code of any kind may be exchanged (WECHAT.md 1, 6.1, 7.2).
+// codeTTL is the life of a code of any kind (docs/wechat.md#login-code,
+// #phone-code,
+// #plugin-openpid).
 const codeTTL = 5 * time.Minute
 
 // MockCode is what wx.login yields in DevTools under an appid that WeChat does
-// not know (WECHAT.md 1).
+// not know (docs/wechat.md#login-code).
 const MockCode = "the code is a mock one"
 
 const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -24,8 +26,8 @@ const (
 	pluginCode
 )
 
-// code is a single-use code of one of three kinds, which are not interchangeable
-// (WECHAT.md 1).
+// code is a single-use code of one of three kinds, which are not
+// interchangeable (docs/wechat.md#login-code).
 type code struct {
 	value   string
 	kind    codeKind
@@ -39,8 +41,8 @@ type code struct {
 
 // Code does what wx.login does on the phone of the named user: it returns a new
 // code, 32 characters [0-9A-Za-z], good for one exchange within 5 minutes, and
-// may renew the user's session_key (Config.KeyRefresh). Earlier codes stay good.
-// An appid that is not in Config.Apps gets MockCode.
+// may renew the user's session_key (Config.KeyRefresh). Earlier codes stay
+// good. An appid that is not in Config.Apps gets MockCode.
 func (s *Simulator) Code(appid, user string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +53,8 @@ func (s *Simulator) Code(appid, user string) string {
 	now := s.cfg.Now()
 	u := a.user(user)
 	s.login(u, now)
-	return s.mint(now, &code{value: "0" + randomText(31, alphanumeric), kind: loginCode, app: a, user: u})
+	value := "0" + randomText(31, alphanumeric)
+	return s.mint(now, &code{value: value, kind: loginCode, app: a, user: u})
 }
 
 // PhoneCode does what a getPhoneNumber button does: it returns a new code, 64
@@ -79,7 +82,9 @@ func (s *Simulator) PluginCode(plugin, host, user string) string {
 	if a == nil {
 		return MockCode
 	}
-	return s.mint(s.cfg.Now(), &code{value: randomHex(32), kind: pluginCode, app: a, openpid: OpenPID(plugin, host, user)})
+	c := &code{value: randomHex(32), kind: pluginCode, app: a}
+	c.openpid = OpenPID(plugin, host, user)
+	return s.mint(s.cfg.Now(), c)
 }
 
 // mint files c and forgets the expired codes, which are then answered like

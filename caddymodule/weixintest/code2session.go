@@ -2,11 +2,12 @@ package weixintest
 
 import "time"
 
-// exchangesPerMinute is WeChat's limit of exchanges for one user (WECHAT.md 2.4).
+// exchangesPerMinute is WeChat's limit of exchanges for one user
+// (docs/wechat.md#code2session-limits).
 const exchangesPerMinute = 100
 
-// code2Session is GET /sns/jscode2session (WECHAT.md 2). Parameters count in the
-// query only.
+// code2Session is GET /sns/jscode2session (docs/wechat.md#code2session). Only
+// parameters in the query count.
 func (s *Simulator) code2Session(q *query) (any, int) {
 	appid, secret, value := q.Get("appid"), q.Get("secret"), q.Get("js_code")
 	q.call.noteCode(value)

@@ -11,7 +11,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-func TestLoginAnswer(t *testing.T) {
+func TestLogin_GoodCode_Answer(t *testing.T) {
 	s := weixintest.New(config())
 	code := s.Code(appA, "alice")
 	if !regexp.MustCompile(`^0[0-9A-Za-z]{31}$`).MatchString(code) {
@@ -34,7 +34,7 @@ func TestLoginAnswer(t *testing.T) {
 	}
 }
 
-func TestIdentities(t *testing.T) {
+func TestLogin_UsersAndApps_Identities(t *testing.T) {
 	s, again := weixintest.New(config()), weixintest.New(config())
 	shape := regexp.MustCompile(`^o[A-Za-z0-9_-]{27}$`)
 	seen := map[string]bool{}
@@ -56,7 +56,7 @@ func TestIdentities(t *testing.T) {
 	}
 }
 
-func TestLoginErrors(t *testing.T) {
+func TestLogin_BadParameters_ErrCode(t *testing.T) {
 	s := weixintest.New(config())
 	without := func(name string) url.Values {
 		q := loginQuery(appA, secretA, "021ByuFs0fNXie1T5lJs0IwBFs0ByuF1")
@@ -98,14 +98,14 @@ func TestLoginErrors(t *testing.T) {
 	}
 }
 
-func TestLoginIgnoresBody(t *testing.T) {
+func TestLogin_ParametersInBody_DoNotCount(t *testing.T) {
 	s := weixintest.New(config())
 	q := loginQuery(appA, secretA, s.Code(appA, "alice"))
 	wantErrCode(t, call(t, s, "POST", loginPath, q.Encode()), 41002)
 	wantErrCode(t, call(t, s, "GET", loginPath+"?"+q.Encode(), ""), 0)
 }
 
-func TestErrMsgTails(t *testing.T) {
+func TestErrMsg_Repeated_TailDiffers(t *testing.T) {
 	s := weixintest.New(config())
 	tails := []*regexp.Regexp{
 		regexp.MustCompile(`^invalid code, rid: [0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}$`),
@@ -122,18 +122,18 @@ func TestErrMsgTails(t *testing.T) {
 	}
 }
 
-func TestCodeIsSpentOnce(t *testing.T) {
+func TestCode_UsedTwice_40163(t *testing.T) {
 	s := weixintest.New(config())
 	first, second := s.Code(appA, "alice"), s.Code(appA, "alice")
-	q := loginQuery(appB, secretB, first)
-	wantErrCode(t, call(t, s, "GET", loginPath+"?"+q.Encode(), ""), 40029) // a foreign try spends nothing
+	foreign := call(t, s, "GET", loginTarget(appB, secretB, first), "")
+	wantErrCode(t, foreign, 40029) // and spends nothing
 	wantErrCode(t, login(t, s, second), 0)
 	wantErrCode(t, login(t, s, first), 0) // a later code does not void an earlier one
 	wantErrCode(t, login(t, s, first), 40163)
 	wantErrCode(t, login(t, s, second), 40163)
 }
 
-func TestCodeExpiry(t *testing.T) {
+func TestCode_AfterFiveMinutes_IsUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		late, used, last := s.Code(appA, "alice"), s.Code(appA, "alice"), s.Code(appA, "bob")
@@ -150,7 +150,7 @@ func TestCodeExpiry(t *testing.T) {
 	})
 }
 
-func TestOwnClock(t *testing.T) {
+func TestConfig_OwnClock_Counts(t *testing.T) {
 	cfg := config()
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	cfg.Now = func() time.Time { return now }
@@ -163,7 +163,7 @@ func TestOwnClock(t *testing.T) {
 	}
 }
 
-func TestMinuteLimitOfOneUser(t *testing.T) {
+func TestLogin_OverMinuteLimit_45011(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		for range 100 {
@@ -177,7 +177,7 @@ func TestMinuteLimitOfOneUser(t *testing.T) {
 	})
 }
 
-func TestUserOptions(t *testing.T) {
+func TestSetUser_Options_ChangeLogin(t *testing.T) {
 	s := weixintest.New(config())
 	set := func(o weixintest.UserOptions) answer {
 		s.SetUser(appA, "alice", o)
@@ -188,7 +188,8 @@ func TestUserOptions(t *testing.T) {
 		t.Errorf("unionid of a user without one: %s", a.raw)
 	}
 	a = set(weixintest.UserOptions{OpenID: "oFixed", UnionID: "oUnion"})
-	if a.text("openid") != "oFixed" || a.text("unionid") != "oUnion" || s.OpenID(appA, "alice") != "oFixed" {
+	if a.text("openid") != "oFixed" || a.text("unionid") != "oUnion" ||
+		s.OpenID(appA, "alice") != "oFixed" {
 		t.Errorf("fixed ids: %s", a.raw)
 	}
 	wantErrCode(t, set(weixintest.UserOptions{Blocked: true}), 40226)

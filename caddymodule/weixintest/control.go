@@ -65,13 +65,13 @@ type codeAnswer struct {
 func (s *Simulator) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /_sim/code", control(func(in who) (any, error) {
-		return codeAnswer{s.Code(in.AppID, in.User)}, s.known(in.AppID)
+		return codeAnswer{s.Code(in.AppID, in.User)}, s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/phone_code", control(func(in phoneRequest) (any, error) {
-		return codeAnswer{s.PhoneCode(in.AppID, in.Phone)}, s.known(in.AppID)
+		return codeAnswer{s.PhoneCode(in.AppID, in.Phone)}, s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/plugin_code", control(func(in pluginRequest) (any, error) {
-		return codeAnswer{s.PluginCode(in.Plugin, in.Host, in.User)}, s.known(in.Plugin)
+		return codeAnswer{s.PluginCode(in.Plugin, in.Host, in.User)}, s.checkApp(in.Plugin)
 	}))
 	mux.Handle("POST /_sim/encrypt", control(func(in encryptRequest) (any, error) {
 		return s.Encrypt(in.AppID, in.User, in.Data)
@@ -79,14 +79,14 @@ func (s *Simulator) controlHandler() http.Handler {
 	mux.Handle("POST /_sim/user", control(func(in userRequest) (any, error) {
 		in.UserOptions.KeyRefresh = time.Duration(in.KeyRefresh)
 		s.SetUser(in.AppID, in.User, in.UserOptions)
-		return s.describe(in.who), s.known(in.AppID)
+		return s.describe(in.who), s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/rotate_key", control(func(in who) (any, error) {
 		s.RotateKey(in.AppID, in.User)
-		return s.describe(in), s.known(in.AppID)
+		return s.describe(in), s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/pay", control(func(in who) (any, error) {
-		return s.Pay(in.AppID, in.User), s.known(in.AppID)
+		return s.Pay(in.AppID, in.User), s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/fault", control(func(in faultRequest) (any, error) {
 		in.Fault.Delay = time.Duration(in.Delay)
@@ -106,14 +106,15 @@ func (s *Simulator) controlHandler() http.Handler {
 	return localOnly(mux)
 }
 
-// localOnly refuses requests that a browser sends for some page (THREATS.md 31):
-// no page has business here, not even one of the same origin, since after DNS
-// rebinding every page is.
+// localOnly refuses requests that a browser sends for a page
+// (docs/threats.md#t31), of the same origin, too: DNS rebinding makes every
+// page so.
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		site := r.Header.Get("Sec-Fetch-Site")
 		if len(r.Header["Origin"]) > 0 || site != "" && site != "none" {
-			refuseControl(w, http.StatusForbidden, errors.New("the control API takes no requests from web pages"))
+			err := errors.New("the control API takes no requests from web pages")
+			refuseControl(w, http.StatusForbidden, err)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -148,11 +149,11 @@ func control[In any](do func(In) (any, error)) http.HandlerFunc {
 }
 
 func refuseControl(w http.ResponseWriter, status int, err error) {
-	msg := strings.TrimPrefix(err.Error(), "json: ")
-	reply{status, "application/json", append(mustJSON(map[string]string{"error": msg}), '\n')}.write(w)
+	body := mustJSON(map[string]string{"error": strings.TrimPrefix(err.Error(), "json: ")})
+	reply{status, "application/json", append(body, '\n')}.write(w)
 }
 
-func (s *Simulator) known(appid string) error {
+func (s *Simulator) checkApp(appid string) error {
 	if s.apps[appid] == nil { // never changes after New
 		return fmt.Errorf("unknown appid %q", appid)
 	}

@@ -21,26 +21,31 @@ func post(t *testing.T, s *weixintest.Simulator, path, body string) answer {
 
 const alice = `"appid":"` + appA + `","user":"alice"`
 
-func TestControlCodes(t *testing.T) {
+func TestControl_Codes_AreGood(t *testing.T) {
 	s := weixintest.New(config())
 	a := login(t, s, post(t, s, "code", `{`+alice+`}`).text("code"))
 	if a.text("openid") != s.OpenID(appA, "alice") {
 		t.Errorf("login: %s", a.raw)
 	}
-	a = exchange(t, s, phonePath, post(t, s, "phone_code", `{"appid":"`+appA+`","phone":"13580006666"}`).text("code"))
+	a = post(t, s, "phone_code", `{"appid":"`+appA+`","phone":"13580006666"}`)
+	a = exchange(t, s, phonePath, a.text("code"))
 	if !strings.Contains(a.raw, "13580006666") {
 		t.Errorf("phone: %s", a.raw)
 	}
-	a = exchange(t, s, pluginPath, post(t, s, "plugin_code", `{"plugin":"`+appA+`","host":"wxhost","user":"alice"}`).text("code"))
+	a = post(t, s, "plugin_code", `{"plugin":"`+appA+`","host":"wxhost","user":"alice"}`)
+	a = exchange(t, s, pluginPath, a.text("code"))
 	if a.text("openpid") != weixintest.OpenPID(appA, "wxhost", "alice") {
 		t.Errorf("plugin: %s", a.raw)
 	}
 }
 
-func TestControlUser(t *testing.T) {
+func TestControl_User_IsChanged(t *testing.T) {
 	s := weixintest.New(config())
-	a := post(t, s, "user", `{`+alice+`,"openid":"oFixed","unionid":"oUnion","session_key":"o0q0otL8aEzpcZL/FT9WsQ==","key_refresh":"-1ns"}`)
-	if a.text("openid") != "oFixed" || a.text("unionid") != "oUnion" || a.text("session_key") != "o0q0otL8aEzpcZL/FT9WsQ==" {
+	const key = "o0q0otL8aEzpcZL/FT9WsQ=="
+	a := post(t, s, "user", `{`+alice+`,"openid":"oFixed","unionid":"oUnion",
+		"session_key":"`+key+`","key_refresh":"-1ns"}`)
+	if a.text("openid") != "oFixed" || a.text("unionid") != "oUnion" ||
+		a.text("session_key") != key {
 		t.Errorf("user: %s", a.raw)
 	}
 	if login(t, s, s.Code(appA, "alice")).text("session_key") == a.text("session_key") {
@@ -57,7 +62,8 @@ func TestControlUser(t *testing.T) {
 	wantErrCode(t, login(t, s, s.Code(appA, "alice")), 40226)
 	a = post(t, s, "encrypt", `{`+alice+`,"data":{"nickName":"Band"}}`)
 	plain, err := unseal(s.SessionKey(appA, "alice"), a.text("iv"), a.text("encryptedData"))
-	if err != nil || !strings.HasPrefix(plain, `{"nickName":"Band","watermark":{`) || a.text("rawData") != `{"nickName":"Band"}` || a.text("signature") == "" {
+	if err != nil || !strings.HasPrefix(plain, `{"nickName":"Band","watermark":{`) ||
+		a.text("rawData") != `{"nickName":"Band"}` || a.text("signature") == "" {
 		t.Errorf("encrypt: %v, %s", err, a.raw)
 	}
 	if a = post(t, s, "pay", `{`+alice+`}`); a.text("transaction_id") == "" {
@@ -65,11 +71,13 @@ func TestControlUser(t *testing.T) {
 	}
 }
 
-func TestControlFaultsAndCalls(t *testing.T) { synctest.Test(t, testControlFaultsAndCalls) }
+func TestControl_FaultsAndCalls_Work(t *testing.T) { synctest.Test(t, testControlFaultsAndCalls) }
 
 func testControlFaultsAndCalls(t *testing.T) {
 	s := weixintest.New(config())
-	if a := call(t, s, "POST", "/_sim/fault", `{"kind":"errcode","errcode":-1,"path":"`+loginPath+`","times":2,"delay":"1h"}`); a.status != 204 {
+	a := call(t, s, "POST", "/_sim/fault", `{"kind":"errcode","errcode":-1,"path":"`+loginPath+`",
+		"times":2,"delay":"1h"}`)
+	if a.status != 204 {
 		t.Fatalf("status %d, %s", a.status, a.raw)
 	}
 	begin := time.Now()
@@ -77,28 +85,30 @@ func testControlFaultsAndCalls(t *testing.T) {
 	if d := time.Since(begin); d != time.Hour {
 		t.Errorf("delay of %v", d)
 	}
-	a := call(t, s, "GET", "/_sim/calls", "")
+	a = call(t, s, "GET", "/_sim/calls", "")
 	counts, _ := a.fields["counts"].(map[string]any)
 	calls, _ := a.fields["calls"].([]any)
 	if len(calls) != 1 || counts[loginPath] != 1.0 {
 		t.Fatalf("calls: %s", a.raw)
 	}
-	if c := calls[0].(map[string]any); c["errcode"] != -1.0 || c["fault"] != "errcode" || c["path"] != loginPath {
+	c := calls[0].(map[string]any)
+	if c["errcode"] != -1.0 || c["fault"] != "errcode" || c["path"] != loginPath {
 		t.Errorf("call %v", c)
 	}
 	if a := call(t, s, "POST", "/_sim/reset", ""); a.status != 204 || len(s.Calls()) != 0 {
 		t.Errorf("reset: status %d, calls %v", a.status, s.Calls())
 	}
 	wantErrCode(t, login(t, s, "0x"), 40029)
-	if a = call(t, s, "GET", "/_sim/calls", ""); !strings.Contains(a.raw, `"calls":[{`) || strings.Contains(a.raw, `_sim`) {
+	a = call(t, s, "GET", "/_sim/calls", "")
+	if !strings.Contains(a.raw, `"calls":[{`) || strings.Contains(a.raw, `_sim`) {
 		t.Errorf("calls: %s", a.raw)
 	}
 }
 
-func TestControlRefusals(t *testing.T) {
+func TestControl_BadRequest_400(t *testing.T) {
 	s := weixintest.New(config())
 	for name, c := range map[string]struct{ path, body, holds string }{
-		"unknown field":   {"code", `{"appid":"` + appA + `","usr":"alice"}`, `unknown field \"usr\"`},
+		"unknown field":   {"code", `{` + alice + `,"usr":"alice"}`, `unknown field \"usr\"`},
 		"in a fault":      {"fault", `{"kind":"hang","sleep":1}`, `unknown field \"sleep\"`},
 		"in user options": {"user", `{` + alice + `,"union":"x"}`, `unknown field \"union\"`},
 		"in reset":        {"reset", `{"all":true}`, `unknown field \"all\"`},
@@ -118,14 +128,15 @@ func TestControlRefusals(t *testing.T) {
 		"encrypt nothing": {"encrypt", `{` + alice + `}`, `not a JSON object`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if a := call(t, s, "POST", "/_sim/"+c.path, c.body); a.status != 400 || !strings.Contains(a.raw, c.holds) {
+			a := call(t, s, "POST", "/_sim/"+c.path, c.body)
+			if a.status != 400 || !strings.Contains(a.raw, c.holds) {
 				t.Errorf("status %d, %s", a.status, a.raw)
 			}
 		})
 	}
 }
 
-func TestThreat31_ControlRefusesWebPages(t *testing.T) {
+func TestThreat31_Control_WebPage_403(t *testing.T) {
 	s := weixintest.New(config())
 	for name, c := range map[string]struct {
 		header, value string
@@ -142,7 +153,8 @@ func TestThreat31_ControlRefusesWebPages(t *testing.T) {
 		"no origin":   {"Origin", "", 403},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := httptest.NewRequest("POST", "http://example.com/_sim/code", strings.NewReader(`{`+alice+`}`))
+			body := strings.NewReader(`{` + alice + `}`)
+			r := httptest.NewRequest("POST", "http://example.com/_sim/code", body)
 			r.Header.Set(c.header, c.value)
 			w := httptest.NewRecorder()
 			s.ServeHTTP(w, r)

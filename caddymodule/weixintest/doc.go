@@ -34,12 +34,12 @@ NewPipeServer works inside a testing/synctest bubble.
 	GET  /wxa/business/getuserencryptkey    getUserEncryptKey, also by POST
 	POST /wxa/getwxacodeunlimit             a code to scan: a JPEG, which is noise
 	POST /wxa/msg_sec_check                 a text that holds "risky" is found so
-	POST /cgi-bin/message/subscribe/send    sent to nobody; Calls tells whom it was for
+	POST /cgi-bin/message/subscribe/send    not delivered; Calls names its user
 	POST /cgi-bin/message/custom/send       likewise
 	POST /cgi-bin/media/upload              multipart, field media
 	GET  /cgi-bin/media/get
 
-WECHAT.md is the source. Errors come with status 200. Where no source tells what
+docs/wechat.md is the source. Errors come with status 200. Where no source tells what
 WeChat does, the simulator decides:
 
   - an unknown path is answered with errcode 40066;
@@ -85,7 +85,8 @@ sends for a page are refused with 403.
 	curl $B/_sim/pay -d '{"appid":"'$A'","user":"alice"}'
 
 	# the next 3 code exchanges go wrong; the fields are those of Fault
-	curl $B/_sim/fault -d '{"kind":"errcode","errcode":-1,"path":"/sns/jscode2session","times":3,"delay":"200ms"}'
+	curl $B/_sim/fault -d '{"kind":"errcode","errcode":-1,"path":"/sns/jscode2session",
+	    "times":3,"delay":"200ms"}'
 	curl $B/_sim/fault -d '{"kind":"status","status":503}'
 	curl $B/_sim/fault -d '{"kind":"body","body":"{\"openid\":\"o1\"}"}'
 

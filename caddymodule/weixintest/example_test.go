@@ -14,7 +14,10 @@ func Example() {
 	defer weixin.Close()
 
 	exchange := func(code string) (errcode int, openid string) {
-		q := url.Values{"appid": {appid}, "secret": {secret}, "js_code": {code}, "grant_type": {"authorization_code"}}
+		q := url.Values{
+			"appid": {appid}, "secret": {secret}, "js_code": {code},
+			"grant_type": {"authorization_code"},
+		}
 		r, err := weixin.Client().Get(weixin.URL + "/sns/jscode2session?" + q.Encode())
 		if err != nil {
 			panic(err)

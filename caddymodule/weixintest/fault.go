@@ -39,7 +39,7 @@ const (
 	// FaultErrCode answers with ErrCode and ErrMsg (WeChat's text if empty).
 	FaultErrCode FaultKind = "errcode"
 	// FaultErrCodeString does the same with errcode as a JSON string
-	// (WECHAT.md 7.4).
+	// (docs/wechat.md#third-party).
 	FaultErrCodeString FaultKind = "errcode_string"
 	// FaultBody answers with Body as it is, under Status (200 if zero).
 	FaultBody FaultKind = "body"
@@ -64,7 +64,8 @@ type Fault struct {
 	Location string `json:"location"`
 }
 
-const htmlPage = "<html>\r\n<head><title>Bad Gateway</title></head>\r\n<body><center><h1>Bad Gateway</h1></center></body>\r\n</html>\r\n"
+const htmlPage = "<html>\r\n<head><title>Bad Gateway</title></head>\r\n" +
+	"<body><center><h1>Bad Gateway</h1></center></body>\r\n</html>\r\n"
 
 // Inject queues a fault. Each call takes the first queued fault that fits its
 // path. Inject panics when the kind is unknown or the status is not one that
@@ -109,7 +110,9 @@ func (s *Simulator) takeFault(path string) Fault {
 }
 
 // play answers a call as the fault wants it.
-func (s *Simulator) play(w http.ResponseWriter, r *http.Request, f Fault, call *Call, work func() reply) {
+func (s *Simulator) play(
+	w http.ResponseWriter, r *http.Request, f Fault, call *Call, work func() reply,
+) {
 	if f.Kind == FaultLost {
 		work()
 		s.wait(r, f.Delay)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -28,7 +29,7 @@ func start(t *testing.T) *weixintest.Server {
 
 // get sends one login over HTTP, following no redirect.
 func get(ctx context.Context, s *weixintest.Server, code string) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, "GET", s.URL+loginPath+"?"+loginQuery(appA, secretA, code).Encode(), nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", s.URL+loginTarget(appA, secretA, code), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -47,44 +48,65 @@ func body(t *testing.T, r *http.Response) string {
 	return string(b)
 }
 
-func TestFaultAnswers(t *testing.T) {
+func TestFault_Kinds_Answers(t *testing.T) {
+	const html, text = "text/html", "text/plain"
+	type fault = weixintest.Fault
 	for name, c := range map[string]struct {
+		kind   weixintest.FaultKind
 		fault  weixintest.Fault
 		status int
 		mime   string
 		holds  string
 		spent  bool
 	}{
-		"status":         {weixintest.Fault{Kind: weixintest.FaultStatus, Status: 503}, 503, "text/html", "<html>", false},
-		"status default": {weixintest.Fault{Kind: weixintest.FaultStatus}, 502, "text/html", "<html>", false},
-		"html":           {weixintest.Fault{Kind: weixintest.FaultHTML}, 200, "text/html", "<html>", false},
-		"redirect":       {weixintest.Fault{Kind: weixintest.FaultRedirect}, 302, "text/html", "", false},
-		"errcode":        {weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1}, 200, "text/plain", `{"errcode":-1,"errmsg":"system error, rid: `, false},
-		"other errcode":  {weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 40243, ErrMsg: "frozen"}, 200, "text/plain", `{"errcode":40243,"errmsg":"frozen, rid: `, false},
-		"errcode string": {weixintest.Fault{Kind: weixintest.FaultErrCodeString, ErrCode: 40029}, 200, "text/plain", `{"errcode":"40029","errmsg":"invalid code, `, false},
-		"body":           {weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"openid":"o"}`}, 200, "text/plain", `{"openid":"o"}`, false},
-		"body status":    {weixintest.Fault{Kind: weixintest.FaultBody, Status: 404}, 404, "text/plain", ``, false},
-		"slow":           {weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Nanosecond}, 200, "text/plain", `"openid":"o`, true},
-		"truncated":      {weixintest.Fault{Kind: weixintest.FaultTruncated}, 200, "text/plain", `{"session_key":"`, true},
+		"status": {
+			weixintest.FaultStatus, fault{Status: 503}, 503, html, "<html>", false,
+		},
+		"status default": {weixintest.FaultStatus, fault{}, 502, html, "<html>", false},
+		"html":           {weixintest.FaultHTML, fault{}, 200, html, "<html>", false},
+		"redirect":       {weixintest.FaultRedirect, fault{}, 302, html, "", false},
+		"errcode": {
+			weixintest.FaultErrCode,
+			fault{ErrCode: -1},
+			200, text, `{"errcode":-1,"errmsg":"system error, rid: `, false,
+		},
+		"other errcode": {
+			weixintest.FaultErrCode,
+			fault{ErrCode: 40243, ErrMsg: "frozen"},
+			200, text, `{"errcode":40243,"errmsg":"frozen, rid: `, false,
+		},
+		"errcode string": {
+			weixintest.FaultErrCodeString,
+			fault{ErrCode: 40029},
+			200, text, `{"errcode":"40029","errmsg":"invalid code, `, false,
+		},
+		"body": {
+			weixintest.FaultBody, fault{Body: `{"openid":"o"}`}, 200, text, `{"openid":"o"}`, false,
+		},
+		"body status": {weixintest.FaultBody, fault{Status: 404}, 404, text, ``, false},
+		"slow":        {weixintest.FaultSlow, fault{Delay: 1}, 200, text, `"openid":"o`, true},
+		"truncated":   {weixintest.FaultTruncated, fault{}, 200, text, `{"session_key":"`, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t)
 			code := s.Code(appA, "alice")
+			c.fault.Kind = c.kind
 			s.Inject(c.fault)
 			r, err := get(t.Context(), s, code)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := body(t, r)
-			if r.StatusCode != c.status || r.Header.Get("Content-Type") != c.mime || !strings.Contains(got, c.holds) {
-				t.Errorf("status %d, type %q, %q", r.StatusCode, r.Header.Get("Content-Type"), got)
+			mime := r.Header.Get("Content-Type")
+			if r.StatusCode != c.status || mime != c.mime || !strings.Contains(got, c.holds) {
+				t.Errorf("status %d, type %q, %q", r.StatusCode, mime, got)
 			}
-			if json.Valid([]byte(got)) && c.fault.Kind == weixintest.FaultTruncated {
+			if json.Valid([]byte(got)) && c.kind == weixintest.FaultTruncated {
 				t.Errorf("%q is whole", got)
 			}
-			calls := s.Calls()
-			if len(calls) != 1 || calls[0].Fault != c.fault.Kind || calls[0].ErrCode != c.fault.ErrCode {
-				t.Errorf("log %+v", calls)
+			log := s.Calls()
+			if len(log) != 1 || log[0].Fault != c.kind || log[0].ErrCode != c.fault.ErrCode {
+				t.Errorf("log %+v", log)
 			}
 			want := 0
 			if c.spent {
@@ -95,8 +117,10 @@ func TestFaultAnswers(t *testing.T) {
 	}
 }
 
-func TestFaultResetIsRST(t *testing.T) {
-	for _, kind := range []weixintest.FaultKind{weixintest.FaultReset, weixintest.FaultLost} {
+func TestFault_Reset_IsRST(t *testing.T) {
+	for kind, want := range map[weixintest.FaultKind]int{
+		weixintest.FaultReset: 0, weixintest.FaultLost: 40163,
+	} {
 		t.Run(string(kind), func(t *testing.T) {
 			s := start(t)
 			code := s.Code(appA, "alice")
@@ -106,20 +130,20 @@ func TestFaultResetIsRST(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_, err = io.WriteString(conn, "GET "+loginPath+"?"+loginQuery(appA, secretA, code).Encode()+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n",
+				loginTarget(appA, secretA, code))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("read %d bytes, %v", n, err)
 			}
-			want := map[weixintest.FaultKind]int{weixintest.FaultReset: 0, weixintest.FaultLost: 40163}[kind]
 			wantErrCode(t, login(t, s, code), want)
 		})
 	}
 }
 
-func TestFaultLostDelaysAfterTheWork(t *testing.T) {
+func TestFault_Lost_DelaysAfterWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.NewPipeServer(config())
 		defer s.Close()
@@ -134,7 +158,7 @@ func TestFaultLostDelaysAfterTheWork(t *testing.T) {
 	})
 }
 
-func TestFaultHang(t *testing.T) {
+func TestFault_Hang_LastsUntilClientLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.NewPipeServer(config())
 		defer s.Close()
@@ -143,18 +167,19 @@ func TestFaultHang(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		begin := time.Now()
-		if _, err := get(ctx, s, code); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Minute {
-			t.Errorf("client sees %v after %v", err, time.Since(begin))
+		_, err := get(ctx, s, code)
+		if d := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || d != time.Minute {
+			t.Errorf("client sees %v after %v", err, d)
 		}
 		wantErrCode(t, login(t, s, code), 0)
 	})
 }
 
-func TestCloseEndsHangs(t *testing.T) {
-	for name, kind := range map[string]weixintest.FaultKind{
-		"hang": weixintest.FaultHang, "slow": weixintest.FaultSlow, "endless": weixintest.FaultEndless,
+func TestClose_HeldCall_Ends(t *testing.T) {
+	for _, kind := range []weixintest.FaultKind{
+		weixintest.FaultHang, weixintest.FaultSlow, weixintest.FaultEndless,
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(string(kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := weixintest.NewPipeServer(config())
 				s.Inject(weixintest.Fault{Kind: kind, Delay: 24 * time.Hour})
@@ -182,7 +207,7 @@ func TestCloseEndsHangs(t *testing.T) {
 
 // A call that reached the handler without a connection is held up by the
 // handler alone.
-func TestHoldUpsEndWithoutConnection(t *testing.T) {
+func TestFault_HeldCallWithoutConnection_Ends(t *testing.T) {
 	for name, f := range map[string]weixintest.Fault{
 		"hang":    {Kind: weixintest.FaultHang},
 		"slow":    {Kind: weixintest.FaultSlow, Delay: 24 * time.Hour},
@@ -196,7 +221,9 @@ func TestHoldUpsEndWithoutConnection(t *testing.T) {
 					s.Inject(f)
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
-					stop := map[string]func(){"client": cancel, "simulator": s.Simulator.Close, "server": s.Close}[end]
+					stop := map[string]func(){
+						"client": cancel, "simulator": s.Simulator.Close, "server": s.Close,
+					}[end]
 					go func() { time.Sleep(time.Hour); stop() }()
 					begin := time.Now()
 					defer func() {
@@ -205,7 +232,8 @@ func TestHoldUpsEndWithoutConnection(t *testing.T) {
 							t.Errorf("ends after %v with %v", d, v)
 						}
 					}()
-					s.ServeHTTP(&sink{header: http.Header{}}, httptest.NewRequestWithContext(ctx, "GET", loginPath, nil))
+					r := httptest.NewRequestWithContext(ctx, "GET", loginPath, nil)
+					s.ServeHTTP(&sink{header: http.Header{}}, r)
 				})
 			})
 		}
@@ -222,7 +250,7 @@ func (w *sink) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestCloseEndsStalledReader(t *testing.T) {
+func TestClose_StalledReader_Ends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.NewPipeServer(config())
 		s.Inject(weixintest.Fault{Kind: weixintest.FaultEndless})
@@ -236,7 +264,7 @@ func TestCloseEndsStalledReader(t *testing.T) {
 	})
 }
 
-func TestFaultDelay(t *testing.T) {
+func TestFault_Delay_Passes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.NewPipeServer(config())
 		defer s.Close()
@@ -259,7 +287,7 @@ func TestFaultDelay(t *testing.T) {
 	})
 }
 
-func TestFaultEndless(t *testing.T) {
+func TestFault_Endless_BodyGoesOn(t *testing.T) {
 	s := start(t)
 	s.Inject(weixintest.Fault{Kind: weixintest.FaultEndless})
 	r, err := get(t.Context(), s, "0x")
@@ -276,7 +304,7 @@ func TestFaultEndless(t *testing.T) {
 	}
 }
 
-func TestFaultRedirectIsSeenWhenFollowed(t *testing.T) {
+func TestFault_RedirectFollowed_IsLogged(t *testing.T) {
 	s := start(t)
 	s.Inject(weixintest.Fault{Kind: weixintest.FaultRedirect})
 	r, err := s.Client().Get(s.URL + loginPath)
@@ -287,18 +315,24 @@ func TestFaultRedirectIsSeenWhenFollowed(t *testing.T) {
 	if s.Count("/redirected") != 1 {
 		t.Errorf("log %+v", s.Calls())
 	}
-	s.Inject(weixintest.Fault{Kind: weixintest.FaultRedirect, Location: "https://example.com/"})
-	if r, err = get(t.Context(), s, "0x"); err != nil || r.Header.Get("Location") != "https://example.com/" {
-		t.Errorf("%v, %v", err, r)
-	} else {
-		r.Body.Close()
+	const elsewhere = "https://example.com/"
+	s.Inject(weixintest.Fault{Kind: weixintest.FaultRedirect, Location: elsewhere})
+	r, err = get(t.Context(), s, "0x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if got := r.Header.Get("Location"); got != elsewhere {
+		t.Errorf("Location %q", got)
 	}
 }
 
-func TestFaultOrder(t *testing.T) {
+func TestInject_SeveralFaults_Order(t *testing.T) {
 	s := weixintest.New(config())
 	errcode := func(path string, times, code int) {
-		s.Inject(weixintest.Fault{Kind: weixintest.FaultErrCode, Path: path, Times: times, ErrCode: code})
+		s.Inject(weixintest.Fault{
+			Kind: weixintest.FaultErrCode, Path: path, Times: times, ErrCode: code,
+		})
 	}
 	errcode(tokenPath, 0, 1)
 	errcode(loginPath, 2, 2)
@@ -315,9 +349,10 @@ func TestFaultOrder(t *testing.T) {
 	wantErrCode(t, login(t, s, s.Code(appA, "alice")), 0)
 }
 
-func TestInjectPanicsOnNonsense(t *testing.T) {
+func TestInject_BadFault_Panics(t *testing.T) {
 	for name, f := range map[string]weixintest.Fault{
-		"no kind": {}, "unknown kind": {Kind: "explode"}, "status": {Kind: weixintest.FaultStatus, Status: 99},
+		"no kind": {}, "unknown kind": {Kind: "explode"},
+		"status": {Kind: weixintest.FaultStatus, Status: 99},
 	} {
 		func() {
 			defer func() {
@@ -330,8 +365,9 @@ func TestInjectPanicsOnNonsense(t *testing.T) {
 	}
 }
 
-// Where there is no connection to break, the handler aborts as net/http wants it.
-func TestResetWithoutConnection(t *testing.T) {
+// Where there is no connection to break, the handler aborts as net/http wants
+// it.
+func TestFault_ResetWithoutConnection_Aborts(t *testing.T) {
 	s := weixintest.New(config())
 	s.Inject(weixintest.Fault{Kind: weixintest.FaultReset})
 	defer func() {

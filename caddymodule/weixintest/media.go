@@ -44,7 +44,8 @@ func (s *Simulator) miniProgramCode(q *query) (any, int) {
 	if in.Scene == "" || len(in.Scene) > 32 {
 		return nil, 40169
 	}
-	dots := rand.New(rand.NewChaCha8(sha256.Sum256([]byte(q.app.id + "\x00" + in.Scene + "\x00" + in.Page))))
+	seed := sha256.Sum256([]byte(q.app.id + "\x00" + in.Scene + "\x00" + in.Page))
+	dots := rand.New(rand.NewChaCha8(seed))
 	img := image.NewGray(image.Rect(0, 0, codeSize, codeSize))
 	for i := range codeSize * codeSize {
 		img.SetGray(i%codeSize, i/codeSize, color.Gray{Y: uint8(dots.IntN(2) * 255)})
@@ -63,7 +64,8 @@ func (s *Simulator) uploadMedia(q *query) (any, int) {
 	if err != nil || params["boundary"] == "" {
 		return nil, 41005
 	}
-	form, err := multipart.NewReader(bytes.NewReader(q.body), params["boundary"]).ReadForm(maxRequestBody)
+	parts := multipart.NewReader(bytes.NewReader(q.body), params["boundary"])
+	form, err := parts.ReadForm(maxRequestBody)
 	if err != nil || len(form.File["media"]) != 1 {
 		return nil, 41005
 	}

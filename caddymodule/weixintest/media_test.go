@@ -12,7 +12,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-func TestMiniProgramCode(t *testing.T) {
+func TestMiniProgramCode_SameScene_SamePicture(t *testing.T) {
 	s := weixintest.New(config())
 	path := "/wxa/getwxacodeunlimit?access_token=" + token(t, s)
 	get := func(body string) []byte {
@@ -27,14 +27,16 @@ func TestMiniProgramCode(t *testing.T) {
 	if _, err := jpeg.Decode(bytes.NewReader(first)); err != nil {
 		t.Error(err)
 	}
-	if !bytes.Equal(first, get(`{"scene":"a=1","page":"pages/index"}`)) || bytes.Equal(first, get(`{"scene":"a=2","page":"pages/index"}`)) {
+	again := get(`{"scene":"a=1","page":"pages/index"}`)
+	other := get(`{"scene":"a=2","page":"pages/index"}`)
+	if !bytes.Equal(first, again) || bytes.Equal(first, other) {
 		t.Error("the picture does not depend on the scene alone")
 	}
 	wantErrCode(t, call(t, s, "POST", path, `{"page":"pages/index"}`), 40169)
 	wantErrCode(t, call(t, s, "POST", "/wxa/getwxacodeunlimit", `{"scene":"a"}`), 41001)
 }
 
-func TestMedia(t *testing.T) {
+func TestMedia_Uploaded_ComesBack(t *testing.T) {
 	s := weixintest.New(config())
 	query := "?access_token=" + token(t, s)
 	var body bytes.Buffer
@@ -54,7 +56,8 @@ func TestMedia(t *testing.T) {
 		t.Fatalf("answer %s", a.raw)
 	}
 	rec = httptest.NewRecorder()
-	s.ServeHTTP(rec, httptest.NewRequest("GET", "/cgi-bin/media/get"+query+"&media_id="+a.text("media_id"), nil))
+	target := "/cgi-bin/media/get" + query + "&media_id=" + a.text("media_id")
+	s.ServeHTTP(rec, httptest.NewRequest("GET", target, nil))
 	if rec.Body.String() != "\x00\x01{" || rec.Code != http.StatusOK {
 		t.Errorf("got %q", rec.Body)
 	}
@@ -62,25 +65,27 @@ func TestMedia(t *testing.T) {
 	wantErrCode(t, call(t, s, "POST", "/cgi-bin/media/upload"+query, "x"), 41005)
 }
 
-func TestMessages(t *testing.T) {
+func TestMessages_GoodAndBad_ErrCode(t *testing.T) {
 	s := weixintest.New(config())
 	s.Code(appA, "alice")
-	openid, query := s.OpenID(appA, "alice"), "?access_token="+token(t, s)
+	const subscribe, custom = "/cgi-bin/message/subscribe/send", "/cgi-bin/message/custom/send"
+	query, alice := "?access_token="+token(t, s), `{"touser":"`+s.OpenID(appA, "alice")+`"`
 	for _, tt := range []struct {
 		path, body string
 		want       int
 	}{
-		{"/cgi-bin/message/subscribe/send", fmt.Sprintf(`{"touser":%q,"template_id":"t","data":{}}`, openid), 0},
-		{"/cgi-bin/message/subscribe/send", `{"touser":"nobody","template_id":"t","data":{}}`, 40003},
-		{"/cgi-bin/message/subscribe/send", fmt.Sprintf(`{"touser":%q}`, openid), 40037},
-		{"/cgi-bin/message/custom/send", fmt.Sprintf(`{"touser":%q,"msgtype":"text","text":{"content":"x"}}`, openid), 0},
-		{"/cgi-bin/message/custom/send", ``, 44002},
+		{subscribe, alice + `,"template_id":"t","data":{}}`, 0},
+		{subscribe, `{"touser":"nobody","template_id":"t","data":{}}`, 40003},
+		{subscribe, alice + `}`, 40037},
+		{custom, alice + `,"msgtype":"text","text":{"content":"x"}}`, 0},
+		{custom, ``, 44002},
 		{"/wxa/msg_sec_check", `{"openid":"nobody","content":"x"}`, 40003},
 	} {
 		wantErrCode(t, call(t, s, "POST", tt.path+query, tt.body), tt.want)
 	}
 	for content, want := range map[string]string{"good": "pass", "very risky": "risky"} {
-		a := call(t, s, "POST", "/wxa/msg_sec_check"+query, fmt.Sprintf(`{"openid":%q,"content":%q}`, openid, content))
+		body := fmt.Sprintf(`{"openid":%q,"content":%q}`, s.OpenID(appA, "alice"), content)
+		a := call(t, s, "POST", "/wxa/msg_sec_check"+query, body)
 		if result, _ := a.fields["result"].(map[string]any); result["suggest"] != want {
 			t.Errorf("%s: %s", content, a.raw)
 		}

@@ -3,8 +3,8 @@ package weixintest
 import "encoding/json"
 
 // sendMessage is POST /cgi-bin/message/subscribe/send and
-// /cgi-bin/message/custom/send. The simulator keeps no message: Calls tells whom
-// it was for.
+// /cgi-bin/message/custom/send. The simulator keeps no message: Calls tells
+// whom it was for.
 func (s *Simulator) sendMessage(q *query) (any, int) {
 	var in struct {
 		ToUser     string          `json:"touser"`

@@ -13,12 +13,13 @@ import (
 )
 
 // OpenData is what wx.getUserInfo and its kind give to the mini program
-// (WECHAT.md 3). The JSON names are WeChat's.
+// (docs/wechat.md#open-data). The JSON names are WeChat's.
 type OpenData struct {
 	// EncryptedData and IV are base64.
 	EncryptedData string `json:"encryptedData"`
 	IV            string `json:"iv"`
-	// RawData is the data in clear, without a watermark, byte for byte as signed.
+	// RawData is the data in clear, without a watermark, byte for byte as
+	// signed.
 	RawData string `json:"rawData"`
 	// Signature is hex(sha1(RawData + session_key text)).
 	Signature string `json:"signature"`
@@ -73,7 +74,8 @@ func withWatermark(object []byte, w watermark) ([]byte, error) {
 	return fmt.Appendf(head, `"watermark":%s}`, mustJSON(w)), nil
 }
 
-// seal is AES-128-CBC with PKCS#7 padding under a base64 key (WECHAT.md 3.2).
+// seal is AES-128-CBC with PKCS#7 padding under a base64 key
+// (docs/wechat.md#decryption).
 func seal(key string, iv, plain []byte) (string, error) {
 	k, err := base64.StdEncoding.DecodeString(key)
 	if err != nil {

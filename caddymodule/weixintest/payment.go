@@ -2,7 +2,8 @@ package weixintest
 
 import "time"
 
-// paymentTTL is how long a payment opens getPaidUnionId (WECHAT.md 7.1).
+// paymentTTL is how long a payment opens getPaidUnionId
+// (docs/wechat.md#paid-unionid).
 const paymentTTL = 5 * time.Minute
 
 // Payment names one payment in the two ways that getPaidUnionId takes.
@@ -56,7 +57,8 @@ func (s *Simulator) paidUnionID(q *query) (any, int) {
 	}{u.unionID(), succeeded()}, 0
 }
 
-// paid reports whether the order, named in either way, was paid a short while ago.
+// paid reports whether the order, named in either way, was paid a short while
+// ago.
 func (u *user) paid(o Payment, now time.Time) bool {
 	for _, p := range u.payments {
 		named := o.TransactionID == p.TransactionID ||

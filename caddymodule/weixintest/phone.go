@@ -2,7 +2,7 @@ package weixintest
 
 import "strings"
 
-// watermark tells whom and of when data is (WECHAT.md 3.2).
+// watermark tells whom and of when data is (docs/wechat.md#decryption).
 type watermark struct {
 	Timestamp int64  `json:"timestamp"`
 	AppID     string `json:"appid"`
@@ -29,7 +29,8 @@ func (s *Simulator) exchange(q *query, kind codeKind, bad int) (*code, int) {
 	return c, 0
 }
 
-// phoneNumber is POST /wxa/business/getuserphonenumber (WECHAT.md 6.1).
+// phoneNumber is POST /wxa/business/getuserphonenumber
+// (docs/wechat.md#phone-code).
 func (s *Simulator) phoneNumber(q *query) (any, int) {
 	c, code := s.exchange(q, phoneCode, 40029)
 	if code != 0 {
@@ -52,7 +53,7 @@ func (s *Simulator) phoneNumber(q *query) (any, int) {
 }
 
 // pluginOpenPID is POST /wxa/getpluginopenpid. Codes that are wrong in any way
-// are answered alike (WECHAT.md 7.2).
+// are answered alike (docs/wechat.md#plugin-openpid).
 func (s *Simulator) pluginOpenPID(q *query) (any, int) {
 	c, code := s.exchange(q, pluginCode, 1007)
 	if code != 0 {

@@ -19,7 +19,7 @@ const (
 	pluginPath = "/wxa/getpluginopenpid"
 )
 
-func TestPhoneNumber(t *testing.T) {
+func TestPhoneNumber_GoodCode_Answer(t *testing.T) {
 	s := weixintest.New(config())
 	for phone, want := range map[string][3]string{
 		"13580006666":  {"13580006666", "13580006666", "86"},
@@ -30,15 +30,16 @@ func TestPhoneNumber(t *testing.T) {
 		wantErrCode(t, a, 0)
 		info, _ := a.fields["phone_info"].(map[string]any)
 		mark, _ := info["watermark"].(map[string]any)
-		if [3]any{info["phoneNumber"], info["purePhoneNumber"], info["countryCode"]} != [3]any{want[0], want[1], want[2]} ||
-			mark["appid"] != appA || mark["timestamp"] == 0.0 || a.text("errmsg") != "ok" {
+		if info["phoneNumber"] != want[0] || info["purePhoneNumber"] != want[1] ||
+			info["countryCode"] != want[2] || mark["appid"] != appA ||
+			mark["timestamp"] == 0.0 || a.text("errmsg") != "ok" {
 			t.Errorf("%s: %s", phone, a.raw)
 		}
 		wantErrCode(t, exchange(t, s, phonePath, code), 40029)
 	}
 }
 
-func TestPluginOpenPID(t *testing.T) {
+func TestPluginOpenPID_GoodCode_Answer(t *testing.T) {
 	s := weixintest.New(config())
 	code := s.PluginCode(appA, "wxhost", "alice")
 	a := exchange(t, s, pluginPath, code)
@@ -48,12 +49,14 @@ func TestPluginOpenPID(t *testing.T) {
 	wantErrCode(t, exchange(t, s, pluginPath, code), 1007)
 }
 
-// The three kinds of code are not interchangeable, nor is a code of another app.
-func TestOtherCodes(t *testing.T) {
+// The three kinds of code are not interchangeable, nor is a code of another
+// app.
+func TestExchange_CodeOfOtherKind_ErrCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		shape := regexp.MustCompile(`^[0-9a-f]{64}$`)
-		expiredPhone, expiredPlugin := s.PhoneCode(appA, "13580006666"), s.PluginCode(appA, appB, "alice")
+		expiredPhone := s.PhoneCode(appA, "13580006666")
+		expiredPlugin := s.PluginCode(appA, appB, "alice")
 		if !shape.MatchString(expiredPhone) || !shape.MatchString(expiredPlugin) {
 			t.Errorf("codes %q, %q", expiredPhone, expiredPlugin)
 		}
@@ -79,7 +82,7 @@ func TestOtherCodes(t *testing.T) {
 	})
 }
 
-func TestExchangeErrors(t *testing.T) {
+func TestExchange_BadRequest_ErrCode(t *testing.T) {
 	s := weixintest.New(config())
 	target := phonePath + "?access_token=" + token(t, s)
 	wantErrCode(t, call(t, s, "GET", target, ""), 43002)
@@ -89,18 +92,20 @@ func TestExchangeErrors(t *testing.T) {
 	wantErrCode(t, call(t, s, "POST", phonePath, `{"code":"x"}`), 41001)
 }
 
-func TestPaidUnionID(t *testing.T) {
+func TestPaidUnionID_Payment_Answer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		s.Code(appA, "bob")
 		ask := func(user, order string) answer {
-			return call(t, s, "GET", "/wxa/getpaidunionid?access_token="+token(t, s)+"&openid="+s.OpenID(appA, user)+order, "")
+			query := "?access_token=" + token(t, s) + "&openid=" + s.OpenID(appA, user) + order
+			return call(t, s, "GET", "/wxa/getpaidunionid"+query, "")
 		}
 		p := s.Pay(appA, "alice")
 		byTransaction := "&transaction_id=" + p.TransactionID
 		byOrder := "&mch_id=" + p.MchID + "&out_trade_no=" + p.OutTradeNo
 		for _, order := range []string{byTransaction, byOrder} {
-			if a := ask("alice", order); a.text("unionid") != s.UnionID("alice") || a.errcode() != 0 {
+			a := ask("alice", order)
+			if a.text("unionid") != s.UnionID("alice") || a.errcode() != 0 {
 				t.Errorf("answer %s", a.raw)
 			}
 			wantErrCode(t, ask("bob", order), 89300)
@@ -119,14 +124,14 @@ func TestPaidUnionID(t *testing.T) {
 	})
 }
 
-func TestUnknownPath(t *testing.T) {
+func TestServe_UnknownPath_40066(t *testing.T) {
 	a := call(t, weixintest.New(config()), "GET", "/sns/userinfo", "")
 	if a.status != 200 || a.errcode() != 40066 {
 		t.Errorf("status %d, %s", a.status, a.raw)
 	}
 }
 
-func TestUnknownAppInGoAPI(t *testing.T) {
+func TestSimulator_UnknownApp_IsEmpty(t *testing.T) {
 	s := weixintest.New(config())
 	const unknown = "wx0000000000000000"
 	s.SetUser(unknown, "alice", weixintest.UserOptions{OpenID: "oFixed"})

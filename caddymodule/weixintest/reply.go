@@ -11,7 +11,7 @@ import (
 )
 
 // reply is a complete answer. WeChat sends status 200 whatever happens
-// (WECHAT.md 2.2).
+// (docs/wechat.md#code2session-response).
 type reply struct {
 	status int
 	mime   string
@@ -22,12 +22,12 @@ func (p reply) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", p.mime)
 	w.Header().Set("Content-Length", strconv.Itoa(len(p.body)))
 	w.WriteHeader(p.status)
-	// The client may be gone; nobody is left to tell.
+	// An error means that the client has gone.
 	_, _ = w.Write(p.body)
 }
 
 // outcome heads the answer of every path but jscode2session, which leaves
-// errcode out on success (WECHAT.md 2.2).
+// errcode out on success (docs/wechat.md#code2session-response).
 type outcome struct {
 	ErrCode any    `json:"errcode"`
 	ErrMsg  string `json:"errmsg"`
@@ -35,14 +35,16 @@ type outcome struct {
 
 func succeeded() outcome { return outcome{ErrCode: 0, ErrMsg: "ok"} }
 
-// failure words an error as WeChat does, with a tail that is never the same and
-// takes two forms (WECHAT.md 2.2). The caller holds the lock.
+// failure words an error as WeChat does, with a tail that takes two forms and
+// is never the same (docs/wechat.md#code2session-response). The caller holds
+// the lock.
 func (s *Simulator) failure(now time.Time, code any, msg string) outcome {
 	s.replies++
 	if s.replies%2 == 0 {
-		return outcome{code, msg + fmt.Sprintf(", hints: [ req_id: %s ]", randomText(8, alphanumeric))}
+		return outcome{code, msg + ", hints: [ req_id: " + randomText(8, alphanumeric) + " ]"}
 	}
-	return outcome{code, msg + fmt.Sprintf(", rid: %08x-%08x-%08x", uint32(now.Unix()), rand.Uint32(), rand.Uint32())}
+	rid := fmt.Sprintf("%08x-%08x-%08x", uint32(now.Unix()), rand.Uint32(), rand.Uint32())
+	return outcome{code, msg + ", rid: " + rid}
 }
 
 // encode renders v as WeChat's encoder does: no HTML escapes, but every slash
@@ -82,7 +84,8 @@ func (q *query) decode(v any) int {
 	return 0
 }
 
-// message returns WeChat's text for an errcode (WECHAT.md 2.3, 4, 5.1, 7).
+// message returns WeChat's text for an errcode (docs/wechat.md#errcodes,
+// #check-session-key, #stable-token, #other-ids).
 func message(code int) string {
 	switch code {
 	case -1:

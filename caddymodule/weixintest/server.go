@@ -11,8 +11,8 @@ import (
 // Server is a Simulator that listens.
 type Server struct {
 	*Simulator
-	// URL is the base URL without a trailing slash: what a client takes in place
-	// of https://api.weixin.qq.com.
+	// URL is the base URL without a trailing slash: what a client takes in
+	// place of https://api.weixin.qq.com.
 	URL string
 
 	http *httptest.Server

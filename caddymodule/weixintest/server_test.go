@@ -18,10 +18,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestCloseLeavesNoGoroutine(t *testing.T) {
+func TestClose_HeldCalls_LeaveNoGoroutine(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	s := weixintest.NewServer(config())
-	for _, kind := range []weixintest.FaultKind{weixintest.FaultHang, weixintest.FaultEndless, weixintest.FaultSlow} {
+	for _, kind := range []weixintest.FaultKind{
+		weixintest.FaultHang, weixintest.FaultEndless, weixintest.FaultSlow,
+	} {
 		s.Inject(weixintest.Fault{Kind: kind})
 	}
 	var clients sync.WaitGroup
@@ -49,7 +51,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	}
 }
 
-func TestConcurrentUse(t *testing.T) {
+func TestServer_Concurrent_Works(t *testing.T) {
 	s := start(t)
 	s.Inject(weixintest.Fault{Kind: weixintest.FaultErrCode, Path: "/none", Times: -1})
 	var group sync.WaitGroup
@@ -96,7 +98,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-func TestClosedSimulatorBreaksCallsOff(t *testing.T) {
+func TestClose_LaterCall_IsBrokenOff(t *testing.T) {
 	s := weixintest.New(config())
 	s.Close()
 	s.Close() // harmless
@@ -108,8 +110,8 @@ func TestClosedSimulatorBreaksCallsOff(t *testing.T) {
 	login(t, s, "0x")
 }
 
-// Close returns only once OnCall has been told of the last call.
-func TestCloseWaits(t *testing.T) {
+// Close returns after the last OnCall.
+func TestClose_OnCall_ReturnsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
 		told := false
@@ -130,11 +132,11 @@ func TestCloseWaits(t *testing.T) {
 	})
 }
 
-func TestMountedElsewhere(t *testing.T) {
+func TestSimulator_UnderPrefix_Works(t *testing.T) {
 	mux := http.NewServeMux()
 	s := weixintest.New(config())
 	mux.Handle("/weixin/", http.StripPrefix("/weixin", s))
-	a := call(t, mux, "GET", "/weixin"+loginPath+"?"+loginQuery(appA, secretA, s.Code(appA, "alice")).Encode(), "")
+	a := call(t, mux, "GET", "/weixin"+loginTarget(appA, secretA, s.Code(appA, "alice")), "")
 	if a.text("openid") != s.OpenID(appA, "alice") {
 		t.Errorf("answer %s", a.raw)
 	}

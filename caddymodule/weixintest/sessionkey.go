@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Life of a getUserEncryptKey key and how many are listed (WECHAT.md 7.3).
+// Life of a getUserEncryptKey key and how many are listed
+// (docs/wechat.md#user-keys).
 const (
 	encryptKeyTTL  = time.Hour
 	encryptKeyList = 3
@@ -22,8 +23,8 @@ type encryptKey struct {
 }
 
 // signedUser returns the user that a call names, once its signature proves the
-// current session_key (WECHAT.md 4). A user without a key has one that expired
-// at time zero.
+// current session_key (docs/wechat.md#check-session-key). A user without a key
+// has one that expired at time zero.
 func (q *query) signedUser() (*user, int) {
 	u := q.app.openids[q.Get("openid")]
 	if u == nil {
@@ -40,7 +41,7 @@ func (q *query) signedUser() (*user, int) {
 }
 
 // keySignature signs the empty message with the session_key text, which is not
-// decoded (WECHAT.md 4).
+// decoded (docs/wechat.md#check-session-key).
 func keySignature(key string) string {
 	return hex.EncodeToString(hmac.New(sha256.New, []byte(key)).Sum(nil))
 }
@@ -52,7 +53,7 @@ func (s *Simulator) checkSession(q *query) (any, int) {
 }
 
 // resetSessionKey is GET /wxa/resetusersessionkey: the new key inherits the end
-// of the old one (WECHAT.md 4).
+// of the old one (docs/wechat.md#check-session-key).
 func (s *Simulator) resetSessionKey(q *query) (any, int) {
 	u, code := q.signedUser()
 	if code != 0 {

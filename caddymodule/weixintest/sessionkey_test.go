@@ -21,21 +21,37 @@ const (
 
 func signed(t *testing.T, s *weixintest.Simulator, path, user, key string) answer {
 	t.Helper()
-	return signedWith(t, s, path, user, hex.EncodeToString(hmac.New(sha256.New, []byte(key)).Sum(nil)), "hmac_sha256")
+	sum := hmac.New(sha256.New, []byte(key)).Sum(nil)
+	return signedWith(t, s, path, user, hex.EncodeToString(sum), "hmac_sha256")
 }
 
-func signedWith(t *testing.T, s *weixintest.Simulator, path, user, signature, method string) answer {
+func signedWith(
+	t *testing.T, s *weixintest.Simulator, path, user, signature, method string,
+) answer {
 	t.Helper()
-	q := url.Values{"access_token": {token(t, s)}, "openid": {s.OpenID(appA, user)}, "signature": {signature}, "sig_method": {method}}
+	q := url.Values{
+		"access_token": {token(t, s)}, "openid": {s.OpenID(appA, user)},
+		"signature": {signature}, "sig_method": {method},
+	}
 	return call(t, s, "GET", path+"?"+q.Encode(), "")
 }
 
-func TestCheckSessionVectors(t *testing.T) {
+// Test vectors of docs/wechat.md#check-session-key.
+func TestCheckSession_Vectors_Match(t *testing.T) {
 	s := weixintest.New(config())
-	for name, v := range map[string]struct{ key, signature string }{ // WECHAT.md 4
-		"M2": {"o0q0otL8aEzpcZL/FT9WsQ==", "46e043c5525c2d817c44be603d30837a808a1d930d038f6fdc3e62a201fed128"},
-		"M3": {"HyVFkGl5F5OQWJZZaNzBBg==", "252b75c92698025afe925b29cca5517fdf9ee67aae072cf3225ebf3a53783058"},
-		"M4": {"tiihtNczf5v6AKRyjwEUhQ==", "7154f9f8b4b76b92f541cbf0e37d48840fa06e5e42da92a6f80168a1516a4735"},
+	for name, v := range map[string]struct{ key, signature string }{
+		"M2": {
+			"o0q0otL8aEzpcZL/FT9WsQ==",
+			"46e043c5525c2d817c44be603d30837a808a1d930d038f6fdc3e62a201fed128",
+		},
+		"M3": {
+			"HyVFkGl5F5OQWJZZaNzBBg==",
+			"252b75c92698025afe925b29cca5517fdf9ee67aae072cf3225ebf3a53783058",
+		},
+		"M4": {
+			"tiihtNczf5v6AKRyjwEUhQ==",
+			"7154f9f8b4b76b92f541cbf0e37d48840fa06e5e42da92a6f80168a1516a4735",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.SetUser(appA, "alice", weixintest.UserOptions{SessionKey: v.key})
@@ -50,7 +66,7 @@ func TestCheckSessionVectors(t *testing.T) {
 	wantErrCode(t, signedWith(t, s, checkPath, "alice", swapped, "hmac_sha256"), 87009)
 }
 
-func TestCheckSessionErrors(t *testing.T) {
+func TestCheckSession_BadSignature_ErrCode(t *testing.T) {
 	s := weixintest.New(config())
 	key := s.SessionKey(appA, "alice")
 	wantErrCode(t, signed(t, s, checkPath, "nobody", key), 40003)
@@ -63,12 +79,13 @@ func TestCheckSessionErrors(t *testing.T) {
 	wantErrCode(t, signed(t, s, checkPath, "fresh", ""), 87009)
 }
 
-func TestSessionKeyRefresh(t *testing.T) {
+func TestSessionKey_Logins_RenewAndExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		key := func() string { return login(t, s, s.Code(appA, "alice")).text("session_key") }
 		first := key()
-		if raw, err := base64.StdEncoding.DecodeString(first); err != nil || len(raw) != 16 || len(first) != 24 {
+		raw, err := base64.StdEncoding.DecodeString(first)
+		if err != nil || len(raw) != 16 || len(first) != 24 {
 			t.Errorf("session_key %q", first)
 		}
 		time.Sleep(weixintest.DefaultKeyRefresh - time.Nanosecond)
@@ -97,7 +114,7 @@ func TestSessionKeyRefresh(t *testing.T) {
 	})
 }
 
-func TestResetSessionKey(t *testing.T) {
+func TestResetSessionKey_OldKey_IsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		old := s.SessionKey(appA, "alice")
@@ -105,7 +122,8 @@ func TestResetSessionKey(t *testing.T) {
 		a := signed(t, s, resetPath, "alice", old)
 		wantErrCode(t, a, 0)
 		key := a.text("session_key")
-		if key == old || key != s.SessionKey(appA, "alice") || a.text("openid") != s.OpenID(appA, "alice") || a.text("errmsg") != "ok" {
+		if key == old || key != s.SessionKey(appA, "alice") ||
+			a.text("openid") != s.OpenID(appA, "alice") || a.text("errmsg") != "ok" {
 			t.Errorf("answer %s", a.raw)
 		}
 		wantErrCode(t, signed(t, s, resetPath, "alice", old), 87009)
@@ -116,7 +134,7 @@ func TestResetSessionKey(t *testing.T) {
 	})
 }
 
-func TestUserEncryptKey(t *testing.T) {
+func TestUserEncryptKey_Hours_Rotate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		list := func() []any {
@@ -133,7 +151,8 @@ func TestUserEncryptKey(t *testing.T) {
 			k := l[0].(map[string]any)
 			raw, err := base64.StdEncoding.DecodeString(k["encrypt_key"].(string))
 			if err != nil || len(raw) != 16 || len(k["iv"].(string)) != 16 ||
-				k["version"] != float64(i+1) || k["expire_in"] != 3600.0 || k["create_time"] != float64(time.Now().Unix()) {
+				k["version"] != float64(i+1) || k["expire_in"] != 3600.0 ||
+				k["create_time"] != float64(time.Now().Unix()) {
 				t.Errorf("round %d: %v", i, k)
 			}
 			for _, old := range l[1:] {

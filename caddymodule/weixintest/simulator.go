@@ -17,11 +17,13 @@ type Config struct {
 	// Apps holds the AppSecret of each mini program (and plugin) by appid.
 	Apps map[string]string
 	// Now is the clock of codes, keys, tokens and limits; nil means time.Now. A
-	// fault's Delay passes in real time (in bubble time inside testing/synctest).
+	// fault's Delay passes in real time (in bubble time inside
+	// testing/synctest).
 	Now func() time.Time
 	// KeyRefresh is the shortest time between two session_keys of one user:
-	// wx.login after it brings a new key (WECHAT.md 2.6). Zero means
-	// DefaultKeyRefresh; a negative value renews the key at each wx.login.
+	// wx.login after it brings a new key (docs/wechat.md#session-key). Zero
+	// means DefaultKeyRefresh; a negative value renews the key at each
+	// wx.login.
 	KeyRefresh time.Duration
 	// OnCall, if not nil, is told of each call once it is over, from the
 	// goroutine that served it.
@@ -76,7 +78,10 @@ func New(cfg Config) *Simulator {
 		counts: make(map[string]int),
 	}
 	for id, secret := range cfg.Apps {
-		s.apps[id] = &app{id: id, secret: secret, users: make(map[string]*user), openids: make(map[string]*user)}
+		s.apps[id] = &app{
+			id: id, secret: secret,
+			users: make(map[string]*user), openids: make(map[string]*user),
+		}
 	}
 	s.routes = s.table()
 	s.admin = s.controlHandler()
@@ -128,8 +133,8 @@ type route struct {
 
 func (s *Simulator) table() map[string]route {
 	const (
-		text  = "text/plain"                       // WECHAT.md 2.2
-		loose = "application/json; encoding=utf-8" // WECHAT.md 2.2
+		text  = "text/plain"                       // docs/wechat.md#code2session-response
+		loose = "application/json; encoding=utf-8" // docs/wechat.md#code2session-response
 		json  = "application/json; charset=UTF-8"
 	)
 	return map[string]route{
@@ -174,10 +179,14 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Simulator) work(r *http.Request, body []byte, call *Call) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := &query{Values: r.URL.Query(), body: body, contentType: r.Header.Get("Content-Type"), now: s.cfg.Now(), call: call}
+	q := &query{
+		Values: r.URL.Query(), body: body, contentType: r.Header.Get("Content-Type"),
+		now: s.cfg.Now(), call: call,
+	}
 	rt, known := s.routes[r.URL.Path]
 	if !known {
-		rt = route{"", "application/json; charset=UTF-8", false, func(*query) (any, int) { return nil, 40066 }}
+		unknown := func(*query) (any, int) { return nil, 40066 }
+		rt = route{"", "application/json; charset=UTF-8", false, unknown}
 	}
 	v, code := s.dispatch(rt, r.Method, q)
 	call.ErrCode = code

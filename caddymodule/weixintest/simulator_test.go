@@ -65,20 +65,27 @@ func read(t *testing.T, r *http.Response) answer {
 }
 
 func loginQuery(appid, secret, code string) url.Values {
-	return url.Values{"appid": {appid}, "secret": {secret}, "js_code": {code}, "grant_type": {"authorization_code"}}
+	return url.Values{
+		"appid": {appid}, "secret": {secret}, "js_code": {code},
+		"grant_type": {"authorization_code"},
+	}
+}
+
+func loginTarget(appid, secret, code string) string {
+	return loginPath + "?" + loginQuery(appid, secret, code).Encode()
 }
 
 const loginPath = "/sns/jscode2session"
 
 func login(t *testing.T, h http.Handler, code string) answer {
 	t.Helper()
-	return call(t, h, "GET", loginPath+"?"+loginQuery(appA, secretA, code).Encode(), "")
+	return call(t, h, "GET", loginTarget(appA, secretA, code), "")
 }
 
 // token returns an access_token of appA.
 func token(t *testing.T, h http.Handler) string {
 	t.Helper()
-	a := call(t, h, "POST", "/cgi-bin/stable_token", `{"grant_type":"client_credential","appid":"`+appA+`","secret":"`+secretA+`"}`)
+	a := call(t, h, "POST", tokenPath, tokenBody("client_credential", appA, secretA, "false"))
 	if a.text("access_token") == "" {
 		t.Fatalf("no access_token: %s", a.raw)
 	}

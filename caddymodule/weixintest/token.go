@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Life of an access_token and limits of force_refresh (WECHAT.md 5.1).
+// Life of an access_token and limits of force_refresh
+// (docs/wechat.md#stable-token).
 const (
 	tokenTTL      = 2 * time.Hour
 	tokenRenewal  = 5 * time.Minute
@@ -27,7 +28,7 @@ type token struct {
 	value   string
 }
 
-// stableToken is POST /cgi-bin/stable_token (WECHAT.md 5.1).
+// stableToken is POST /cgi-bin/stable_token (docs/wechat.md#stable-token).
 func (s *Simulator) stableToken(q *query) (any, int) {
 	var in struct {
 		GrantType    string `json:"grant_type"`
@@ -71,7 +72,8 @@ func (s *Simulator) stableToken(q *query) (any, int) {
 }
 
 // forceRefresh ends all tokens of a. The errcodes beyond its limits are not
-// documented; 45011 and 45009 are the general ones for "too fast" and "too often".
+// documented; 45011 and 45009 are the general ones for "too fast" and "too
+// often".
 func (s *Simulator) forceRefresh(a *app, now time.Time) int {
 	for len(a.forced) > 0 && now.Sub(a.forced[0]) >= 24*time.Hour {
 		a.forced = a.forced[1:]
@@ -91,7 +93,7 @@ func (s *Simulator) forceRefresh(a *app, now time.Time) int {
 }
 
 // authorize returns the mini program that an access_token belongs to, or an
-// errcode of WECHAT.md 5.3.
+// errcode of docs/wechat.md#token-refused.
 func (s *Simulator) authorize(value string, now time.Time) (*app, int) {
 	if value == "" {
 		return nil, 41001

@@ -1,6 +1,7 @@
 package weixintest_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,7 +13,8 @@ import (
 const tokenPath = "/cgi-bin/stable_token"
 
 func tokenBody(grant, appid, secret, force string) string {
-	return `{"grant_type":"` + grant + `","appid":"` + appid + `","secret":"` + secret + `","force_refresh":` + force + `}`
+	return fmt.Sprintf(`{"grant_type":%q,"appid":%q,"secret":%q,"force_refresh":%s}`,
+		grant, appid, secret, force)
 }
 
 func force(t *testing.T, s *weixintest.Simulator) answer {
@@ -20,13 +22,14 @@ func force(t *testing.T, s *weixintest.Simulator) answer {
 	return call(t, s, "POST", tokenPath, tokenBody("client_credential", appA, secretA, "true"))
 }
 
-// use calls a path that needs an access_token; 40003 says that the token was good.
+// use calls a path that needs an access_token; 40003 says that the token was
+// good.
 func use(t *testing.T, s *weixintest.Simulator, token string) int {
 	t.Helper()
 	return call(t, s, "GET", "/wxa/checksession?access_token="+token, "").errcode()
 }
 
-func TestTokenRenewal(t *testing.T) {
+func TestToken_Life_Renewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		a := call(t, s, "POST", tokenPath, tokenBody("client_credential", appA, secretA, "false"))
@@ -60,7 +63,7 @@ func TestTokenRenewal(t *testing.T) {
 	})
 }
 
-func TestForceRefresh(t *testing.T) {
+func TestToken_ForceRefresh_Limits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := weixintest.New(config())
 		old := token(t, s)
@@ -85,7 +88,7 @@ func TestForceRefresh(t *testing.T) {
 	})
 }
 
-func TestTokenErrors(t *testing.T) {
+func TestToken_BadRequest_ErrCode(t *testing.T) {
 	s := weixintest.New(config())
 	for name, c := range map[string]struct {
 		method, body string
@@ -100,11 +103,13 @@ func TestTokenErrors(t *testing.T) {
 		"unknown appid": {"POST", tokenBody("client_credential", "wx0", secretA, "false"), 40013},
 		"wrong secret":  {"POST", tokenBody("client_credential", appA, secretB, "false"), 40125},
 	} {
-		t.Run(name, func(t *testing.T) { wantErrCode(t, call(t, s, c.method, tokenPath, c.body), c.want) })
+		t.Run(name, func(t *testing.T) {
+			wantErrCode(t, call(t, s, c.method, tokenPath, c.body), c.want)
+		})
 	}
 }
 
-func TestAccessTokenErrors(t *testing.T) {
+func TestAccessToken_Bad_ErrCode(t *testing.T) {
 	s := weixintest.New(config())
 	good, other := token(t, s), token(t, weixintest.New(config()))
 	for name, c := range map[string]struct {
@@ -117,8 +122,11 @@ func TestAccessTokenErrors(t *testing.T) {
 		"unknown":   {other, 40001},
 		"good":      {good, 40003},
 	} {
-		for _, path := range []string{"/wxa/checksession", "/wxa/resetusersessionkey", "/wxa/getpaidunionid", "/wxa/business/getuserencryptkey"} {
-			if got := call(t, s, "GET", path+"?access_token="+c.token, "").errcode(); got != c.want {
+		for _, path := range []string{
+			checkPath, resetPath, "/wxa/getpaidunionid", encryptKeyPath,
+		} {
+			a := call(t, s, "GET", path+"?access_token="+c.token, "")
+			if got := a.errcode(); got != c.want {
 				t.Errorf("%s token on %s: errcode %d, want %d", name, path, got, c.want)
 			}
 		}

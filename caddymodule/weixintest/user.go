@@ -12,7 +12,8 @@ import (
 // logins. WeChat keeps the real period to itself.
 const DefaultKeyRefresh = 5 * time.Minute
 
-// keyTTL is the life of a session_key: "three days, absolute" (WECHAT.md 2.6).
+// keyTTL is the life of a session_key: "three days, absolute"
+// (docs/wechat.md#session-key).
 const keyTTL = 72 * time.Hour
 
 // UserOptions says how a user differs from the usual one in one mini program.
@@ -21,7 +22,7 @@ type UserOptions struct {
 	OpenID  string `json:"openid"`
 	UnionID string `json:"unionid"`
 	// NoUnionID leaves the unionid out, as for a mini program that is not bound
-	// to an Open Platform account (WECHAT.md 2.5).
+	// to an Open Platform account (docs/wechat.md#unionid).
 	NoUnionID bool `json:"no_unionid"`
 	// Blocked refuses logins with 40226.
 	Blocked bool `json:"blocked"`
@@ -63,7 +64,7 @@ func (s *Simulator) OpenID(appid, user string) string {
 func (s *Simulator) UnionID(user string) string { return computeID("unionid", user) }
 
 // OpenPID returns the id that a plugin knows the user by while it runs in the
-// host mini program (WECHAT.md 7.2).
+// host mini program (docs/wechat.md#plugin-openpid).
 func OpenPID(plugin, host, user string) string { return computeID("openpid", plugin, host, user) }
 
 // SetUser replaces all options of a user in one mini program. It does nothing
@@ -131,7 +132,7 @@ func (u *user) unionID() string {
 }
 
 // login renews the session_key when it is old enough. It belongs to making a
-// code, not to exchanging it (WECHAT.md 2.6).
+// code, not to exchanging it (docs/wechat.md#session-key).
 func (s *Simulator) login(u *user, now time.Time) {
 	period := cmp.Or(u.opts.KeyRefresh, s.cfg.KeyRefresh)
 	if u.key == "" || now.Sub(u.keyMade) >= period || !now.Before(u.keyExpires) {
@@ -153,7 +154,8 @@ func (u *user) setKey(key string, now time.Time) {
 
 func newKey() string { return base64.StdEncoding.EncodeToString(randomBytes(16)) }
 
-// computeID derives an id of WeChat's shape: "o" and 27 characters [A-Za-z0-9_-].
+// computeID derives an id of WeChat's shape: "o" and 27 characters
+// [A-Za-z0-9_-].
 func computeID(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return "o" + base64.RawURLEncoding.EncodeToString(sum[:])[:27]

@@ -7,10 +7,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxBuckets is how many keys have a bucket of their own at a time, in each of two generations. A key that is forgotten starts with a full bucket.
+// maxBuckets is the number of buckets in each of two generations. An evicted
+// key starts with a full bucket again.
 const maxBuckets = 1 << 14
 
-// generations stand in for a list by age: when the young one is full it becomes the old one, and whoever still comes is carried over.
+// generations evicts the buckets that are idle for longest: a full young
+// generation becomes the old one, and a key that comes again moves to the young
+// one.
 type generations[K comparable] struct{ young, old map[K]*rate.Limiter }
 
 // find returns the bucket of a key, or nil.
@@ -21,7 +24,7 @@ func (g *generations[K]) find(key K) *rate.Limiter {
 	return g.old[key]
 }
 
-// get returns the bucket of a key, made full at a rate if there is none.
+// get returns the bucket of a key, a new full one if there is none.
 func (g *generations[K]) get(key K, r Rate) *rate.Limiter {
 	if b := g.young[key]; b != nil {
 		return b
@@ -37,28 +40,39 @@ func (g *generations[K]) get(key K, r Rate) *rate.Limiter {
 	return b
 }
 
-// Buckets is a token bucket for each key, all of one rate. It is safe for concurrent use, and its memory is bounded for any number of keys.
+// update replaces every bucket.
+func (g *generations[K]) update(replace func(K, *rate.Limiter) *rate.Limiter) {
+	for _, generation := range []map[K]*rate.Limiter{g.young, g.old} {
+		for key, b := range generation {
+			generation[key] = replace(key, b)
+		}
+	}
+}
+
+// Buckets is a token bucket for each key, all of one rate. It is safe for
+// concurrent use. Its memory has a bound for any number of keys.
 type Buckets[K comparable] struct {
 	rate Rate
 	mu   sync.Mutex
 	kept generations[K]
 }
 
-// NewBuckets returns full buckets of a rate, which is not the zero Rate.
+// NewBuckets returns full buckets of a rate other than the zero Rate.
 func NewBuckets[K comparable](r Rate) *Buckets[K] { return &Buckets[K]{rate: r} }
 
 // Rate returns the rate of each bucket.
 func (b *Buckets[K]) Rate() Rate { return b.rate }
 
-// Take takes one from the bucket of a key or tells how long until there is one, at least a second.
+// Take takes one event from the bucket of a key. If the bucket is empty, the
+// caller should wait, at least a second.
 func (b *Buckets[K]) Take(key K) (wait time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return take(b.kept.get(key, b.rate), time.Now())
 }
 
-// Look is Take that takes nothing.
-func (b *Buckets[K]) Look(key K) (wait time.Duration, ok bool) {
+// Peek is Take without taking the event.
+func (b *Buckets[K]) Peek(key K) (wait time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	bucket, now := b.kept.find(key), time.Now()
@@ -68,14 +82,15 @@ func (b *Buckets[K]) Look(key K) (wait time.Duration, ok bool) {
 	return max(delay(bucket, now), time.Second), false
 }
 
-// Spend takes one from the bucket of a key, on credit if it is empty, so that what several calls find out at the same time is counted in full.
+// Spend takes one event from the bucket of a key, on credit if the bucket is
+// empty, so that it counts several calls at once in full.
 func (b *Buckets[K]) Spend(key K) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.kept.get(key, b.rate).ReserveN(time.Now(), 1)
 }
 
-// take takes one from a bucket or tells how long until there is one.
+// take takes one event from a bucket or returns the wait for it.
 func take(b *rate.Limiter, now time.Time) (time.Duration, bool) {
 	if b.AllowN(now, 1) {
 		return 0, true
@@ -83,7 +98,7 @@ func take(b *rate.Limiter, now time.Time) (time.Duration, bool) {
 	return max(delay(b, now), time.Second), false
 }
 
-// delay tells how long until a bucket holds one.
+// delay returns the wait until a bucket holds an event.
 func delay(b *rate.Limiter, now time.Time) time.Duration {
 	r := b.ReserveN(now, 1)
 	defer r.CancelAt(now)

@@ -1,7 +1,10 @@
-// Package limit decides how many logins are let in: a token bucket per client address, one for everybody, and a cap on logins under way. Buckets does the first of it for other keys and calls.
+// Package limit is the rate limit of logins: a token bucket for each client
+// address, one for all clients, and a cap on logins in flight. Buckets is the
+// rate limit for other keys.
 //
-// It owns no knowledge of HTTP or of what a login is. A refusal costs nobody anything: it is decided before a byte of the request's body is read (THREATS.md 26). Memory is bounded for
-// any number of addresses.
+// The package knows nothing of HTTP. The gate asks it before it reads a byte of
+// the request's body (docs/threats.md#t26). Its memory has a bound for any
+// number of addresses.
 package limit
 
 import (
@@ -12,13 +15,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Rate is a number of events in a time. The zero Rate means no limit. A bucket holds Events, so that all of them may come at once.
+// Rate is a number of events in a time. The zero Rate means no limit. A bucket
+// holds Events, so all of them may come at once.
 type Rate struct {
 	Events int
 	Per    time.Duration
 }
 
-// Above reports whether r lets in more than o.
+// Above reports whether r allows more than o.
 func (r Rate) Above(o Rate) bool { return r.limit() > o.limit() }
 
 func (r Rate) limit() rate.Limit {
@@ -28,16 +32,19 @@ func (r Rate) limit() rate.Limit {
 	return rate.Limit(float64(r.Events) / r.Per.Seconds())
 }
 
-// Config is how much is let in.
+// Config holds the limits of a Limiter.
 type Config struct {
 	PerClient Rate // one IPv4 address, one IPv6 /64
-	// PerPrivateClient is for addresses that are loopback, private or shared (RFC 1918, 4193, 6598): mostly those of a load balancer, behind which everybody is one client.
+	// PerPrivateClient is for loopback, private and shared addresses (RFC 1918,
+	// 4193, 6598). Such an address is mostly a load balancer's and stands for
+	// many clients.
 	PerPrivateClient Rate
 	Total            Rate
 	InFlight         int // 0: no cap
 }
 
-// Limiter lets logins in. It is safe for concurrent use and outlives configurations. For an address that it has forgotten among too many others the total still holds.
+// Limiter is the rate limit of logins. It outlives configurations and is safe
+// for concurrent use. The total counts evicted addresses, too.
 type Limiter struct {
 	mu       sync.Mutex
 	cfg      Config
@@ -51,7 +58,8 @@ func New(cfg Config) *Limiter {
 	return &Limiter{cfg: cfg, total: rate.NewLimiter(cfg.Total.limit(), cfg.Total.Events)}
 }
 
-// Set changes the limits. Buckets keep what is in them, so that a reload lets nobody in a second time (THREATS.md 32).
+// Set changes the limits. Buckets keep their contents, so a reload refills none
+// (docs/threats.md#t32).
 func (l *Limiter) Set(cfg Config) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,16 +67,15 @@ func (l *Limiter) Set(cfg Config) {
 		l.total = adjust(l.total, cfg.Total)
 	}
 	if cfg.PerClient != l.cfg.PerClient || cfg.PerPrivateClient != l.cfg.PerPrivateClient {
-		for _, generation := range []map[netip.Prefix]*rate.Limiter{l.clients.young, l.clients.old} {
-			for p, b := range generation {
-				generation[p] = adjust(b, cfg.rateOf(p.Addr()))
-			}
-		}
+		l.clients.update(func(p netip.Prefix, b *rate.Limiter) *rate.Limiter {
+			return adjust(b, cfg.rateOf(p.Addr()))
+		})
 	}
 	l.cfg = cfg
 }
 
-// adjust changes the rate of a bucket. One that had no limit never counted what was taken, so it starts full.
+// adjust changes the rate of a bucket. A bucket without limit has not counted,
+// so it starts full.
 func adjust(b *rate.Limiter, r Rate) *rate.Limiter {
 	if b.Limit() == rate.Inf {
 		return rate.NewLimiter(r.limit(), r.Events)
@@ -78,8 +85,9 @@ func adjust(b *rate.Limiter, r Rate) *rate.Limiter {
 	return b
 }
 
-// Allow asks whether a login of a client may be looked at. If not, wait is how long the client should stay away, at least a second, and the spent part of its buckets stays spent. It reserves
-// nothing: what is let in here may still find no room in Begin.
+// Allow takes a login of a client from the buckets. If ok is false, the client
+// should wait, at least a second. Allow reserves no room in flight: Begin may
+// still refuse the login.
 func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,7 +101,8 @@ func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, ok bool) {
 	return take(l.total, now)
 }
 
-// Begin takes room for one exchange. When ok, end must be called when the exchange is over, whoever still waits for it.
+// Begin counts one login as in flight. If ok is true, the caller calls end when
+// the exchange with WeChat is over, even when the client has gone.
 func (l *Limiter) Begin() (end func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,30 +121,31 @@ func (l *Limiter) end() {
 	l.inFlight--
 }
 
-// Bucket names the bucket of a client and its rate, for those who count it in another place as well. The zero Rate means that this client has no limit.
+// Bucket returns the name and rate of a client's bucket, for a count that a
+// fleet shares. The zero Rate means no limit.
 func (l *Limiter) Bucket(client netip.Addr) (name string, r Rate) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return bucketOf(client).String(), l.cfg.rateOf(client.Unmap())
 }
 
-// bucketOf returns what a client shares a bucket with. All invalid addresses share the zero Prefix.
+// bucketOf returns the addresses that share a bucket with a client. All invalid
+// addresses share the zero Prefix.
 func bucketOf(client netip.Addr) netip.Prefix {
 	client = client.Unmap()
 	bits := client.BitLen()
 	if client.Is6() {
-		bits = 64 // one subscriber's network
+		bits = 64 // the network of one subscriber
 	}
 	p, _ := client.Prefix(bits)
 	return p
 }
 
-// bucket returns the bucket of a client.
 func (l *Limiter) bucket(client netip.Addr) *rate.Limiter {
 	return l.clients.get(bucketOf(client), l.cfg.rateOf(client))
 }
 
-// sharedSpace is what carriers and load balancers use between private and public (RFC 6598).
+// sharedSpace is the address space of carriers and load balancers (RFC 6598).
 var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 
 func (c Config) rateOf(client netip.Addr) Rate {
@@ -145,9 +155,10 @@ func (c Config) rateOf(client netip.Addr) Rate {
 	return c.PerClient
 }
 
-// IsPublic reports whether an address can be one client's own as seen from the internet.
+// IsPublic reports whether an address is one client's own on the internet.
 func IsPublic(a netip.Addr) bool {
 	a = a.Unmap()
-	// The unspecified address is also what is left of ::1 in its /64.
-	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast() && !sharedSpace.Contains(a)
+	// The unspecified address is also the /64 of ::1.
+	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsPrivate() &&
+		!a.IsLinkLocalUnicast() && !sharedSpace.Contains(a)
 }
