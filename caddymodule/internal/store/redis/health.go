@@ -1,8 +1,10 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,134 +14,152 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// condition is what is known of the engine at one moment.
+// condition is the health of the engine at one moment.
 type condition struct {
-	data     rueidis.Client // what requests use; kept for reuse when reading has failed
-	reading  error          // wraps store.ErrUnavailable when nothing can be asked
-	writing  error          // the same when nothing can be written; never nil when reading is not
+	data     rueidis.Client // of requests; stays for reuse when reading fails
+	reading  error          // wraps store.ErrUnavailable during an outage
+	writing  error          // likewise when the engine takes no writes, or reading fails
 	replicas bool
-	since    time.Time // when the contact was made, or found again; zero when there is none
+	since    time.Time // begin of the contact; zero without one
 }
 
-// unreachable is the condition when there is no contact.
+// unreachable is the condition without contact.
 func unreachable(cause error) *condition {
 	err := fmt.Errorf("%w: %w", store.ErrUnavailable, cause)
 	return &condition{reading: err, writing: err}
 }
 
-// down makes all calls fail at once, for that cause.
-func (l *link) down(cause error) {
+// setDown makes all calls fail at once, for that cause.
+func (l *link) setDown(cause error) {
 	if l.ctx.Err() != nil {
 		return
 	}
 	c := unreachable(cause)
 	c.data = l.now.Load().data
 	l.now.Store(c)
-	l.told.down(cause)
-	l.triedOnce()
+	l.log.down(cause)
+	l.closeTried()
 }
 
-// up publishes what a heartbeat has found.
-func (l *link) up(c *contact, p pulse) {
+// setUp publishes the result of a heartbeat.
+func (l *link) setUp(c *contact, b beat) {
 	before := l.now.Load()
-	next := &condition{data: c.data, replicas: p.replicas, since: before.since}
-	if p.refusal != nil {
-		next.writing = fmt.Errorf("%w: %w", store.ErrUnavailable, p.refusal)
+	next := &condition{data: c.data, replicas: b.replicas, since: before.since}
+	if b.refusal != nil {
+		next.writing = fmt.Errorf("%w: %w", store.ErrUnavailable, b.refusal)
 	}
 	changed := before.since.IsZero() || (before.writing == nil) != (next.writing == nil)
 	if changed {
 		next.since = time.Now()
 	}
 	l.now.Store(next)
-	if p.sure {
-		l.beat.Store(&p.sent)
+	if b.sure {
+		l.heardAt.Store(&b.sent)
 	}
-	l.told.up(c, p.refusal)
-	l.told.copies(p.replicas)
-	if failure := l.failure.Swap(nil); !changed && p.refusal == nil {
-		l.told.calls(failure)
+	l.log.up(c, b.refusal)
+	l.log.replicas(b.replicas)
+	if failure := l.failure.Swap(nil); !changed && b.refusal == nil {
+		l.log.calls(failure)
 	}
-	l.triedOnce()
+	l.closeTried()
 }
 
-// failed notes that a call has failed which began at a time. What was under way when the contact was lost is told of by that.
-func (l *link) failed(began time.Time, err error) {
+// recordFailure notes that a call has failed. The line about the loss of contact
+// covers the calls that began before it.
+func (l *link) recordFailure(began time.Time, err error) {
 	if c := l.now.Load(); !c.since.IsZero() && began.After(c.since) {
 		l.failure.Store(&err)
 	}
 }
 
-// teller logs each transition once. It belongs to the goroutine of the link.
-type teller struct {
-	log      *zap.Logger
-	place    []string // addresses of the configuration
-	isDown   bool
-	isUp     bool
-	refusing bool
-	copied   bool // a replica follows every primary
-	lacking  bool // and did once, but no longer
-	failing  bool // calls fail, though the heartbeat is answered
-	lastFail time.Time
+// transitions logs each transition once. It belongs to the goroutine of the link.
+type transitions struct {
+	log       *zap.Logger
+	addresses []string
+
+	isDown, isUp bool
+	refusing     bool
+	hadReplicas  bool // each primary had one once
+	lacking      bool // and has none any more
+	failing      bool // calls fail although the engine answers the heartbeat
+	lastFailure  time.Time
 }
 
-// callsWell is how long no call may have failed before calls are said to be answered again: where some fail and others do not, that is one outage.
+// callsWell is the time without a failed call after which calls count as answered
+// again: where some calls fail and others do not, that is one outage.
 const callsWell = 10 * time.Second
 
-// calls tells when calls fail that the heartbeat knows no reason for, as on a way that has become slow or when some of the connections are dead.
-func (t *teller) calls(failure *error) {
+// calls logs that calls fail although the engine answers the heartbeat, as on a
+// slow network or when some connections are dead.
+func (t *transitions) calls(failure *error) {
 	switch {
 	case failure != nil:
-		if t.lastFail = time.Now(); !t.failing {
+		if t.lastFailure = time.Now(); !t.failing {
 			t.failing = true
-			t.log.Error("calls to redis fail, though it answers", zap.Strings("addresses", t.place), zap.Error(*failure))
+			t.log.Error(
+				"calls to redis fail, though it answers",
+				zap.Strings("addresses", t.addresses), zap.Error(*failure),
+			)
 		}
-	case t.failing && time.Since(t.lastFail) >= callsWell:
+	case t.failing && time.Since(t.lastFailure) >= callsWell:
 		t.failing = false
 		t.log.Info("calls to redis succeed again")
 	}
 }
 
-// copies tells when replicas that once were there are not: a revocation then waits for none, and a failover may lose it. It is what a gate sees, too, that still writes to a primary which has
-// been replaced.
-func (t *teller) copies(replicas bool) {
-	t.copied = t.copied || replicas
-	if lacking := t.copied && !replicas; lacking != t.lacking {
-		t.lacking = lacking
-		if lacking {
-			t.log.Warn("no replica follows redis any more: a failover may lose revocations, unless min-replicas-to-write is set")
-		} else {
-			t.log.Info("a replica follows redis again")
-		}
+// replicas logs the loss of replicas: revocations then wait for none, and a
+// failover may lose them. A gate that still writes to a replaced primary sees the
+// same.
+func (t *transitions) replicas(has bool) {
+	t.hadReplicas = t.hadReplicas || has
+	lacking := t.hadReplicas && !has
+	if lacking == t.lacking {
+		return
+	}
+	t.lacking = lacking
+	if lacking {
+		t.log.Warn("no replica follows redis any more: a failover may lose revocations, " +
+			"unless min-replicas-to-write is set")
+	} else {
+		t.log.Info("a replica follows redis again")
 	}
 }
 
-func (t *teller) down(cause error) {
+func (t *transitions) down(cause error) {
 	if t.isDown {
 		return
 	}
 	t.isDown, t.isUp, t.refusing, t.failing = true, false, false, false
-	t.log.Error("no contact with redis", zap.Strings("addresses", t.place), zap.Error(cause))
+	t.log.Error("no contact with redis", zap.Strings("addresses", t.addresses), zap.Error(cause))
 }
 
-func (t *teller) up(c *contact, refusal error) {
+func (t *transitions) up(c *contact, refusal error) {
 	if !t.isUp {
 		t.isDown, t.isUp = false, true
 		t.log.Info("in contact with redis", zap.Strings("primaries", c.view.addresses()))
 	}
-	if refusing := refusal != nil; refusing != t.refusing {
-		t.refusing = refusing
-		if refusing {
-			t.log.Error("redis takes no writes: logins and revocations fail", zap.Strings("addresses", t.place), zap.Error(refusal))
-		} else {
-			t.log.Info("redis takes writes again")
-		}
+	refusing := refusal != nil
+	if refusing == t.refusing {
+		return
+	}
+	t.refusing = refusing
+	if refusing {
+		t.log.Error(
+			"redis takes no writes: logins and revocations fail",
+			zap.Strings("addresses", t.addresses), zap.Error(refusal),
+		)
+	} else {
+		t.log.Info("redis takes writes again")
 	}
 }
 
-// errAgain marks the loss of a contact that says nothing against the engine: a connection has ended, or slots have moved to another node.
+// errAgain marks a loss of contact that is no outage: a connection has ended, or
+// slots have moved to another node.
 var errAgain = errors.New("contact must be made again")
 
-// judge tells what the answer to a probing write means: taken (nil, nil), refused by a primary that is otherwise well, or a contact that is of no use.
+// judge reads the answer to the heartbeat's write: taken (nil, nil), refused by a
+// healthy primary, or a lost contact. After READONLY, LOADING or CLUSTERDOWN reads
+// are not reliable either.
 func judge(err error) (refusal, lost error) {
 	if err == nil {
 		return nil, nil
@@ -154,7 +174,55 @@ func judge(err error) (refusal, lost error) {
 		return err, nil
 	case "MOVED", "ASK", "TRYAGAIN":
 		return nil, fmt.Errorf("%w: %w", errAgain, err)
-	default: // READONLY, LOADING, CLUSTERDOWN, MASTERDOWN, BUSY, ...: what is read there cannot be relied on either
-		return nil, err
 	}
+	return nil, err
+}
+
+// checkSettings warns, once each, of settings by which a server loses sessions. A
+// server that keeps its settings secret gets no warning.
+func (l *link) checkSettings(ctx context.Context, t *tracker) {
+	if !atLeast(t.version, 6, 2) {
+		l.warn(t, "version", "this server is older than any that wxgate is tested with",
+			"use Redis 6.2 or later, or Valkey", zap.String("version", t.version))
+	}
+	const policy = "maxmemory-policy"
+	if v, ok := t.setting(ctx, policy); ok && v != "noeviction" {
+		l.warn(t, policy, "this server throws away sessions when its memory is full",
+			"set maxmemory-policy noeviction", zap.String(policy, v))
+	}
+	if v, ok := t.setting(ctx, "appendonly"); ok && v != "yes" {
+		l.warn(t, "appendonly", "this server loses sessions and revocations when it restarts",
+			"set appendonly yes")
+	}
+}
+
+// warn logs a finding about a server once, however often the server returns.
+func (l *link) warn(t *tracker, what, text, cure string, fields ...zap.Field) {
+	if key := t.at.addr + " " + what; !l.warned[key] {
+		l.warned[key] = true
+		l.cfg.Logger.Warn(
+			text, append(fields, zap.String("cure", cure), zap.String("address", t.at.addr))...,
+		)
+	}
+}
+
+// setting asks for one setting, which ACLs and hosted servers often forbid.
+func (t *tracker) setting(ctx context.Context, name string) (string, bool) {
+	m, err := t.c.Do(ctx, t.c.B().ConfigGet().Parameter(name).Build()).AsStrMap()
+	value, ok := m[name]
+	return value, ok && err == nil
+}
+
+// atLeast compares a version such as 7.0.15. An unreadable one counts as new.
+func atLeast(version string, major, minor int) bool {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return true
+	}
+	x, err1 := strconv.Atoi(parts[0])
+	y, err2 := strconv.Atoi(parts[1])
+	if err1 != nil || err2 != nil {
+		return true
+	}
+	return x > major || x == major && y >= minor
 }

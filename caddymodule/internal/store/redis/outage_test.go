@@ -205,7 +205,7 @@ func TestP4_SilentDataConnections(t *testing.T) {
 						err = c.Do(ctx, c.B().Get().Key("k").Build()).Error()
 					}
 					if err != nil && !rueidis.IsRedisNil(err) {
-						g.failed(began, err)
+						g.recordFailure(began, err)
 						return err
 					}
 					return nil
@@ -256,10 +256,10 @@ func TestP4_SilentDataConnections(t *testing.T) {
 func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
-		tl := teller{log: zap.New(core), place: []string{"a:1"}}
-		l := &link{ctx: t.Context(), told: tl, triedOnce: func() {}}
+		tl := transitions{log: zap.New(core), addresses: []string{"a:1"}}
+		l := &link{ctx: t.Context(), log: tl, closeTried: func() {}}
 		l.now.Store(unreachable(errors.New("not connected yet")))
-		c, well := new(contact), pulse{sure: true, replicas: true}
+		c, well := new(contact), beat{sure: true, replicas: true}
 		said := func(want ...string) {
 			t.Helper()
 			var got []string
@@ -270,43 +270,43 @@ func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 				t.Errorf("logged %q, want %q", got, want)
 			}
 		}
-		beat := func(p pulse, n int, err error) {
+		beats := func(p beat, n int, err error) {
 			for range n {
 				began := time.Now()
 				time.Sleep(defaultPace.interval)
 				if err != nil {
-					l.failed(began, err)
+					l.recordFailure(began, err)
 				}
-				l.up(c, p)
+				l.setUp(c, p)
 			}
 		}
 		const fail, again = "calls to redis fail, though it answers", "calls to redis succeed again"
-		refusing := pulse{sure: true, replicas: true, refusal: errors.New("OOM")}
-		beat(well, 1, errSlow) // of before there was contact
+		refusing := beat{sure: true, replicas: true, refusal: errors.New("OOM")}
+		beats(well, 1, errSlow) // of before there was contact
 		said("in contact with redis")
-		beat(well, 5, nil)
+		beats(well, 5, nil)
 		for range 10 {
-			beat(well, 3, errSlow)
-			beat(well, 3, nil)
+			beats(well, 3, errSlow)
+			beats(well, 3, nil)
 		}
 		said(fail)
-		beat(well, int(callsWell/defaultPace.interval), nil)
+		beats(well, int(callsWell/defaultPace.interval), nil)
 		said(again)
-		beat(well, 1, errSlow)
-		l.down(noAnswer(defaultPace.overdue))
-		l.failed(time.Now(), errSlow)
-		beat(well, 1, nil)
-		beat(well, 50, nil)
+		beats(well, 1, errSlow)
+		l.setDown(noAnswer(defaultPace.overdue))
+		l.recordFailure(time.Now(), errSlow)
+		beats(well, 1, nil)
+		beats(well, 50, nil)
 		said(fail, "no contact with redis", "in contact with redis")
 		began := time.Now()
-		l.down(noAnswer(defaultPace.overdue))
-		beat(well, 2, nil)
-		l.failed(began, errSlow) // was under way
-		beat(well, 1, nil)
+		l.setDown(noAnswer(defaultPace.overdue))
+		beats(well, 2, nil)
+		l.recordFailure(began, errSlow) // was under way
+		beats(well, 1, nil)
 		said("no contact with redis", "in contact with redis")
-		beat(refusing, 50, errSlow)
-		beat(well, 1, errSlow)
-		beat(well, 50, nil)
+		beats(refusing, 50, errSlow)
+		beats(well, 1, errSlow)
+		beats(well, 50, nil)
 		said("redis takes no writes: logins and revocations fail", "redis takes writes again")
 	})
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// tracker is the one connection to a primary by which it pushes invalidations and answers the heartbeat. It never connects twice: a second connection would have missed what was pushed
-// between the two.
+// tracker is the one connection to a primary that invalidations and the answers to
+// the heartbeat come by. It never connects twice: a second connection would have
+// missed the pushes between the two.
 type tracker struct {
 	at      primary
 	cluster bool
@@ -24,13 +25,14 @@ type tracker struct {
 	gone    chan struct{} // closed with the connection
 }
 
-// probeTTL is how long a gate that has gone away leaves its heartbeat key behind.
+// probeTTL is the life of a heartbeat key after its gate has gone.
 const probeTTL = 5 * time.Second
 
-// errSpent is why a tracker does not connect a second time.
+// errSpent is the reason why a tracker connects only once.
 var errSpent = errors.New("the connection has ended")
 
-// track connects to a primary and begins to pass its invalidations on. lost is called when the connection has ended.
+// track connects to a primary and begins to report its invalidations. It calls
+// lost when the connection has ended.
 func (l *link) track(p primary, lost func()) (*tracker, error) {
 	t := &tracker{at: p, cluster: l.cfg.Cluster, probe: l.probeKey(p), gone: make(chan struct{})}
 	o := l.options()
@@ -39,7 +41,9 @@ func (l *link) track(p primary, lost func()) (*tracker, error) {
 	o.DisableCache, o.CacheSizeEachConn = false, 1
 	o.ClientTrackingOptions = []string{"BCAST", "PREFIX", l.cfg.Prefix + invalidations}
 	o.OnInvalidations = func(keys []rueidis.RedisMessage) { l.invalidated(t, keys) }
-	o.DialCtxFn = func(ctx context.Context, addr string, _ *net.Dialer, tc *tls.Config) (net.Conn, error) {
+	o.DialCtxFn = func(
+		ctx context.Context, addr string, _ *net.Dialer, tc *tls.Config,
+	) (net.Conn, error) {
 		if t.conn != nil {
 			return nil, errSpent
 		}
@@ -54,21 +58,23 @@ func (l *link) track(p primary, lost func()) (*tracker, error) {
 	}
 	if err != nil {
 		t.close()
-		return nil, fmt.Errorf("%s: %w", p.addr, refusedTracking(err))
+		return nil, fmt.Errorf("%s: %w", p.addr, trackingError(err))
 	}
 	return t, nil
 }
 
-// refusedTracking says in one line what the library says in several.
-func refusedTracking(err error) error {
-	if errors.Is(err, rueidis.ErrNoCache) {
-		said, _, _ := strings.Cut(err.Error(), "\n")
-		return fmt.Errorf("CLIENT TRACKING was refused, which needs Redis 6.2 or later and, with an ACL, +client|tracking: %s", said)
+// trackingError says in one line what the library says in several.
+func trackingError(err error) error {
+	if !errors.Is(err, rueidis.ErrNoCache) {
+		return err
 	}
-	return err
+	said, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("CLIENT TRACKING was refused, which needs Redis 6.2 or later and, "+
+		"with an ACL, +client|tracking: %s", said)
 }
 
-// greet asks who answers there, for a hint when it is not what was configured.
+// greet asks which kind of server this is, for a hint when it is not the
+// configured kind.
 func (t *tracker) greet(wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
@@ -89,26 +95,23 @@ func (t *tracker) greet(wait time.Duration) error {
 	return nil
 }
 
-// answer is what one primary says to the heartbeat.
+// answer is the answer of one primary to the heartbeat.
 type answer struct {
 	refusal  error
 	replicas int
 	view     view     // of a cluster, as that node sees it
-	moving   []string // ids of the nodes that it is giving slots to
+	moving   []string // ids of the nodes that it gives slots to
 }
 
-// ask probes with a write, so that a primary which takes none is noticed before a login needs it.
-func (t *tracker) ask(ctx context.Context) (answer, error) {
+// ask probes with a write, so that the gate notices a primary that takes none
+// before a login needs it.
+func (t *tracker) ask(ctx context.Context) (a answer, err error) {
 	b := t.c.B()
 	multi := rueidis.Commands{b.Set().Key(t.probe).Value("").Px(probeTTL).Build(), b.Role().Build()}
 	if t.cluster {
 		multi = append(multi, b.ClusterSlots().Build(), b.ClusterNodes().Build())
 	}
 	replies := t.c.DoMulti(ctx, multi...)
-	var (
-		a   answer
-		err error
-	)
 	if a.refusal, err = judge(replies[0].Error()); err != nil {
 		return a, fmt.Errorf("%s: %w", t.at.addr, err)
 	}
@@ -127,17 +130,18 @@ func (t *tracker) ask(ctx context.Context) (answer, error) {
 	return a, err
 }
 
-// replicasOf reads the answer to ROLE. Where that is forbidden, no replica is known of, and a replica that is asked by mistake is still known by its refusal of the write.
+// replicasOf reads the answer to ROLE. Where an ACL forbids ROLE, it counts none; a
+// replica then still gives itself away by refusing the write.
 func replicasOf(r rueidis.RedisResult) (int, error) {
 	role, err := r.ToArray()
-	if answer, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(answer.Error(), "NOPERM") {
+	answer, ok := rueidis.IsRedisErr(err)
+	switch {
+	case ok && strings.HasPrefix(answer.Error(), "NOPERM"):
 		return 0, nil
-	}
-	if err != nil {
+	case err != nil:
 		return 0, fmt.Errorf("%w: asking for the role: %w", errAgain, err)
-	}
-	if len(role) < 3 {
-		return 0, errors.New("asking for the role: an answer that is none")
+	case len(role) < 3:
+		return 0, fmt.Errorf("asking for the role: %w", errFormat)
 	}
 	if name, _ := role[0].ToString(); name != "master" {
 		return 0, errors.New("this is a replica, not a primary")
@@ -146,7 +150,8 @@ func replicasOf(r rueidis.RedisResult) (int, error) {
 	return len(replicas), err
 }
 
-// close ends the connection first: a library that waits for the last answers would wait for a server that gives none.
+// close ends the connection first: the library waits for the last answers, also of
+// a server that gives none.
 func (t *tracker) close() {
 	if t.conn != nil {
 		t.conn.Close()
