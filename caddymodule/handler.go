@@ -38,7 +38,7 @@ func init() { caddy.RegisterModule(new(Gate)) }
 //		}
 //	}
 //
-// A path is written out (`/healthz`) or ends in `/*` (`/assets/*`). A rule opens only a path that is its own canonical form; anything else under it stays protected.
+// A path is written out (`/healthz`) or ends in `/*` (`/assets/*`). A rule opens only a path that all servers read in one way; anything else under it stays protected.
 //
 // On accepted requests it sets these placeholders; the first is also the access log's `user_id`:
 //

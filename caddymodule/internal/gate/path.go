@@ -8,15 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// Class says what a path asks of its caller. The zero value is the strictest.
+// Class is the demand of a path on its caller. The zero value is the strictest.
 type Class uint8
 
+// The classes. A lower one is stricter.
 const (
 	Required Class = iota // a valid session
-	Optional              // a guest, or a valid session when a token is presented
-	Public                // nothing; tokens are not looked at
+	Optional              // no token, or a valid one
+	Public                // nothing; tokens are ignored
 	Endpoint              // one of the gate's own endpoints
-	NotFound              // under the gate's own prefix, but not an endpoint: 404, never the app's
+	NotFound              // below the gate's own prefix, but no endpoint: never the app's
 )
 
 // Route is the classification of a request.
@@ -25,78 +26,112 @@ type Route struct {
 	Endpoint string // with class Endpoint, one of Config.EndpointNames
 }
 
-// Route classifies r by its path alone: neither query, method, host nor any header has a say (THREATS.md 10-14).
-// It reads r.URL, since that is what the proxy sends on; an earlier handler may have rewritten it.
+// Route classifies r by its path alone, not by query, method, host or headers
+// (docs/threats.md#t10, #t14). It reads r.URL, which the proxy sends on.
 //
-// Only a path in canonical form can be opened by a rule. A proxy, a file server and an app may read any other path
-// in different ways, so it stays Required; and when one of those ways leads under the gate's own prefix, it is
-// NotFound.
+// A rule opens a path only when every server reads the path in one way (see
+// normalize). Any other path stays Required, or is NotFound when some server
+// may read it as a path below the gate's own prefix.
 func (g *Rules) Route(r *http.Request) Route {
-	u := r.URL
-	escaped := u.EscapedPath()
-	decoded, canonical := Canonical(escaped) // EscapedPath always decodes to u.Path, so decoded is u.Path
+	escaped := r.URL.EscapedPath()
+	normal, decoded, ok := normalize(escaped)
 	switch {
-	case !canonical || u.Opaque != "":
-		// An opaque URL ("GET x:wx/login") is sent on in place of the path.
-		if g.endpoints.mayReach(escaped) || u.Opaque != "" && g.endpoints.mayReach("/"+u.Opaque) {
+	case !ok || r.URL.Opaque != "": // the proxy sends Opaque ("GET x:wx/login") as the path
+		if g.endpoints.mayReach(escaped) ||
+			r.URL.Opaque != "" && g.endpoints.mayReach("/"+r.URL.Opaque) {
 			return Route{Class: NotFound}
 		}
 		return Route{Class: Required}
 	case g.endpoints.holds(decoded):
 		return g.endpoints.route(escaped)
 	}
-	if rule := g.ruleFor(escaped); rule != nil {
+	if rule := g.ruleFor(escaped, normal); rule != nil {
 		return Route{Class: rule.class}
 	}
 	return Route{Class: Required}
 }
 
-// ruleFor returns the most specific rule for a canonical path, or nil.
-func (g *Rules) ruleFor(escaped string) *rule {
+// ruleFor returns the rule that opens a path, or nil. Servers route by a path's
+// spelling or by its normal form, so a rule must open both, and the stricter
+// rule counts: /%61pi is not opened by a rule for /api, nor by one for /* when
+// /api has a stricter one.
+func (g *Rules) ruleFor(escaped, normal string) *rule {
+	spelled := g.mostSpecific(escaped)
+	if spelled == nil || normal == escaped {
+		return spelled
+	}
+	if meant := g.mostSpecific(normal); meant == nil || meant.class < spelled.class {
+		return meant
+	}
+	return spelled
+}
+
+func (g *Rules) mostSpecific(path string) *rule {
 	for i := range g.rules {
-		if g.rules[i].matches(escaped) {
+		if g.rules[i].matches(path) {
 			return &g.rules[i]
 		}
 	}
 	return nil
 }
 
-// Canonical percent-decodes an escaped path once, and reports whether it is in canonical form: every reader that
-// follows RFC 3986 takes it for the same sequence of plain segments. That is, it begins with "/"; has no "//", no
-// "." or ".." segment; the decoded form is UTF-8 without control bytes and \ ; % # ?; and exactly the bytes that
-// need it are percent-encoded, in upper case. The decoded form of any other path is "".
+// Canonical percent-decodes a path that is its own normal form; see normalize.
 func Canonical(escaped string) (decoded string, ok bool) {
-	if escaped == "" || escaped[0] != '/' {
-		return "", false
-	}
-	encoded := 0
-	for i := 0; i < len(escaped); i++ {
-		switch c := escaped[i]; {
-		case c == '%':
-			b, ok := unhexUpper(escaped[i+1:])
-			if !ok || isLiteral(b) || b < 0x20 || b == 0x7f || strings.IndexByte(`\;%#?`, b) >= 0 {
-				return "", false
-			}
-			encoded++
-			i += 2
-		case !isLiteral(c):
-			return "", false
-		case c == '/' && isDotOrEmpty(escaped[i+1:]):
-			return "", false
-		}
-	}
-	if encoded == 0 {
-		return escaped, true
-	}
-	decoded = decodeOnce(escaped)
-	if !utf8.ValidString(decoded) {
+	normal, decoded, ok := normalize(escaped)
+	if !ok || normal != escaped {
 		return "", false
 	}
 	return decoded, true
 }
 
-// isDotOrEmpty reports whether rest, which follows a slash, begins with an empty segment before another slash, or
-// with a "." or ".." segment. Nothing at all (a trailing slash) is neither.
+// normalize returns the normal form of an escaped path (RFC 3986 6.2.2) and its
+// decoded form. ok means that all servers which decode the path read the same
+// plain segments: it begins with "/", has no "//" and no "." or ".." segment,
+// and decodes to UTF-8 without control bytes and without \ ; % # and ?.
+//
+// Only the bytes that need it may be percent-encoded, and the unreserved ones
+// but the dot: %7E is ~, and %e5 is %E5. Also "[" and "]" may stand raw, since
+// net/url leaves them so. An encoded slash or dot has a meaning of its own for
+// some servers, as %2B and other reserved characters have.
+func normalize(escaped string) (normal, decoded string, ok bool) {
+	if escaped == "" || escaped[0] != '/' {
+		return "", "", false
+	}
+	encoded, changed := false, false
+	for i := 0; i < len(escaped); i++ {
+		switch c := escaped[i]; {
+		case c == '%':
+			b, ok := unhex(escaped[i+1:])
+			if !ok || isLiteral(b) && !isUnreserved(b) || b == '.' ||
+				b < 0x20 || b == 0x7f || strings.IndexByte(`\;%#?`, b) >= 0 {
+				return "", "", false
+			}
+			encoded = true
+			changed = changed || isUnreserved(b) || escaped[i+1] >= 'a' || escaped[i+2] >= 'a'
+			i += 2
+		case c == '[' || c == ']':
+			changed = true
+		case !isLiteral(c):
+			return "", "", false
+		case c == '/' && isDotOrEmpty(escaped[i+1:]):
+			return "", "", false
+		}
+	}
+	normal, decoded = escaped, escaped
+	if encoded {
+		if decoded = decodeOnce(escaped); !utf8.ValidString(decoded) {
+			return "", "", false
+		}
+	}
+	if changed {
+		normal = encode(decoded)
+	}
+	return normal, decoded, true
+}
+
+// isDotOrEmpty reports whether rest, which follows a slash, begins with a "." or
+// ".." segment, or with an empty segment before another slash. A slash at the
+// end of the path is neither.
 func isDotOrEmpty(rest string) bool {
 	if rest == "" || rest[0] != '/' && rest[0] != '.' {
 		return false
@@ -105,42 +140,47 @@ func isDotOrEmpty(rest string) bool {
 	return segment == "" || segment == "." || segment == ".."
 }
 
-// literalTable marks what stands for itself in a canonical path: pchar of RFC 3986 3.3 except ";", and "/".
+// literalTable marks the bytes that stand raw in a normal path: pchar of
+// RFC 3986 3.3 except ";", and "/".
 var literalTable = func() (t [256]bool) {
 	for i := range t {
-		t[i] = foldTable[i] != '-' || strings.IndexByte("-._~!$&'()*+,=:@/", byte(i)) >= 0
+		t[i] = isUnreserved(byte(i)) || strings.IndexByte("!$&'()*+,=:@/", byte(i)) >= 0
 	}
 	return t
 }()
 
 func isLiteral(c byte) bool { return literalTable[c] }
 
-// unhexUpper returns the byte that two upper-case hexadecimal digits at the start of s stand for.
-func unhexUpper(s string) (byte, bool) {
-	if len(s) < 2 || 'a' <= s[0] || 'a' <= s[1] {
-		return 0, false
-	}
-	return unhex(s)
+// isUnreserved reports whether RFC 3986 2.3 gives c no meaning in a URI.
+func isUnreserved(c byte) bool {
+	return foldTable[c] != '-' || c == '-' || c == '.' || c == '_' || c == '~'
 }
 
-// unhex returns the byte that two hexadecimal digits at the start of s stand for.
+// unhex returns the byte that two hexadecimal digits at the start of s encode.
 func unhex(s string) (byte, bool) {
 	if len(s) < 2 {
 		return 0, false
 	}
-	const digits = "0123456789abcdef"
-	high := strings.IndexByte(digits, foldTable[s[0]])
-	low := strings.IndexByte(digits, foldTable[s[1]])
-	return byte(high<<4 | low), high >= 0 && low >= 0
+	high, low := hexTable[s[0]], hexTable[s[1]]
+	return high<<4 | low, high < 16 && low < 16
 }
 
-// decodeOnce percent-decodes s and leaves what is no valid encoding as it is.
+// hexTable holds the value of each hexadecimal digit, and 255 for other bytes.
+var hexTable = func() (t [256]byte) {
+	for i := range t {
+		t[i] = byte(strings.IndexByte("0123456789abcdef", foldTable[i]))
+	}
+	return t
+}()
+
+// decodeOnce percent-decodes s and leaves an invalid encoding as it is.
 func decodeOnce(s string) string {
-	if !strings.Contains(s, "%") {
+	i := strings.IndexByte(s, '%')
+	if i < 0 {
 		return s
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
+	b := append(make([]byte, 0, len(s)), s[:i]...)
+	for ; i < len(s); i++ {
 		if s[i] == '%' {
 			if c, ok := unhex(s[i+1:]); ok {
 				b = append(b, c)
@@ -153,6 +193,21 @@ func decodeOnce(s string) string {
 	return string(b)
 }
 
+// encode percent-encodes the bytes of a decoded path that may not stand raw.
+func encode(decoded string) string {
+	b := make([]byte, 0, len(decoded)+16)
+	for i := range len(decoded) {
+		c := decoded[i]
+		if isLiteral(c) {
+			b = append(b, c)
+		} else {
+			const digits = "0123456789ABCDEF"
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return string(b)
+}
+
 // rule opens one path, or everything below one.
 type rule struct {
 	path   string // canonical; with below, up to and including the final slash
@@ -161,38 +216,39 @@ type rule struct {
 	origin string // the pattern as written
 }
 
-func (r *rule) matches(escaped string) bool {
-	return r.path == escaped || r.below && strings.HasPrefix(escaped, r.path)
+func (r *rule) matches(path string) bool {
+	return r.path == path || r.below && strings.HasPrefix(path, r.path)
 }
 
-// newRules returns the rules for both lists, the most specific first: exact paths, then longer prefixes.
+// newRules returns the rules of both lists, the most specific first: exact
+// paths, then longer prefixes.
 func newRules(public, optional []string, own *endpoints) ([]rule, error) {
 	var rules []rule
-	for _, list := range []struct {
-		class    Class
-		patterns []string
-	}{{Public, public}, {Optional, optional}} {
-		for _, p := range list.patterns {
+	lists := map[Class][]string{Public: public, Optional: optional}
+	for _, class := range []Class{Public, Optional} {
+		for _, p := range lists[class] {
 			if err := ValidatePattern(p); err != nil {
 				return nil, err
 			}
-			r := rule{path: strings.TrimSuffix(p, "*"), below: strings.HasSuffix(p, "*"), class: list.class, origin: p}
-			if decoded, _ := Canonical(r.path); own.holds(decoded) {
-				return nil, fmt.Errorf("path pattern %q: everything under %s is answered by the gate itself; remove the pattern or choose another endpoints prefix", p, own.prefix)
+			path, below := strings.CutSuffix(p, "*")
+			if decoded, _ := Canonical(path); own.holds(decoded) {
+				return nil, fmt.Errorf("path pattern %q: the gate itself answers everything "+
+					"under %s; remove the pattern or choose another endpoints prefix", p, own.prefix)
 			}
 			for _, other := range rules {
 				switch {
 				case other.origin != p:
-				case other.class != list.class:
-					return nil, fmt.Errorf("path pattern %q: listed as public and as optional; keep one", p)
+				case other.class != class:
+					return nil, fmt.Errorf(
+						"path pattern %q: listed as public and as optional; keep one", p)
 				default:
 					return nil, fmt.Errorf("path pattern %q: listed twice; keep one", p)
 				}
 			}
-			rules = append(rules, r)
+			rules = append(rules, rule{path, below, class, p})
 		}
 	}
-	slices.SortStableFunc(rules, func(a, b rule) int {
+	slices.SortFunc(rules, func(a, b rule) int {
 		if a.below != b.below {
 			if a.below {
 				return 1
@@ -204,9 +260,9 @@ func newRules(public, optional []string, own *endpoints) ([]rule, error) {
 	return rules, nil
 }
 
-// ValidatePattern reports why p is no path pattern, and what to write instead. A pattern is one path, as in
-// /healthz, or a prefix with a final "/*", as in /assets/*, which means /assets/ and everything below, but not
-// /assets. It is written in canonical form (see Canonical).
+// ValidatePattern reports why p is no path pattern, and what to write instead. A
+// pattern is one canonical path, as /healthz, or a prefix with a final "/*", as
+// /assets/*, which means /assets/ and everything below, but not /assets.
 func ValidatePattern(p string) error {
 	path := p
 	if strings.HasSuffix(p, "/*") {
@@ -221,10 +277,12 @@ func ValidatePattern(p string) error {
 	case strings.ContainsAny(p, "?#"):
 		fault = "only the path of a request counts; leave out everything from ? or # on"
 	case strings.Contains(path, "*"):
-		fault = "* is allowed as the last segment only; write one path such as /healthz, or a prefix such as /assets/*"
+		fault = "* is allowed as the last segment only; " +
+			"write one path such as /healthz, or a prefix such as /assets/*"
 	case !canonical:
-		fault = `not in canonical form, so it would never match; leave out "//", "." and ".." segments, \ and ;, ` +
-			"and percent-encode, in upper case, just what is not a letter, a digit or one of -._~!$&'()*+,=:@/"
+		fault = `not in canonical form, so it would never match; leave out "//", "." and ".." ` +
+			`segments, \ and ;, and percent-encode, in upper case, just what is not a letter, ` +
+			"a digit or one of -._~!$&'()*+,=:@/"
 	default:
 		return nil
 	}

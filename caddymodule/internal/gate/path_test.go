@@ -78,10 +78,19 @@ func TestThreat10_OnlyCanonicalPathsAreOpened(t *testing.T) {
 		"/public/.":                 gate.Required,
 		"/public/..":                gate.Required,
 		"/public/a/../b":            gate.Required,
-		"/public/%61":               gate.Required, // needlessly encoded
-		"/public/%e4%bd%a0":         gate.Required, // lower case
-		"/public/a%28":              gate.Required,
-		"/public/[1]":               gate.Required, // needs encoding
+		"/public/%61":               gate.Public, // RFC 3986 6.2.2: /public/a
+		"/public/%7Eme":             gate.Public,
+		"/public/%e4%bd%a0":         gate.Public,
+		"/public/[1]":               gate.Public,
+		"/public/a%5b1%5d":          gate.Public,
+		"/public/a%28":              gate.Required, // reserved characters are no equivalents
+		"/public/%40me":             gate.Required,
+		"/public/%2b":               gate.Required,
+		"/public/a%2Ejs":            gate.Required, // nor is a dot for all servers
+		"/public/%c3%28":            gate.Required,
+		"/public/%e4%bd":            gate.Required,
+		"/[public/x":                gate.Required,
+		"/%70ublic/a":               gate.Required, // a server may route by the spelling
 		"/public/%C0%AF":            gate.Required, // no UTF-8
 		"/public/%FF":               gate.Required,
 		"/p%75blic/x":               gate.Required,
@@ -124,6 +133,71 @@ func TestThreat10_RewrittenURLsMustAgree(t *testing.T) {
 	} {
 		if got := g.Route(&http.Request{URL: &tc.url}).Class; got != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestThreat10_PublicImpliesNormalForm: a rule opens a path only together with
+// its normal form, which is canonical and decodes to the same path.
+func TestThreat10_PublicImpliesNormalForm(t *testing.T) {
+	g := newGate(t, gate.Config{
+		Public: []string{"/*", "/a/%E4%BD%A0/*", "/a/b"}, Optional: []string{"/a/*", "/a/c"},
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		parts := rapid.SliceOf(rapid.SampledFrom(pathParts)).Draw(t, "parts")
+		u, err := url.ParseRequestURI("/" + strings.Join(parts, ""))
+		if err != nil {
+			t.Skip()
+		}
+		class := g.Route(&http.Request{URL: u}).Class
+		if class != gate.Public && class != gate.Optional {
+			return
+		}
+		normal := slowNormal(u.EscapedPath())
+		decoded, ok := slowCanonical(normal)
+		if !ok || decoded != u.Path {
+			t.Fatalf("%q is %v, but its normal form %q is not canonical", u.EscapedPath(), class, normal)
+		}
+		u, _ = url.ParseRequestURI(normal)
+		if meant := g.Route(&http.Request{URL: u}).Class; meant < class {
+			t.Fatalf("%q is %v, but its normal form %q is %v", parts, class, normal, meant)
+		}
+	})
+}
+
+// TestRoute_TwoSpellings_StricterRuleWins: a server routes by the spelling or by
+// the normal form.
+func TestRoute_TwoSpellings_StricterRuleWins(t *testing.T) {
+	g := newGate(t, gate.Config{
+		Public: []string{"/*", "/a/%5B1%5D"}, Optional: []string{"/a/*", "/b/%E4%BD%A0/*", "/c"},
+	})
+	for target, want := range map[string]gate.Class{
+		"/%61/x":        gate.Optional, // /a/x
+		"/%63":          gate.Optional, // /c
+		"/b/%e4%bd%a0/": gate.Optional,
+		"/a/[1]":        gate.Optional, // spelled, it is under /a/*
+		"/a/%5B1%5D":    gate.Public,
+		"/b/%e4%bd%a1":  gate.Public,
+		"/d/[1]":        gate.Public,
+	} {
+		if got := g.Route(parse(t, "GET", target)).Class; got != want {
+			t.Errorf("%s: %v, want %v", target, got, want)
+		}
+	}
+}
+
+// TestThreat12_OddPath_WorkIsBounded counts allocations in place of time: each
+// reading of a path costs some.
+func TestThreat12_OddPath_WorkIsBounded(t *testing.T) {
+	g := newGate(t, gate.Config{})
+	for _, odd := range []string{
+		"%25252577x;a/%5c..;b//./", "a%2f;x/..//%5cb%3bc/", "//a", "/./..", "%2577x%252f..;/",
+	} {
+		for _, n := range []int{1, 4, 40, 4000} {
+			r := parse(t, "GET", "/"+strings.Repeat(odd, n)+"/wx")
+			if allocs := testing.AllocsPerRun(1, func() { g.Route(r) }); allocs > 200 {
+				t.Errorf("%d times %s: %v allocations", n, odd, allocs)
+			}
 		}
 	}
 }
@@ -263,13 +337,17 @@ func TestThreat12_LongPrefix(t *testing.T) {
 	}
 }
 
+// pathParts are pieces of paths in all forms.
+var pathParts = []string{
+	"/", "/", "a", "b", "c", "Z", ".", "..", "%", "%2f", "%2F", "%25", "%2E", "%20", "%E4%BD%A0",
+	"%e4%bd%a0", "%e4", "%C0", "%00", "%5B", "[", "]", "%5d", ";", "%3B", "\\", "%5C", "#", "?", "~",
+	"%7E", "%61", "%63", "(", ")", "%28", "@", ":", "+", "*", "'", "\x00", "\x7f", "é", "\xff", "%7F",
+	"%80", " ",
+}
+
 func TestCanonical_AgreesWithRFC3986ReEncoding(t *testing.T) {
-	alphabet := []string{
-		"/", "/", "a", "Z", ".", "..", "%", "%2f", "%2F", "%25", "%2E", "%20", "%E4%BD%A0", "%e4", "%C0", "%00", "%5B", "[", ";", "%3B", "\\",
-		"%5C", "#", "?", "~", "(", ")", "@", ":", "+", "*", "'", "\x00", "\x7f", "é", "\xff", "%7F", "%80", " ",
-	}
 	rapid.Check(t, func(t *rapid.T) {
-		p := strings.Join(rapid.SliceOf(rapid.SampledFrom(alphabet)).Draw(t, "parts"), "")
+		p := strings.Join(rapid.SliceOf(rapid.SampledFrom(pathParts)).Draw(t, "parts"), "")
 		decoded, ok := gate.Canonical(p)
 		wantDecoded, wantOK := slowCanonical(p)
 		if ok != wantOK || ok && decoded != wantDecoded {
