@@ -24,20 +24,17 @@ const (
 )
 
 func serveKeys(live *running, w http.ResponseWriter, r *http.Request) error {
-	known, err := live.sessions.Keys(r.Context())
+	needs, err := live.sessions.MasterKeys(r.Context())
 	if err != nil {
 		return storeRefusal(err)
 	}
 	var answer keysAnswer
 	for i, id := range live.app.ring.IDs() {
 		row := keyRow{ID: id.String(), State: keySpare}
-		until, recorded := known[id]
-		switch {
+		switch until := needs[id]; {
 		case i == 0:
 			row.State = keySigns
-		case recorded && until.IsZero():
-			row.State = keyNeeded // by a configuration that came and went: nobody knows until when
-		case recorded && until.After(time.Now()):
+		case until.After(time.Now()):
 			row.State, row.NeededUntil = keyNeeded, until.UTC().Truncate(time.Second).Add(time.Second)
 		}
 		answer.Keys = append(answer.Keys, row)

@@ -37,8 +37,6 @@ func serveRevoke(live *running, w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, session.ErrUnknown):
 		return refusal(http.StatusNotFound, "the user has no such session, or more than one with an id that begins so; at least 8 digits are needed", nil)
-	case errors.Is(err, session.ErrKeysKept):
-		return refusal(http.StatusServiceUnavailable, "every session has ended, but the store did not take note that old master keys are free: repeat it before you drop one", err)
 	case errors.Is(err, session.ErrUnavailable) && kind != "session":
 		return refusal(http.StatusServiceUnavailable, "the session store does not answer: this gate refuses those sessions from now on and keeps trying to end them for good, until it is stopped", err)
 	case err != nil:

@@ -496,7 +496,13 @@ func TestAdminKeys(t *testing.T) {
 		}
 		return a
 	}
-	start(older).lease.close()
+	a := start(older)
+	_, err := session.New(session.Config{Core: a.live.Load().core, WeChat: exchanger{}, Apps: a.apps, Keys: a.ring, TTL: time.Hour}).
+		Login(t.Context(), session.LoginRequest{AppID: appID, Code: fmt.Sprintf("ada.%d", codes.Add(1))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.lease.close()
 	defer start(newest + "\n" + older + " , " + never).lease.close()
 	status, said := adminDo(t, adminServer(t), "GET", "/wechat/keys", "", nil)
 	got := read[keysAnswer](t, said).Keys

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,8 +109,7 @@ type App struct {
 	live     atomic.Pointer[running]
 	previous atomic.Pointer[App] // what was running when this one started
 
-	forgetKeys func(context.Context) error // takes back that this one's keys are in use
-	keyWatch   keyWatch
+	keyWatch keyWatch
 }
 
 // CaddyModule returns the Caddy module information.
@@ -294,7 +292,7 @@ func (a *App) open() error {
 		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge), UnionIDBound: auditUnionID,
 	})
 	a.lease.release = func() { a.held.release(liveLogger()) }
-	if a.forgetKeys, err = checkKeys(core, sessions); err != nil {
+	if err := checkKeys(core, sessions); err != nil {
 		return err
 	}
 	a.live.Store(&running{app: a, core: core, sessions: sessions, wechat: wechat, limiter: loginLimiter{limiter}, allowances: left, lease: &a.lease})

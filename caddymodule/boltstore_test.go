@@ -79,8 +79,8 @@ func TestRefusedStartCloses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost := map[store.KeyID]time.Time{{9}: time.Now().Add(time.Hour)}
-	if err := errors.Join(st.SetKeys(t.Context(), lost), st.Close(), os.WriteFile(keyPath(db), []byte(sealKey), 0o600)); err != nil {
+	lost := map[store.MasterKeyID]time.Time{{9}: time.Now().Add(time.Hour)}
+	if err := errors.Join(st.NeedMasterKeys(t.Context(), lost), st.Close(), os.WriteFile(keyPath(db), []byte(sealKey), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := boltApp(t, db).Start(); !errors.Is(err, session.ErrKeyMissing) {

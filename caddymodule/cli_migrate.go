@@ -145,14 +145,14 @@ func (m *migration) run(ctx context.Context) (r migrated, err error) {
 		r.Keys = append(r.Keys, id.String())
 	}
 	slices.Sort(r.Keys)
-	// Before there is a session that needs them, and after, since a gate that keeps its own up to date may have come between.
-	if err := stores.copyKeys(ctx, needed); err != nil {
+	needMasterKeys := stores.to.store.(store.Loader).NeedMasterKeys
+	if err := needMasterKeys(ctx, needed); err != nil {
 		return r, fmt.Errorf("noting master keys: %w", err)
 	}
 	if err := m.copy(ctx, stores, &r); err != nil {
 		return r, fmt.Errorf("copying, which can be done again: %w", err)
 	}
-	if err := stores.copyKeys(ctx, needed); err != nil {
+	if err := needMasterKeys(ctx, needed); err != nil { // a gate may have revoked everybody
 		return r, fmt.Errorf("noting master keys: %w", err)
 	}
 	if stores.since == nil {

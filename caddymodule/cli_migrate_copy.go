@@ -135,27 +135,15 @@ func (s *migrateStores) forget(ctx context.Context, before store.User) error {
 	return nil
 }
 
-// neededKeys returns until when the target is going to need the master keys of the source. A key that is in use there is needed here as long as the last session that is there.
-func (s *migrateStores) neededKeys(ctx context.Context) (map[store.KeyID]time.Time, error) {
-	needed, err := s.from.source.Keys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	st, err := s.from.source.Stats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for id, until := range needed {
-		if until.IsZero() {
-			needed[id] = st.LastExpiry
-		}
-	}
-	maps.DeleteFunc(needed, func(_ store.KeyID, until time.Time) bool { return !until.After(time.Now()) })
-	return needed, nil
+// neededKeys returns until when the target needs master keys of the source.
+func (s *migrateStores) neededKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
+	needs, err := s.from.source.MasterKeys(ctx)
+	maps.DeleteFunc(needs, func(_ store.MasterKeyID, until time.Time) bool { return !until.After(time.Now()) })
+	return needs, err
 }
 
 // checkKeys refuses what would log people out.
-func (s *migrateStores) checkKeys(needed map[store.KeyID]time.Time) error {
+func (s *migrateStores) checkKeys(needed map[store.MasterKeyID]time.Time) error {
 	if s.ring == nil {
 		return nil
 	}
@@ -171,23 +159,4 @@ func (s *migrateStores) checkKeys(needed map[store.KeyID]time.Time) error {
 	slices.Sort(missing)
 	return fmt.Errorf("seal_key lacks the master keys that the sessions of %s were made under (%s): put the content of <database>.key, or what seal_key was there, into seal_key of all gates, behind a newer one if there is one",
 		s.from.name, strings.Join(missing, ", "))
-}
-
-// copyKeys notes in the target which master keys it needs. An open end is later than any other.
-func (s *migrateStores) copyKeys(ctx context.Context, needed map[store.KeyID]time.Time) error {
-	known, err := s.to.store.Keys(ctx)
-	if err != nil {
-		return err
-	}
-	changed := false
-	for id, until := range needed {
-		if have, ok := known[id]; !ok || !have.IsZero() && until.After(have) {
-			known[id] = until
-			changed = true
-		}
-	}
-	if !changed {
-		return nil
-	}
-	return s.to.store.SetKeys(ctx, known)
 }

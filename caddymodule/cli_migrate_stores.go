@@ -31,8 +31,7 @@ type dumpedStore interface {
 	store.Dumper
 	User(ctx context.Context, id store.UserID) (store.User, error)
 	Lookup(ctx context.Context, d store.Digest) (store.Record, error)
-	Keys(ctx context.Context) (map[store.KeyID]time.Time, error)
-	Stats(ctx context.Context) (store.Stats, error)
+	MasterKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error)
 }
 
 type migrateSource struct {

@@ -51,8 +51,8 @@ func newMigrateWorld(t testing.TB) *migrateWorld {
 	w := &migrateWorld{t: t, dir: t.TempDir()}
 	w.config = w.configure("caddy.json", "shelf", "{env.WX_SEAL_KEY}")
 	w.open("sessions.db", func(s store.Store) {
-		id := signingKey(t)
-		if err := s.SetKeys(t.Context(), map[store.KeyID]time.Time{id: {}, {9}: time.Now().Add(-time.Hour)}); err != nil {
+		ended := map[store.MasterKeyID]time.Time{{9}: time.Now().Add(-time.Hour)}
+		if err := s.(store.Loader).NeedMasterKeys(t.Context(), ended); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -91,7 +91,7 @@ func (w *migrateWorld) login(name string, who ...string) {
 			openID, _, _ := strings.Cut(n, ".")
 			now := time.Now()
 			l := store.Login{
-				User: store.UserID{AppID: appID, OpenID: openID}, Digest: digestOf(n), Created: now, Expires: now.Add(time.Hour), Key: store.SealedKey{Tag: [8]byte{1}, Box: []byte("box")},
+				User: store.UserID{AppID: appID, OpenID: openID}, Digest: digestOf(n), MasterKey: signingKey(w.t), Created: now, Expires: now.Add(time.Hour), Key: store.SealedKey{Tag: [8]byte{1}, Box: []byte("box")},
 			}
 			if _, err := s.Login(w.t.Context(), l); err != nil {
 				w.t.Fatal(err)
@@ -147,13 +147,13 @@ func (w *migrateWorld) must(args ...string) (r migrated) {
 }
 
 // signingKey names the key of seal_key.
-func signingKey(t testing.TB) store.KeyID {
+func signingKey(t testing.TB) store.MasterKeyID {
 	t.Helper()
 	ring, err := keyring.Parse(sealKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store.KeyID(ring.Signer())
+	return store.MasterKeyID(ring.Signer())
 }
 
 func TestMigrate(t *testing.T) {
@@ -171,7 +171,7 @@ func TestMigrate(t *testing.T) {
 	}
 	w.check("shelf.db", "ada.1 ada.2 bob.1 eve.1", "ada.1 ada.2 bob.1")
 	w.open("shelf.db", func(s store.Store) {
-		keys, err := s.Keys(t.Context())
+		keys, err := s.MasterKeys(t.Context())
 		if until := keys[signingKey(t)]; err != nil || len(keys) != 1 || until.Before(time.Now().Add(30*time.Minute)) {
 			t.Errorf("the keys on record are %v, %v", keys, err)
 		}
@@ -200,7 +200,7 @@ func TestMigrateBack(t *testing.T) {
 	}
 	w.check("new.db", "ada.1 ada.2 bob.1", "ada.1 ada.2")
 	w.open("new.db", func(s store.Store) {
-		if keys, err := s.Keys(t.Context()); err != nil || keys[signingKey(t)].IsZero() {
+		if keys, err := s.MasterKeys(t.Context()); err != nil || keys[signingKey(t)].IsZero() {
 			t.Errorf("the keys on record are %v, %v", keys, err)
 		}
 	})

@@ -12,35 +12,36 @@ import (
 )
 
 const (
-	// keysPatience is how long a start waits for a store that gates share: opening it only begins to connect.
+	// keysPatience is how long a start waits for a store that gates share, since
+	// opening it only begins to connect.
 	keysPatience = 2 * time.Second
 
 	keysPause    = 50 * time.Millisecond // between two attempts of a start
 	keysRetry    = time.Second           // between two attempts while the store is away
 	keysReminder = time.Hour             // between two log lines about a missing key
-	keysFarewell = 2 * time.Second       // for the last time, when a configuration ends
 )
 
-// checkKeys compares the key ring with the store before the first request. A store that gates share may be away at that time, which is no reason not to start: it is done later then.
-func checkKeys(core *session.Core, s *session.Service) (undo func(context.Context) error, err error) {
+// checkKeys compares the key ring with the store before the first request. A
+// gate starts although a store that gates share is away; keyWatch checks later.
+func checkKeys(core *session.Core, s *session.Service) error {
 	for began := time.Now(); ; time.Sleep(keysPause) {
-		undo, err := s.CheckKeys(context.Background())
+		err := s.CheckMasterKeys(context.Background())
 		if !core.Shared() || !errors.Is(err, session.ErrUnavailable) {
-			return undo, err
+			return err
 		}
 		if time.Since(began) >= keysPatience {
-			return func(context.Context) error { return nil }, nil
+			return nil
 		}
 	}
 }
 
-// keyWatch keeps what the store knows of an App's keys up to date. The zero keyWatch does nothing.
+// keyWatch warns of a master key that another gate signs with and this one
+// lacks. The zero keyWatch does nothing.
 type keyWatch struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// stop ends it and returns when it has ended.
 func (k *keyWatch) stop() {
 	if k.cancel != nil {
 		k.cancel()
@@ -48,7 +49,7 @@ func (k *keyWatch) stop() {
 	k.done.Wait()
 }
 
-// watchKeys begins to tell the gates that share the store which key this one signs with.
+// watchKeys starts the App's keyWatch if gates share the store.
 func (a *App) watchKeys() {
 	live := a.live.Load()
 	if !live.core.Shared() {
@@ -56,29 +57,25 @@ func (a *App) watchKeys() {
 	}
 	var ctx context.Context
 	ctx, a.keyWatch.cancel = context.WithCancel(context.Background())
-	a.keyWatch.done.Go(func() { renewKeys(ctx, live.sessions) })
+	a.keyWatch.done.Go(func() { watchKeys(ctx, live.sessions) })
 }
 
-// renewKeys sees to that until a configuration ends, and to its keys for a last time then.
-func renewKeys(ctx context.Context, s *session.Service) {
-	var reminded time.Time
+func watchKeys(ctx context.Context, s *session.Service) {
+	var warned time.Time
 	for wait := keysRetry; ; {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.Background(), keysFarewell)
-			defer cancel()
-			_ = s.RenewKeys(ctx)
 			return
 		}
-		err := s.RenewKeys(ctx)
+		err := s.CheckMasterKeys(ctx)
 		if errors.Is(err, session.ErrUnavailable) {
 			wait = keysRetry
-			continue // which the store's own log line tells
+			continue // the store logs its outage itself
 		}
 		wait = session.KeysEvery
-		if err != nil && time.Since(reminded) >= keysReminder {
-			reminded = time.Now()
+		if err != nil && time.Since(warned) >= keysReminder {
+			warned = time.Now()
 			liveLogger().Error("the key ring is incomplete: users who logged in at another gate may be refused here", zap.Error(err))
 		}
 	}

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -101,9 +99,6 @@ func (a *App) share() {
 func (a *App) stepDown() {
 	if before := a.previous.Swap(nil); current.CompareAndSwap(a, before) && before != nil {
 		before.share()
-		if err := a.forgetKeys(context.Background()); err != nil {
-			liveLogger().Error("a configuration that was refused has left its keys on record", zap.Error(err))
-		}
 	}
 	if c := current.Load(); c != nil {
 		c.previous.CompareAndSwap(a, nil) // or a chain of old configurations would stay in memory

@@ -44,8 +44,6 @@ type Core struct {
 
 	revocations revocations
 
-	keysTurn chan struct{} // full while this gate records its master keys in a store that it shares
-
 	outage  Outage
 	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations
 	closing context.Context
@@ -60,7 +58,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses, keysTurn: make(chan struct{}, 1)}
+	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses}
 	core.revocations.core = core
 	core.closing, core.close = context.WithCancel(context.Background())
 	if core.outage.Log == nil {

@@ -22,11 +22,8 @@ var (
 // ErrUnavailable means that the store could not be asked, so that nothing is known about the session: never a reason to log anybody out (THREATS.md 23).
 var ErrUnavailable = store.ErrUnavailable
 
-// ErrKeyMissing means that sessions live which were made under a master key that is not in the key ring.
+// ErrKeyMissing means that live sessions need a master key that the ring lacks.
 var ErrKeyMissing = errors.New("a master key is missing from the key ring")
-
-// ErrKeysKept means that every session was ended, but that old master keys could not be taken off the record: they count as needed until it is done again.
-var ErrKeysKept = errors.New("old master keys still count as needed")
 
 // ErrNoBackup means that the store cannot be copied by the gate.
 var ErrNoBackup = errors.New("this kind of session store is backed up with its own tools")

@@ -106,31 +106,6 @@ func (s *sharedStore) Heard() time.Time {
 	return time.Now()
 }
 
-type memClaim struct {
-	by    *sharedStore
-	until time.Time
-}
-
-func (s *sharedStore) Claim(ctx context.Context, name [32]byte, ttl time.Duration) (ours bool, err error) {
-	err = s.do(ctx, "Claim", func(d *memData) error {
-		if time.Now().Before(d.claims[name].until) {
-			return nil
-		}
-		d.claims[name], ours = memClaim{s, time.Now().Add(ttl)}, true
-		return nil
-	})
-	return ours && err == nil, err
-}
-
-func (s *sharedStore) Unclaim(ctx context.Context, name [32]byte) error {
-	return s.do(ctx, "Unclaim", func(d *memData) error {
-		if d.claims[name].by == s {
-			delete(d.claims, name)
-		}
-		return nil
-	})
-}
-
 func (s *sharedStore) Spend(ctx context.Context, key string, r store.Rate) (wait time.Duration, err error) {
 	err = s.do(ctx, "Spend", func(d *memData) error {
 		b := d.buckets[key]

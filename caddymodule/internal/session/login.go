@@ -94,6 +94,7 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 		User:       store.UserID{AppID: app.ID, OpenID: wx.OpenID},
 		UnionID:    wx.UnionID,
 		Digest:     digestOf(token),
+		MasterKey:  store.MasterKeyID(s.cfg.Keys.Signer()),
 		Created:    now,
 		Expires:    now.Add(s.cfg.TTL),
 		UsedUntil:  now.Add(time.Duration(s.touchEvery) * time.Millisecond),

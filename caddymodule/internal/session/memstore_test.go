@@ -24,10 +24,9 @@ type memData struct {
 	apps     map[string]uint64
 	users    map[store.UserID]*store.User
 	sessions map[store.Digest]store.Session
-	keys     map[store.KeyID]time.Time
+	needs    map[store.MasterKeyID]time.Time
 
 	watchers []func(store.Change) // told of each change before it is acknowledged
-	claims   map[[32]byte]memClaim
 	buckets  map[string]*rate.Limiter
 }
 
@@ -41,7 +40,7 @@ func (d *memData) tell(c store.Change) {
 func newMemData() *memData {
 	return &memData{
 		global: rand.Uint64(), apps: make(map[string]uint64), users: make(map[store.UserID]*store.User), sessions: make(map[store.Digest]store.Session),
-		claims: make(map[[32]byte]memClaim), buckets: make(map[string]*rate.Limiter),
+		needs: make(map[store.MasterKeyID]time.Time), buckets: make(map[string]*rate.Limiter),
 	}
 }
 
@@ -85,7 +84,7 @@ func (s *memStore) setReadOnly(readOnly bool) {
 }
 
 func reads(op string) bool {
-	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "Keys", "Stats", "Touch"}, op)
+	return slices.Contains([]string{"Lookup", "User", "ByUnionID", "MasterKeys", "Stats", "Touch"}, op)
 }
 
 func (s *memStore) do(ctx context.Context, op string, f func(*memData) error) error {
@@ -142,6 +141,7 @@ func (s *memStore) Login(ctx context.Context, l store.Login) (res store.LoginRes
 			User: l.User, Created: milli(l.Created), UsedUntil: milli(l.UsedUntil), Expires: milli(l.Expires),
 			Epochs: store.Epochs{Global: d.global, App: d.apps[l.User.AppID], User: u.Epoch},
 		}
+		d.needs[l.MasterKey] = l.MasterKeyNeed(d.needs[l.MasterKey])
 		res.UnionID, res.UnionIDChanged = u.UnionID, known && u.UnionID != before
 		res.Ended = append(res.Ended, ended...)
 		for _, e := range res.Ended {
@@ -247,6 +247,7 @@ func (s *memStore) RevokeApp(ctx context.Context, appID string) error {
 func (s *memStore) RevokeAll(ctx context.Context) error {
 	return s.do(ctx, "RevokeAll", func(d *memData) error {
 		d.global++
+		clear(d.needs)
 		d.tell(store.Change{What: store.AllChanged})
 		return nil
 	})
@@ -264,25 +265,12 @@ func (s *memStore) ByUnionID(ctx context.Context, unionID string) (ids []store.U
 	return ids, err
 }
 
-func (s *memStore) Keys(ctx context.Context) (keys map[store.KeyID]time.Time, err error) {
-	err = s.do(ctx, "Keys", func(d *memData) error {
-		keys = maps.Clone(d.keys)
+func (s *memStore) MasterKeys(ctx context.Context) (needs map[store.MasterKeyID]time.Time, err error) {
+	err = s.do(ctx, "MasterKeys", func(d *memData) error {
+		needs = maps.Clone(d.needs)
 		return nil
 	})
-	return keys, err
-}
-
-func (s *memStore) SetKeys(ctx context.Context, keys map[store.KeyID]time.Time) error {
-	return s.do(ctx, "SetKeys", func(d *memData) error {
-		d.keys = make(map[store.KeyID]time.Time)
-		for id, until := range keys {
-			if !until.IsZero() {
-				until = milli(until)
-			}
-			d.keys[id] = until
-		}
-		return nil
-	})
+	return needs, err
 }
 
 func (s *memStore) Stats(ctx context.Context) (st store.Stats, err error) {

@@ -48,18 +48,10 @@ func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	return c.revoked("revoking mini program", revocation{kind: ofApp, user: store.UserID{AppID: appID}}, err)
 }
 
-// RevokeAll ends every session. Master keys that the first one of the ring has replaced
-// may be dropped from then on, unless the error wraps ErrKeysKept.
+// RevokeAll ends every session, and with them every need for a master key.
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
-	err := c.revoked("revoking everybody", revocation{kind: ofAll}, c.store.RevokeAll(ctx))
-	if err != nil {
-		return err
-	}
-	if err := s.freeKeys(ctx); err != nil {
-		return fmt.Errorf("%w: %v", ErrKeysKept, err) // not ErrUnavailable: the sessions are over
-	}
-	return nil
+	return c.revoked("revoking everybody", revocation{kind: ofAll}, c.store.RevokeAll(ctx))
 }
 
 // revoked takes the outcome of a revocation. The store has it first and the cache is

@@ -19,6 +19,11 @@ type Loader interface {
 	// heard (User.Merge); a session that is here already stays as it is but for a later UsedUntil, whether or not it still holds. Loading the same again adds nothing but what has been ended here in between, so that after an
 	// error, which leaves some of it done, all is loaded again.
 	Load(ctx context.Context, items []Item) (Loaded, error)
+
+	// NeedMasterKeys records that loaded sessions need master keys until the given
+	// times at least. Call it before Load, and after it in case RevokeAll came
+	// between. It shortens no need.
+	NeedMasterKeys(ctx context.Context, needs map[MasterKeyID]time.Time) error
 }
 
 // Item is a user and the sessions of theirs that hold. Their epochs mean nothing to another store.

@@ -2,7 +2,6 @@ package store
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"time"
 )
@@ -12,12 +11,6 @@ type Digest [sha256.Size]byte
 
 // IsZero reports whether d names no session.
 func (d Digest) IsZero() bool { return d == Digest{} }
-
-// KeyID names a master key of the key ring. It tells nothing of the key.
-type KeyID [4]byte
-
-// String returns the id in hex.
-func (k KeyID) String() string { return hex.EncodeToString(k[:]) }
 
 // UserID names a user: an openid is only unique within its mini program.
 type UserID struct{ AppID, OpenID string }

@@ -19,12 +19,6 @@ type Shared interface {
 	// yet. After a loss of contact it does not move on before ContactMade was reported. It only loads a word: it is asked by every check.
 	Heard() time.Time
 
-	// Claim takes a name for ttl. It reports false when somebody holds it, this gate included.
-	Claim(ctx context.Context, name [32]byte, ttl time.Duration) (bool, error)
-
-	// Unclaim gives up a name that this gate has claimed.
-	Unclaim(ctx context.Context, name [32]byte) error
-
 	// Spend takes one from the bucket of a key, which all gates share. When it is empty, nothing is taken and wait, which is then positive, is how long until it is not.
 	Spend(ctx context.Context, key string, r Rate) (wait time.Duration, err error)
 }

@@ -45,10 +45,12 @@ type Store interface {
 
 	// ByUnionID returns the users of all mini programs who are known by that unionid, in no particular order. None is not an error; the empty unionid is nobody's.
 	ByUnionID(ctx context.Context, unionID string) ([]UserID, error)
-	// Keys returns the master keys that sessions in the store were made under, as SetKeys recorded them: until when such sessions may live; the zero time while the key is in use.
-	Keys(ctx context.Context) (map[KeyID]time.Time, error)
-	// SetKeys replaces what Keys returns, durably. Times keep millisecond precision.
-	SetKeys(ctx context.Context, keys map[KeyID]time.Time) error
+
+	// MasterKeys returns until when sessions need each master key: at least until
+	// the last one expires that a Login made under it. RevokeAll ends every need,
+	// though a shared store may tell of it for two minutes more.
+	MasterKeys(ctx context.Context) (map[MasterKeyID]time.Time, error)
+
 	// Stats returns what the store knows of its own size. It may walk all that is stored: it is for operators, not for requests.
 	Stats(ctx context.Context) (Stats, error)
 	// Touch moves Session.UsedUntil of the session with digest d on to until. It never blocks and never waits for
@@ -84,6 +86,9 @@ type Login struct {
 	Key     SealedKey // the session_key of this exchange
 	OldTags [][8]byte // tags that the same session_key had under master keys which have since been replaced: a record that bears one of them holds the same key
 	Digest  Digest    // names the new session
+
+	MasterKey MasterKeyID // signed the token of the new session
+
 	Created time.Time // start of the session; also "now" for pruning expired ones
 	Expires time.Time // absolute end of the session
 

@@ -51,7 +51,8 @@ func bloated(t testing.TB, grow, keep int) (path string) {
 	path = newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 300)
-	if err := s.SetKeys(t.Context(), map[store.KeyID]time.Time{{1}: {}, {2}: time.UnixMilli(5)}); err != nil {
+	needs := map[store.MasterKeyID]time.Time{{2}: time.UnixMilli(5_000_000_000_000)}
+	if err := s.NeedMasterKeys(t.Context(), needs); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -127,8 +128,9 @@ func TestCompact(t *testing.T) {
 			}
 			checkFilled(t, s, 300)
 			login(t, s, "more", 1, time.Hour)
-			if keys, err := s.Keys(t.Context()); err != nil || len(keys) != 2 || !keys[store.KeyID{1}].IsZero() || keys[store.KeyID{2}].UnixMilli() != 5 {
-				t.Errorf("keys %v, %v", keys, err)
+			needs, err := s.MasterKeys(t.Context())
+			if err != nil || len(needs) != 2 || needs[store.MasterKeyID{2}].UnixMilli() != 5_000_000_000_000 {
+				t.Errorf("needed are %v, %v", needs, err)
 			}
 			if ids, err := s.ByUnionID(t.Context(), "union"); err != nil || len(ids) != 301 {
 				t.Errorf("%d users by unionid, %v", len(ids), err)

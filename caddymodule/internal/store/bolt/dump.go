@@ -61,11 +61,10 @@ func (s *Snapshot) User(ctx context.Context, id store.UserID) (store.User, error
 	return s.s.User(ctx, id)
 }
 
-// Keys is that of store.Store.
-func (s *Snapshot) Keys(ctx context.Context) (map[store.KeyID]time.Time, error) { return s.s.Keys(ctx) }
-
-// Stats is that of store.Store.
-func (s *Snapshot) Stats(ctx context.Context) (store.Stats, error) { return s.s.Stats(ctx) }
+// MasterKeys is that of store.Store.
+func (s *Snapshot) MasterKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
+	return s.s.MasterKeys(ctx)
+}
 
 // Close lets go of the file.
 func (s *Snapshot) Close() error { return s.s.db.Close() }

@@ -27,8 +27,8 @@ func TestSnapshot(t *testing.T) {
 	if err := s.End(t.Context(), gone.Digest); err != nil {
 		t.Fatal(err)
 	}
-	keys := map[store.KeyID]time.Time{{1}: {}, {2}: time.UnixMilli(5)}
-	if err := s.SetKeys(t.Context(), keys); err != nil {
+	needs := map[store.MasterKeyID]time.Time{{2}: time.UnixMilli(5)}
+	if err := s.NeedMasterKeys(t.Context(), needs); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bolt.OpenSnapshot(path, nil); err == nil {
@@ -69,8 +69,9 @@ func TestSnapshot(t *testing.T) {
 	if _, err := snap.Lookup(t.Context(), gone.Digest); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("got %v for a session that was ended", err)
 	}
-	if got, err := snap.Keys(t.Context()); err != nil || len(got) != 2 || !got[store.KeyID{2}].Equal(time.UnixMilli(5)) {
-		t.Errorf("keys %v, %v", got, err)
+	got, err := snap.MasterKeys(t.Context())
+	if err != nil || len(got) != 2 || !got[store.MasterKeyID{2}].Equal(time.UnixMilli(5)) {
+		t.Errorf("needed are %v, %v", got, err)
 	}
 	if _, err := bolt.Open(bolt.Config{Path: path}); err == nil {
 		t.Error("the file was opened for writing while it is read")

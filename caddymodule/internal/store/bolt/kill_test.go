@@ -79,7 +79,8 @@ func childLogin(w, n int) store.Login {
 	now := time.Now()
 	return store.Login{
 		User: childUser(os.Getpid(), w, n), Digest: digest(os.Getpid(), w, n),
-		Key: store.SealedKey{Tag: [8]byte{byte(n)}, Box: []byte(fmt.Sprint("key ", n))}, Created: now, Expires: now.Add(time.Hour),
+		Key: store.SealedKey{Tag: [8]byte{byte(n)}, Box: []byte(fmt.Sprint("key ", n))}, Created: now,
+		MasterKey: store.MasterKeyID{byte(w)}, Expires: now.Add(time.Hour + time.Duration(n)*time.Minute), // the need grows
 	}
 }
 
@@ -181,6 +182,10 @@ func checkKilled(t *testing.T, s *bolt.Store, pid int, lines []string) (logins, 
 			f.done = f.done || what == "E" || what == "R"
 		}
 	}
+	needs, err := s.MasterKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for at, f := range fates {
 		rec, err := s.Lookup(t.Context(), digest(pid, at[0], at[1]))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -192,6 +197,9 @@ func checkKilled(t *testing.T, s *bolt.Store, pid int, lines []string) (logins, 
 			t.Errorf("worker %d, login %d: acknowledged end is gone", at[0], at[1])
 		case !f.begun && !holds:
 			t.Errorf("worker %d, login %d: acknowledged login is gone: %v", at[0], at[1], err)
+		}
+		if until := needs[store.MasterKeyID{byte(at[0])}]; holds && until.Before(rec.Session.Expires) {
+			t.Errorf("worker %d, login %d: its master key is needed until %v only", at[0], at[1], until)
 		}
 		logins++
 		if f.done {

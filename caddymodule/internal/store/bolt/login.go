@@ -63,6 +63,9 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 			return res, err
 		}
 	}
+	if err := t.needMasterKey(l); err != nil {
+		return res, err
+	}
 	return res, t.putUser(u)
 }
 

@@ -74,5 +74,10 @@ func (s *Store) RevokeApp(ctx context.Context, appID string) error {
 
 // RevokeAll implements store.Store. The rows of the ended sessions stay until they expire.
 func (s *Store) RevokeAll(ctx context.Context) error {
-	return s.write(ctx, func(t *tables) error { return t.bumpEpoch(keyGlobal) })
+	return s.write(ctx, func(t *tables) error {
+		if err := t.freeMasterKeys(); err != nil {
+			return err
+		}
+		return t.bumpEpoch(keyGlobal)
+	})
 }

@@ -20,7 +20,7 @@ import (
 //	exp    expiry | digest -> nothing; grows at its right edge only. The row of a session that ended early stays until its time: taking it out would cost a page write a log-out
 //	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program; both made by the first login that needs them
 //	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing; an index of user that is never believed by itself
-//	key    store.KeyID -> when the last session made under the master key ends, milliseconds in eight bytes; nothing while the key is in use
+//	key    store.MasterKeyID -> until when sessions need the master key, milliseconds in eight bytes
 //
 // Version 1 had neither union nor key. In the sessions of versions 1 and 2 was the time when they were last seen, as
 // store reads it, and a "noted" in meta said how long before another use that may have been.

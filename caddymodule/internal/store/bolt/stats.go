@@ -3,6 +3,7 @@ package bolt
 import (
 	"context"
 	"os"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -26,13 +27,18 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 // stats counts what is in a file of the given size.
 func (t *tables) stats(size int64) store.Stats {
 	keys, used := usage(t.tx)
-	st := store.Stats{Sessions: keys[sess], Users: keys[user], Bytes: size, FreeBytes: max(0, size-used)}
-	if k, _ := t.bucket(exp).Cursor().Last(); k != nil {
-		if at, _, ok := splitExpKey(k); ok {
-			st.LastExpiry = at
-		}
+	return store.Stats{
+		Sessions: keys[sess], Users: keys[user],
+		Bytes: size, FreeBytes: max(0, size-used),
+		LastExpiry: t.lastExpiry(),
 	}
-	return st
+}
+
+// lastExpiry returns when the last session ends; the zero time when there is none.
+func (t *tables) lastExpiry() time.Time {
+	k, _ := t.bucket(exp).Cursor().Last()
+	at, _, _ := splitExpKey(k)
+	return at
 }
 
 // usage returns the number of keys in each bucket and the bytes of the pages that are in use. It counts those and not the free ones, whose list belongs to the writer.

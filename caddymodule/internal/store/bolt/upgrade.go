@@ -23,7 +23,9 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 	}
 	damaged := 0
 	if version >= 2 {
-		err = db.Update(conclude)
+		err = db.Update(func(tx *bolt.Tx) error {
+			return (&tables{tx: tx, damaged: func(string, []byte) {}}).conclude()
+		})
 	} else {
 		err = upgrade1(db, &damaged)
 	}
@@ -34,9 +36,9 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 }
 
 // conclude is the last step. The sessions need none: they read as store.Session says.
-func conclude(tx *bolt.Tx) error {
-	m := tx.Bucket(bucketNames[meta])
-	return errors.Join(m.Delete(keyNoted), m.Put(keySchema, []byte{schemaVersion}))
+func (t *tables) conclude() error {
+	m := t.bucket(meta)
+	return errors.Join(t.endOpenNeeds(), m.Delete(keyNoted), m.Put(keySchema, []byte{schemaVersion}))
 }
 
 // upgrade1 makes what version 1 lacks.
@@ -55,7 +57,7 @@ func upgrade1(db *bolt.DB, damaged *int) error {
 			if from, err = t.indexUnions(from); err != nil || from != nil {
 				return err
 			}
-			return conclude(tx)
+			return t.conclude()
 		})
 	}
 	return err

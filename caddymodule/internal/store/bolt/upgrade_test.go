@@ -51,8 +51,8 @@ func TestP2_Upgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if keys, err := snap.Keys(t.Context()); err != nil || len(keys) != 0 {
-		t.Errorf("as it was: keys %v, %v", keys, err)
+	if needs, err := snap.MasterKeys(t.Context()); err != nil || len(needs) != 0 {
+		t.Errorf("as it was: needed are %v, %v", needs, err)
 	}
 	snap.Close()
 	for range 2 { // the second time there is nothing to do
@@ -66,8 +66,8 @@ func TestP2_Upgrade(t *testing.T) {
 		if _, err := s.Lookup(t.Context(), digest("u", users-1)); err != nil {
 			t.Fatal(err)
 		}
-		if keys, err := s.Keys(t.Context()); err != nil || len(keys) != 0 {
-			t.Fatal(keys, err)
+		if needs, err := s.MasterKeys(t.Context()); err != nil || len(needs) != 0 {
+			t.Fatal(needs, err)
 		}
 		s.Close()
 	}

@@ -211,11 +211,7 @@ func TestForeignKeys(t *testing.T) {
 	l := newLogin(id, func(l *store.Login) { l.UnionID = "u" })
 	_, err := s.Login(t.Context(), l)
 	must(t, err)
-	keyID := store.KeyID{1}
-	must(t, s.SetKeys(t.Context(), map[store.KeyID]time.Time{keyID: {}}))
-	name, rate := [32]byte{1}, store.Rate{Every: time.Hour, Burst: 1}
-	_, err = s.Claim(t.Context(), name, time.Hour)
-	must(t, err)
+	rate := store.Rate{Every: time.Hour, Burst: 1}
 	_, err = s.Spend(t.Context(), "bucket", rate)
 	must(t, err)
 	s.Touch(l.Digest, l.UsedUntil.Add(time.Minute))
@@ -246,13 +242,9 @@ func TestForeignKeys(t *testing.T) {
 	if ids, err := s.ByUnionID(t.Context(), "u"); err != nil || len(ids) != 0 {
 		t.Errorf("by unionid: %v, %v", ids, err)
 	}
-	if keys, err := s.Keys(t.Context()); err != nil || len(keys) != 0 {
-		t.Errorf("keys: %v, %v", keys, err)
+	if needs, err := s.MasterKeys(t.Context()); err != nil || len(needs) != 0 {
+		t.Errorf("master keys: %v, %v", needs, err)
 	}
-	if mine, err := s.Claim(t.Context(), name, time.Hour); err != nil || mine {
-		t.Errorf("claim: %v, %v", mine, err)
-	}
-	must(t, s.Unclaim(t.Context(), name))
 	must(t, s.Dump(t.Context(), func(store.Item) error { return nil }))
 	_, err = s.Stats(t.Context())
 	must(t, err)
@@ -265,7 +257,6 @@ func TestForeignKeys(t *testing.T) {
 			t.Errorf("spend: %v, %v", wait, err)
 		}
 	}
-	must(t, s.SetKeys(t.Context(), map[store.KeyID]time.Time{keyID: {}}))
 	next := newLogin(id, func(l *store.Login) { l.UnionID = "u" })
 	_, err = s.Login(t.Context(), next)
 	must(t, err)
@@ -283,8 +274,8 @@ func TestForeignKeys(t *testing.T) {
 	if ids, err := s.ByUnionID(t.Context(), "u"); err != nil || len(ids) != 1 {
 		t.Errorf("by unionid: %v, %v", ids, err)
 	}
-	if keys, err := s.Keys(t.Context()); err != nil || len(keys) != 1 {
-		t.Errorf("keys: %v, %v", keys, err)
+	if needs, err := s.MasterKeys(t.Context()); err != nil || needs[next.MasterKey].Before(next.Expires) {
+		t.Errorf("master keys: %v, %v", needs, err)
 	}
 	for name, revoke := range map[string]func() error{
 		"End":        func() error { return s.End(t.Context(), next.Digest) },

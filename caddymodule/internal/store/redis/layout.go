@@ -18,8 +18,8 @@ import (
 //	e:{app:appid}  epoch of a mini program, 16 hex digits; made by the first login
 //	e:{all}        epoch of everybody
 //	n:{hash}       set of the user hashes that a unionid was once known of; an index of u that is never believed by itself
-//	k              hash of master keys: store.KeyID in hex, and until when in milliseconds, or nothing while the key is in use
-//	c:{name}       who claims the name
+//	m              hash of needs: store.MasterKeyID and the epoch of everybody in hex -> until when, in milliseconds
+//	k              the same for gates of the first release: store.MasterKeyID in hex -> until when, in milliseconds
 //	h:{n}id        trial write of a gate, by its heartbeat or Health; gone after some seconds
 //	b:{hash}       a token bucket: when it will be full, in microseconds
 //	i:x            x has changed otherwise than by a login: gone after some seconds. The keys that every gate watches. They are written in the same step as the change, so they have its hash tag
@@ -40,8 +40,8 @@ func (p layout) touched(d store.Digest) string { return p.hex("t:{", d[:]) }
 func (p layout) user(h [16]byte) string        { return p.hex("u:{", h[:]) }
 func (p layout) app(appID string) string       { return string(p) + "e:{app:" + appID + "}" }
 func (p layout) all() string                   { return string(p) + "e:{all}" }
-func (p layout) masterKeys() string            { return string(p) + "k" }
-func (p layout) claim(name [32]byte) string    { return p.hex("c:{", name[:]) }
+func (p layout) needs() string                 { return string(p) + "m" }
+func (p layout) firstNeeds() string            { return string(p) + "k" }
 func (p layout) trial(id string) string {
 	return string(p) + "h:{" + strconv.Itoa(rand.IntN(trials)) + "}" + id
 }

@@ -63,27 +63,24 @@ func TestLifetimes(t *testing.T) {
 	}
 	s.Touch(short.Digest, short.UsedUntil.Add(time.Second))
 	s.Touch(store.Digest{1}, short.Created.Add(time.Second)) // of no session
-	_, err := s.Claim(ctx, [32]byte{1}, time.Minute)
+	_, err := s.Spend(ctx, "key", store.Rate{Every: time.Minute, Burst: 5})
 	must(t, err)
-	_, err = s.Spend(ctx, "key", store.Rate{Every: time.Minute, Burst: 5})
-	must(t, err)
-	must(t, s.SetKeys(ctx, map[store.KeyID]time.Time{{1}: {}}))
 	touched := "t:{" + hexOf(short.Digest[:]) + "}"
 	await(t, "the touch is written", func() bool { return keys(t, c, cfg)[touched] > 0 })
 
 	h1, h2 := short.User.Hash(), long.User.Hash()
 	const day = 24 * time.Hour
 	want := map[string]time.Duration{
-		"s:{" + hexOf(short.Digest[:]) + "}":     time.Hour,
-		"s:{" + hexOf(long.Digest[:]) + "}":      400 * day,
-		touched:                                  time.Hour,
-		"t:{" + hexOf(long.Digest[:]) + "}":      400 * day,
-		"u:{" + hexOf(h1[:]) + "}":               180 * day,
-		"u:{" + hexOf(h2[:]) + "}":               401 * day,
-		"e:{app:" + short.User.AppID + "}":       0,
-		"e:{all}":                                0,
-		"k":                                      0,
-		"c:{01" + strings.Repeat("00", 31) + "}": time.Minute,
+		"s:{" + hexOf(short.Digest[:]) + "}": time.Hour,
+		"s:{" + hexOf(long.Digest[:]) + "}":  400 * day,
+		touched:                              time.Hour,
+		"t:{" + hexOf(long.Digest[:]) + "}":  400 * day,
+		"u:{" + hexOf(h1[:]) + "}":           180 * day,
+		"u:{" + hexOf(h2[:]) + "}":           401 * day,
+		"e:{app:" + short.User.AppID + "}":   0,
+		"e:{all}":                            0,
+		"k":                                  0,
+		"m":                                  0,
 	}
 	got := keys(t, c, cfg)
 	for name, ttl := range want {
@@ -161,12 +158,11 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	b := mustOpen(t, cfg)
 	var said []string
 	for name, call := range map[string]func(context.Context) error{
-		"Lookup":    func(ctx context.Context) error { _, err := b.Lookup(ctx, l.Digest); return err },
-		"Login":     func(ctx context.Context) error { _, err := b.Login(ctx, l); return err },
-		"End":       func(ctx context.Context) error { return b.End(ctx, l.Digest) },
-		"Keys":      func(ctx context.Context) error { _, err := b.Keys(ctx); return err },
-		"ByUnionID": func(ctx context.Context) error { _, err := b.ByUnionID(ctx, l.UnionID); return err },
-		"Claim":     func(ctx context.Context) error { _, err := b.Claim(ctx, l.Digest, time.Second); return err },
+		"Lookup":     func(ctx context.Context) error { _, err := b.Lookup(ctx, l.Digest); return err },
+		"Login":      func(ctx context.Context) error { _, err := b.Login(ctx, l); return err },
+		"End":        func(ctx context.Context) error { return b.End(ctx, l.Digest) },
+		"MasterKeys": func(ctx context.Context) error { _, err := b.MasterKeys(ctx); return err },
+		"ByUnionID":  func(ctx context.Context) error { _, err := b.ByUnionID(ctx, l.UnionID); return err },
 		"Spend": func(ctx context.Context) error {
 			_, err := b.Spend(ctx, l.User.OpenID, store.Rate{Every: time.Second, Burst: 1})
 			return err
@@ -248,7 +244,6 @@ func TestCallsAreBounded(t *testing.T) {
 		"RevokeUser": func(ctx context.Context) error { return s.RevokeUser(ctx, l.User) },
 		"RevokeAll":  func(ctx context.Context) error { return s.RevokeAll(ctx) },
 		"Health":     func(ctx context.Context) error { return s.Health(ctx) },
-		"Claim":      func(ctx context.Context) error { _, err := s.Claim(ctx, l.Digest, time.Second); return err },
 	} {
 		if err := call(context.Background()); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)

@@ -41,6 +41,8 @@ type arrival struct {
 	record    string        // of the user
 	epochs    store.Epochs  // of the mini program and of everybody
 	presented *store.UserID // whose session was presented; nil when there is none
+
+	needed map[string]time.Time // the needs for master keys on record
 }
 
 // arrive reads all that a login depends on.
@@ -49,15 +51,19 @@ func (db db) arrive(ctx context.Context, l store.Login) (a arrival, err error) {
 	if !l.Ends.IsZero() {
 		keys = append(keys, db.keys.session(l.Ends))
 	}
-	cmds := make([]rueidis.Completed, len(keys))
+	cmds := make([]rueidis.Completed, len(keys), len(keys)+1)
 	for i, k := range keys {
 		cmds[i] = db.get(k)
 	}
+	answers := db.c.DoMulti(ctx, append(cmds, db.c.B().Hgetall().Key(db.keys.needs()).Build())...)
 	texts := make([]string, len(keys))
-	for i, res := range db.c.DoMulti(ctx, cmds...) {
-		if texts[i], err = text(res); err != nil {
+	for i := range keys {
+		if texts[i], err = text(answers[i]); err != nil {
 			return a, err
 		}
+	}
+	if a.needed, err = db.needs(answers[len(keys)]); err != nil {
+		return a, err
 	}
 	a.record = texts[0]
 	if a.epochs.App, err = db.ensureEpoch(ctx, keys[1], texts[1]); err != nil {
@@ -86,7 +92,7 @@ func (db db) admit(ctx context.Context, l store.Login, a *arrival) (store.LoginR
 		res := admit(&u, l, a.presented != nil)
 		res.UnionIDChanged = known && u.UnionID != before.UnionID
 		a.epochs.User = u.Epoch
-		if err := db.putSession(ctx, l, a.epochs); err != nil {
+		if err := db.putSession(ctx, l, a); err != nil {
 			return res, err
 		}
 		if err := db.index(ctx, before, u); err != nil {
@@ -134,8 +140,10 @@ func admit(u *store.User, l store.Login, presented bool) (res store.LoginResult)
 	return res
 }
 
-func (db db) putSession(ctx context.Context, l store.Login, e store.Epochs) error {
-	ses := store.Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires, Epochs: e}
+// putSession writes the session, and in the same round the need for its master
+// key unless that is on record.
+func (db db) putSession(ctx context.Context, l store.Login, a *arrival) error {
+	ses := store.Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires, Epochs: a.epochs}
 	b, err := ses.AppendBinary(make([]byte, 0, 160))
 	if err != nil {
 		return err
@@ -150,12 +158,17 @@ func (db db) putSession(ctx context.Context, l store.Login, e store.Epochs) erro
 		// UsedUntil), unless a note says something better.
 		cmds = append(cmds, set(db.keys.touched(l.Digest), noteOf(l.UsedUntil)))
 	}
-	for _, res := range db.c.DoMulti(ctx, cmds...) {
-		if err := res.Error(); err != nil {
-			return err
-		}
+	return db.scripts.need.runAll(ctx, db.c, db.loginNeeds(l, a), cmds...)
+}
+
+// loginNeeds returns the runs of needLua for a login.
+func (db db) loginNeeds(l store.Login, a *arrival) []call {
+	recorded := a.needed[needField(l.MasterKey, a.epochs.Global)]
+	until := l.MasterKeyNeed(recorded)
+	if until.Equal(recorded) {
+		return nil
 	}
-	return nil
+	return db.needCalls(l.MasterKey, a.epochs.Global, until, l.Created)
 }
 
 // endLeaving ends the sessions that a login ends, then takes them off the lists.

@@ -123,30 +123,6 @@ func TestLostRevocationThenAnother(t *testing.T) {
 	})
 }
 
-// TestLostClaim: a claim is not refused for its own sake, and one that was answered is no other gate's.
-func TestLostClaim(t *testing.T) {
-	t.Parallel()
-	srv := redistest.Start(t)
-	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
-	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
-	name := [32]byte{}
-	losses(t, p, s, false, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
-		name[0]++
-		l.words = []string{hexOf(name[:])}
-		var mine bool
-		var err error
-		return func() { mine, err = s.Claim(t.Context(), name, time.Hour) }, func(t *testing.T) {
-			if err != nil || !mine {
-				t.Errorf("a free name is taken: %v", err)
-			}
-			if theirs, err := beside.Claim(t.Context(), name, time.Hour); err != nil || theirs {
-				t.Errorf("a name is claimed twice: %v", err)
-			}
-		}
-	})
-}
-
 // TestLostSpend: one Spend takes one token at most, whatever was lost.
 func TestLostSpend(t *testing.T) {
 	t.Parallel()

@@ -35,9 +35,9 @@ func newScene(t *testing.T, s store.Store, n int, l *loss) *scene {
 		must(t, err)
 	}
 	sc.last = newLogin(sc.id, maxPerUser(bound), ends(sc.presented.Digest))
-	sc.last.UnionID = "another"
+	sc.last.UnionID, sc.last.MasterKey = "another", store.MasterKeyID{1, byte(n)}
 	h, hb := sc.id.Hash(), sc.other.Hash()
-	l.words = []string{hexOf(h[:]), hexOf(hb[:]), hexOf(sc.last.Digest[:]), hexOf(sc.presented.Digest[:]), hexOf(sc.made[0].Digest[:])}
+	l.words = []string{hexOf(h[:]), hexOf(hb[:]), hexOf(sc.last.Digest[:]), hexOf(sc.presented.Digest[:]), hexOf(sc.made[0].Digest[:]), sc.last.MasterKey.String()}
 	return sc
 }
 
@@ -79,6 +79,9 @@ func TestLostLogin(t *testing.T) {
 				t.Errorf("answered %+v, %v; holds: %v", sc.res, sc.err, accepted(t, beside, sc.last.Digest))
 			}
 			sc.checkLists(t, beside, true)
+			if until := needsOf(t, beside)[sc.last.MasterKey]; until.Before(sc.last.Expires) {
+				t.Errorf("its master key is needed until %v only", until)
+			}
 		}
 	})
 	if n < 14 { // the rounds of such a login, each lost on both ways

@@ -128,7 +128,12 @@ func (s *Store) RevokeApp(ctx context.Context, appID string) error {
 
 // RevokeAll implements store.Store. The records of the ended sessions stay until they expire.
 func (s *Store) RevokeAll(ctx context.Context) error {
-	return s.write(ctx, func(ctx context.Context, db db) error { return db.moveEpoch(ctx, db.keys.all()) })
+	return s.write(ctx, func(ctx context.Context, db db) error {
+		if err := db.moveEpoch(ctx, db.keys.all()); err != nil {
+			return err
+		}
+		return db.freeFirstNeeds(ctx)
+	})
 }
 
 // copyWait is how long a revocation waits for the first replica.

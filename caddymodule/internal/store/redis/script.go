@@ -10,7 +10,7 @@ import (
 
 // scripts are all that change more than one key, or a key according to what it holds. The keys of each have one hash tag.
 type scripts struct {
-	swapUser, endSession, makeEpoch, moveEpoch, touch, index, setKeys, claim, unclaim, spend *script
+	swapUser, endSession, makeEpoch, moveEpoch, touch, index, need, free, spend *script
 }
 
 func newScripts() scripts {
@@ -21,9 +21,8 @@ func newScripts() scripts {
 		moveEpoch:  newScript(moveEpochLua, true),
 		touch:      newScript(touchLua, true),
 		index:      newScript(indexLua, true),
-		setKeys:    newScript(setKeysLua, true),
-		claim:      newScript(claimLua, true),
-		unclaim:    newScript(unclaimLua, false),
+		need:       newScript(needLua, true),
+		free:       newScript(freeLua, true),
 		spend:      newScript(spendLua, false),
 	}
 }
@@ -66,14 +65,15 @@ func (s *script) run(ctx context.Context, c rueidis.Client, x call) rueidis.Redi
 	return res
 }
 
-// runAll runs the script once for each call, and returns the first error.
-func (s *script) runAll(ctx context.Context, c rueidis.Client, calls []call) error {
-	cmds := make([]rueidis.Completed, len(calls))
+// runAll runs the script once for each call and more commands after that, in one
+// round, and returns the first error.
+func (s *script) runAll(ctx context.Context, c rueidis.Client, calls []call, more ...rueidis.Completed) error {
+	cmds := make([]rueidis.Completed, len(calls), len(calls)+len(more))
 	for i, x := range calls {
 		cmds[i] = s.short(c, x)
 	}
-	for i, res := range c.DoMulti(ctx, cmds...) {
-		if unknown(res) {
+	for i, res := range c.DoMulti(ctx, append(cmds, more...)...) {
+		if i < len(calls) && unknown(res) {
 			res = s.run(ctx, c, calls[i])
 		}
 		if err := res.Error(); err != nil && !rueidis.IsRedisNil(err) {

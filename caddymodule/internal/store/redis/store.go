@@ -25,7 +25,6 @@ package redis
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -47,9 +46,6 @@ type Store struct {
 	keys    layout
 	scripts scripts
 	link    *link
-
-	id     string        // of this store, among all that share the engine
-	claims atomic.Uint64 // made by this store
 
 	touches *store.Touches
 	lagging atomic.Bool // the last revocation did not reach a replica in time
@@ -81,7 +77,6 @@ func Open(cfg Config) (*Store, error) {
 		keys:       layout(cfg.Prefix),
 		scripts:    newScripts(),
 		link:       newLink(cfg),
-		id:         rand.Text(),
 		touches:    store.NewTouches(),
 		damagedLog: rate.Sometimes{First: 3, Interval: time.Minute},
 		closing:    make(chan struct{}),

@@ -26,6 +26,7 @@ func RunDump(t *testing.T, h Harness) {
 		{"Limit", testLoadLimit},
 		{"Many", testLoadMany},
 		{"Concurrent", testLoadConcurrent},
+		{"MasterKeys", testLoadMasterKeys},
 		{"Stops", testDumpStops},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.f(t, newFixture(t, h), newFixture(t, h)) })

@@ -115,6 +115,7 @@ func (m *model) login(rt *rapid.T) {
 		Created: m.now, Expires: m.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(rt, "minutes")) * time.Minute),
 		UsedUntil:  m.now.Add(time.Duration(rapid.IntRange(250, 3_600_000).Draw(rt, "interval")) * time.Millisecond),
 		MaxPerUser: rapid.IntRange(0, 4).Draw(rt, "max"),
+		MasterKey:  rapid.SampledFrom(masterKeys).Draw(rt, "master key"),
 	}
 	l.Key, l.OldTags = drawKey(rt)
 	if rapid.Bool().Draw(rt, "presents") {
@@ -248,8 +249,13 @@ func (m *model) reopen(*rapid.T) {
 // check compares everything the store says with the model.
 func (m *model) check(rt *rapid.T) {
 	m.must(m.s.Health(ctxb))
+	needs, err := m.s.MasterKeys(ctxb)
+	m.must(err)
 	for d, s := range m.all {
 		m.checkSession(d, s)
+		if until := needs[s.login.MasterKey]; m.holds(s) && until.Before(s.login.Expires) {
+			m.t.Fatalf("a session until %v, its master key is needed until %v", s.login.Expires, until)
+		}
 	}
 	for _, id := range modelUsers {
 		m.checkUser(id)

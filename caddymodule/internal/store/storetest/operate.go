@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -56,31 +55,6 @@ func testByUnionID(t *testing.T, f *fixture) {
 	f.login(alice, unionID("u"))
 	f.checkUnion("v")
 	f.checkUnion("u", alice, alice2)
-}
-
-// testKeys: what was set last is what is known, also after a restart.
-func testKeys(t *testing.T, f *fixture) {
-	a, b, c := store.KeyID{1}, store.KeyID{2, 3}, store.KeyID{}
-	until := time.UnixMilli(1_700_000_000_123)
-	for _, want := range []map[store.KeyID]time.Time{
-		{},
-		{a: {}},
-		{a: until, b: {}},
-		{b: until.Add(time.Hour), c: time.UnixMilli(0)},
-		{},
-		{a: until},
-	} {
-		f.must(f.SetKeys(t.Context(), want))
-		for range 2 {
-			got, err := f.Keys(t.Context())
-			f.must(err)
-			if !maps.EqualFunc(got, want, func(a, b time.Time) bool { return a.Equal(b) && a.IsZero() == b.IsZero() }) {
-				t.Errorf("got %v, want %v", got, want)
-			}
-			f.login(alice) // has nothing to do with it
-			f.reopen()
-		}
-	}
 }
 
 func testStats(t *testing.T, f *fixture) {

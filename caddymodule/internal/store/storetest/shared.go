@@ -30,8 +30,7 @@ func RunShared(t *testing.T, h SharedHarness) {
 		{"Forget", testSharedForget},
 		{"MaxPerUser", testSharedMaxPerUser},
 		{"Revoke", testSharedRevoke},
-		{"Claim", testClaim},
-		{"Claim/Parallel", testClaimParallel},
+		{"MasterKeys", testSharedMasterKeys},
 		{"Spend", testSpend},
 		{"Spend/Parallel", testSpendParallel},
 		{"Spend/Refill", testSpendRefill},
@@ -124,10 +123,6 @@ func testSharedSeen(t *testing.T, p *pair) {
 		t.Error("a session that the other gate has ended holds")
 	}
 	checkList(t, b.fixture, alice, nil)
-	a.must(a.SetKeys(t.Context(), map[store.KeyID]time.Time{{7}: {}}))
-	if keys, err := b.Keys(t.Context()); err != nil || len(keys) != 1 {
-		t.Errorf("keys that the other gate has set: %v, %v", keys, err)
-	}
 	for name, revoke := range map[string]func() error{
 		"user": func() error { return a.RevokeUser(t.Context(), alice) },
 		"app":  func() error { return a.RevokeApp(t.Context(), alice.AppID) },
@@ -287,8 +282,6 @@ func testSharedRevoke(t *testing.T, p *pair) {
 // testSharedUnavailable: a call that was not made changes nothing and says so.
 func testSharedUnavailable(t *testing.T, p *pair) {
 	calls := map[string]func(context.Context) error{
-		"Claim":   func(ctx context.Context) error { _, err := p.b.Claim(ctx, [32]byte{1}, time.Hour); return err },
-		"Unclaim": func(ctx context.Context) error { return p.b.Unclaim(ctx, [32]byte{1}) },
 		"Spend": func(ctx context.Context) error {
 			_, err := p.b.Spend(ctx, "k", store.Rate{Every: time.Hour, Burst: 1})
 			return err
@@ -306,9 +299,6 @@ func testSharedUnavailable(t *testing.T, p *pair) {
 	check("with an ended context", ended)
 	p.b.must(p.b.Close())
 	check("after Close", t.Context())
-	if !p.a.claim(1, time.Hour) {
-		t.Error("a claim that was not made holds")
-	}
 	if wait, err := p.a.Spend(t.Context(), "k", store.Rate{Every: time.Hour, Burst: 1}); err != nil || wait != 0 {
 		t.Errorf("what was not spent is gone: %v, %v", wait, err)
 	}
