@@ -102,6 +102,11 @@ type Login struct {
 	MaxPerUser int
 }
 
+// Session returns the session that l makes, without its epochs.
+func (l Login) Session() Session {
+	return Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires}
+}
+
 // LoginResult tells what a login did beside making the session.
 type LoginResult struct {
 	UnionID        string   // what is now known; empty when nothing is

@@ -1,13 +1,21 @@
-// Package bolt keeps sessions and users in one bbolt file: the store of a single node.
+// Package bolt keeps sessions and users in one bbolt file: the store of a single
+// gate.
 //
-// It owns the file: its lock, its layout, the commits, the clean-up of expired sessions and what happens when the disk fails. It must not know tokens, session_keys in the clear, HTTP, or when
-// a session is good: it implements store.Store and judges nothing.
+// It owns the file: its lock, its layout, the commits, the removal of expired
+// sessions, and what happens when the disk fails. It judges no session, and knows
+// neither tokens nor HTTP.
 //
-// Every write goes through one goroutine, which commits what has queued up while the last commit ran in a single transaction with a single fsync (STORE.md 2.1). Reads go to the memory-mapped
-// file directly.
+// One goroutine writes. It commits all that has queued up during the last commit
+// in one transaction with one fsync (docs/stores.md#group-commit). Reads go to
+// the memory-mapped file directly.
 //
-// A record that cannot be read counts as absent, and is logged: its session is refused, the client logs in again, and the login writes the record anew. Answering "unavailable" instead would
-// lock the client out until the record expires; accepting it would trust garbage.
+// An unreadable record counts as absent, and is logged: the client logs in again,
+// and the login writes the record anew. "Unavailable" would lock the client out
+// until the record expires.
+//
+// The package has more than 14 files: one for each step of opening a file (path,
+// open, verify, pages, schema), for each kind of change, and for each way to copy
+// the file, since these share no state.
 package bolt
 
 import (
@@ -30,30 +38,35 @@ const (
 	defaultTouchEvery = time.Second
 	defaultSweepEvery = time.Second
 
-	// closeWait bounds the closing of a file whose last transaction panicked and may have left a lock taken.
+	// closeWait bounds the closing of a file whose last transaction panicked and
+	// may have kept a lock.
 	closeWait = 2 * time.Second
+
+	// stallAfter is how long a commit may run before the disk counts as stuck.
+	stallAfter = 2 * time.Second
 )
 
 // Config tells Open what to open. Only Path is required.
 type Config struct {
-	Path string // the file, or a symbolic link to it; its directory is made when missing
+	Path string // the file, or a symbolic link to it; Open creates its directory
 
-	// Expected says that something beside the file tells of a database at Path. When there is none, it is a loss, and reported (see Store.Lost); when what is there is none any more, it is damaged
-	// and set aside, rather than refused as somebody else's.
+	// Expected says that another file tells of a database at Path. A missing
+	// one then counts as lost (Store.Lost). A file that is not a database then
+	// counts as damaged, and Open sets it aside.
 	Expected bool
 
-	TouchEvery time.Duration // longest time that a noted Touch waits for a commit; 0 means 1 s
-	SweepEvery time.Duration // pause between looks for expired sessions; 0 means 1 s
+	TouchEvery time.Duration // longest wait of a Touch for a commit; 0 means 1 s
+	SweepEvery time.Duration // pause between searches for expired sessions; 0 means 1 s
 	Logger     *zap.Logger   // nil means no log
 }
 
 // Store is a store.Store in a bbolt file. Make one with Open.
 type Store struct {
-	named    string // what Path names, which may be a symbolic link
-	path     string // where the file is
+	named    string // Config.Path made absolute; may be a symbolic link
+	path     string // of the file
 	log      *zap.Logger
 	db       *bolt.DB
-	file     os.FileInfo // what db has open
+	file     os.FileInfo // of the file that db has open
 	setAside string
 	lost     bool
 	restored time.Time // restoredAt
@@ -79,8 +92,11 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens or makes the session store at c.Path and holds an exclusive lock on it until Close. When the last process did not close it, the file is checked first; a damaged one is set aside
-// under another name, never changed (see SetAside), and an empty one takes its place, which logs everybody out. Open waits at most one second for the lock.
+// Open opens or creates the session store at c.Path and holds an exclusive lock
+// on it until Close. It waits at most one second for the lock.
+//
+// Open verifies the file. It sets a damaged one aside under another name (see
+// SetAside) and begins with an empty one, which logs all users out.
 func Open(c Config) (*Store, error) {
 	if c.Path == "" {
 		return nil, errors.New("opening session store: no path given")
@@ -116,7 +132,7 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", path, err)
 	}
-	s.db, s.file, s.setAside, s.lost, s.restored = o.db, o.info, o.setAside, o.lost, o.restored
+	s.db, s.file, s.restored, s.setAside, s.lost = o.db, o.info, o.restored, o.setAside, o.lost
 
 	var ctx context.Context
 	ctx, s.stopSweep = context.WithCancel(context.Background())
@@ -125,17 +141,47 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// Path returns the absolute, cleaned path of the file, symbolic links followed.
+// Path returns the absolute path of the file, symbolic links followed.
 func (s *Store) Path() string { return s.path }
 
-// SetAside returns the path under which Open put a damaged file away, or "" when the file was sound.
+// SetAside returns the new path of the damaged file that Open set aside, or "".
 func (s *Store) SetAside() string { return s.setAside }
 
-// Lost reports whether Open found no file, or one with nothing in it, although there had been a session store: the last process did not close it, or Config.Expected says so. A first start that was
-// cut off looks the same.
+// Lost reports whether Open found no file, or an empty one, where a session
+// store had been: the last process did not close it, or Config.Expected says so.
+// A first start that was cut off looks the same.
 func (s *Store) Lost() bool { return s.lost }
 
-// Close commits what is queued and what Touch left, then releases the file. It may be called more than once and returns the same error each time.
+// Health implements store.Store. It reports the outcome of the last commit, a
+// stuck commit, and a missing file. After a failure the committer retries every
+// second, so Health recovers without a login that fails first.
+func (s *Store) Health(ctx context.Context) error {
+	const doing = "checking session store"
+	if ctx.Err() != nil {
+		return unavailable(doing, context.Cause(ctx))
+	}
+	select {
+	case <-s.closing:
+		return unavailable(doing, errClosed)
+	default:
+	}
+	if f := s.fault.Load(); f != nil {
+		return unavailable(doing, f.err)
+	}
+	if err := s.missing(s.named); err != nil {
+		return unavailable(doing, err)
+	}
+	if start := s.committing.Load(); start != nil {
+		if d := time.Since(*start); d > stallAfter {
+			return unavailable(doing, fmt.Errorf("%w: a commit has been running for %s",
+				errSlow, d.Round(time.Second)))
+		}
+	}
+	return nil
+}
+
+// Close commits the queue and the touches, then releases the file. Further
+// calls return the same error.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopSweep()
@@ -149,14 +195,15 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// release gives the file back. After a panic the dirty marker stays, so that the next Open checks the file, and so it does beside a file that is another's.
+// release closes the file. The dirty marker stays after a panic, so that the
+// next Open verifies the file, and beside a file of another process.
 func (s *Store) release() error {
 	f := s.fault.Load()
 	if f == nil || !f.final {
 		if err := s.missing(s.path); err != nil {
 			return errors.Join(err, s.db.Close())
 		}
-		// The marker goes while the lock is still held: afterwards it may be the next process's.
+		// Under the lock: afterwards the marker may be the next process's.
 		return errors.Join(removeMarker(s.path), s.db.Close())
 	}
 	done := make(chan error, 1)
@@ -169,10 +216,13 @@ func (s *Store) release() error {
 	}
 }
 
-// damaged notes a record that cannot be read. Only the start of its key is logged: enough to find it, too little to use.
+// damaged counts and logs an unreadable record. The log shows only the start of
+// its key: enough to find it, too little to use.
 func (s *Store) damaged(kind string, key []byte) {
 	n := s.damagedN.Add(1)
 	s.damagedLog.Do(func() {
-		s.log.Error("damaged record in session store; treated as absent", zap.String("kind", kind), zap.String("key", fmt.Sprintf("%x", key[:min(4, len(key))])), zap.Int64("seen", n))
+		s.log.Error("damaged record in session store; treated as absent",
+			zap.String("kind", kind), zap.Int64("seen", n),
+			zap.String("key", fmt.Sprintf("%x", key[:min(4, len(key))])))
 	})
 }

@@ -3,30 +3,47 @@ package bolt
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 const (
 	maxBatch = 512  // operations in one commit
-	queueLen = 1024 // operations waiting for the next ones; more wait outside, as long as their contexts let them
+	queueLen = 1024 // operations that wait for the committer; more wait outside
 
-	// retryEvery is the pause after a failed commit. A failed one makes bbolt walk the whole file to find the free pages again, so operations are not tried one by one.
+	// retryEvery is the pause after a failed commit. After one, bbolt walks the
+	// whole file to find the free pages, so operations are not tried one by one.
 	retryEvery = time.Second
 
 	// maxWait bounds the wait of a caller whose context has no deadline.
 	maxWait = 10 * time.Second
 )
 
-// operation is one write waiting for its commit. apply must not fail for a reason of its own: an error fails all operations of the batch.
+// operation is one write that waits for its commit. An error of apply fails the
+// whole batch, so apply must not fail for a reason of its own.
 type operation struct {
 	ctx   context.Context
 	apply func(*tables) error
-	done  chan error // buffered: the committer waits for nobody
+	done  chan error // buffered: the committer waits for no caller
 	late  bool       // ctx ended before the commit; not applied
+}
+
+// write runs f in a transaction and returns its result when it is durable.
+func write[T any](ctx context.Context, s *Store, f func(*tables) (T, error)) (T, error) {
+	var res, none T
+	err := s.write(ctx, func(t *tables) (err error) {
+		res, err = f(t)
+		return err
+	})
+	if err != nil {
+		return none, err // the committer may still write to res
+	}
+	return res, nil
 }
 
 // write queues f and waits until it is durable.
@@ -48,14 +65,14 @@ func (s *Store) write(ctx context.Context, f func(*tables) error) error {
 	case <-s.stopped:
 		return unavailable(doing, errClosed)
 	}
-	err := s.await(o)
-	if err != nil {
+	if err := s.await(o); err != nil {
 		return unavailable(doing, err)
 	}
 	return nil
 }
 
-// await returns the outcome of o. Close may have overtaken it on its way into the queue, so its outcome is asked for once more when the committer has stopped.
+// await returns the outcome of o. Close may have overtaken o on its way into the
+// queue, so await asks once more when the committer has stopped.
 func (s *Store) await(o *operation) error {
 	select {
 	case err := <-o.done:
@@ -72,7 +89,10 @@ func (s *Store) await(o *operation) error {
 	}
 }
 
-// commitLoop is the only writer. It ends when Close was called and nothing is left to do.
+// Touch implements store.Store.
+func (s *Store) Touch(d store.Digest, until time.Time) { s.touches.Add(d, until) }
+
+// commitLoop is the only writer. It ends after Close, when no work is left.
 func (s *Store) commitLoop() {
 	defer close(s.stopped)
 	timer := time.NewTimer(s.touchEvery)
@@ -81,7 +101,7 @@ func (s *Store) commitLoop() {
 	for {
 		queue := s.queue
 		if f := s.fault.Load(); f != nil && !f.final {
-			queue = nil // all wait for the next try
+			queue = nil // all wait for the retry
 			timer.Reset(retryEvery)
 		}
 		select {
@@ -101,7 +121,7 @@ func (s *Store) commitLoop() {
 	}
 }
 
-// gather adds what is queued to the batch.
+// gather adds the queue to the batch.
 func (s *Store) gather(batch []*operation) []*operation {
 	for len(batch) < maxBatch {
 		select {
@@ -114,7 +134,7 @@ func (s *Store) gather(batch []*operation) []*operation {
 	return batch
 }
 
-// drain commits everything that is left, with at least one commit for the touches.
+// drain commits all that is left, with at least one commit for the touches.
 func (s *Store) drain(batch []*operation) {
 	for {
 		batch = s.gather(batch[:0])
@@ -125,11 +145,11 @@ func (s *Store) drain(batch []*operation) {
 	}
 }
 
-// commit makes the batch durable, with the touches that have come in, and tells those who wait.
+// commit makes the batch and the touches durable and answers the callers.
 func (s *Store) commit(batch []*operation) {
-	seen := s.touches.Take()
+	used := s.touches.Take()
 	f := s.fault.Load()
-	if len(batch) == 0 && len(seen) == 0 && f == nil {
+	if len(batch) == 0 && len(used) == 0 && f == nil {
 		return
 	}
 	var err error
@@ -138,13 +158,13 @@ func (s *Store) commit(batch []*operation) {
 	} else {
 		start := time.Now()
 		s.committing.Store(&start)
-		err = s.transact(batch, seen, f != nil)
+		err = s.transact(batch, used, f != nil)
 		s.committing.Store(nil)
 		s.settle(err)
 		if err != nil {
-			// The sessions were in use all the same: forgotten, their idle limit would come during the outage and log them out.
-			for d, t := range seen {
-				s.touches.Add(d, t)
+			// An outage must not bring the idle timeout of sessions in use.
+			for d, until := range used {
+				s.touches.Add(d, until)
 			}
 		}
 	}
@@ -157,16 +177,21 @@ func (s *Store) commit(batch []*operation) {
 	}
 }
 
-// transact makes the changes of one commit durable. While the file is not at its path, nothing is kept, however well it is written: those who wait are told so, and what they ask for is done at most
-// by the commit that finds out.
-func (s *Store) transact(batch []*operation, seen map[store.Digest]time.Time, probe bool) error {
+// transact makes one commit. It fails while the file is not at its path, even if
+// the write succeeds: the next start would not find it. So at most one commit is
+// made to a file that is gone.
+func (s *Store) transact(
+	batch []*operation, used map[store.Digest]time.Time, probe bool,
+) error {
 	if probe {
 		if err := s.missing(s.named); err != nil {
 			return err
 		}
 	}
 	err := protect(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error { return s.tables(tx).apply(batch, seen, probe) })
+		return s.db.Update(func(tx *bolt.Tx) error {
+			return s.tables(tx).apply(batch, used, probe)
+		})
 	})
 	if err != nil {
 		return err
@@ -174,8 +199,11 @@ func (s *Store) transact(batch []*operation, seen map[store.Digest]time.Time, pr
 	return s.missing(s.named)
 }
 
-// apply makes the changes of one commit. An operation whose caller has stopped waiting is left out.
-func (t *tables) apply(batch []*operation, seen map[store.Digest]time.Time, probe bool) error {
+// apply makes the changes of one commit. It leaves out operations whose caller
+// has stopped waiting.
+func (t *tables) apply(
+	batch []*operation, used map[store.Digest]time.Time, probe bool,
+) error {
 	for _, o := range batch {
 		if o.ctx.Err() != nil {
 			o.late = true
@@ -190,10 +218,64 @@ func (t *tables) apply(batch []*operation, seen map[store.Digest]time.Time, prob
 			return err
 		}
 	}
-	return t.touch(seen)
+	return t.touch(used)
 }
 
-// probe writes something, since a transaction that changes nothing needs no room on the disk and proves nothing.
+// probe writes a row: a transaction without a change needs no room on the disk
+// and proves nothing.
 func (t *tables) probe() error {
-	return t.bucket(meta).Put(keyProbe, binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli())))
+	now := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+	return t.bucket(meta).Put(keyProbe, now)
+}
+
+// touch moves Session.UsedUntil on. The expiry of a session is absolute, so its
+// row in exp stays.
+func (t *tables) touch(used map[store.Digest]time.Time) error {
+	for d, until := range used {
+		ses, ok := t.getSession(d)
+		if !ok || !until.After(ses.UsedUntil) {
+			continue
+		}
+		ses.UsedUntil = until
+		if err := t.putSession(d, ses); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fault is why the store cannot be written to.
+type fault struct {
+	err   error
+	final bool // a transaction panicked: only a restart makes memory trustworthy again
+}
+
+// settle records the outcome of a transaction, and logs a change of it.
+func (s *Store) settle(err error) {
+	old := s.fault.Load()
+	switch {
+	case old != nil && old.final:
+	case isPanic(err):
+		if s.fault.CompareAndSwap(old, &fault{err: err, final: true}) {
+			s.log.Error("session store failed; no writes until it is opened again", zap.Error(err))
+			return
+		}
+		s.settle(err)
+	case err != nil:
+		gone := errors.Is(err, errGone)
+		if !s.fault.CompareAndSwap(old, &fault{err: err}) ||
+			old != nil && errors.Is(old.err, errGone) == gone {
+			return
+		}
+		if gone {
+			s.log.Error("the database file is no longer at its path, nobody can log in; "+
+				"put it back, or stop the gate to begin with what is there", zap.Error(err))
+		} else {
+			s.log.Error("session store cannot be written to; trying again", zap.Error(err))
+		}
+	case old != nil:
+		if s.fault.CompareAndSwap(old, nil) {
+			s.log.Info("session store can be written to again")
+		}
+	}
 }

@@ -12,18 +12,22 @@ import (
 )
 
 const (
-	// compactAbove is the size of file from which it is worth the time: bbolt itself makes a file grow by as much.
+	// compactAbove is the size from which compacting a file is worth the time:
+	// bbolt grows a file by as much.
 	compactAbove = 16 << 20
 
-	// compactBatch bounds what one transaction of the copy keeps in memory.
+	// compactBatch bounds the memory of one transaction of the copy.
 	compactBatch = 4 << 20
 )
 
-// compact writes what is in db to a new file and puts that in the place of the old one, when more than half of the old one is free: bbolt never gives room back. It reports whether it did;
-// then db still has the old file open, which has no name any more, and the new name has yet to be made durable. What goes wrong before leaves everything as it was and is no reason not to
-// start.
+// compact replaces a file of which more than half is free by a compact copy:
+// bbolt never gives room back. It reports whether it did. Then db still has the
+// old file open, which has lost its name, and the caller makes the new name
+// durable.
 //
-// The new file is complete and on the disk before it gets its name, and the name changes in one step: whenever the process dies, one of the two files is there, whole.
+// The copy is complete and on the disk before a rename gives it the name, so a
+// crash leaves one of the two files, whole. A failure leaves the old file in
+// place and is no reason not to start.
 func compact(path string, db *bolt.DB, log *zap.Logger) bool {
 	var size, used int64
 	err := db.View(func(tx *bolt.Tx) error {
@@ -31,19 +35,22 @@ func compact(path string, db *bolt.DB, log *zap.Logger) bool {
 		_, used = usage(tx)
 		return nil
 	})
-	if err != nil || size <= compactAbove || size-used <= size/2 || runtime.GOOS == "windows" { // where no file that is open can be replaced
+	worth := err == nil && size > compactAbove && size-used > size/2
+	if !worth || runtime.GOOS == "windows" { // an open file cannot be replaced there
 		return false
 	}
 	start := time.Now()
 	if err := replaceBy(path, db, used); err != nil {
-		log.Warn("session store has much free room, but could not be compacted", zap.Int64("bytes", size), zap.Int64("free_bytes", size-used), zap.Error(err))
+		log.Warn("session store has much free room, but could not be compacted",
+			zap.Int64("bytes", size), zap.Int64("free_bytes", size-used), zap.Error(err))
 		return false
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return true // opening it will tell
+		return true // the caller opens the file and meets the error
 	}
-	log.Info("session store compacted", zap.Int64("bytes_before", size), zap.Int64("bytes", info.Size()), zap.Duration("took", time.Since(start)))
+	log.Info("session store compacted", zap.Int64("bytes_before", size),
+		zap.Int64("bytes", info.Size()), zap.Duration("took", time.Since(start)))
 	return true
 }
 
@@ -68,10 +75,11 @@ func replaceBy(path string, db *bolt.DB, used int64) error {
 	return nil
 }
 
-// copyCompact writes what is in db to the empty file tmp and sees that it is on the disk and whole.
+// copyCompact writes the content of db to the empty file tmp, syncs it and
+// verifies it.
 func copyCompact(tmp string, db *bolt.DB) error {
 	o := options()
-	o.NoSync = true // one fsync at the end: a copy that was not finished is not used
+	o.NoSync = true // one fsync at the end: a crash leaves an unused copy
 	err := protect(func() error {
 		dst, err := bolt.Open(tmp, 0o600, o)
 		if err != nil {
@@ -83,7 +91,7 @@ func copyCompact(tmp string, db *bolt.DB) error {
 		return err
 	}
 	var want, got [len(bucketNames)]int64
-	_, err = examine(tmp, func(tx *bolt.Tx) error {
+	_, err = verify(tmp, func(tx *bolt.Tx) error {
 		got, _ = usage(tx)
 		return nil
 	})

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"runtime/debug"
 
-	"go.uber.org/zap"
-
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Why Backup does not begin.
+// Backup returns these errors when it does not begin.
 var (
 	ErrBusy = errors.New("another copy is being made")
 	ErrRoom = errors.New("the disk has too little room for a copy")
@@ -33,7 +31,11 @@ type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// protect runs f and returns its error, or its panic as a panicError. A page that cannot be read from the mapped file is a memory fault, which would end the process; here it is a panic.
+func isPanic(err error) bool { return errors.As(err, new(panicError)) }
+
+// protect runs f and returns its error, or its panic as a panicError. An
+// unreadable page of the mapped file is a memory fault, which would end the
+// process; protect makes it a panic.
 func protect(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -47,38 +49,4 @@ func protect(f func() error) (err error) {
 // unavailable wraps err in store.ErrUnavailable.
 func unavailable(doing string, err error) error {
 	return fmt.Errorf("%s: %w: %w", doing, store.ErrUnavailable, err)
-}
-
-// fault is why the store cannot be written to.
-type fault struct {
-	err   error
-	final bool // a transaction panicked: what is in memory can no longer be trusted, only a restart helps
-}
-
-// settle records the outcome of a transaction that may have failed, and logs when it is another than before.
-func (s *Store) settle(err error) {
-	old := s.fault.Load()
-	switch {
-	case old != nil && old.final:
-	case errors.As(err, new(panicError)):
-		if s.fault.CompareAndSwap(old, &fault{err: err, final: true}) {
-			s.log.Error("session store failed; no writes until it is opened again", zap.Error(err))
-			return
-		}
-		s.settle(err)
-	case err != nil:
-		gone := errors.Is(err, errGone)
-		if !s.fault.CompareAndSwap(old, &fault{err: err}) || old != nil && errors.Is(old.err, errGone) == gone {
-			return
-		}
-		if gone {
-			s.log.Error("the database file is no longer at its path, nobody can log in; put it back, or stop the gate to begin with what is there", zap.Error(err))
-		} else {
-			s.log.Error("session store cannot be written to; trying again", zap.Error(err))
-		}
-	case old != nil:
-		if s.fault.CompareAndSwap(old, nil) {
-			s.log.Info("session store can be written to again")
-		}
-	}
 }

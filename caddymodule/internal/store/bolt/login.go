@@ -7,20 +7,14 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Login implements store.Store. When ctx ends while the login waits for its commit, the error wraps store.ErrUnavailable and the session may have been made nevertheless; nobody knows its token.
+// Login implements store.Store. When ctx ends while the login waits for its
+// commit, the error wraps store.ErrUnavailable. The session may exist then, but
+// no client has its token.
 func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	if err := checkAppID(l.User.AppID); err != nil {
 		return store.LoginResult{}, err
 	}
-	var res store.LoginResult
-	err := s.write(ctx, func(t *tables) (err error) {
-		res, err = t.login(l)
-		return err
-	})
-	if err != nil {
-		return store.LoginResult{}, err // res may still be written to
-	}
-	return res, nil
+	return write(ctx, s, func(t *tables) (store.LoginResult, error) { return t.login(l) })
 }
 
 func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
@@ -33,43 +27,31 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	}
 	before := u.UnionID
 	ended, expired := u.Admit(l)
-	for _, ds := range [][]store.Digest{ended, expired} {
-		for _, d := range ds {
-			if err := t.bucket(sess).Delete(d[:]); err != nil {
-				return res, err
-			}
-		}
+	if err := t.deleteSessions(append(expired, ended...)); err != nil {
+		return res, err
 	}
 	res.Ended = append(res.Ended, ended...)
 	res.UnionID = u.UnionID
 	res.UnionIDChanged = known && u.UnionID != before
 
-	ses := store.Session{User: l.User, Created: l.Created, UsedUntil: l.UsedUntil, Expires: l.Expires}
-	ses.Epochs.User = u.Epoch
-	if ses.Epochs.Global, err = t.ensureEpoch(keyGlobal); err != nil {
+	ses := l.Session()
+	if ses.Epochs, err = t.ensureEpochs(u); err != nil {
 		return res, err
 	}
-	if ses.Epochs.App, err = t.ensureEpoch(appKey(l.User.AppID)); err != nil {
+	if err := t.addSession(l.Digest, ses); err != nil {
 		return res, err
-	}
-	if err := t.putSession(l.Digest, ses); err != nil {
-		return res, err
-	}
-	if err := t.bucket(exp).Put(expKey(l.Expires, l.Digest), nil); err != nil {
-		return res, err
-	}
-	if u.UnionID != before {
-		if err := t.indexUnion(u.ID, before, u.UnionID); err != nil {
-			return res, err
-		}
 	}
 	if err := t.needMasterKey(l); err != nil {
+		return res, err
+	}
+	if err := t.indexUnion(u.ID, before, u.UnionID); err != nil {
 		return res, err
 	}
 	return res, t.putUser(u)
 }
 
-// endPresented ends the session that was presented with the login. It comes before Admit, so that a session on its way out takes no room.
+// endPresented ends the session that the client presented with the login. It
+// comes before Admit, so that this session takes no room.
 func (t *tables) endPresented(l store.Login, u *store.User, res *store.LoginResult) error {
 	if l.Ends.IsZero() {
 		return nil
@@ -83,13 +65,22 @@ func (t *tables) endPresented(l store.Login, u *store.User, res *store.LoginResu
 		return err
 	}
 	if old.User == l.User {
-		u.Drop(l.Ends) // u is written by the caller
+		u.Drop(l.Ends) // the caller writes u
 		return nil
 	}
 	return t.unlist(old.User, l.Ends)
 }
 
-// checkAppID refuses what bbolt would refuse as a key: inside a transaction that would fail the logins of others too.
+// addSession writes a new session and its row in exp.
+func (t *tables) addSession(d store.Digest, ses store.Session) error {
+	if err := t.putSession(d, ses); err != nil {
+		return err
+	}
+	return t.bucket(exp).Put(expKey(ses.Expires, d), nil)
+}
+
+// checkAppID refuses an appid that bbolt refuses as a key. Inside a transaction,
+// it would fail other logins, too.
 func checkAppID(appID string) error {
 	if len(appID) > maxAppID {
 		return fmt.Errorf("%w: %d bytes, at most %d", errAppID, len(appID), maxAppID)

@@ -1,7 +1,9 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 
 	bolt "go.etcd.io/bbolt"
@@ -11,44 +13,100 @@ import (
 
 // Lookup implements store.Store.
 func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error) {
-	var rec store.Record
-	err := s.read(ctx, func(t *tables) error {
-		ses, ok := t.getSession(d)
-		if !ok {
-			return store.ErrNotFound
+	return read(ctx, s, func(t *tables) (rec store.Record, err error) {
+		ses, ok1 := t.getSession(d)
+		if !ok1 {
+			return rec, store.ErrNotFound
 		}
-		u, ok := t.getUser(ses.User)
-		if !ok {
-			return store.ErrNotFound
+		u, ok1 := t.getUser(ses.User)
+		global, ok2 := t.getEpoch(keyGlobal)
+		app, ok3 := t.getEpoch(appKey(ses.User.AppID))
+		if !ok1 || !ok2 || !ok3 {
+			return rec, store.ErrNotFound
 		}
-		global, ok := t.getEpoch(keyGlobal)
-		if !ok {
-			return store.ErrNotFound
-		}
-		app, ok := t.getEpoch(appKey(ses.User.AppID))
-		if !ok {
-			return store.ErrNotFound
-		}
-		rec = store.Record{Session: ses, UnionID: u.UnionID, Phone: u.Phone, Current: store.Epochs{Global: global, App: app, User: u.Epoch}}
-		return nil
+		return store.Record{
+			Session: ses,
+			UnionID: u.UnionID,
+			Phone:   u.Phone,
+			Current: store.Epochs{Global: global, App: app, User: u.Epoch},
+		}, nil
 	})
-	return rec, err
 }
 
 // User implements store.Store.
 func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
-	var u store.User
-	err := s.read(ctx, func(t *tables) error {
-		var ok bool
-		if u, ok = t.getUser(id); !ok {
-			return store.ErrNotFound
+	return read(ctx, s, func(t *tables) (store.User, error) {
+		u, ok := t.getUser(id)
+		if !ok {
+			return store.User{}, store.ErrNotFound
 		}
-		return nil
+		return u, nil
 	})
-	return u, err
 }
 
-// read runs f in a read transaction. Readers neither wait for the committer nor make it wait, and go on when the store cannot be written to.
+// ByUnionID implements store.Store.
+func (s *Store) ByUnionID(ctx context.Context, unionID string) ([]store.UserID, error) {
+	return read(ctx, s, func(t *tables) ([]store.UserID, error) {
+		return t.byUnionID(unionID), nil
+	})
+}
+
+// byUnionID asks the users' records which rows of the index are true: a row may
+// have outlived its user, or the user's unionid.
+func (t *tables) byUnionID(unionID string) (ids []store.UserID) {
+	if unionID == "" {
+		return nil
+	}
+	prefix := unionPrefix(unionID)
+	c := t.bucket(union).Cursor()
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		if len(k) != len(prefix)+16 {
+			t.damaged("unionid", k)
+			continue
+		}
+		if u, ok := t.getUserByHash([16]byte(k[len(prefix):])); ok && u.UnionID == unionID {
+			ids = append(ids, u.ID)
+		}
+	}
+	return ids
+}
+
+// indexUnion moves the user's row from one unionid to another. The empty unionid
+// has no rows.
+func (t *tables) indexUnion(id store.UserID, from, to string) error {
+	if from == to {
+		return nil
+	}
+	h := id.Hash()
+	if from != "" {
+		if err := t.bucket(union).Delete(append(unionPrefix(from), h[:]...)); err != nil {
+			return err
+		}
+	}
+	if to == "" {
+		return nil
+	}
+	return t.bucket(union).Put(append(unionPrefix(to), h[:]...), nil)
+}
+
+// unionPrefix begins the rows of a unionid. Its length does not depend on the
+// unionid's, which is WeChat's choice.
+func unionPrefix(unionID string) []byte {
+	sum := sha256.Sum256([]byte(unionID))
+	return append(make([]byte, 0, 32), sum[:16]...)
+}
+
+// read runs f in a read transaction and returns its result.
+func read[T any](ctx context.Context, s *Store, f func(*tables) (T, error)) (res T, err error) {
+	err = s.read(ctx, func(t *tables) error {
+		res, err = f(t)
+		return err
+	})
+	return res, err
+}
+
+// read runs f in a read transaction. Readers and the committer do not wait for
+// each other, and reads go on when the store cannot be written to.
 func (s *Store) read(ctx context.Context, f func(*tables) error) error {
 	const doing = "reading session store"
 	if err := ctx.Err(); err != nil {
@@ -67,9 +125,9 @@ func (s *Store) read(ctx context.Context, f func(*tables) error) error {
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound):
 		return err
-	case errors.As(err, new(panicError)):
+	case isPanic(err):
 		if !begun {
-			s.blind.Store(true) // bbolt has died with its locks taken: whoever came next would wait for ever
+			s.blind.Store(true) // bbolt died with its locks taken: the next reader would hang
 		}
 		s.settle(err)
 	}

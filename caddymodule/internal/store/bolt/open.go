@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,33 +15,42 @@ import (
 	"go.uber.org/zap"
 )
 
-// lockWait is how long Open waits for the lock. Never 0, which would wait for ever (STORE.md 2.4).
+// lockWait is how long Open waits for the lock. 0 would wait for ever.
 const lockWait = time.Second
 
-// options are the settings of STORE.md 2.4. NoFreelistSync makes commits several times cheaper; the price is a walk over the file at every open and after every failed commit.
+// options returns the settings of docs/stores.md#bbolt-settings. NoFreelistSync
+// makes commits several times cheaper, at the price of a walk over the file at
+// every open and after every failed commit.
 func options() *bolt.Options {
-	o := &bolt.Options{Timeout: lockWait, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true}
+	o := &bolt.Options{
+		Timeout:        lockWait,
+		NoFreelistSync: true,
+		FreelistType:   bolt.FreelistMapType,
+		NoStatistics:   true,
+	}
 	if strconv.IntSize == 64 && runtime.GOOS != "windows" {
-		// Address space, not memory and not file size: spares remapping, which waits for all readers. On Windows the file would grow to it.
+		// Address space, not memory and not file size: bbolt need not remap, which
+		// waits for all readers. On Windows the file would grow to it.
 		o.InitialMmapSize = 1 << 30
 	}
 	return o
 }
 
-// opening is a file on its way to being open for writing.
+// opening is a file that is being opened for writing.
 type opening struct {
 	path string
 	log  *zap.Logger
 
 	db       *bolt.DB
 	info     os.FileInfo // of the file that db has open and locked
-	setAside string      // where a damaged file was put away
-	fresh    bool        // there was nothing in the file
-	lost     bool        // there was nothing in the file, where there had been
+	setAside string      // new path of a damaged file
+	fresh    bool        // the file was empty
+	lost     bool        // the file was empty, where a store had been
 	restored time.Time   // restoredAt
 }
 
-// openFile opens the file for writing. With expected, a file that is not there, or empty, is a loss.
+// openFile opens the file for writing. With expected, a missing or empty file
+// counts as lost.
 func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -52,26 +62,29 @@ func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 	}
 	o := &opening{path: path, log: log}
 	if unclean {
-		o.setAside, err = inspect(path, log)
+		o.setAside, err = verifyUnclean(path, log)
 	} else {
-		o.setAside, err = guard(path, expected, log)
+		o.setAside, err = verifyClosed(path, expected, log)
 	}
 	if err != nil {
 		return nil, explain(err)
 	}
-	// The marker comes first: a page that goes bad after the check still ends the process (STORE.md 2.3). The next start then finds the marker and inspects the file.
+	// The marker comes first: a page that goes bad now ends the process. Then the
+	// next start finds the marker and verifies the file (docs/stores.md#bbolt-damage).
 	if err := putMarker(path); err != nil {
 		return nil, err
 	}
 	err = o.begin()
 	if err == nil {
 		if o.lost = o.fresh && o.setAside == "" && (unclean || expected); o.lost {
-			log.Error("session database is gone or empty, where there had been one; beginning anew, every user has to log in again")
+			log.Error("session database is gone or empty, where there had been one; " +
+				"beginning anew, every user has to log in again")
 		}
 		return o, nil
 	}
-	if !unclean && !isPanic(err) && !errors.Is(err, berrors.ErrTimeout) && !errors.Is(err, errMoved) {
-		// Nothing was written; a file that is not ours must not look like one that was left unclean.
+	written := isPanic(err) || errors.Is(err, berrors.ErrTimeout) || errors.Is(err, errMoved)
+	if !unclean && !written {
+		// A file that is not a session store must not look like an unclean one.
 		err = errors.Join(err, removeMarker(path))
 	}
 	return nil, explain(err)
@@ -93,7 +106,9 @@ func (o *opening) begin() error {
 		if o.restored, err = restoredAt(o.db); err != nil {
 			return err
 		}
-		if err := errors.Join(upgrade(o.db, o.log), putMarker(o.path), syncDir(filepath.Dir(o.path))); err != nil {
+		dir := filepath.Dir(o.path)
+		err = errors.Join(upgrade(o.db, o.log), putMarker(o.path), syncDir(dir))
+		if err != nil {
 			return err
 		}
 		if err := removeTemps(o.path); err != nil {
@@ -103,15 +118,16 @@ func (o *opening) begin() error {
 			return nil
 		}
 		old := o.db
-		return errors.Join(o.lock(), old.Close(), syncDir(filepath.Dir(o.path)))
+		return errors.Join(o.lock(), old.Close(), syncDir(dir))
 	})
-	if err != nil && !isPanic(err) && o.db != nil { // after a panic a lock of db's may still be taken
+	if err != nil && !isPanic(err) && o.db != nil { // a panic may have left a lock taken
 		o.db.Close()
 	}
 	return err
 }
 
-// lock opens the file and makes sure that it still bears its name: another process may have replaced it while this one waited for its lock. Then it tries once more.
+// lock opens the file and checks that it still bears its name: another process
+// may have replaced it during the wait for the lock. Then lock tries once more.
 func (o *opening) lock() (err error) {
 	for range 2 {
 		var file *os.File
@@ -134,18 +150,48 @@ func (o *opening) lock() (err error) {
 	return err
 }
 
+// The marker is a file beside the store while the store is open for writing. An
+// Open that finds one knows that the last process died.
+
+func markerPath(path string) string { return path + ".dirty" }
+
+func hasMarker(path string) (bool, error) {
+	_, err := os.Stat(markerPath(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func putMarker(path string) error {
+	f, err := os.OpenFile(markerPath(path), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func removeMarker(path string) error {
+	if err := os.Remove(markerPath(path)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // explain puts the likely cause in front of bbolt's terse errors.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return fmt.Errorf("the file is locked, probably by another running instance of this server: %w", err)
+		return fmt.Errorf("the file is locked, probably by another running instance "+
+			"of this server: %w", err)
 	case isDamage(err):
 		return fmt.Errorf("the file is damaged or not a session store: %w", err)
 	}
 	return err
 }
 
-// syncDir makes the directory's entries durable: without it a new file could be gone after a power cut, with all that was written to it.
+// syncDir makes the entries of the directory durable: without it, a power cut
+// could take a new file away.
 func syncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil // cannot sync directories

@@ -10,36 +10,43 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// bbolt follows the pages of a tree wherever they lead: a branch page that leads back to itself, or to one above it, makes it use up the memory or the stack, which ends the process and
-// cannot be caught (STORE.md 2.3). So the tree is first walked here, from bbolt's file format alone: no page may be come by twice.
+// bbolt follows the pages of a tree wherever they lead. A branch page that leads
+// back to itself uses up the memory or the stack, which ends the process and
+// cannot be caught (docs/stores.md#bbolt-damage). So checkPages first walks the
+// tree by bbolt's file format, and comes by no page twice.
 
 const (
-	pageHeader  = 16 // id uint64, flags uint16, count uint16, overflow uint32
-	pageElement = 16 // branch: position uint32, key size uint32, page uint64; leaf: flags, position, key size, value size uint32
+	pageHeader = 16 // id uint64, flags uint16, count uint16, overflow uint32
+
+	// pageElement is the size of an element. Branch: position uint32, key size
+	// uint32, page uint64. Leaf: flags, position, key size, value size uint32.
+	pageElement = 16
 
 	bucketHeader = 16 // root page uint64, sequence uint64
 
 	branchPage = 0x01
 	leafPage   = 0x02
 
-	bucketElement = 0x01 // flag of a leaf element whose value is a bucket: its root page uint64, 0 when it is kept inline
+	// bucketElement flags a leaf element whose value is a bucket: its root page
+	// uint64, or 0 and the page itself (an inline bucket).
+	bucketElement = 0x01
 )
 
 // pageWalk is a walk over the pages of one state of a file.
 type pageWalk struct {
-	from     func(at int64, size int) ([]byte, error) // the file; what it returns is valid until the next call
+	from     func(at int64, size int) ([]byte, error) // bytes of the file, valid until the next call
 	pageSize int
 	pages    uint64   // in the file
 	seen     []uint64 // a bit a page
 }
 
-// checkPages reports damage when the tree that tx shows is none. The file is first read by way of memory, which is several times faster, but what goes wrong there does not tell damage from a disk
-// that cannot be read.
+// checkPages reports damage when the pages that tx shows form no tree. It reads
+// the file by way of memory first, which is several times faster. An error there
+// does not tell damage from an unreadable disk, so it then reads the file.
 func checkPages(tx *bolt.Tx, file *os.File) error {
 	if m, unmap := mapped(file, tx.Size()); m != nil {
-		err := protect(func() error {
-			return walkPages(tx, func(at int64, size int) ([]byte, error) { return m[at:][:size], nil })
-		})
+		inMemory := func(at int64, size int) ([]byte, error) { return m[at:][:size], nil }
+		err := protect(func() error { return walkPages(tx, inMemory) })
 		unmap()
 		if err == nil {
 			return nil
@@ -69,14 +76,15 @@ func walkPages(tx *bolt.Tx, from func(at int64, size int) ([]byte, error)) error
 	return nil
 }
 
-// pageRef leads to a page whose keys are not below from and below to; nil is no bound.
+// pageRef leads to a page whose keys lie in [from, to); nil is no bound.
 type pageRef struct {
 	id       uint64
 	from, to []byte
 }
 
-// visit reads a page and returns the pages below it. A key outside the page's bounds, or before another that it follows, is in the wrong place; bbolt, too, finds that when it opens a file, but then
-// ends with a panic while a goroutine of its goes on, with what is no longer there for it.
+// visit reads a page and returns the pages below it. It refuses keys that are
+// out of order or outside the page's bounds: bbolt panics on them when it opens a
+// file, while a goroutine of its own goes on.
 func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 	if ref.id < 2 || ref.id >= w.pages {
 		return nil, fmt.Errorf("%w: the file has %d", errDamage, w.pages)
@@ -95,17 +103,19 @@ func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 	for i := range count {
 		at := pageHeader + i*pageElement
 		e := page[at:]
-		pos, keySize, rest := binary.NativeEndian.Uint32(e), binary.NativeEndian.Uint32(e[4:]), uint64(0)
+		pos, keySize, valueSize := u32(e, 0), u32(e, 4), uint64(0)
 		if flags == leafPage {
-			pos, keySize, rest = keySize, binary.NativeEndian.Uint32(e[8:]), uint64(binary.NativeEndian.Uint32(e[12:]))
+			pos, keySize, valueSize = u32(e, 4), u32(e, 8), u32(e, 12)
 		}
-		start := uint64(at) + uint64(pos)
-		end := start + uint64(keySize)
-		if end+rest > uint64(len(page)) {
+		start := uint64(at) + pos
+		end := start + keySize
+		if end+valueSize > uint64(len(page)) {
 			return nil, fmt.Errorf("%w: element %d is not inside it", errDamage, i)
 		}
 		key := page[start:end]
-		if c := bytes.Compare(key, last); c < 0 || c == 0 && i > 0 || i == count-1 && ref.to != nil && bytes.Compare(key, ref.to) >= 0 {
+		c := bytes.Compare(key, last)
+		beyond := i == count-1 && ref.to != nil && bytes.Compare(key, ref.to) >= 0
+		if c < 0 || c == 0 && i > 0 || beyond {
 			return nil, fmt.Errorf("%w: key %d does not belong there", errDamage, i)
 		}
 		last = key
@@ -115,14 +125,14 @@ func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 			if i > 0 {
 				below[i-1].to = key
 			}
-			below = append(below, pageRef{id: binary.NativeEndian.Uint64(e[8:]), from: key, to: ref.to})
-		case binary.NativeEndian.Uint32(e)&bucketElement != 0:
-			if rest < bucketHeader {
+			below = append(below, pageRef{id: u64(e, 8), from: key, to: ref.to})
+		case u32(e, 0)&bucketElement != 0:
+			if valueSize < bucketHeader {
 				return nil, fmt.Errorf("%w: element %d is no bucket", errDamage, i)
 			}
-			if root := binary.NativeEndian.Uint64(page[end:]); root != 0 {
+			if root := u64(page, end); root != 0 {
 				below = append(below, pageRef{id: root})
-			} else if !inlineLeaf(page[end : end+rest]) {
+			} else if !inlineLeaf(page[end : end+valueSize]) {
 				return nil, fmt.Errorf("%w: element %d is no inline bucket", errDamage, i)
 			}
 		}
@@ -130,17 +140,18 @@ func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 	return below, nil
 }
 
-// read returns a page with those that it overflows into. It is valid until the next call.
+// read returns a page and those that it overflows into, valid until the next
+// call.
 func (w *pageWalk) read(id uint64) (page []byte, flags, count int, err error) {
 	at := int64(id) * int64(w.pageSize)
 	head, err := w.from(at, w.pageSize)
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	flags, count = int(binary.NativeEndian.Uint16(head[8:])), int(binary.NativeEndian.Uint16(head[10:]))
-	overflow := uint64(binary.NativeEndian.Uint32(head[12:]))
+	flags, count = u16(head, 8), u16(head, 10)
+	overflow := u32(head, 12)
 	switch {
-	case binary.NativeEndian.Uint64(head[:]) != id || (flags != branchPage && flags != leafPage):
+	case u64(head, 0) != id || (flags != branchPage && flags != leafPage):
 		return nil, 0, 0, fmt.Errorf("%w: it holds something else", errDamage)
 	case id+overflow >= w.pages:
 		return nil, 0, 0, fmt.Errorf("%w: the file ends before it does", errDamage)
@@ -156,23 +167,24 @@ func (w *pageWalk) read(id uint64) (page []byte, flags, count int, err error) {
 	return page, flags, count, err
 }
 
-// inlineLeaf reports whether the value of a bucket that is kept inline holds a leaf page, of which bbolt would else follow whatever stands there.
+// inlineLeaf reports whether the value of an inline bucket holds a leaf page.
+// bbolt follows the value without checking.
 func inlineLeaf(v []byte) bool {
 	if len(v) < bucketHeader+pageHeader {
 		return false
 	}
 	page := v[bucketHeader:]
-	count := int(binary.NativeEndian.Uint16(page[10:]))
-	if binary.NativeEndian.Uint16(page[8:]) != leafPage || pageHeader+count*pageElement > len(page) {
+	count := u16(page, 10)
+	if u16(page, 8) != leafPage || pageHeader+count*pageElement > len(page) {
 		return false
 	}
 	var last []byte
 	for i := range count {
 		at := pageHeader + i*pageElement
 		e := page[at:]
-		start := uint64(at) + uint64(binary.NativeEndian.Uint32(e[4:]))
-		end := start + uint64(binary.NativeEndian.Uint32(e[8:]))
-		if binary.NativeEndian.Uint32(e)&bucketElement != 0 || end+uint64(binary.NativeEndian.Uint32(e[12:])) > uint64(len(page)) {
+		start := uint64(at) + u32(e, 4)
+		end := start + u32(e, 8)
+		if u32(e, 0)&bucketElement != 0 || end+u32(e, 12) > uint64(len(page)) {
 			return false
 		}
 		key := page[start:end]
@@ -183,3 +195,11 @@ func inlineLeaf(v []byte) bool {
 	}
 	return true
 }
+
+// Numbers in a bbolt file have the byte order of the machine.
+
+func u16(b []byte, at int) int { return int(binary.NativeEndian.Uint16(b[at:])) }
+
+func u32(b []byte, at int) uint64 { return uint64(binary.NativeEndian.Uint32(b[at:])) }
+
+func u64[T int | uint64](b []byte, at T) uint64 { return binary.NativeEndian.Uint64(b[at:]) }

@@ -17,10 +17,13 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Restore puts what Backup wrote in the place of the store at path and returns where the one that was there has been put away, or "". It refuses what Check refuses, and it refuses while a gate
-// has the store open. The new file belongs to the owner of the old one, or of the folder, and a symbolic link stays one. Until the last step the old store is in its place, from then on the new one: there is no moment at which a gate that starts would find none and begin anew.
+// Restore puts a backup in the place of the store at path and returns the new
+// path of the store that was there, or "". It refuses what Check refuses, and
+// while a gate has the store open. The new file belongs to the owner of the old
+// one, or of the folder. A symbolic link stays one.
 //
-// A restored store knows nothing of what happened after the backup: logins made since are gone, and sessions ended since are back.
+// A gate that starts meanwhile finds the old store or the new one, never none.
+// The backup lacks later logins, and sessions that ended later are back.
 func Restore(from io.Reader, path string) (setAside string, err error) {
 	_, at, err := locate(path)
 	if err == nil {
@@ -57,15 +60,17 @@ func restore(from io.Reader, path string) (setAside string, err error) {
 		return "", err
 	}
 	if runtime.GOOS == "windows" {
-		release() // a file that is open cannot be replaced there
+		release() // an open file cannot be replaced there
 	}
 	return exchange(tmp.Name(), path)
 }
 
-// noteRestored writes down when a backup takes the place of the file. Uses since the backup are not in it.
+// noteRestored records the time of the restore: the backup does not know later
+// uses of its sessions.
 func noteRestored(path string, now time.Time) error {
 	return protect(func() error {
-		db, err := bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, NoFreelistSync: true})
+		o := &bolt.Options{Timeout: lockWait, NoFreelistSync: true}
+		db, err := bolt.Open(path, 0, o)
 		if err != nil {
 			return err
 		}
@@ -77,7 +82,7 @@ func noteRestored(path string, now time.Time) error {
 	})
 }
 
-// restoredAt returns the time that noteRestored wrote down, or the zero time.
+// restoredAt returns the time that noteRestored recorded, or the zero time.
 func restoredAt(db *bolt.DB) (at time.Time, err error) {
 	err = db.View(func(tx *bolt.Tx) error {
 		if v := tx.Bucket(bucketNames[meta]).Get(keyRestored); len(v) == 8 {
@@ -88,8 +93,8 @@ func restoredAt(db *bolt.DB) (at time.Time, err error) {
 	return at, err
 }
 
-// sinceBackup returns until when a session may have been used of which the backup says usedUntil: up to one
-// interval longer, but not after the backup was put in place. So no session in use ends because of it.
+// sinceBackup adds the uses that a backup may lack to its usedUntil: one
+// interval, but not beyond the restore. So a restore ends no session in use.
 func sinceBackup(usedUntil, restored time.Time) time.Time {
 	if !usedUntil.Before(restored) {
 		return usedUntil
@@ -100,7 +105,9 @@ func sinceBackup(usedUntil, restored time.Time) time.Time {
 	return restored
 }
 
-// lockOut keeps gates from opening the file at path until release is called. A file that bbolt cannot read is left unlocked: no gate has it open, and none opens it before putting it away.
+// lockOut keeps gates from opening the file until release is called. It leaves
+// an unreadable file unlocked: no gate has it open, and none opens it without
+// setting it aside first.
 func lockOut(path string) (release func(), err error) {
 	var db *bolt.DB
 	err = protect(func() (err error) {
@@ -116,7 +123,9 @@ func lockOut(path string) (release func(), err error) {
 	return func() {}, nil
 }
 
-// exchange puts the file tmp at path and returns where it put the one that was there. It overwrites nothing: a file that has come to be at path unlocked in the meantime stays and is an error.
+// exchange puts the file tmp at path and returns the new path of the file that
+// was there. It overwrites nothing: a file that appears at path meanwhile is an
+// error.
 func exchange(tmp, path string) (setAside string, err error) {
 	setAside = path + ".replaced-" + stamp()
 	err = os.Link(path, setAside)
@@ -132,5 +141,5 @@ func exchange(tmp, path string) (setAside string, err error) {
 	return setAside, syncDir(filepath.Dir(path))
 }
 
-// stamp is the present moment as part of a file's name.
+// stamp is the present time as part of a file's name.
 func stamp() string { return time.Now().UTC().Format("20060102T150405.000Z") }

@@ -6,7 +6,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// End implements store.Store. As with every write here, an error that comes from ctx leaves open whether the change was made.
+// End implements store.Store. After an error that comes from ctx, the change may
+// have been made; so it is with every write.
 func (s *Store) End(ctx context.Context, d store.Digest) error {
 	return s.write(ctx, func(t *tables) error {
 		ses, ok := t.getSession(d)
@@ -20,16 +21,15 @@ func (s *Store) End(ctx context.Context, d store.Digest) error {
 	})
 }
 
-// RevokeUser implements store.Store. The epoch is what ends the sessions; their rows go with it to save room.
+// RevokeUser implements store.Store. The new epoch ends the sessions. Their rows
+// go with it to save room.
 func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 	return s.write(ctx, func(t *tables) error {
 		u, ok := t.getUser(id)
-		if !ok {
-			// No session holds without the record. One that cannot be read goes, lest it ever be read again.
-			h := id.Hash()
-			return t.bucket(user).Delete(h[:])
+		if !ok { // an unreadable record ends the sessions, too, and must not come back
+			return t.deleteUser(id)
 		}
-		if err := t.deleteSessions(u); err != nil {
+		if err := t.deleteSessions(digests(u.Sessions)); err != nil {
 			return err
 		}
 		u.Epoch++
@@ -38,33 +38,24 @@ func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 	})
 }
 
-// deleteSessions deletes the rows of a user's sessions, and leaves them listed.
-func (t *tables) deleteSessions(u store.User) error {
-	for _, ref := range u.Sessions {
-		if err := t.bucket(sess).Delete(ref.Digest[:]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Forget implements store.Store. The epoch goes, too: that of a record made anew starts at random.
+// Forget implements store.Store. The epoch goes, too: a new record begins with a
+// random one.
 func (s *Store) Forget(ctx context.Context, id store.UserID) error {
 	return s.write(ctx, func(t *tables) error {
 		if u, ok := t.getUser(id); ok {
-			if err := t.deleteSessions(u); err != nil {
+			if err := t.deleteSessions(digests(u.Sessions)); err != nil {
 				return err
 			}
 			if err := t.indexUnion(id, u.UnionID, ""); err != nil {
 				return err
 			}
 		}
-		h := id.Hash()
-		return t.bucket(user).Delete(h[:]) // one that cannot be read as well
+		return t.deleteUser(id)
 	})
 }
 
-// RevokeApp implements store.Store. The rows of the ended sessions stay until they expire.
+// RevokeApp implements store.Store. The rows of the sessions stay until they
+// expire.
 func (s *Store) RevokeApp(ctx context.Context, appID string) error {
 	if err := checkAppID(appID); err != nil {
 		return err
@@ -72,7 +63,8 @@ func (s *Store) RevokeApp(ctx context.Context, appID string) error {
 	return s.write(ctx, func(t *tables) error { return t.bumpEpoch(appKey(appID)) })
 }
 
-// RevokeAll implements store.Store. The rows of the ended sessions stay until they expire.
+// RevokeAll implements store.Store. The rows of the sessions stay until they
+// expire.
 func (s *Store) RevokeAll(ctx context.Context) error {
 	return s.write(ctx, func(t *tables) error {
 		if err := t.freeMasterKeys(); err != nil {
@@ -80,4 +72,27 @@ func (s *Store) RevokeAll(ctx context.Context) error {
 		}
 		return t.bumpEpoch(keyGlobal)
 	})
+}
+
+func (t *tables) deleteUser(id store.UserID) error {
+	h := id.Hash()
+	return t.bucket(user).Delete(h[:])
+}
+
+// deleteSessions deletes the rows of sessions and leaves them on the user's list.
+func (t *tables) deleteSessions(list []store.Digest) error {
+	for _, d := range list {
+		if err := t.bucket(sess).Delete(d[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func digests(refs []store.SessionRef) []store.Digest {
+	list := make([]store.Digest, len(refs))
+	for i, r := range refs {
+		list[i] = r.Digest
+	}
+	return list
 }

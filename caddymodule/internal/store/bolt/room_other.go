@@ -2,5 +2,5 @@
 
 package bolt
 
-// freeRoom returns the bytes that this user may still write below dir; ok is false when that cannot be found out.
+// freeRoom does not know how many bytes this user may still write below dir.
 func freeRoom(string) (free int64, ok bool) { return 0, false }

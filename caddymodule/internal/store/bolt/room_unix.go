@@ -4,7 +4,7 @@ package bolt
 
 import "syscall"
 
-// freeRoom returns the bytes that this user may still write below dir; ok is false when that cannot be found out.
+// freeRoom returns how many bytes this user may still write below dir.
 func freeRoom(dir string) (free int64, ok bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {

@@ -124,7 +124,7 @@ func fillBucket(db *bolt.DB, bucket int, order []int, put func(*tables, int) err
 func Strays(path string) error {
 	var strays []string
 	stray := func(format string, args ...any) { strays = append(strays, fmt.Sprintf(format, args...)) }
-	_, err := examine(path, func(tx *bolt.Tx) error {
+	_, err := verify(path, func(tx *bolt.Tx) error {
 		t := &tables{tx: tx, damaged: func(kind string, key []byte) { stray("damaged %s %x", kind, key) }}
 		return errors.Join(
 			t.bucket(sess).ForEach(func(k, _ []byte) error {
@@ -234,7 +234,7 @@ func TestFill(t *testing.T) {
 func rows(t *testing.T, path string) map[string][]string {
 	t.Helper()
 	all := make(map[string][]string)
-	_, err := examine(path, func(tx *bolt.Tx) error {
+	_, err := verify(path, func(tx *bolt.Tx) error {
 		tb := &tables{tx: tx, damaged: func(kind string, _ []byte) { t.Errorf("damaged %s", kind) }}
 		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
 			return b.ForEach(func(k, v []byte) error {

@@ -2,28 +2,37 @@ package bolt
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// The layout of the file. Records are as store encodes them.
+// The buckets of the file. Package store encodes the records. Times are
+// milliseconds in eight bytes.
 //
-//	meta   "schema" -> schema version, one byte; "probe" -> time of the last write that tried whether the disk is back;
-//	       "restored" -> time at which the file was put in place of another, eight bytes in milliseconds; may be missing
+//	meta   "schema" -> schema version, one byte
+//	       "probe" -> time of the last write that tried whether the disk is back
+//	       "restored" -> time of the restore, in a restored file
 //	sess   digest -> store.Session
-//	user   store.UserID.Hash -> store.User; kept for userKept after the last login, since it holds the unionid and the session_key
-//	exp    expiry | digest -> nothing; grows at its right edge only. The row of a session that ended early stays until its time: taking it out would cost a page write a log-out
-//	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program; both made by the first login that needs them
-//	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing; an index of user that is never believed by itself
-//	key    store.MasterKeyID -> until when sessions need the master key, milliseconds in eight bytes
+//	user   store.UserID.Hash -> store.User, until userKept after the last login
+//	exp    expiry | digest -> nothing
+//	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program
+//	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing
+//	key    store.MasterKeyID -> until when sessions need the master key
 //
-// Version 1 had neither union nor key. In the sessions of versions 1 and 2 was the time when they were last seen, as
-// store reads it, and a "noted" in meta said how long before another use that may have been.
+// exp grows at its right edge only. The row of a session that ended early stays
+// until its time: removing it would cost a page write for each log-out. A row of
+// union is only a hint (byUnionID).
+//
+// Version 1 had neither union nor key. Version 2 had "noted" in meta, wrote when
+// a session was last seen in place of UsedUntil, and left a row of key empty
+// while a gate signed with it.
 const schemaVersion = 3
 
 // The buckets, as indexes of bucketNames.
@@ -39,9 +48,14 @@ const (
 
 var (
 	bucketNames = [...][]byte{
-		meta: []byte("meta"), sess: []byte("sess"), user: []byte("user"), exp: []byte("exp"), epoch: []byte("epoch"), union: []byte("union"), key: []byte("key"),
+		meta:  []byte("meta"),
+		sess:  []byte("sess"),
+		user:  []byte("user"),
+		exp:   []byte("exp"),
+		epoch: []byte("epoch"),
+		union: []byte("union"),
+		key:   []byte("key"),
 	}
-
 	since2 = [...]int{union, key} // buckets that version 1 lacks
 
 	keySchema   = []byte("schema")
@@ -51,10 +65,13 @@ var (
 	keyGlobal   = []byte("g")
 )
 
-// maxAppID bounds what may become a key. Real appids have 18 characters.
+// maxAppID bounds the part of an appid in a key. Real appids have 18 characters.
 const maxAppID = 1024
 
-// create makes the buckets of a new file, or checks the one that is there.
+// upgradeBatch bounds the users that one transaction of an upgrade indexes.
+const upgradeBatch = 10_000
+
+// create makes the buckets of a new file, or checks those of an old one.
 func create(tx *bolt.Tx) error {
 	if tx.Bucket(bucketNames[meta]) != nil {
 		_, err := checkSchema(tx)
@@ -71,7 +88,8 @@ func create(tx *bolt.Tx) error {
 	return tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion})
 }
 
-// checkSchema checks that this program understands the file, and returns the version of it.
+// checkSchema returns the file's version, and an error when this program does not
+// know it.
 func checkSchema(tx *bolt.Tx) (version byte, err error) {
 	m := tx.Bucket(bucketNames[meta])
 	if m == nil {
@@ -82,7 +100,8 @@ func checkSchema(tx *bolt.Tx) (version byte, err error) {
 		return 0, errForeign
 	}
 	if v[0] > schemaVersion {
-		return 0, fmt.Errorf("the file has schema version %d, this program knows up to %d: it was written by a newer one", v[0], schemaVersion)
+		return 0, fmt.Errorf("the file has schema version %d, this program knows up to %d: "+
+			"it was written by a newer one", v[0], schemaVersion)
 	}
 	for i, name := range bucketNames {
 		if tx.Bucket(name) == nil && !(v[0] < 2 && slices.Contains(since2[:], i)) {
@@ -92,7 +111,77 @@ func checkSchema(tx *bolt.Tx) (version byte, err error) {
 	return v[0], nil
 }
 
-// expKey orders sessions by expiry, also those before 1970.
+// upgrade brings the file of an older program up to schemaVersion. The version
+// changes with the last step: an interrupted upgrade begins anew, and until then
+// the older program still understands the file.
+func upgrade(db *bolt.DB, log *zap.Logger) error {
+	var version byte
+	err := db.View(func(tx *bolt.Tx) (err error) {
+		version, err = checkSchema(tx)
+		return err
+	})
+	if err != nil || version == schemaVersion {
+		return err
+	}
+	damaged := 0
+	open := func(tx *bolt.Tx) *tables {
+		return &tables{tx: tx, damaged: func(string, []byte) { damaged++ }}
+	}
+	if version < 2 {
+		err = upgrade1(db, open)
+	}
+	if err == nil {
+		err = db.Update(func(tx *bolt.Tx) error {
+			m := tx.Bucket(bucketNames[meta])
+			return errors.Join(open(tx).endOpenNeeds(),
+				m.Delete(keyNoted), m.Put(keySchema, []byte{schemaVersion}))
+		})
+	}
+	if err == nil {
+		log.Info("session store brought up to date", zap.Uint8("from_version", version),
+			zap.Uint8("version", schemaVersion), zap.Int("damaged_users", damaged))
+	}
+	return err
+}
+
+// upgrade1 makes the buckets that version 1 lacks.
+func upgrade1(db *bolt.DB, open func(*bolt.Tx) *tables) error {
+	err := db.Update(func(tx *bolt.Tx) error {
+		for _, i := range since2 {
+			if _, err := tx.CreateBucketIfNotExists(bucketNames[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for from := []byte{}; err == nil && from != nil; {
+		err = db.Update(func(tx *bolt.Tx) (err error) {
+			from, err = open(tx).indexUnions(from)
+			return err
+		})
+	}
+	return err
+}
+
+// indexUnions indexes the unionids of up to upgradeBatch users from a key on. It
+// returns the key to go on from; nil at the end.
+func (t *tables) indexUnions(from []byte) (next []byte, err error) {
+	c := t.bucket(user).Cursor()
+	n := 0
+	for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
+		if n++; n > upgradeBatch {
+			return slices.Clone(k), nil
+		}
+		if u, ok := t.getUserByKey(k); ok {
+			if err := t.indexUnion(u.ID, "", u.UnionID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, nil
+}
+
+// expKey sorts sessions by expiry, also those before 1970.
 func expKey(expires time.Time, d store.Digest) []byte {
 	b := make([]byte, 0, 8+len(d))
 	b = binary.BigEndian.AppendUint64(b, uint64(expires.UnixMilli())^1<<63)
@@ -104,7 +193,8 @@ func splitExpKey(k []byte) (time.Time, store.Digest, bool) {
 	if len(k) != 8+len(store.Digest{}) {
 		return time.Time{}, store.Digest{}, false
 	}
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(k) ^ 1<<63)), store.Digest(k[8:]), true
+	at := time.UnixMilli(int64(binary.BigEndian.Uint64(k) ^ 1<<63))
+	return at, store.Digest(k[8:]), true
 }
 
 func appKey(appID string) []byte { return append([]byte("a"), appID...) }

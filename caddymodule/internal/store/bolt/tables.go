@@ -10,7 +10,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// tables are the buckets inside one transaction, with typed access. Its reads report a damaged row to the log and then as absent; its writes fail only when bbolt does.
+// tables gives typed access to the buckets inside one transaction. Its reads log
+// a damaged row and report it as absent. Its writes fail only when bbolt does.
 type tables struct {
 	tx       *bolt.Tx
 	buckets  [len(bucketNames)]*bolt.Bucket
@@ -22,12 +23,13 @@ func (s *Store) tables(tx *bolt.Tx) *tables {
 	return &tables{tx: tx, damaged: s.damaged, restored: s.restored}
 }
 
-// bucket opens one of the buckets on its first use: most reads need few, and each costs a search and some memory.
+// bucket opens a bucket on its first use: most reads need few, and each costs a
+// search and some memory.
 func (t *tables) bucket(i int) *bolt.Bucket {
 	if t.buckets[i] == nil {
 		t.buckets[i] = t.tx.Bucket(bucketNames[i])
 		if i == exp {
-			t.buckets[i].FillPercent = 0.95 // its keys only ever come at the right edge
+			t.buckets[i].FillPercent = 0.95 // new keys come at the right edge only
 		}
 	}
 	return t.buckets[i]
@@ -55,10 +57,19 @@ func (t *tables) putSession(d store.Digest, s store.Session) error {
 	return t.bucket(sess).Put(d[:], b)
 }
 
-// getUser also refuses a row that names another user than its key: nobody may be taken for somebody else because bytes moved.
+// getUser refuses a row that names another user than its key does.
 func (t *tables) getUser(id store.UserID) (store.User, bool) {
 	u, ok := t.getUserByHash(id.Hash())
 	return u, ok && u.ID == id
+}
+
+// getUserByKey reads a row of the bucket user by its key.
+func (t *tables) getUserByKey(k []byte) (store.User, bool) {
+	if len(k) != len(store.UserID{}.Hash()) {
+		t.damaged("user", k)
+		return store.User{}, false
+	}
+	return t.getUserByHash([16]byte(k))
 }
 
 func (t *tables) getUserByHash(h [16]byte) (store.User, bool) {
@@ -99,7 +110,7 @@ func (t *tables) putEpoch(key []byte, e uint64) error {
 	return t.bucket(epoch).Put(key, binary.LittleEndian.AppendUint64(nil, e))
 }
 
-// ensureEpoch makes the epoch when there is none. It starts at random, so that one made anew matches no session of before.
+// ensureEpoch makes the epoch if it is missing.
 func (t *tables) ensureEpoch(key []byte) (uint64, error) {
 	if e, ok := t.getEpoch(key); ok {
 		return e, nil
@@ -108,7 +119,8 @@ func (t *tables) ensureEpoch(key []byte) (uint64, error) {
 	return e, t.putEpoch(key, e)
 }
 
-// bumpEpoch ends all sessions under the epoch. Where there is none, or an unreadable one, no session holds; leaving none keeps it so.
+// bumpEpoch ends all sessions under the epoch. A missing or unreadable epoch has
+// ended them already, and stays missing.
 func (t *tables) bumpEpoch(key []byte) error {
 	e, ok := t.getEpoch(key)
 	if !ok {
@@ -117,7 +129,17 @@ func (t *tables) bumpEpoch(key []byte) error {
 	return t.putEpoch(key, e+1)
 }
 
-// unlist takes a session off its user's list.
+// ensureEpochs returns the epochs of a new session of the user.
+func (t *tables) ensureEpochs(u store.User) (e store.Epochs, err error) {
+	e.User = u.Epoch
+	if e.Global, err = t.ensureEpoch(keyGlobal); err != nil {
+		return e, err
+	}
+	e.App, err = t.ensureEpoch(appKey(u.ID.AppID))
+	return e, err
+}
+
+// unlist removes a session from its user's list.
 func (t *tables) unlist(id store.UserID, d store.Digest) error {
 	u, ok := t.getUser(id)
 	if !ok || !u.Drop(d) {
@@ -126,8 +148,10 @@ func (t *tables) unlist(id store.UserID, d store.Digest) error {
 	return t.putUser(u)
 }
 
+// randomEpoch is the first value of an epoch: one made anew matches no session
+// of before.
 func randomEpoch() uint64 {
 	var b [8]byte
-	rand.Read(b[:]) // never fails (Go 1.24)
+	rand.Read(b[:]) // never fails
 	return binary.LittleEndian.Uint64(b[:])
 }

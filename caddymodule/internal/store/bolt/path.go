@@ -9,13 +9,14 @@ import (
 	"path/filepath"
 )
 
-// Locate returns where the file is, or will be, that path names: absolute, symbolic links followed. What is made beside the file and takes its place belongs there, not beside a link.
+// Locate returns the absolute path of the file that path names, symbolic links
+// followed. Copies and markers belong beside the file, not beside a link.
 func Locate(path string) (string, error) {
 	_, at, err := locate(path)
 	return at, err
 }
 
-// locate returns path as it is named, absolute, and where it leads.
+// locate returns path made absolute, and the place where it leads.
 func locate(path string) (named, at string, err error) {
 	if named, err = filepath.Abs(path); err != nil {
 		return "", "", err
@@ -24,14 +25,14 @@ func locate(path string) (named, at string, err error) {
 	return named, at, err
 }
 
-// follow follows symbolic links as far as there are any: neither the file nor its folder need be there.
+// follow resolves symbolic links. The file and its folder may be missing.
 func follow(path string) (string, error) {
 	at, err := filepath.EvalSymlinks(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return at, err
 	}
 	to, err := os.Readlink(path)
-	if err != nil { // no link, but what is not there, or in what is not there
+	if err != nil { // not a link: the file is missing, or its folder
 		if filepath.Dir(path) == path {
 			return path, nil
 		}
@@ -48,8 +49,9 @@ func follow(path string) (string, error) {
 	return follow(to)
 }
 
-// missing returns an error when path leads to another file than the one that is open, or to none: what is written then is lost with the next start. Where it may not be looked, the file may
-// well be.
+// missing returns an error when path leads to another file than the open one,
+// or to none: the next start would lose all that is written meanwhile. A path
+// that this user may not read proves nothing.
 func (s *Store) missing(path string) error {
 	now, err := os.Stat(path)
 	switch {
@@ -61,10 +63,10 @@ func (s *Store) missing(path string) error {
 	return fmt.Errorf("%w: %s is another file", errGone, path)
 }
 
-// watch has the committer find out when the file is missing: it tries again until the file is back.
-func (s *Store) watch(ctx context.Context) {
+// reportMissing makes the committer notice a missing file; it then retries
+// until the file is back.
+func (s *Store) reportMissing(ctx context.Context) {
 	if s.fault.Load() == nil && s.missing(s.named) != nil {
-		// The committer logs what becomes of it.
-		_ = s.write(ctx, func(*tables) error { return nil })
+		_ = s.write(ctx, func(*tables) error { return nil }) // the committer logs the outcome
 	}
 }
