@@ -288,6 +288,7 @@ func (a *App) open() error {
 	sessions := session.New(session.Config{
 		Core: core, WeChat: wechat, Calls: wechat, Apps: a.apps, Keys: a.ring,
 		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
+		MaxSessions: a.Cache.MaxSessions, MaxStaleness: time.Duration(a.MaxStaleness),
 		MaxPerUser: max(a.Session.MaxPerUser, 0), Replay: max(time.Duration(a.Session.Replay), 0),
 		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge), UnionIDBound: auditUnionID,
 	})

@@ -222,10 +222,10 @@ func TestReloadChangesStaleness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	believes := func() bool {
+	believes := func(a *App) bool {
 		for range 1000 { // until the cache has taken it, if it is to be asked at all
 			before := fleetLookups.Load()
-			if _, err := s.Authenticate(t.Context(), out.Token); err != nil {
+			if _, err := a.live.Load().sessions.Authenticate(t.Context(), out.Token); err != nil {
 				t.Fatal(err)
 			}
 			if fleetLookups.Load() == before {
@@ -239,16 +239,16 @@ func TestReloadChangesStaleness(t *testing.T) {
 		want bool
 	}{{29 * time.Second, true}, {31 * time.Second, false}} {
 		fleetHeard.Store(int64(step.age))
-		if got := believes(); got != step.want {
+		if got := believes(first); got != step.want {
 			t.Errorf("not heard of the store for %v: cache believed %v", step.age, got)
 		}
 	}
 	second := startFleet(t, path, `,"max_staleness":60000000000`)
-	if !believes() {
+	if !believes(second) {
 		t.Error("the new limit does not apply")
 	}
 	end(t, second)
-	if believes() {
+	if believes(first) {
 		t.Error("the limit of the refused configuration applies")
 	}
 }

@@ -89,8 +89,6 @@ func (a *App) await(ctx context.Context) *running {
 // share gives what configurations have in common the settings of this one.
 func (a *App) share() {
 	live := a.live.Load()
-	live.core.SetMaxSessions(a.Cache.MaxSessions)
-	live.core.SetMaxStaleness(time.Duration(a.MaxStaleness))
 	live.limiter.Set(a.limits)
 }
 

@@ -60,9 +60,10 @@ func BenchmarkP8_CachedCheck(b *testing.B) {
 func BenchmarkP8_CachedCheckShared(b *testing.B) {
 	benchmarkCached(b, func() *gate {
 		s := &beating{sharedStore: newShared(newMemData()), base: time.Now()}
-		g := newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.Store, cc.MaxSessions, c.Replay = s, 1<<19, 0 })
+		g := newGate(b, func(cc *session.CoreConfig, c *session.Config) {
+			cc.Store, cc.MaxSessions, c.Replay, c.MaxStaleness = s, 1<<19, 0, time.Hour
+		})
 		g.store = s.memStore
-		g.core.SetMaxStaleness(time.Hour)
 		return g
 	})
 }

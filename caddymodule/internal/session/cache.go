@@ -105,6 +105,14 @@ func newCache(maxSessions int64) (*cache, error) {
 	return &cache{entries: c}, nil
 }
 
+// resize bounds the number of entries, unless n is 0. Configurations share the cache, and
+// the one that fills it decides.
+func (c *cache) resize(n int64) {
+	if n > 0 && c.entries.MaxCost() != n {
+		c.entries.UpdateMaxCost(n)
+	}
+}
+
 // get returns the entry of d if it may be believed, else nil. It neither judges time nor allocates.
 func (c *cache) get(d *store.Digest) *entry {
 	e, ok := c.entries.Get(digestKey(*d))

@@ -32,20 +32,25 @@ type noCounter struct{}
 
 func (noCounter) Inc() {}
 
-// Core is the part of the gate's state that must outlive a configuration: the open store, the cache in front of it, and the logins and look-ups under way. Services of several
-// configurations may share one; it is safe for concurrent use.
+// Core is the part of the gate that outlives a configuration: the open store, the
+// cache in front of it, and the logins and look-ups under way. Services of several
+// configurations may share one. It is safe for concurrent use.
 type Core struct {
 	store   store.Store
 	shared  store.Shared // the same, when other gates use it too; else nil
-	stale   atomic.Int64 // nanoseconds: SetMaxStaleness
 	cache   *cache
 	lookups singleflight.Group
 	logins  flights
 
 	revocations revocations
 
-	outage  Outage
-	work    sync.WaitGroup // logins and look-ups whose client may have gone, and the retrying of revocations
+	outage Outage
+	uses   uses
+
+	work     sync.WaitGroup // goroutines of background
+	workDone bool           // by Close, with workMu held
+	workMu   sync.Mutex
+
 	closing context.Context
 	close   context.CancelFunc
 
@@ -59,6 +64,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		return nil, err
 	}
 	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses}
+	core.uses.over = make(chan struct{})
 	core.revocations.core = core
 	core.closing, core.close = context.WithCancel(context.Background())
 	if core.outage.Log == nil {
@@ -77,20 +83,81 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	return core, nil
 }
 
-// SetMaxSessions changes the number of entries that the cache may hold.
-func (c *Core) SetMaxSessions(n int64) { c.cache.entries.UpdateMaxCost(n) }
+// closePatience bounds what Close waits for calls under way: longer than a login takes.
+const closePatience = 30 * time.Second
 
-// SetMaxStaleness changes how long the cache in front of a store.Shared is believed without hearing from it; 0, as at first, is not at all. It has no meaning for other stores.
-func (c *Core) SetMaxStaleness(d time.Duration) { c.stale.Store(int64(d)) }
-
-// Close waits for the logins under way, then closes the cache and the store. Revocations that the store has not taken by then are given up, with a line in the log each. No other method may be
-// called during or after it: ristretto does not survive that (STORE.md 1.8).
+// Close refuses new calls with ErrUnavailable, waits for those under way, for a bounded
+// time, and closes the cache and the store. It logs each revocation that the store has
+// not taken by then.
 func (c *Core) Close() error {
 	c.close()
-	c.revocations.close()
+	c.uses.end()
+	inTime := true
+	select {
+	case <-c.uses.over:
+	case <-time.After(closePatience):
+		inTime = false
+		c.outage.Log.Error("session store closed while calls are under way")
+	}
+	c.workMu.Lock()
+	c.workDone = true
+	c.workMu.Unlock()
 	c.work.Wait()
-	c.cache.entries.Close()
+	// A closed ristretto breaks those who still use it (docs/stores.md#ristretto-close).
+	if inTime {
+		c.cache.entries.Close()
+	} else {
+		go func() {
+			<-c.uses.over
+			c.cache.entries.Close()
+		}()
+	}
 	return c.store.Close()
+}
+
+// background runs f on a goroutine that Close waits for; false when Close has done so.
+func (c *Core) background(f func()) bool {
+	c.workMu.Lock()
+	defer c.workMu.Unlock()
+	if !c.workDone {
+		c.work.Go(f)
+	}
+	return !c.workDone
+}
+
+// uses counts calls under way, at the cost of two atomic additions.
+type uses struct {
+	_    [64]byte     // keeps what checks only read out of a line that they all write
+	n    atomic.Int64 // calls under way, plus ended
+	_    [64]byte
+	over chan struct{} // closed after end, when no call is under way
+	once sync.Once
+}
+
+const ended int64 = 1 << 32
+
+var errClosed = fmt.Errorf("%w: closed", ErrUnavailable)
+
+// begin counts a call, which ends with done, or returns errClosed.
+func (u *uses) begin() error {
+	if u.n.Add(1)&ended != 0 {
+		u.done()
+		return errClosed
+	}
+	return nil
+}
+
+func (u *uses) done() {
+	if u.n.Add(-1) == ended {
+		u.once.Do(func() { close(u.over) })
+	}
+}
+
+// end refuses calls from now on.
+func (u *uses) end() {
+	if u.n.Or(ended)&^ended == 0 {
+		u.once.Do(func() { close(u.over) })
+	}
 }
 
 // asked notes the outcome of a call to the store and returns it. Only unavailability is news about the store; a caller who gave up is not.

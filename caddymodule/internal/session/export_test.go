@@ -11,6 +11,7 @@ type (
 const (
 	LookupTimeout = lookupTimeout
 	MaxPending    = maxPending
+	ClosePatience = closePatience
 )
 
 func DigestOf(token string) store.Digest { return digestOf(token) }

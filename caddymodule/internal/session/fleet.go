@@ -27,12 +27,8 @@ func (c *Core) changed(ch store.Change) {
 // believes reports whether a cached entry may be believed at the time now. The
 // caller takes that time before the call and reads the marks after it: a change
 // that the store has reported is marked then.
-func (c *Core) believes(now time.Time) bool {
-	if c.shared == nil {
-		return true
-	}
-	stale := time.Duration(c.stale.Load())
-	return stale > 0 && now.Sub(c.shared.Heard()) <= stale
+func (c *Core) believes(now time.Time, maxStaleness time.Duration) bool {
+	return c.shared == nil || maxStaleness > 0 && now.Sub(c.shared.Heard()) <= maxStaleness
 }
 
 // Shared reports whether other gates may use the same store.

@@ -129,20 +129,23 @@ func TestStaleness(t *testing.T) {
 		defer g.core.Close()
 		token := g.login("alice").Token
 		cacheAt(g, token)
+		staleAfter := func(d time.Duration) {
+			g.reload(func(c *session.Config) { c.MaxStaleness = d })
+		}
 		asks := func(want int) {
 			t.Helper()
 			if n := g.asks(func() { g.accept(token) }); n != want {
 				t.Errorf("the store was asked %d times, want %d", n, want)
 			}
 		}
-		g.core.SetMaxStaleness(0)
+		staleAfter(0)
 		asks(1)
-		g.core.SetMaxStaleness(staleness)
+		staleAfter(staleness)
 		asks(0)
 		links[0].setReports(reportsLost)
 		time.Sleep(staleness + 1)
 		asks(1)
-		g.core.SetMaxStaleness(staleness + 1)
+		staleAfter(staleness + 1)
 		asks(0)
 		links[0].until = time.Time{} // as at the start
 		asks(1)

@@ -119,8 +119,7 @@ func newFleetModel(t *rapid.T) *fleetModel {
 			t.Fatal(err)
 		}
 		n.core.SetEntries(n.cache)
-		n.core.SetMaxStaleness(staleness)
-		n.Service = session.New(session.Config{Core: n.core, WeChat: w, Apps: []weixin.Credentials{{ID: appA}, {ID: appB}}, Keys: keys, TTL: 48 * time.Hour})
+		n.Service = session.New(session.Config{Core: n.core, WeChat: w, Apps: []weixin.Credentials{{ID: appA}, {ID: appB}}, Keys: keys, TTL: 48 * time.Hour, MaxStaleness: staleness})
 		m.nodes[i] = n
 	}
 	return m

@@ -131,11 +131,10 @@ func newFleet(t testing.TB, n int, edit ...func(*session.CoreConfig, *session.Co
 	for range n {
 		s := newShared(data)
 		all := append([]func(*session.CoreConfig, *session.Config){func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys, c.WeChat = s, keys, weChat
+			cc.Store, c.Keys, c.WeChat, c.MaxStaleness = s, keys, weChat, staleness
 		}}, edit...)
 		g := newGate(t, all...)
 		g.store, g.wechat = s.memStore, weChat
-		g.core.SetMaxStaleness(staleness)
 		gates, links = append(gates, g), append(links, s)
 	}
 	return gates, links

@@ -57,6 +57,7 @@ type gate struct {
 	store  *memStore
 	wechat *wechat
 	keys   *keyring.Ring
+	cfg    session.Config
 }
 
 // newGate returns a gate on a store in memory. An edit may replace every part but the core.
@@ -77,8 +78,15 @@ func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *
 	}
 	t.Cleanup(func() { core.Close() })
 	c.Core, g.core, g.keys = core, core, c.Keys
+	g.cfg = c
 	g.Service = session.New(c)
 	return g
+}
+
+// reload gives the gate another configuration.
+func (g *gate) reload(edit func(*session.Config)) {
+	edit(&g.cfg)
+	g.Service = session.New(g.cfg)
 }
 
 func with(f func(*session.Config)) func(*session.CoreConfig, *session.Config) {

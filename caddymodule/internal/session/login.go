@@ -44,6 +44,10 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 		return Login{}, ErrUnknownApp
 	}
 	c := s.cfg.Core
+	if err := c.uses.begin(); err != nil {
+		return Login{}, fmt.Errorf("logging in: %w", err)
+	}
+	defer c.uses.done()
 	// Before the code is spent: a store that is down would turn it into nothing (THREATS.md 23).
 	if err := c.ready(ctx); err != nil {
 		return Login{}, fmt.Errorf("logging in: %w", err)
@@ -59,11 +63,17 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 			c.logins.finish(f, Login{}, ErrBusy, 0)
 			return Login{}, ErrBusy
 		}
-		c.work.Go(func() {
+		started := c.background(func() {
 			defer end()
-			out, err := survive(c, func() (Login, error) { return s.exchange(context.WithoutCancel(ctx), app, req) })
+			out, err := survive(c, func() (Login, error) {
+				return s.exchange(context.WithoutCancel(ctx), app, req)
+			})
 			c.logins.finish(f, out, err, s.cfg.Replay)
 		})
+		if !started {
+			end()
+			c.logins.finish(f, Login{}, errClosed, 0)
+		}
 	}
 	select {
 	case <-ctx.Done():

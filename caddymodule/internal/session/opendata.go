@@ -39,6 +39,10 @@ const dataAhead = 10 * time.Minute
 // unless another is known and the data is older than the last login by more than dataAhead: the next request of every session of theirs shows it. The error is a *DataError, or wraps ErrUnknown when there is no such user, or ErrUnavailable. Whatever the error but the last,
 // nothing has changed.
 func (s *Service) OpenData(ctx context.Context, id store.UserID, d SealedData) (object []byte, err error) {
+	if err := s.cfg.Core.uses.begin(); err != nil {
+		return nil, wrap("opening data", err)
+	}
+	defer s.cfg.Core.uses.done()
 	u, err := s.knownUser(ctx, id)
 	if err != nil {
 		return nil, wrap("opening data", err)

@@ -25,6 +25,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	c := s.cfg.Core
 	st, err := c.store.Stats(ctx)
 	err = c.asked(reading, err)
+	c.cache.resize(s.cfg.MaxSessions)
 	limit := c.cache.entries.MaxCost()
 	var heard time.Time
 	if c.shared != nil {

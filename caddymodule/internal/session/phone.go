@@ -23,6 +23,10 @@ func (s *Service) Phone(ctx context.Context, id store.UserID, code string) (open
 	if !ok {
 		return opendata.Phone{}, ErrUnknownApp
 	}
+	if err := s.cfg.Core.uses.begin(); err != nil {
+		return opendata.Phone{}, wrap(doing, err)
+	}
+	defer s.cfg.Core.uses.done()
 	if ctx.Err() != nil {
 		return opendata.Phone{}, wrap(doing, errors.Join(ErrUnavailable, ctx.Err()))
 	}

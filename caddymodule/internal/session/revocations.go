@@ -102,7 +102,6 @@ type revocations struct {
 	recent   []takenRevocation // taken by a shared store, oldest first
 	longest  time.Duration     // life of a session under any configuration of this process
 	retrying bool              // retry runs
-	closed   bool
 }
 
 type takenRevocation struct {
@@ -175,9 +174,8 @@ func (o *revocations) add(again bool, list ...takenRevocation) bool {
 			m[r.revocation] = p
 		}
 	})
-	if !o.retrying && !o.closed && len(o.queue) > 0 {
-		o.retrying = true
-		o.core.work.Go(o.retry)
+	if !o.retrying && len(o.queue) > 0 {
+		o.retrying = o.core.background(o.retry)
 	}
 	return kept
 }
@@ -250,12 +248,7 @@ func (o *revocations) repeatRecent() {
 		o.core.outage.Log.Info("repeating revocations after a loss of contact", zap.Int("revocations", len(recent)))
 		o.add(true, recent...)
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return
-	}
-	o.core.work.Go(func() {
+	o.core.background(func() {
 		select {
 		case <-time.After(recentOnWay):
 			o.add(true, o.since(contact)...)
@@ -273,14 +266,6 @@ func (o *revocations) since(from time.Time) []takenRevocation {
 		return nil
 	}
 	return slices.Clone(o.recent[i:])
-}
-
-// close keeps new goroutines from starting. The one that retries gives up what is
-// pending as soon as the Core's closing context ends.
-func (o *revocations) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
 }
 
 // retry carries out the pending revocations one at a time, until there are none.

@@ -24,6 +24,13 @@ type Config struct {
 	Apps   []weixin.Credentials
 	Keys   *keyring.Ring
 
+	// MaxSessions bounds the sessions in the cache; 0 keeps the bound as it is.
+	MaxSessions int64
+
+	// MaxStaleness bounds how long a Service believes the cache without hearing from a
+	// store.Shared; 0: it never does. It has no meaning for other stores.
+	MaxStaleness time.Duration
+
 	TTL        time.Duration // absolute life of a session
 	Idle       time.Duration // 0: no idle timeout; after a shorter one than before, a session may live up to an hour longer, once
 	MaxPerUser int           // live sessions of one user; 0: no limit
@@ -88,9 +95,13 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 		return Identity{}, ErrMalformed
 	}
 	c, d := s.cfg.Core, digestOf(token)
+	if err := c.uses.begin(); err != nil {
+		return Identity{}, err
+	}
+	defer c.uses.done()
 	// In this order, each before what it is to judge: a pending revocation is forgotten only after its mark is set, and what was heard of is marked already.
 	pending, now := c.revocations.pending.Load(), time.Now()
-	if c.believes(now) {
+	if c.believes(now, s.cfg.MaxStaleness) {
 		if e := c.cache.get(&d); e != nil {
 			now := now.UnixMilli()
 			// An idle limit reached by what the cache remembers is not reached yet: the session may have been seen by way of another entry or on another node.
@@ -142,11 +153,11 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 	c.misses.Inc()
 	for {
 		answer := c.lookups.DoChan(string(d[:]), func() (any, error) {
-			return survive(c, func() (*entry, error) { return c.read(ctx, d) })
+			return survive(c, func() (*entry, error) { return c.read(ctx, d, s.cfg.MaxSessions) })
 		})
 		select {
 		case <-ctx.Done():
-			c.work.Go(func() { <-answer }) // or Close would take the cache away under it
+			c.background(func() { <-answer }) // or Close would take the cache away under it
 			return nil, errors.Join(ErrUnavailable, ctx.Err())
 		case r := <-answer:
 			if r.Err != nil {
@@ -161,7 +172,7 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 }
 
 // read fetches one session from the store, judges its epochs and offers it to the cache.
-func (c *Core) read(ctx context.Context, d store.Digest) (*entry, error) {
+func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*entry, error) {
 	// The first caller's patience must not decide for those who wait with it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
@@ -177,6 +188,7 @@ func (c *Core) read(ctx context.Context, d store.Digest) (*entry, error) {
 		return nil, ErrRevoked
 	}
 	e := newEntry(d, rec, readAt)
+	c.cache.resize(maxSessions)
 	c.cache.put(e, time.Now())
 	return e, nil
 }

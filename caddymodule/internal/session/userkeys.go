@@ -41,6 +41,10 @@ func (s *Service) CheckSessionKey(ctx context.Context, id store.UserID) (valid b
 // key is dead by then. With an error that wraps ErrUnavailable after all, the user has to log in again.
 func (s *Service) ResetSessionKey(ctx context.Context, id store.UserID) error {
 	const doing = "resetting session_key"
+	if err := s.cfg.Core.uses.begin(); err != nil {
+		return wrap(doing, err)
+	}
+	defer s.cfg.Core.uses.done()
 	if err := s.cfg.Core.ready(ctx); err != nil {
 		return wrap(doing, err)
 	}
@@ -90,6 +94,10 @@ func (s *Service) EncryptKeys(ctx context.Context, id store.UserID) ([]weixin.Us
 // PaidUnionID returns the unionid of a user who has just paid (WECHAT.md 7.1) and binds it to them, as OpenData does. p.OpenID is the user's whatever it says.
 func (s *Service) PaidUnionID(ctx context.Context, id store.UserID, p weixin.Payment) (unionID string, err error) {
 	const doing = "getting unionid after a payment"
+	if err := s.cfg.Core.uses.begin(); err != nil {
+		return "", wrap(doing, err)
+	}
+	defer s.cfg.Core.uses.done()
 	app, wx, u, err := s.caller(ctx, id)
 	if err != nil {
 		return "", wrap(doing, err)

@@ -100,11 +100,10 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		if err != nil {
 			t.Fatal(err)
 		}
-		core.SetMaxStaleness(staleness)
 		core.SetEntries(newFaultCache(uint64(i)))
 		m.rings, m.cores = append(m.rings, ring), append(m.cores, core)
 		m.gates = append(m.gates, session.New(session.Config{
-			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.Credentials{{ID: appA}}, Keys: ring, TTL: 1 << 50, RememberPhone: true,
+			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.Credentials{{ID: appA}}, Keys: ring, TTL: 1 << 50, MaxStaleness: staleness, RememberPhone: true,
 		}))
 	}
 	return m

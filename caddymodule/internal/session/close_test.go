@@ -1,0 +1,199 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// everyCall makes each call that a Service offers.
+func everyCall(g *gate, token string) map[string]func() error {
+	ctx := context.Background()
+	return map[string]func() error{
+		"Authenticate":      func() error { _, err := g.Authenticate(ctx, token); return err },
+		"Login":             func() error { _, err := g.Login(ctx, request("alice#late", phone)); return err },
+		"Logout":            func() error { return g.Logout(ctx, token) },
+		"RevokeUser":        func() error { return g.RevokeUser(ctx, alice) },
+		"RevokeApp":         func() error { return g.RevokeApp(ctx, appA) },
+		"RevokeAll":         func() error { return g.RevokeAll(ctx) },
+		"RevokeUnionID":     func() error { _, err := g.RevokeUnionID(ctx, "union"); return err },
+		"Forget":            func() error { return g.Forget(ctx, alice) },
+		"ForgetUnionID":     func() error { _, err := g.ForgetUnionID(ctx, "union"); return err },
+		"EndByID":           func() error { return g.EndByID(ctx, alice, "0123456789abcdef") },
+		"User":              func() error { _, err := g.User(ctx, alice); return err },
+		"UsersByUnionID":    func() error { _, err := g.UsersByUnionID(ctx, "union"); return err },
+		"Stats":             func() error { _, err := g.Stats(ctx); return err },
+		"OpenData":          func() error { _, err := g.OpenData(ctx, alice, session.SealedData{}); return err },
+		"Phone":             func() error { _, err := g.Phone(ctx, alice, "123"); return err },
+		"CheckSessionKey":   func() error { _, err := g.CheckSessionKey(ctx, alice); return err },
+		"ResetSessionKey":   func() error { return g.ResetSessionKey(ctx, alice) },
+		"EncryptKeys":       func() error { _, err := g.EncryptKeys(ctx, alice); return err },
+		"PaidUnionID":       func() error { _, err := g.PaidUnionID(ctx, alice, weixin.Payment{}); return err },
+		"Backup of a store": func() error { _, err := g.Backup(ctx, io.Discard); return err },
+	}
+}
+
+// TestClose_LaterCalls_AreUnavailable: a call that comes too late is an outage, never a
+// refusal, and reaches neither the cache nor WeChat.
+func TestClose_LaterCalls_AreUnavailable(t *testing.T) {
+	p := newPlatform()
+	g := newGate(t, on(p), remembering, withCore(func(c *session.CoreConfig) {
+		c.Store = copied{newMemStore(newMemData()), nil}
+	}))
+	token := g.cached("alice/union")
+	before := p.count("Code2Session")
+	g.must(g.core.Close())
+	for name, call := range everyCall(g, token) {
+		if name == "Backup of a store" {
+			continue // the stand-in has no end
+		}
+		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := p.count("Code2Session") - before + p.count("PhoneNumber") + p.count("ResetUserSessionKey"); n != 0 {
+		t.Errorf("WeChat was called %d times", n)
+	}
+}
+
+// TestClose_CallsUnderWay_EndFirst: Close waits for a call at the store and for one at
+// WeChat, and what they do is durable.
+func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
+	for name, tt := range map[string]struct {
+		storeOp, wechatOp string
+		call              func(*gate, string) error
+	}{
+		"check":       {"Lookup", "", func(g *gate, token string) error { _, err := g.Authenticate(context.Background(), token); return err }},
+		"revocation":  {"RevokeUser", "", func(g *gate, _ string) error { return g.RevokeUser(context.Background(), alice) }},
+		"phone":       {"", "PhoneNumber", func(g *gate, _ string) error { _, err := g.Phone(context.Background(), alice, "123"); return err }},
+		"session_key": {"", "ResetUserSessionKey", func(g *gate, _ string) error { return g.ResetSessionKey(context.Background(), alice) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlatform()
+				g := newGate(t, on(p), remembering)
+				token := g.login("alice").Token
+				held := make(chan struct{})
+				hold := func(at string) func(context.Context, string) error {
+					return func(_ context.Context, op string) error {
+						if op == at {
+							<-held
+						}
+						return nil
+					}
+				}
+				g.store.before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
+				var wg sync.WaitGroup
+				var steps []string
+				var mu sync.Mutex
+				step := func(s string) {
+					mu.Lock()
+					defer mu.Unlock()
+					steps = append(steps, s)
+				}
+				wg.Go(func() {
+					g.must(tt.call(g, token))
+					step("called")
+				})
+				synctest.Wait()
+				wg.Go(func() {
+					g.must(g.core.Close())
+					step("closed")
+				})
+				synctest.Wait()
+				if len(steps) != 0 {
+					t.Errorf("%q while a call is under way", steps)
+				}
+				close(held)
+				wg.Wait()
+				if len(steps) != 2 || steps[0] != "called" {
+					t.Errorf("%q", steps)
+				}
+			})
+		})
+	}
+}
+
+// TestClose_CallWithoutEnd_IsNotWaitedForForever: the store closes nevertheless, and the
+// call may still use the cache.
+func TestClose_CallWithoutEnd_IsNotWaitedForForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		token := g.cached("alice")
+		held := make(chan struct{})
+		g.store.before = func(_ context.Context, op string) error {
+			if op == "RevokeUser" {
+				<-held
+			}
+			return nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { g.must(g.RevokeUser(context.Background(), user("bob"))) })
+		synctest.Wait()
+		began := time.Now()
+		g.must(g.core.Close())
+		if took := time.Since(began); took != session.ClosePatience {
+			t.Errorf("closed after %v", took)
+		}
+		if _, err := g.Authenticate(context.Background(), token); !errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		close(held)
+		wg.Wait()
+		synctest.Wait()
+	})
+}
+
+// TestP7_CloseRace: checks that race Close are answered from an open cache or refused.
+func TestP7_CloseRace(t *testing.T) {
+	for range 20 {
+		g := newGate(t)
+		token := g.cached("alice")
+		var wg sync.WaitGroup
+		var refused atomic.Int64
+		for range 4 {
+			wg.Go(func() {
+				for refused.Load() < 1000 {
+					switch _, err := g.Authenticate(context.Background(), token); {
+					case errors.Is(err, session.ErrUnavailable):
+						refused.Add(1)
+					case err != nil:
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		g.must(g.core.Close())
+		wg.Wait()
+	}
+}
+
+// TestMaxSessions_Reload_IsTakenByTheNextFill: configurations share the cache, and the
+// one that fills it decides its size.
+func TestMaxSessions_Reload_IsTakenByTheNextFill(t *testing.T) {
+	g := newGate(t)
+	size := func() int64 { return g.core.Entries().MaxCost() }
+	token := g.cached("alice")
+	g.reload(func(c *session.Config) { c.MaxSessions = 1 << 10 })
+	g.accept(token)
+	if n := size(); n != 1<<12 {
+		t.Errorf("a hit made the size %d", n)
+	}
+	g.cached("bob")
+	if n := size(); n != 1<<10 {
+		t.Errorf("a fill left the size at %d", n)
+	}
+	g.reload(func(c *session.Config) { c.MaxSessions = 1 << 11 })
+	if st, err := g.Stats(t.Context()); err != nil || st.CacheMax != 1<<11 {
+		t.Errorf("shown is %+v, %v", st, err)
+	}
+}
