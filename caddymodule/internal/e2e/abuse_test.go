@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
@@ -201,12 +202,8 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 	t.Run("HTTP/2", func(t *testing.T) {
 		c := mustDialH2(t, w.addr, nil)
 		for range 10 {
-			id := c.begin(":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", "content-length: 100000", field(from("203.0.113.1")))
-			replies, err := c.answers(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			replies[id].tooMany(t, hourly5)
+			id := c.Begin(probe.AsStream(head+"Content-Length: 100000\r\n\r\n", "http"))
+			answersH2(t, c, id)[0].tooMany(t, hourly5)
 		}
 	})
 	t.Cleanup(func() { w.asked(t, 0) })

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
 // app is an app that knows nothing of WeChat. It reads requests off the socket by hand, so that nothing is normalised, joined or dropped before a test sees it, and answers with what it was
@@ -23,13 +24,8 @@ type app struct {
 	seen []received
 }
 
-// received is one request as it came over the wire: lines without their line ends, in order, duplicates kept.
-type received struct {
-	Line     string   `json:"line"`
-	Headers  []string `json:"headers"`
-	Trailers []string `json:"trailers"`
-	Body     string   `json:"body"`
-}
+// received is one request as the app got it.
+type received struct{ probe.Request }
 
 func newApp(tb testing.TB) *app {
 	tb.Helper()
@@ -63,21 +59,22 @@ func (a *app) serve(conn net.Conn) {
 	defer conn.Close()
 	br := bufio.NewReader(conn)
 	for {
-		r, err := readRequest(br, conn)
+		request, err := probe.ReadRequest(br, conn)
 		if err != nil {
 			return
 		}
+		r := received{request}
 		a.mu.Lock()
 		a.seen = append(a.seen, r)
 		a.mu.Unlock()
 		said, _ := json.Marshal(r)
-		if slices.ContainsFunc(r.values("upgrade"), func(v string) bool { return strings.EqualFold(v, "websocket") }) {
+		if r.WebSocket() {
 			fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-App: echo\r\n\r\n%s\n", said)
 			io.Copy(conn, br)
 			return
 		}
 		status := 200
-		if u, err := url.Parse(r.target()); err == nil && u.Query().Get("status") != "" {
+		if u, err := url.Parse(r.Target()); err == nil && u.Query().Get("status") != "" {
 			status, _ = strconv.Atoi(u.Query().Get("status"))
 		}
 		head := fmt.Sprintf("HTTP/1.1 %d Status\r\nX-App: echo\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", status, len(said))
@@ -88,89 +85,6 @@ func (a *app) serve(conn net.Conn) {
 			return
 		}
 	}
-}
-
-var errBadRequest = errors.New("malformed request")
-
-func readRequest(br *bufio.Reader, w io.Writer) (r received, err error) {
-	if r.Line, err = readLine(br); err != nil {
-		return r, err
-	}
-	if r.Headers, err = readLines(br); err != nil {
-		return r, err
-	}
-	if len(r.values("expect")) > 0 {
-		io.WriteString(w, "HTTP/1.1 100 Continue\r\n\r\n")
-	}
-	var body []byte
-	switch length := r.values("content-length"); {
-	case len(r.values("transfer-encoding")) > 0:
-		body, r.Trailers, err = readChunked(br)
-	case len(length) > 0:
-		n, convErr := strconv.Atoi(length[0])
-		if convErr != nil {
-			return r, errBadRequest
-		}
-		body = make([]byte, n)
-		_, err = io.ReadFull(br, body)
-	}
-	r.Body = string(body)
-	return r, err
-}
-
-func readLine(br *bufio.Reader) (string, error) {
-	line, err := br.ReadString('\n')
-	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), err
-}
-
-// readLines reads up to and including an empty line.
-func readLines(br *bufio.Reader) (lines []string, err error) {
-	for {
-		line, err := readLine(br)
-		if err != nil || line == "" {
-			return lines, err
-		}
-		lines = append(lines, line)
-	}
-}
-
-func readChunked(br *bufio.Reader) (body []byte, trailers []string, err error) {
-	for {
-		size, err := readLine(br)
-		if err != nil {
-			return nil, nil, err
-		}
-		n, err := strconv.ParseInt(size, 16, 32)
-		if err != nil {
-			return nil, nil, errBadRequest
-		}
-		if n == 0 {
-			trailers, err = readLines(br)
-			return body, trailers, err
-		}
-		chunk := make([]byte, n+2)
-		if _, err := io.ReadFull(br, chunk); err != nil {
-			return nil, nil, err
-		}
-		body = append(body, chunk[:n]...)
-	}
-}
-
-// target is the request target, byte for byte.
-func (r received) target() string {
-	_, rest, _ := strings.Cut(r.Line, " ")
-	return rest[:max(strings.LastIndexByte(rest, ' '), 0)]
-}
-
-// values returns the values of all headers of a name, given in lower case.
-func (r received) values(name string) (values []string) {
-	for _, line := range r.Headers {
-		n, v, _ := strings.Cut(line, ":")
-		if strings.ToLower(n) == name {
-			values = append(values, strings.TrimSpace(v))
-		}
-	}
-	return values
 }
 
 // identity is what the app is told about a caller.
@@ -215,7 +129,12 @@ func (r received) check(tb testing.TB, want *identity) {
 	if got := r.owned(); !slices.Equal(got, want.lines()) {
 		tb.Errorf("the app is told %q, want %q", got, want.lines())
 	}
-	if all := strings.Join(slices.Concat([]string{r.Line}, r.Headers, r.Trailers), "\n"); strings.Contains(all, "wxs_") {
+	r.checkTokenless(tb)
+}
+
+func (r received) checkTokenless(tb testing.TB) {
+	tb.Helper()
+	if all := strings.Join(r.Lines(), "\n"); strings.Contains(all, "wxs_") {
 		tb.Errorf("the app sees a token:\n%s", all)
 	}
 }

@@ -212,8 +212,9 @@ type stage struct {
 	plain   string // behind nothing at all
 	careful string // behind what one might write without wechat_auth: a matcher that closes all but the public paths, and a header that is overwritten
 
-	creds []credential
-	fill  *strings.Replacer
+	creds  []credential
+	token  string // a good one
+	tokens *strings.Replacer
 }
 
 const trueOpenID = "openid-set-by-hand"
@@ -244,14 +245,15 @@ func newStage(t *testing.T, p platform) *stage {
 	}
 	let := fmt.Sprintf("\tservers %s {\n\t\texpected_underscore_headers %s\n\t\texpected_dot_headers %s\n\t}\n", s.lenient, strings.Join(everyName(aliasesWith("_")...), " "), strings.Join(everyName(aliasesWith(".")...), " "))
 	s.world = newWorld(t, setup{auth: mixed.auth, options: let, sites: sites.String()})
-	good, other, dead := s.login(t, "ada"), s.login(t, "bob"), s.login(t, "eve")
+	good, dead := s.login(t, "ada"), s.login(t, "eve")
 	s.post(t, "/wx/logout", "", bearer(dead))
 	s.creds = []credential{
 		{name: "no token"},
 		{name: "bad token", line: bearer(dead)},
 		{name: "good token", line: bearer(good), who: s.who(appA, "ada")},
 	}
-	s.fill = strings.NewReplacer("{good}", good, "{other}", other, "{dead}", dead, "{host}", s.gated)
+	s.token = good
+	s.tokens = strings.NewReplacer("{good}", good, "{dead}", dead)
 	return s
 }
 

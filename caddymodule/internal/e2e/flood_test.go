@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
+	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
@@ -49,10 +48,11 @@ func TestThreat26_OneConnection(t *testing.T) {
 	w.asked(t, 5)
 
 	t.Run("the same code", func(t *testing.T) {
-		c, body := mustDialH2(t, w.addr, nil), codeBody(w.wechat.Code(appA, "bob"))
+		c := mustDialH2(t, w.addr, nil)
+		login := probe.AsStream(w.loginFrom("203.0.113.2", w.wechat.Code(appA, "bob")), "http")
 		var replies []reply
 		for range 30 {
-			replies = append(replies, c.ask(t, stream{fields: []string{":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from("203.0.113.2"))}, body: body}))
+			replies = append(replies, askH2(t, c, login))
 		}
 		if n := tally(t, replies); n[200] != 5 || n[429] != 25 {
 			t.Errorf("30 logins with one code are answered %v", n)
@@ -149,9 +149,9 @@ func TestThreat26_HalfSentBodies(t *testing.T) {
 	}
 	c := mustDialH2(t, w.addr, nil)
 	for i := range 4 {
-		c.begin(":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(fmt.Sprintf("203.0.113.%d", 4+i))))
+		c.Begin(probe.AsStream(w.loginFrom(fmt.Sprintf("203.0.113.%d", 4+i), ""), "http"))
 	}
-	c.out.Flush()
+	c.Flush()
 	time.Sleep(200 * time.Millisecond) // until they are there; if they are not yet, the test proves less, but does not fail
 	eventually(t, "somebody else can log in", func() bool { return w.tryLogin(t, "ada", from("203.0.113.100")).status == http.StatusOK })
 	w.asked(t, 1)
@@ -160,9 +160,9 @@ func TestThreat26_HalfSentBodies(t *testing.T) {
 // resets opens n logins of one client over HTTP/2 and resets each at once.
 func (w *world) resets(t *testing.T, client string, n int) {
 	t.Helper()
-	var c *h2conn
+	var c *probe.Conn
 	for i := range n {
-		if i%100 == 0 || c.broken {
+		if i%100 == 0 || c.Broken {
 			if c != nil {
 				c.Close()
 			}
@@ -170,20 +170,14 @@ func (w *world) resets(t *testing.T, client string, n int) {
 				return
 			}
 		}
-		id := c.open(stream{
-			fields: []string{":method: POST", ":scheme: http", ":authority: x", ":path: /wx/login", field(from(client))},
-			body:   codeBody(w.wechat.Code(appA, "eve")),
-		})
-		c.framer.WriteRSTStream(id, http2.ErrCodeCancel)
-		if c.out.Flush() != nil {
-			c.broken = true
-		}
+		c.Cancel(c.Open(probe.AsStream(w.loginFrom(client, w.wechat.Code(appA, "eve")), "http")))
+		c.Flush()
 	}
 	c.Close()
 }
 
 // tryDialH2 connects to a gate that may be opening its listeners anew, when the kernel resets what waits at the old ones.
-func (w *world) tryDialH2(t *testing.T) (c *h2conn) {
+func (w *world) tryDialH2(t *testing.T) (c *probe.Conn) {
 	t.Helper()
 	var err error
 	for range 20 {

@@ -39,8 +39,8 @@ func TestLogin_WholeWay(t *testing.T) {
 		}
 		got := r.received(t)
 		got.check(t, w.who(appA, "ada"))
-		if got.target() != "/hello?q=1" {
-			t.Errorf("the app is asked for %q", got.target())
+		if got.Target() != "/hello?q=1" {
+			t.Errorf("the app is asked for %q", got.Target())
 		}
 	}
 	if n := w.wechat.Count(exchangePath); n != 1 {
@@ -236,7 +236,7 @@ func TestLogin_OtherCredentials(t *testing.T) {
 					t.Fatalf("%s: %s", c.path, r)
 				}
 				got := r.received(t)
-				if v := got.values("authorization"); len(v) != 1 || v[0] != foreign {
+				if v := got.Values("authorization"); len(v) != 1 || v[0] != foreign {
 					t.Errorf("%s: the app sees Authorization %q, want %q", c.path, v, foreign)
 				}
 				if strings.Contains(r.body, token) {

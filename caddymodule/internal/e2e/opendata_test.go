@@ -155,11 +155,11 @@ func TestOpenData_Phone(t *testing.T) {
 	w.mustReload(t, named)
 	for _, forged := range []string{"", "X-User-Phone: 1", "x_user_phone: 1", "X-WX-Phone: 1"} {
 		got := w.call(t, "GET", "/x", "", bearer(ada), "X-Other: 1", cmp.Or(forged, "X-Another: 1")).received(t)
-		if v := got.values("x-user-phone"); len(v) != 1 || v[0] != who.phone || len(got.values("x-wx-phone"))+len(got.values("x_user_phone")) != 0 {
+		if v := got.Values("x-user-phone"); len(v) != 1 || v[0] != who.phone || len(got.Values("x-wx-phone"))+len(got.Values("x_user_phone")) != 0 {
 			t.Errorf("with %q the app is told %q", forged, got.Headers)
 		}
 	}
-	if got := w.call(t, "GET", "/x", "", bearer(bob), "X-User-Phone: 1").received(t).values("x-user-phone"); got != nil {
+	if got := w.call(t, "GET", "/x", "", bearer(bob), "X-User-Phone: 1").received(t).Values("x-user-phone"); got != nil {
 		t.Errorf("the app is told %q of a user without a number", got)
 	}
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
 // reply is an answer as it came over the wire. A status of 0 means that the connection ended without one.
@@ -46,30 +48,19 @@ func exchange(addr, request string) (reply, error) {
 
 // readReply reads one answer to a method.
 func readReply(br *bufio.Reader, method string) (reply, error) {
-	var r reply
-	for {
-		resp, err := http.ReadResponse(br, &http.Request{Method: method})
-		if err != nil {
-			if netErr, ok := err.(net.Error); ok && netErr.Timeout() {
-				return r, fmt.Errorf("no answer in %s", patience)
-			}
-			return r, nil
-		}
-		if resp.StatusCode == http.StatusContinue {
-			r.continued++
-			continue
-		}
-		r.status, r.header = resp.StatusCode, resp.Header
-		if resp.StatusCode == http.StatusSwitchingProtocols {
-			return r, nil
-		}
-		body, err := io.ReadAll(resp.Body)
-		r.body = string(body)
-		if err != nil {
-			return r, fmt.Errorf("reading the body of %s: %w", r, err)
-		}
-		return r, nil
+	a := probe.ReadAnswer(br, method)
+	r := replyOf(a)
+	switch {
+	case a.Err != nil:
+		return r, fmt.Errorf("after %s: %w", patience, a.Err)
+	case a.Cut:
+		return r, fmt.Errorf("the body of %s breaks off", r)
 	}
+	return r, nil
+}
+
+func replyOf(a probe.Answer) reply {
+	return reply{status: a.Status, header: a.Header, body: a.Body, continued: a.Continued}
 }
 
 func (r reply) String() string { return fmt.Sprintf("%d %v %s", r.status, r.header, tail(r.body, 600)) }

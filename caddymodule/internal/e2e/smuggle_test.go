@@ -95,7 +95,7 @@ func TestP1_Smuggling(t *testing.T) {
 					t.Errorf("%s: the request before is answered with %v", line, replies)
 				}
 				for _, r := range replies {
-					if r.status == 200 && !r.fromApp() || strings.Contains(r.body, `"line":"GET /smuggled`) {
+					if r.status == 200 && !r.fromApp() || strings.Contains(r.body, `"Line":"GET /smuggled`) {
 						t.Errorf("%s: an answer is %s", line, r)
 					}
 				}

@@ -13,30 +13,38 @@ import (
 	"time"
 )
 
-// DefaultTimeout is how long one request may take.
+// DefaultTimeout bounds one request.
 const DefaultTimeout = 5 * time.Second
 
-// DefaultIdentity are the headers that tell an app who is calling, as WeChat Cloud Hosting names them (WECHAT.md 8.1).
+// DefaultIdentity are the headers that tell an app who is calling, by the names
+// of WeChat Cloud Hosting (docs/wechat.md#cloud-headers).
 var DefaultIdentity = []string{"X-WX-OPENID", "X-WX-UNIONID", "X-WX-APPID", "X-WX-SOURCE"}
 
-// Config says what is probed.
+// Config says which gate Run probes, and how.
 type Config struct {
-	// URL is asked through the gate: http or https, with a path that leads to the echo app or to an endpoint that reflects the request's headers.
+	// URL leads through the gate to the echo app, or to an endpoint that reflects
+	// the request's headers. It is http or https.
 	URL string
 
-	// Credential are the header lines ("Name: value") that make a request an honest user's. Without them the rows that need a user are not tried. Their values are in no report.
+	// Credential are the header lines ("Name: value") that make a request an
+	// honest user's. Without them Run leaves out the rows that need a user. No
+	// report holds their values.
 	Credential []string
 
-	// Identity are the names of the headers that the gate tells the app of the user with. The first is always there. Default: DefaultIdentity.
+	// Identity are the headers by which the gate tells the app of the user, the
+	// one that is always there first. Default: DefaultIdentity.
 	Identity []string
 
-	// Public is the prefix under which the gate asks for nothing, such as /public/. Optional.
+	// Public is the prefix under which the gate asks for no credential, such as
+	// /public/. Optional.
 	Public string
 
 	// Endpoints is the prefix of the gate's own endpoints. Default: /wx.
 	Endpoints string
 
-	// Echo is where the gate's upstream points; Run answers there as the app, and closes it. Nil: the endpoint of URL reflects the request's headers in its answer, in whatever format.
+	// Echo is the gate's upstream; Run answers there as the app, and closes it.
+	// Nil: the endpoint of URL reflects the request's headers in its answer, in
+	// whatever format.
 	Echo net.Listener
 
 	// Insecure accepts any certificate of the gate.
@@ -46,9 +54,11 @@ type Config struct {
 	Timeout time.Duration
 }
 
-// prepare checks the configuration and fills in what it leaves out.
+// prepare checks the configuration and fills in the defaults.
 func (p *probe) prepare() (err error) {
-	if p.url, err = url.Parse(p.URL); err != nil || p.url.Host == "" || p.url.Scheme != "http" && p.url.Scheme != "https" || p.url.User != nil {
+	p.url, err = url.Parse(p.URL)
+	if err != nil || p.url.Host == "" || p.url.User != nil ||
+		p.url.Scheme != "http" && p.url.Scheme != "https" {
 		return errors.New("the URL is not of the form http://host/path or https://host/path")
 	}
 	if p.url.Path == "" {
@@ -76,12 +86,15 @@ func (p *probe) prepare() (err error) {
 	port := cmp.Or(p.url.Port(), map[string]string{"http": "80", "https": "443"}[p.url.Scheme])
 	p.wire = wire{addr: net.JoinHostPort(p.url.Hostname(), port), timeout: p.Timeout}
 	if p.url.Scheme == "https" {
-		p.wire.tls = &tls.Config{ServerName: p.url.Hostname(), InsecureSkipVerify: p.Insecure, NextProtos: []string{"http/1.1"}}
+		p.wire.tls = &tls.Config{
+			ServerName: p.url.Hostname(), InsecureSkipVerify: p.Insecure,
+			NextProtos: []string{"http/1.1"},
+		}
 	}
 	return nil
 }
 
-// checkHeaders checks the names and lines that are sent, without a word on their values.
+// checkHeaders checks names and lines. Its errors hold no value of a credential.
 func (p *probe) checkHeaders() error {
 	if len(p.Identity) == 0 {
 		p.Identity = DefaultIdentity
@@ -93,11 +106,13 @@ func (p *probe) checkHeaders() error {
 	}
 	for _, line := range p.Credential {
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || !isToken(name) || strings.TrimSpace(value) == "" || strings.ContainsAny(value, "\r\n\x00") {
+		if !ok || !isToken(name) || strings.TrimSpace(value) == "" ||
+			strings.ContainsAny(value, "\r\n\x00") {
 			return errors.New("a credential is not of the form 'Name: value'")
 		}
 		if p.owned(name) {
-			return fmt.Errorf("the credential is sent in %s, which is an identity header: give what a client sends, not what the app is told", name)
+			return fmt.Errorf("the credential is sent in %s, which is an identity header: "+
+				"give what a client sends, not what the app is told", name)
 		}
 	}
 	return nil

@@ -13,29 +13,129 @@ import (
 	"time"
 )
 
-// echo is an app that remembers what it was sent. It reads requests off the socket by hand, so that nothing is normalised, joined or dropped before it is judged. Only the probe's own requests
-// are kept.
+// Request is a request of HTTP/1 as it came over the wire: lines without their
+// line ends, in order, duplicates kept.
+type Request struct {
+	Line              string
+	Headers, Trailers []string
+	Body              string
+}
+
+// Lines returns all lines but those of the body.
+func (r Request) Lines() []string {
+	return slices.Concat([]string{r.Line}, r.Headers, r.Trailers)
+}
+
+// Target is the request target, byte for byte.
+func (r Request) Target() string {
+	_, rest, _ := strings.Cut(r.Line, " ")
+	return rest[:max(strings.LastIndexByte(rest, ' '), 0)]
+}
+
+// Values returns the values of all headers of a name.
+func (r Request) Values(name string) (values []string) {
+	for _, line := range r.Headers {
+		n, v, _ := strings.Cut(line, ":")
+		if strings.EqualFold(n, name) {
+			values = append(values, strings.TrimSpace(v))
+		}
+	}
+	return values
+}
+
+// WebSocket reports whether the request asks for a WebSocket.
+func (r Request) WebSocket() bool {
+	return slices.ContainsFunc(r.Values("Upgrade"),
+		func(v string) bool { return strings.EqualFold(v, "websocket") })
+}
+
+var errMalformed = errors.New("malformed request")
+
+// Bounds of a request, far above what the probe sends.
+const (
+	maxLines = 1000
+	maxBody  = 1 << 20
+)
+
+// ReadRequest reads a request off a socket by hand, so that nothing normalises,
+// joins or drops a line. It answers an expectation to w. With an error it returns
+// what came until then.
+func ReadRequest(br *bufio.Reader, w io.Writer) (r Request, err error) {
+	if r.Line, err = readLine(br); err != nil {
+		return r, err
+	}
+	if r.Headers, err = readLines(br); err != nil {
+		return r, err
+	}
+	if len(r.Values("Expect")) > 0 {
+		io.WriteString(w, "HTTP/1.1 100 Continue\r\n\r\n")
+	}
+	switch length := r.Values("Content-Length"); {
+	case len(r.Values("Transfer-Encoding")) > 0:
+		err = r.readChunks(br)
+	case len(length) > 0:
+		err = r.readBody(br, length[0], 10, 0)
+	}
+	return r, err
+}
+
+func (r *Request) readChunks(br *bufio.Reader) error {
+	for {
+		line, err := readLine(br)
+		if err != nil {
+			return err
+		}
+		size, _, _ := strings.Cut(line, ";")
+		if err := r.readBody(br, size, 16, len("\r\n")); err != nil {
+			return err
+		}
+		if strings.Trim(size, "0") == "" {
+			r.Trailers, err = readLines(br)
+			return err
+		}
+	}
+}
+
+// readBody appends as many bytes as size says, and drops some behind them.
+func (r *Request) readBody(br *bufio.Reader, size string, base, behind int) error {
+	n, err := strconv.ParseUint(size, base, 31)
+	if err != nil || int(n)+len(r.Body) > maxBody {
+		return errMalformed
+	}
+	if n == 0 {
+		return nil
+	}
+	b := make([]byte, int(n)+behind)
+	_, err = io.ReadFull(br, b)
+	r.Body += string(b[:n])
+	return err
+}
+
+func readLine(br *bufio.Reader) (string, error) {
+	line, err := br.ReadSlice('\n')
+	return strings.TrimSuffix(strings.TrimSuffix(string(line), "\n"), "\r"), err
+}
+
+// readLines reads up to and including an empty line.
+func readLines(br *bufio.Reader) (lines []string, err error) {
+	for range maxLines {
+		line, err := readLine(br)
+		if err != nil || line == "" {
+			return lines, err
+		}
+		lines = append(lines, line)
+	}
+	return lines, errMalformed
+}
+
+// echo is an app that remembers the probe's requests.
 type echo struct {
 	listener net.Listener
 	run      string
 	done     sync.WaitGroup
 	mu       sync.Mutex
-	kept     []request
+	kept     []Request
 	conns    map[net.Conn]bool // nil: closed
-}
-
-// request is one request as it came over the wire: lines without their line ends, in order, duplicates kept.
-type request struct {
-	line              string
-	headers, trailers []string
-}
-
-func (r request) lines() []string { return slices.Concat([]string{r.line}, r.headers, r.trailers) }
-
-// target is the request target, byte for byte.
-func (r request) target() string {
-	_, rest, _ := strings.Cut(r.line, " ")
-	return rest[:max(strings.LastIndexByte(rest, ' '), 0)]
 }
 
 func newEcho(l net.Listener, run string) *echo {
@@ -78,11 +178,11 @@ func (e *echo) close() {
 }
 
 // marked returns the requests that carry a mark.
-func (e *echo) marked(mark string) (found []request) {
+func (e *echo) marked(mark string) (found []Request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range e.kept {
-		if strings.Contains(strings.Join(r.lines(), "\n"), mark) {
+		if strings.Contains(strings.Join(r.Lines(), "\n"), mark) {
 			found = append(found, r)
 		}
 	}
@@ -102,9 +202,9 @@ func (e *echo) serve(conn net.Conn) {
 	br := bufio.NewReaderSize(conn, 64<<10)
 	for {
 		conn.SetDeadline(time.Now().Add(idle))
-		r, err := readRequest(br, conn)
-		if r.line != "" && strings.Contains(strings.Join(r.lines(), "\n"), e.run) {
-			// Cut short or not, what is here got through the gate.
+		r, err := ReadRequest(br, conn)
+		if r.Line != "" && strings.Contains(strings.Join(r.Lines(), "\n"), e.run) {
+			// Cut short or not, this request got through the gate.
 			e.mu.Lock()
 			e.kept = append(e.kept, r)
 			e.mu.Unlock()
@@ -112,97 +212,20 @@ func (e *echo) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		if slices.ContainsFunc(r.values("upgrade"), func(v string) bool { return strings.EqualFold(v, "websocket") }) {
-			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		if r.WebSocket() {
+			io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n"+
+				"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 			io.Copy(io.Discard, br)
 			return
 		}
 		const said = "echo\n"
-		answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", len(said))
-		if !strings.HasPrefix(r.line, "HEAD ") {
+		answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"+
+			"Content-Length: %d\r\n\r\n", len(said))
+		if !strings.HasPrefix(r.Line, "HEAD ") {
 			answer += said
 		}
 		if _, err := io.WriteString(conn, answer); err != nil {
 			return
-		}
-	}
-}
-
-// values returns the values of all headers of a name, given in lower case.
-func (r request) values(name string) (values []string) {
-	for _, line := range r.headers {
-		n, v, _ := strings.Cut(line, ":")
-		if strings.EqualFold(n, name) {
-			values = append(values, strings.TrimSpace(v))
-		}
-	}
-	return values
-}
-
-var errMalformed = errors.New("malformed request")
-
-// Bounds of a request, far above what the probe sends.
-const (
-	maxLines = 1000
-	maxBody  = 1 << 20
-)
-
-func readRequest(br *bufio.Reader, w io.Writer) (r request, err error) {
-	if r.line, err = readLine(br); err != nil {
-		return r, err
-	}
-	if r.headers, err = readLines(br); err != nil {
-		return r, err
-	}
-	if len(r.values("expect")) > 0 {
-		io.WriteString(w, "HTTP/1.1 100 Continue\r\n\r\n")
-	}
-	switch length := r.values("content-length"); {
-	case len(r.values("transfer-encoding")) > 0:
-		r.trailers, err = skipChunks(br)
-	case len(length) > 0:
-		n, convErr := strconv.ParseUint(length[0], 10, 31)
-		if convErr != nil || n > maxBody {
-			return r, errMalformed
-		}
-		_, err = io.CopyN(io.Discard, br, int64(n))
-	}
-	return r, err
-}
-
-func readLine(br *bufio.Reader) (string, error) {
-	line, err := br.ReadSlice('\n')
-	return strings.TrimSuffix(strings.TrimSuffix(string(line), "\n"), "\r"), err
-}
-
-// readLines reads up to and including an empty line.
-func readLines(br *bufio.Reader) (lines []string, err error) {
-	for range maxLines {
-		line, err := readLine(br)
-		if err != nil || line == "" {
-			return lines, err
-		}
-		lines = append(lines, line)
-	}
-	return lines, errMalformed
-}
-
-func skipChunks(br *bufio.Reader) (trailers []string, err error) {
-	for {
-		line, err := readLine(br)
-		if err != nil {
-			return nil, err
-		}
-		size, _, _ := strings.Cut(line, ";")
-		n, err := strconv.ParseUint(size, 16, 31)
-		if err != nil || n > maxBody {
-			return nil, errMalformed
-		}
-		if n == 0 {
-			return readLines(br)
-		}
-		if _, err := io.CopyN(io.Discard, br, int64(n)+2); err != nil {
-			return nil, err
 		}
 	}
 }

@@ -17,9 +17,9 @@ var (
 func ReadEcho(bytes string) (lines []string) {
 	br := bufio.NewReader(strings.NewReader(bytes))
 	for {
-		r, err := readRequest(br, io.Discard)
-		lines = append(lines, r.lines()...)
-		r.target()
+		r, err := ReadRequest(br, io.Discard)
+		lines = append(lines, r.Lines()...)
+		r.Target()
 		if err != nil {
 			return lines
 		}

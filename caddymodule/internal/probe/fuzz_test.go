@@ -11,7 +11,8 @@ import (
 // FuzzEcho: no line of what arrives is made up.
 func FuzzEcho(f *testing.F) {
 	f.Add("GET /x HTTP/1.1\r\nHost: a\r\nX-A: b\rX-B: c\r\n\r\n")
-	f.Add("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nX-T: 1\r\n\r\nGET / HTTP/1.0\n\n")
+	f.Add("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nX-T: 1\r\n\r\n" +
+		"GET / HTTP/1.0\n\n")
 	f.Add("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n")
 	f.Add("\r\n: \r\n\r\n")
 	f.Fuzz(func(t *testing.T, bytes string) {
@@ -45,11 +46,14 @@ func FuzzChanged(f *testing.F) {
 	f.Add("X-3rd-Session: -")
 	f.Fuzz(func(t *testing.T, text string) {
 		name, value, ok := strings.Cut(text, ": ")
-		if !ok || strings.Contains(name, ":") || strings.TrimSpace(value) == "" || strings.EqualFold(name, "Cookie") && !strings.Contains(value, "=") {
+		if !ok || strings.Contains(name,
+			":") || strings.TrimSpace(value) == "" || strings.EqualFold(name,
+			"Cookie") && !strings.Contains(value, "=") {
 			return
 		}
 		got := probe.Changed(text)
-		if newName, newValue, _ := strings.Cut(got, ": "); newName != name || newValue == strings.TrimSpace(value) {
+		if newName, newValue, _ := strings.Cut(got,
+			": "); newName != name || newValue == strings.TrimSpace(value) {
 			t.Errorf("%q is changed to %q", text, got)
 		}
 	})
@@ -57,7 +61,9 @@ func FuzzChanged(f *testing.F) {
 
 // FuzzCanonical: what is plain stays what it is when it is cleaned.
 func FuzzCanonical(f *testing.F) {
-	for _, p := range []string{"/", "/public/x", "/public/", "/public//x", "/a/../b", "/a%2e", "x", "/a;b", "/a\\b"} {
+	for _, p := range []string{
+		"/", "/public/x", "/public/", "/public//x", "/a/../b", "/a%2e", "x", "/a;b", "/a\\b",
+	} {
 		f.Add(p)
 	}
 	f.Fuzz(func(t *testing.T, p string) {

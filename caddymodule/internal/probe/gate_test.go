@@ -21,14 +21,17 @@ const (
 	thisGate = "X-Wxgate"
 )
 
-// defences of the little gate, one for each row of THREATS.md; each can be left out.
+// defences of the little gate, one for each row of docs/threats.md; each can be
+// left out.
 type defences struct {
-	noStrip, noFold, noConnection, noTrailer, noUpgrade, noProxyDoubt, noDouble, noBadToken, noRawPath, noQuery, noEndpoints, noAgent, noMethod bool
+	noStrip, noFold, noConnection, noTrailer, noUpgrade, noProxyDoubt, noDouble bool
+	noBadToken, noRawPath, noQuery, noEndpoints, noAgent, noMethod              bool
 
 	optional bool // guests pass
 }
 
-// littleGate is a gate in front of an app, with all its defences but those that were left out.
+// littleGate is a gate in front of an app, with all its defences but those that
+// were left out.
 type littleGate struct {
 	defences
 	proxy *httputil.ReverseProxy
@@ -41,7 +44,11 @@ func newLittleGate(d defences, app string) *littleGate {
 			r.SetURL(u)
 			r.Out.Trailer = r.In.Trailer // as Caddy does
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request,
+			_ error,
+		) {
+			w.WriteHeader(http.StatusBadGateway)
+		},
 	}}
 }
 
@@ -79,7 +86,7 @@ func (g *littleGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.proxy.ServeHTTP(w, r)
 }
 
-// clean does the work of THREATS.md 1 to 5.
+// clean does the work of docs/threats.md 1 to 5.
 func (g *littleGate) clean(r *http.Request) bool {
 	for name := range r.Header {
 		if g.owned(name) && !g.noStrip {
@@ -87,7 +94,8 @@ func (g *littleGate) clean(r *http.Request) bool {
 		}
 	}
 	upgrade := r.Header["Upgrade"]
-	webSocket := len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && r.Method == "GET"
+	webSocket := len(upgrade) == 1 && strings.EqualFold(upgrade[0],
+		"websocket") && r.Method == "GET"
 	if !g.noConnection {
 		r.Header.Del("Connection")
 		if webSocket || len(upgrade) > 0 && g.noUpgrade {
@@ -130,11 +138,14 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// route does the work of THREATS.md 6 and 10 to 14.
+// route does the work of docs/threats.md 6 and 10 to 14.
 func (g *littleGate) route(r *http.Request) string {
 	p := r.URL.EscapedPath()
-	plain := path.Clean(p) == strings.TrimSuffix(p, "/") && !strings.ContainsAny(p, "%\\;") && r.URL.Opaque == ""
-	if !g.noEndpoints && strings.Contains(strings.ToLower(r.URL.Path), "wx") && strings.Contains(strings.ToLower(r.URL.Path), "login") || strings.HasPrefix(p, "/wx/") && (!g.noEndpoints || p == "/wx/login") {
+	plain := path.Clean(p) == strings.TrimSuffix(p, "/") && !strings.ContainsAny(p,
+		"%\\;") && r.URL.Opaque == ""
+	if !g.noEndpoints && strings.Contains(strings.ToLower(r.URL.Path),
+		"wx") && strings.Contains(strings.ToLower(r.URL.Path),
+		"login") || strings.HasPrefix(p, "/wx/") && (!g.noEndpoints || p == "/wx/login") {
 		return "own"
 	}
 	cleaned := path.Clean(r.URL.Path)
@@ -168,7 +179,8 @@ func refuse(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-// serve starts a handler, over TLS with HTTP/2 or as HTTP/1 and cleartext HTTP/2, and returns its URL.
+// serve starts a handler, over TLS with HTTP/2 or as HTTP/1 and cleartext
+// HTTP/2, and returns its URL.
 func serve(t *testing.T, h http.Handler, secure bool) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
@@ -198,7 +210,8 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-// reflector is an app that answers with the headers of the request, in one of several formats.
+// reflector is an app that answers with the headers of the request, in one of
+// several formats.
 func reflector(format string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for name, values := range r.Header {

@@ -6,7 +6,12 @@ import (
 	"strings"
 )
 
-// truth demands that the app is told what it is told of the honest request, no more and no less, and that no path opens.
+// notSeen is the evidence of a request that may have reached the app.
+const notSeen = "some answers reflect nothing of the request and do not tell " +
+	"whether the app was asked: use --echo"
+
+// truth demands that the app is told what it is told of the honest request, no
+// more and no less, and that no path opens.
 func truth(_ *probe, t *trial) (Result, string) {
 	base := t.stage.base
 	var honest []line
@@ -20,11 +25,13 @@ func truth(_ *probe, t *trial) (Result, string) {
 	}
 	switch {
 	case t.seen.asked == unsure:
-		return NotTried, "some answers reflect nothing of the request and do not tell whether the app was asked: use --echo"
+		return NotTried, notSeen
 	case t.seen.asked == yes && base.seen.asked != yes:
 		return Fell, "the app was asked: " + t.asked()
-	case t.seen.asked == no && t.answer.status/100 == 2 && base.seen.asked == no && base.answer.status/100 != 2:
-		return Fell, t.answer.String() + " without the app being asked, where the honest request was " + base.answer.String()
+	case t.seen.asked == no && t.answer.Status/100 == 2 && base.seen.asked == no &&
+		base.answer.Status/100 != 2:
+		return Fell, t.answer.String() +
+			" without the app being asked, where the honest request was " + base.answer.String()
 	case t.seen.asked == no:
 		return Held, t.answer.String()
 	}
@@ -54,18 +61,20 @@ func surplus(some, others []line) (line, bool) {
 // asked returns the request as the app was asked.
 func (t *trial) asked() string {
 	if len(t.seen.requests) > 0 {
-		return t.seen.requests[0].line
+		return t.seen.requests[0].Line
 	}
 	return "the answer reflects the request"
 }
 
-// tunnelless demands truth, and that no protocol but WebSocket is offered to the app: it would open a tunnel past the gate.
+// tunnelless demands truth, and that no protocol but WebSocket is offered to
+// the app: it would open a tunnel past the gate.
 func tunnelless(p *probe, t *trial) (Result, string) {
 	for _, r := range t.seen.requests {
-		for _, text := range r.headers {
+		for _, text := range r.Headers {
 			name, value, _ := strings.Cut(text, ":")
-			foreign := fold(name) == "upgrade" && !strings.EqualFold(strings.TrimSpace(value), "websocket")
-			posted := fold(name) == "upgrade" && !strings.HasPrefix(r.line, "GET ")
+			foreign := fold(name) == "upgrade" && !strings.EqualFold(strings.TrimSpace(value),
+				"websocket")
+			posted := fold(name) == "upgrade" && !strings.HasPrefix(r.Line, "GET ")
 			if fold(name) == "http2-settings" || foreign || posted {
 				return Fell, "the app saw " + text
 			}
@@ -73,9 +82,9 @@ func tunnelless(p *probe, t *trial) (Result, string) {
 	}
 	switch {
 	case len(t.seen.requests) > 0:
-	case strings.Contains(t.answer.body, t.mark.settings()):
+	case strings.Contains(t.answer.Body, t.mark.settings()):
 		return Fell, "the app saw HTTP2-Settings: " + t.mark.settings()
-	case p.Echo == nil && t.answer.status == http.StatusSwitchingProtocols:
+	case p.Echo == nil && t.answer.Status == http.StatusSwitchingProtocols:
 		return Fell, "answered 101 Switching Protocols: a tunnel"
 	}
 	return truth(p, t)
@@ -87,16 +96,17 @@ func unasked(_ *probe, t *trial) (Result, string) {
 	case yes:
 		return Fell, "the app was asked: " + t.asked()
 	case unsure:
-		return NotTried, "some answers reflect nothing of the request and do not tell whether the app was asked: use --echo"
+		return NotTried, notSeen
 	}
 	return Held, t.answer.String()
 }
 
-// unopened demands that a request without a credential reaches the app on a plain path under the public prefix only, whatever it asked for.
+// unopened demands that a request without a credential reaches the app on a
+// plain path under the public prefix only, whatever it asked for.
 func unopened(p *probe, t *trial) (Result, string) {
 	for _, r := range t.seen.requests {
-		if !p.inPublic(r.target()) {
-			return Fell, "the app was asked: " + r.line
+		if !p.inPublic(r.Target()) {
+			return Fell, "the app was asked: " + r.Line
 		}
 	}
 	if len(t.seen.requests) > 0 {
@@ -115,7 +125,7 @@ func (p *probe) inPublic(target string) bool {
 
 // unconnected demands that CONNECT opens nothing.
 func unconnected(p *probe, t *trial) (Result, string) {
-	if t.answer.status/100 == 2 {
+	if t.answer.Status/100 == 2 {
 		return Fell, "a tunnel was opened: " + t.answer.String()
 	}
 	return unasked(p, t)

@@ -5,12 +5,15 @@ import (
 	"strings"
 )
 
-// familyPrefix, folded, begins every name of WeChat's gateway; a gate that uses one of them owns them all.
+// familyPrefix, folded, begins every name of WeChat's gateway. A gate that uses
+// one of them owns them all.
 const familyPrefix = "x-wx-"
 
-// fold maps names to one that some server may take for the same: CGI-like servers ignore case and know one punctuation character.
+// fold maps names to one that some server may take for the same: CGI-like servers
+// ignore case and know one punctuation character. It goes byte by byte, so that
+// places in the result are places in the name.
 func fold(name string) string {
-	b := []byte(name) // byte by byte, so that places in the result are places in the name
+	b := []byte(name)
 	for i, c := range b {
 		switch {
 		case 'A' <= c && c <= 'Z':
@@ -25,18 +28,21 @@ func fold(name string) string {
 // owned reports whether only the gate may set a header of this name.
 func (p *probe) owned(name string) bool {
 	folded := fold(strings.TrimSpace(name))
-	return slices.ContainsFunc(p.Identity, func(own string) bool { return fold(own) == folded }) || p.ownsFamily() && strings.HasPrefix(folded, familyPrefix)
+	return slices.ContainsFunc(p.Identity, func(own string) bool { return fold(own) == folded }) ||
+		p.ownsFamily() && strings.HasPrefix(folded, familyPrefix)
 }
 
 func (p *probe) ownsFamily() bool {
-	return slices.ContainsFunc(p.Identity, func(own string) bool { return strings.HasPrefix(fold(own), familyPrefix) })
+	return slices.ContainsFunc(p.Identity,
+		func(own string) bool { return strings.HasPrefix(fold(own), familyPrefix) })
 }
 
 func isAlphanumeric(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// punctuation is what a header name may hold beside letters, digits and hyphens (RFC 9110 5.6.2).
+// punctuation may stand in a header name beside letters, digits and hyphens
+// (RFC 9110 5.6.2).
 const punctuation = "_.!#$%&'*+^`|~"
 
 func isToken(s string) bool {
@@ -50,7 +56,10 @@ func isToken(s string) bool {
 
 // canonical reports whether every server reads a path in the same way.
 func canonical(path string) bool {
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;%#?*\"<>[]|") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+	odd := func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`\;%#?*"<>[]|`, c)
+	}
+	if !strings.HasPrefix(path, "/") || strings.ContainsFunc(path, odd) {
 		return false
 	}
 	for segment := range strings.SplitSeq(strings.TrimSuffix(path[1:], "/"), "/") {
@@ -61,7 +70,8 @@ func canonical(path string) bool {
 	return true
 }
 
-// changed returns a credential line with a value that cannot be good any more: in each part that could be the token one character in the middle is another.
+// changed returns a credential line whose value is not good any more: each part
+// that could be the token has another character in its middle.
 func changed(line string) string {
 	name, value, _ := strings.Cut(line, ":")
 	value = strings.TrimSpace(value)
@@ -89,7 +99,8 @@ func changedToken(token string) string {
 	return token + "x"
 }
 
-// token returns the last credential line that is a header of its own and not a cookie, or nothing.
+// token returns the last credential line that is a header of its own and not a
+// cookie, or nothing.
 func (p *probe) token() string {
 	for _, line := range slices.Backward(p.Credential) {
 		if name, _, _ := strings.Cut(line, ":"); !strings.EqualFold(name, "Cookie") {
@@ -97,4 +108,40 @@ func (p *probe) token() string {
 		}
 	}
 	return ""
+}
+
+// secrets returns the parts of the credential that no report may hold, the longest
+// first.
+func (p *probe) secrets() (parts []string) {
+	for _, line := range p.Credential {
+		for _, text := range []string{line, changed(line)} {
+			_, value, _ := strings.Cut(text, ":")
+			parts = append(parts, strings.TrimSpace(value))
+			between := func(c rune) bool { return strings.ContainsRune(" ;,=\"", c) }
+			for _, word := range strings.FieldsFunc(value, between) {
+				if len(word) >= 8 {
+					parts = append(parts, word)
+				}
+			}
+		}
+	}
+	slices.SortFunc(parts, func(a, b string) int { return len(b) - len(a) })
+	return slices.Compact(parts)
+}
+
+// presentable cuts evidence to a line and takes the credential out.
+func (p *probe) presentable(evidence string) string {
+	for _, secret := range p.secrets() {
+		evidence = strings.ReplaceAll(evidence, secret, "(credential)")
+	}
+	const longest = 160
+	if len(evidence) > longest {
+		evidence = evidence[:longest] + "..."
+	}
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return '?'
+		}
+		return c
+	}, evidence)
 }

@@ -1,7 +1,10 @@
-// Package probe attacks a gate from outside, the way a client would, and reports which of its promises held. It owns the attack table (THREATS.md sections 1 and 2, as far as they can be seen
-// from outside), the wires that send what no ordinary client would, and the eyes that see what the app behind the gate received.
+// Package probe attacks a gate from outside, as a client would, and reports which
+// of its promises held. It owns the attack table (docs/threats.md#identity and
+// #paths, as far as an outsider sees them), the wires that send what no ordinary
+// client would, and the eyes that see what the app behind the gate received.
 //
-// It must not know this project's own gate: it judges any gate by what reaches the app.
+// It must not know this project's own gate: it judges any gate by what reaches the
+// app.
 package probe
 
 import (
@@ -14,7 +17,8 @@ import (
 	"sync/atomic"
 )
 
-// ErrBlind means that nothing can be said of the gate: it cannot be reached, or what the app receives cannot be seen.
+// ErrBlind means that the probe can say nothing of the gate: it cannot reach it,
+// or cannot see what the app receives.
 var ErrBlind = errors.New("the probe cannot see through the gate")
 
 func blind(format string, args ...any) error {
@@ -38,8 +42,10 @@ type probe struct {
 	own    bool   // the gate keeps Endpoints for itself
 }
 
-// Run probes a gate. Before the attacks, honest requests show that the probe can see what the app receives; after each kind of attack, that it still can. Where it cannot, the error is
-// ErrBlind and the report ends there; any other error is one of the configuration.
+// Run probes a gate. Before the attacks, honest requests show that the probe sees
+// what the app receives; after each kind of attack, that it still does. Where it
+// does not, the error is ErrBlind and the report ends there. Any other error is one
+// of the configuration.
 func Run(ctx context.Context, c Config) (Report, error) {
 	p := &probe{Config: c, stages: make(map[role]*stage)}
 	if p.Echo != nil {
@@ -59,14 +65,12 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	}
 	report.HTTP2 = p.http2 != nil
 	report.Rows = append(report.Rows, p.honest()...)
-	for _, g := range p.table() {
-		rows := p.attempt(ctx, g)
+	for _, k := range p.table() {
+		rows := p.attempt(ctx, k)
 		control := p.control(ctx)
-		if control != nil {
-			for i := range rows {
-				if rows[i].Result == Held {
-					rows[i].Result, rows[i].Evidence = NotTried, "afterwards the gate did not let the honest request through either"
-				}
+		for i := range rows {
+			if control != nil && rows[i].Result == Held {
+				rows[i].Result, rows[i].Evidence = NotTried, stopped
 			}
 		}
 		report.Rows = append(report.Rows, rows...)
@@ -77,18 +81,30 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	return report, nil
 }
 
-// attempt tries one kind of attack in all its roles.
-func (p *probe) attempt(ctx context.Context, g group) []Row {
+// stopped is the evidence of a row that proves nothing.
+const stopped = "afterwards the gate did not let the honest request through either"
+
+// attempt tries the attacks of one kind in all their roles.
+func (p *probe) attempt(ctx context.Context, k kind) []Row {
 	type job struct {
-		attack *attack
+		attack *Attack
+		as     role
 		row    *Row
 	}
 	var jobs []job
-	rows := make([]Row, 0, len(g.attacks)*len(everyone))
-	for i := range g.attacks {
-		for _, as := range g.attacks[i].as {
-			rows = append(rows, Row{Threat: g.threat, Attack: g.attacks[i].name, As: string(as), Tries: g.tries, Judged: g.judged})
-			jobs = append(jobs, job{&g.attacks[i], &rows[len(rows)-1]})
+	rows := make([]Row, 0, len(k.attacks)*len(everyone)) // no row may move
+	for i := range k.attacks {
+		a := &k.attacks[i]
+		for _, as := range a.as {
+			if as == strongest {
+				if as = p.stage(strongest).as; as == public {
+					as = guest
+				}
+			}
+			rows = append(rows, Row{
+				Threat: a.Threat, Attack: a.Name, As: string(as), Tries: k.tries, Judged: k.judged,
+			})
+			jobs = append(jobs, job{a, as, &rows[len(rows)-1]})
 		}
 	}
 	queue := make(chan job)
@@ -96,7 +112,7 @@ func (p *probe) attempt(ctx context.Context, g group) []Row {
 	for range workers {
 		wg.Go(func() {
 			for j := range queue {
-				j.row.Result, j.row.Evidence = p.try(ctx, j.attack, role(j.row.As))
+				j.row.Result, j.row.Evidence = p.judge(ctx, j.attack, j.as)
 			}
 		})
 	}
@@ -108,21 +124,21 @@ func (p *probe) attempt(ctx context.Context, g group) []Row {
 	return rows
 }
 
-// try sends one attack in one role and judges what came of it.
-func (p *probe) try(ctx context.Context, a *attack, as role) (Result, string) {
+// judge sends one attack in one role and judges its outcome.
+func (p *probe) judge(ctx context.Context, a *Attack, as role) (Result, string) {
 	if missing := p.missing(a, as); missing != "" {
 		return NotTried, missing
 	}
 	t := p.send(ctx, a, p.stages[as])
-	if t.answer.err != nil && t.seen.asked != yes {
-		return NotTried, t.answer.err.Error()
+	if t.answer.Err != nil && t.seen.asked != yes {
+		return NotTried, t.answer.Err.Error()
 	}
 	result, evidence := a.judge(p, t)
 	return result, p.presentable(evidence)
 }
 
 // missing tells why an attack cannot be tried, or nothing.
-func (p *probe) missing(a *attack, as role) string {
+func (p *probe) missing(a *Attack, as role) string {
 	_, seesAll := p.eye.(*echo)
 	switch {
 	case a.needs.has(needEcho) && !seesAll:
@@ -137,7 +153,7 @@ func (p *probe) missing(a *attack, as role) string {
 		return "needs --endpoints: the gate does not answer itself under " + p.Endpoints
 	case a.needs.has(needBearer) && p.token() == "":
 		return "needs -H with the credential in a header that is not Cookie"
-	case a.frames != nil && p.http2 == nil:
+	case a.Over2 && p.http2 == nil:
 		return "needs HTTP/2, which is not spoken here"
 	}
 	return ""

@@ -24,13 +24,14 @@ const (
 
 // Row is one attack in one role.
 type Row struct {
-	Threat   int    `json:"threat"` // row of THREATS.md
-	Attack   string `json:"attack"`
-	As       string `json:"as"` // user: with the credential; guest: without; public: without, under the public prefix
-	Tries    string `json:"tries"`
-	Judged   string `json:"judged"` // what counts as fallen
-	Result   Result `json:"result"`
-	Evidence string `json:"evidence,omitempty"` // what the app saw, how the gate held, or why the row was not tried
+	Threat int    `json:"threat"` // row of docs/threats.md
+	Attack string `json:"attack"`
+	As     string `json:"as"` // a role: user, guest or public
+	Tries  string `json:"tries"`
+	Judged string `json:"judged"` // what counts as fallen
+	Result Result `json:"result"`
+	// Evidence is what the app saw, how the gate held, or why the row was not tried.
+	Evidence string `json:"evidence,omitempty"`
 }
 
 // Report is what a run found. It holds nothing of the credential.
@@ -58,7 +59,9 @@ func (r Report) WriteText(w io.Writer) error {
 	if r.Seen == SeenByEcho {
 		b.WriteString("Seen by the echo app behind the gate, byte for byte.\n")
 	} else {
-		b.WriteString("Seen in what the answers reflect of the request. This way cannot see trailers, raw lines and duplicates, nor requests whose answer reflects nothing: use --echo for those.\n")
+		b.WriteString("Seen in what the answers reflect of the request. This way cannot see " +
+			"trailers, raw lines and duplicates, nor requests whose answer reflects nothing: " +
+			"use --echo for those.\n")
 	}
 	b.WriteString("user: with the credential. guest: without. public: without, under --public.\n")
 	for rows := r.Rows; len(rows) > 0; {
@@ -74,9 +77,11 @@ func (r Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// writeKind writes the rows of one kind of attack: a line for each attack, a column for each role, and under it what fell.
+// writeKind writes the rows of one kind of attack: a line for each attack, a
+// column for each role, and under it what fell.
 func writeKind(b *strings.Builder, rows []Row) {
-	fmt.Fprintf(b, "\n%2d  %s. Falls if %s.\n%s", rows[0].Threat, rows[0].Tries, rows[0].Judged, strings.Repeat(" ", 60))
+	fmt.Fprintf(b, "\n%2d  %s. Falls if %s.\n%s", rows[0].Threat, rows[0].Tries, rows[0].Judged,
+		strings.Repeat(" ", 60))
 	for _, as := range everyone {
 		fmt.Fprintf(b, "  %-6s", as)
 	}
@@ -106,7 +111,8 @@ func writeKind(b *strings.Builder, rows []Row) {
 }
 
 func (r Report) writeSummary(b *strings.Builder) {
-	fmt.Fprintf(b, "\n%d held, %d FELL, %d not tried\n", r.Count(Held), r.Count(Fell), r.Count(NotTried))
+	fmt.Fprintf(b, "\n%d held, %d FELL, %d not tried\n", r.Count(Held), r.Count(Fell),
+		r.Count(NotTried))
 	reasons := make(map[string]int)
 	var order []string
 	for _, row := range r.Rows {

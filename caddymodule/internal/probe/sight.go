@@ -14,13 +14,14 @@ const (
 	unsure
 )
 
-// line is a header or trailer line as the app saw it, and a form of it that can be compared.
+// line is a header or trailer line as the app saw it, and a form of it that can
+// be compared.
 type line struct{ text, key string }
 
 // sight is what could be seen of one request of the probe behind the gate.
 type sight struct {
 	asked    asked
-	requests []request // with the echo app
+	requests []Request // with the echo app
 	told     [][]line  // for each request that arrived: what its owned headers and trailers say
 }
 
@@ -35,8 +36,9 @@ func (e *echo) look(p *probe, t *trial) (s sight) {
 	for _, r := range s.requests {
 		s.asked = yes
 		var told []line
-		for _, text := range r.lines()[1:] {
-			// A lone CR ends a line for some servers, and a line that begins with a blank begins one for others.
+		for _, text := range r.Lines()[1:] {
+			// A lone CR ends a line for some servers, and a line that begins
+			// with a blank begins one for others.
 			for part := range strings.SplitSeq(text, "\r") {
 				if name, value, _ := strings.Cut(part, ":"); p.owned(name) {
 					told = append(told, newLine(name, value))
@@ -53,18 +55,20 @@ func newLine(name, value string) line {
 	return line{text: name + ": " + value, key: strings.ToLower(name) + ": " + value}
 }
 
-// reflection sees what an answer repeats of the request: values that occur nowhere else.
+// reflection sees what an answer repeats of the request: values that occur
+// nowhere else.
 type reflection struct{}
 
 func (reflection) look(p *probe, t *trial) (s sight) {
-	body, base := t.answer.body, t.stage.base
+	body, base := t.answer.Body, t.stage.base
 	if at := strings.Index(body, t.mark.forged()); at >= 0 {
 		s.told = [][]line{{{text: surroundings(body, at), key: t.mark.forged()}}}
 	}
 	switch {
 	case strings.Contains(body, t.mark.header()):
 		s.asked = yes
-	case base == nil, t.answer.reset, t.answer.header.Get("X-Wxgate") == "1", base.seen.asked != yes && t.answer.status == base.answer.status:
+	case base == nil, t.answer.Reset, t.answer.Header.Get("X-Wxgate") == "1",
+		base.seen.asked != yes && t.answer.Status == base.answer.Status:
 		return s
 	default:
 		s.asked = unsure
@@ -104,7 +108,8 @@ func surroundings(text string, at int) string {
 // maxValue bounds where the end of a value is looked for.
 const maxValue = 4096
 
-// reflectedValue finds the value of a header in a text of any format: the name in any spelling, a little punctuation, the value.
+// reflectedValue finds the value of a header in a text of any format: the name
+// in any spelling, a little punctuation, the value.
 func reflectedValue(text, name string) string {
 	folded, want := fold(text), fold(name)
 	for at := 0; ; {
@@ -114,7 +119,9 @@ func reflectedValue(text, name string) string {
 		}
 		from := at + i
 		at = from + len(want)
-		if from > 0 && isAlphanumeric(text[from-1]) || at == len(text) || isAlphanumeric(text[at]) || strings.IndexByte("-_", text[at]) >= 0 {
+		if from > 0 && isAlphanumeric(text[from-1]) || at == len(text) ||
+			isAlphanumeric(text[at]) || strings.IndexByte("-_",
+			text[at]) >= 0 {
 			continue
 		}
 		value := strings.TrimLeft(text[at:min(at+maxValue, len(text))], "\"'])}=>: \t[({,")
@@ -133,7 +140,9 @@ func reflectedValue(text, name string) string {
 // refusal reports whether gates answer so to requests without a credential.
 func refusal(status int) bool {
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMovedPermanently,
+		http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
 		return true
 	}
 	return false

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 )
@@ -10,15 +11,26 @@ const (
 	judgedForging = "the app is told anything but what the gate knows"
 )
 
-// get is an ordinary request with more header lines.
-func get(lines ...string) string {
-	var b strings.Builder
-	b.WriteString("GET {target} HTTP/1.1\r\nHost: {host}\r\n{id}{auth}")
-	for _, line := range lines {
-		b.WriteString(line + "\r\n")
+// table returns every kind of attack, in the order of docs/threats.md.
+func (p *probe) table() []kind {
+	return []kind{
+		p.forging(), p.respelling(), p.removing(), p.trailing(), p.upgrading(), p.forwarding(),
+		p.doubling(), p.misusing(), p.climbing(), p.retargeting(), p.shadowing(),
+		p.impersonating(), p.askingOtherwise(),
 	}
-	return b.String() + "\r\n"
 }
+
+// ask is a request without a body.
+func ask(method, target string, lines ...string) string {
+	request := method + " " + target + " HTTP/1.1\r\nHost: {host}\r\n{id}{auth}"
+	for _, line := range lines {
+		request += line + "\r\n"
+	}
+	return request + "\r\n"
+}
+
+// get is an ordinary request with further header lines.
+func get(lines ...string) string { return ask("GET", "{target}", lines...) }
 
 // forge makes a header line for each name.
 func forge(names []string, spell func(string) string) (lines []string) {
@@ -29,6 +41,10 @@ func forge(names []string, spell func(string) string) (lines []string) {
 }
 
 func asIs(name string) string { return name }
+
+func oddCase(name string) string {
+	return strings.ToLower(name[:1]) + name[1:len(name)-1] + strings.ToLower(name[len(name)-1:])
+}
 
 // respelt writes c for the hyphens of a name that are chosen.
 func respelt(c string, chosen func(i, last int) bool) func(string) string {
@@ -50,60 +66,63 @@ func eachHyphen(i, last int) bool  { return true }
 func firstHyphen(i, last int) bool { return i == 0 }
 func lastHyphen(i, last int) bool  { return i == last }
 
-// forging is THREATS.md 1.
-func (p *probe) forging() group {
-	names, first := p.Identity, p.Identity[0]
-	g := group{threat: 1, tries: triesForging, judged: judgedForging}
-	add := func(name string, need needs, bytes string) {
-		g.attacks = append(g.attacks, attack{name: name, as: everyone, bytes: bytes, needs: need, judge: truth})
+// forging is docs/threats.md#t1.
+func (p *probe) forging() kind {
+	k := kind{
+		Attack: Attack{Threat: 1, as: everyone, judge: truth},
+		tries:  triesForging, judged: judgedForging,
 	}
+	names, first := p.Identity, p.Identity[0]
 	for _, name := range names {
-		add(name, 0, get(name+": {forged}"))
+		k.add(name, get(name+": {forged}"))
 	}
 	if p.ownsFamily() {
-		add("other names of the family", 0, get("X-WX-FROM-OPENID: {forged}", "X-WX-CLOUDBASE-ACCESS-TOKEN: {forged}", "X-WX-PHONE: {forged}", "X-WX-: {forged}"))
+		k.add("other names of the family", get("X-WX-FROM-OPENID: {forged}", "X-WX-PHONE: {forged}",
+			"X-WX-CLOUDBASE-ACCESS-TOKEN: {forged}", "X-WX-: {forged}"))
 	}
-	add("in lower case", 0, get(forge(names, strings.ToLower)...))
-	add("in canonical case", 0, get(forge(names, http.CanonicalHeaderKey)...))
-	add("in odd case", 0, get(forge(names, func(s string) string { return strings.ToLower(s[:1]) + s[1:len(s)-1] + strings.ToLower(s[len(s)-1:]) })...))
-	add("twice", 0, get(first+": {forged}", strings.ToLower(first)+": {forged}2"))
-	add("a list", 0, get(first+": {forged}, {forged}2"))
-	add("empty", needEcho, get(first+":", strings.ToLower(first)+": "))
-	add("before the credential", 0, "GET {target} HTTP/1.1\r\n"+first+": {forged}\r\nHost: {host}\r\n{id}{auth}\r\n")
-	add("HTTP/1.0", 0, "GET {target} HTTP/1.0\r\nHost: {host}\r\n{id}{auth}"+strings.Join(forge(names, asIs), "\r\n")+"\r\n\r\n")
-	add("POST", 0, "POST {target} HTTP/1.1\r\nHost: {host}\r\n{id}{auth}"+first+": {forged}\r\nContent-Length: 1\r\n\r\nx")
-	add("a blank before the colon", needEcho, get(first+" : {forged}"))
-	add("a folded line", needEcho, get("X-A: b", " "+first+": {forged}"))
-	add("behind a lone CR", needEcho, get("X-A: b\r"+first+": {forged}"))
-	add("lone LFs", 0, strings.ReplaceAll("GET {target} HTTP/1.1\nHost: {host}\n{id}{auth}"+first+": {forged}\n\n", "\r", ""))
-	var fields [][2]string
-	for _, name := range names {
-		fields = append(fields, [2]string{strings.ToLower(name), "{forged}"})
+	k.addBoth("in lower case", get(forge(names, strings.ToLower)...))
+	k.add("in canonical case", get(forge(names, http.CanonicalHeaderKey)...))
+	k.add("in odd case", get(forge(names, oddCase)...))
+	k.addBoth("twice", get(first+": {forged}", strings.ToLower(first)+": {forged}2"))
+	k.add("a list", get(first+": {forged}, {forged}2"))
+	k.add("a placeholder", get(first+": {http.request.header.X-Probe-Id}"), needEcho)
+	k.add("empty", get(first+":", strings.ToLower(first)+": "), needEcho)
+	k.add("before the credential",
+		"GET {target} HTTP/1.1\r\n"+first+": {forged}\r\nHost: {host}\r\n{id}{auth}\r\n")
+	k.add("HTTP/1.0", strings.Replace(get(forge(names, asIs)...), "HTTP/1.1", "HTTP/1.0", 1))
+	k.add("POST", ask("POST", "{target}", first+": {forged}", "Content-Length: 1")+"x")
+	k.add("lone LFs", strings.ReplaceAll(get(first+": {forged}"), "\r\n", "\n"))
+	for _, line := range []string{
+		"NAME : {forged}", "NAME\t: {forged}", "NAME\x00: {forged}", "\x00NAME: {forged}",
+		"NAME\x0b: {forged}", "NAME\r: {forged}", "NAME:\t {forged} \t", "NAME:\r\n {forged}",
+		"NAME\r\n : {forged}", "X-A: b\r\n NAME: {forged}", "X-A: b\r\n\tNAME: {forged}",
+		"X-A:\r\n NAME: {forged}", "X-A: b\rNAME: {forged}", "X-A: b\nNAME: {forged}",
+	} {
+		shown, _, _ := strings.Cut(line, " {forged}")
+		k.add(fmt.Sprintf("the line %q", shown),
+			get(strings.ReplaceAll(line, "NAME", first)), needEcho)
 	}
-	over := func(name string, fields ...[2]string) {
-		g.attacks = append(g.attacks, attack{name: "HTTP/2: " + name, as: everyone, frames: &stream{fields: fields}, judge: truth})
-	}
-	over("the names", fields...)
-	over("twice", fields[0], [2]string{fields[0][0], "{forged}2"})
-	over("in upper case", [2]string{strings.ToUpper(first), "{forged}"})
-	over("CR and LF in a value", [2]string{"x-a", "b\r\n" + first + ": {forged}"})
-	return g
+	k.addOver2("in upper case", "", [2]string{strings.ToUpper(first), "{forged}"})
+	k.addOver2("CR and LF in a value", "", [2]string{"x-a", "b\r\n" + first + ": {forged}"})
+	return k
 }
 
-// respelling is THREATS.md 2.
-func (p *probe) respelling() group {
-	g := group{threat: 2, tries: "Sends identity headers in a spelling that some servers take for the same", judged: judgedForging}
-	for _, c := range punctuation {
-		c := string(c)
-		g.attacks = append(
-			g.attacks,
-			attack{name: respelt(c, eachHyphen)(p.Identity[0]), as: everyone, bytes: get(forge(p.Identity, respelt(c, eachHyphen))...), judge: truth},
-			attack{name: respelt(c, lastHyphen)(p.Identity[0]) + " and the like", as: everyone, bytes: get(append(forge(p.Identity, respelt(c, firstHyphen)), forge(p.Identity, respelt(c, lastHyphen))...)...), judge: truth},
-		)
-		g.attacks = append(g.attacks, attack{name: "HTTP/2: " + respelt(c, eachHyphen)(p.Identity[0]), as: everyone, frames: &stream{fields: [][2]string{{strings.ToLower(respelt(c, eachHyphen)(p.Identity[0])), "{forged}"}}}, judge: truth})
+// respelling is docs/threats.md#t2.
+func (p *probe) respelling() kind {
+	k := kind{
+		Attack: Attack{Threat: 2, as: everyone, judge: truth},
+		tries:  "Sends identity headers in a spelling that some servers take for the same",
+		judged: judgedForging,
 	}
-	for _, c := range []string{" ", "/", "\t", "\x00"} {
-		g.attacks = append(g.attacks, attack{name: "not a name: " + strings.NewReplacer("\t", "(tab)", "\x00", "(NUL)").Replace(respelt(c, eachHyphen)(p.Identity[0])), as: everyone, needs: needEcho, bytes: get(respelt(c, eachHyphen)(p.Identity[0]) + ": {forged}"), judge: truth})
+	for _, c := range strings.Split(punctuation, "") {
+		each, first, last := respelt(c, eachHyphen), respelt(c, firstHyphen), respelt(c, lastHyphen)
+		k.addBoth(each(p.Identity[0]), get(forge(p.Identity, each)...))
+		k.add(last(p.Identity[0])+" and the like",
+			get(append(forge(p.Identity, first), forge(p.Identity, last)...)...))
 	}
-	return g
+	for _, c := range strings.Split(" \t\x00\x0b/:[\"(\\,;@={", "") {
+		name := respelt(c, eachHyphen)(p.Identity[0])
+		k.add(fmt.Sprintf("not a name: %q", name), get(name+": {forged}"), needEcho)
+	}
+	return k
 }

@@ -6,26 +6,20 @@ import (
 	"strings"
 )
 
-// table is every kind of attack, in the order of THREATS.md.
-func (p *probe) table() []group {
-	return []group{
-		p.forging(), p.respelling(), p.removing(), p.trailing(), p.upgrading(), p.forwarding(),
-		p.doubling(), p.misusing(), p.climbing(), p.retargeting(), p.shadowing(), p.impersonating(), p.askingOtherwise(),
+// forwarding is docs/threats.md#t6.
+func (p *probe) forwarding() kind {
+	k := kind{
+		Attack: Attack{Threat: 6, as: []role{user, guest}, judge: claims},
+		tries:  "Claims to come from a proxy that has already judged it",
+		judged: "that changes who is calling or which path is open",
 	}
-}
-
-// getAt is a request for a target with the header lines given.
-func getAt(target string, lines ...string) string {
-	return strings.Replace(get(lines...), "{target}", target, 1)
-}
-
-// forwarding is THREATS.md 6.
-func (p *probe) forwarding() group {
-	g := group{threat: 6, tries: "Claims to come from a proxy that has already judged it", judged: "that changes who is calling or which path is open"}
 	for _, lines := range [][]string{
 		{"X-Original-URL: {open}/x", "X-Rewrite-URL: {open}/x"},
 		{"X_Original_URL: {open}/x", "X-Original-URI: {open}/x"},
-		{"X-Forwarded-Uri: {open}/x", "X-Forwarded-Path: {open}/x", "X-Forwarded-Method: OPTIONS"},
+		{
+			"X-Forwarded-Uri: {open}/x", "X-Forwarded-Path: {open}/x",
+			"X-Forwarded-Method: OPTIONS",
+		},
 		{"X-Forwarded-Prefix: {open}", "X-Forwarded-Host: {host}{open}"},
 		{"X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1", "X_Forwarded_For: 127.0.0.1"},
 		{"Forwarded: for=127.0.0.1;host=x;proto=https"},
@@ -33,143 +27,196 @@ func (p *probe) forwarding() group {
 		{"X-HTTP-Method-Override: OPTIONS"},
 	} {
 		name, _, _ := strings.Cut(lines[0], ":")
-		g.attacks = append(g.attacks, attack{name: name + " and the like", as: []role{user, guest}, bytes: get(lines...), judge: claims})
+		k.add(name+" and the like", get(lines...))
 	}
-	return g
+	return k
 }
 
-// claims demands truth; the claims themselves may reach the app, which is warned of their names.
+// claims demands truth; the claims themselves may reach the app, whose author is
+// warned of their names.
 func claims(p *probe, t *trial) (Result, string) {
 	if p.Echo == nil {
 		for i, told := range t.seen.told {
-			t.seen.told[i] = slices.DeleteFunc(told, func(l line) bool { return l.key == t.mark.forged() })
+			t.seen.told[i] = slices.DeleteFunc(told,
+				func(l line) bool { return l.key == t.mark.forged() })
 		}
 	}
 	return truth(p, t)
 }
 
-// doubling is THREATS.md 8.
-func (p *probe) doubling() group {
-	g := group{threat: 8, tries: "Sends two different credentials", judged: "the app is asked"}
-	add := func(name, auth string) {
-		g.attacks = append(g.attacks, attack{name: name, as: []role{user}, bytes: "GET {target} HTTP/1.1\r\nHost: {host}\r\n{id}" + auth + "\r\n", needs: needBearer, judge: unasked})
-	}
-	add("the good one first", "{auth}{changed}")
-	add("the good one last", "{changed}{auth}")
-	if _, value, _ := strings.Cut(p.token(), ":"); strings.Contains(value, "wxs_") {
-		add("in two headers", "{auth}X-3rd-Session: wxs_other\r\n")
-	}
-	return g
+// credentials is a request with the header lines given in the place of the
+// credential.
+func credentials(lines string) string {
+	return strings.Replace(get(), "{auth}", lines, 1)
 }
 
-// misusing is THREATS.md 9.
-func (p *probe) misusing() group {
-	g := group{threat: 9, tries: "Sends a credential that is not good", judged: "the app is asked, even where a guest without one may pass"}
-	g.attacks = []attack{{name: "changed in one place", as: []role{user}, bytes: "GET {target} HTTP/1.1\r\nHost: {host}\r\n{id}{changed}\r\n", judge: unasked}}
-	if _, value, _ := strings.Cut(p.token(), ":"); strings.Contains(value, "wxs_") {
+// ownToken reports whether the credential is a token of this project's gate.
+func (p *probe) ownToken() bool {
+	_, value, _ := strings.Cut(p.token(), ":")
+	return strings.Contains(value, "wxs_")
+}
+
+// doubling is docs/threats.md#t8.
+func (p *probe) doubling() kind {
+	k := kind{
+		Attack: Attack{Threat: 8, as: []role{user}, needs: needBearer, judge: unasked},
+		tries:  "Sends two different credentials", judged: "the app is asked",
+	}
+	k.add("the good one first", credentials("{auth}{changed}"))
+	k.add("the good one last", credentials("{changed}{auth}"))
+	if p.ownToken() {
+		k.addBoth("in two headers", credentials("{auth}X-3rd-Session: wxs_other\r\n"))
+	}
+	return k
+}
+
+// misusing is docs/threats.md#t9.
+func (p *probe) misusing() kind {
+	k := kind{
+		Attack: Attack{Threat: 9, as: []role{user}, judge: unasked},
+		tries:  "Sends a credential that is not good",
+		judged: "the app is asked, even where a guest without one may pass",
+	}
+	k.add("changed in one place", credentials("{changed}"))
+	if p.ownToken() {
 		for _, token := range []string{"wxs_", "wxs_short", "wxs_" + strings.Repeat("0", 41)} {
-			g.attacks = append(g.attacks, attack{name: "Bearer " + token, as: []role{user}, bytes: "GET {target} HTTP/1.1\r\nHost: {host}\r\n{id}Authorization: Bearer " + token + "\r\n\r\n", judge: unasked})
+			k.add("Bearer "+token, credentials("Authorization: Bearer "+token+"\r\n"))
 		}
 	}
-	return g
+	return k
 }
 
-// climbing is THREATS.md 10: paths that begin or end as public ones, and that some server reads as another.
-func (p *probe) climbing() group {
-	g := group{threat: 10, tries: "Asks, without a credential, for paths that some servers read as public ones and others do not", judged: "such a path reaches the app as it is, or a path that is not public does"}
-	up := strings.Count(p.Public, "/")
-	climb := func(dots, slash string) string { return strings.Repeat(dots+slash, up) }
+// climbing is docs/threats.md#t10: paths that begin or end as public ones, and
+// that some server reads as another.
+func (p *probe) climbing() kind {
+	k := kind{
+		Attack: Attack{
+			Threat: 10, as: []role{guest}, needs: needPublic | needShut, judge: unopened,
+		},
+		tries: "Asks, without a credential, for paths that some servers read as public ones " +
+			"and others do not",
+		judged: "such a path reaches the app as it is, or a path that is not public does",
+	}
 	shut := strings.TrimPrefix(p.shut, "/")
+	climb := func(dots, slash string) string {
+		return strings.Repeat(dots+slash, strings.Count(p.Public, "/")) + shut
+	}
 	for _, path := range []string{
-		"{open}/" + climb("..", "/") + shut, "{open}/" + climb("%2e%2e", "/") + shut, "{open}/" + climb(".%2e", "/") + shut, "{open}/" + climb("%2E%2E", "%2F") + shut,
-		"{open}/" + climb("..", "%2f") + shut, "{open}/" + climb("..;", "/") + shut, "{open}/" + climb("..;x", "/") + shut, "{open}/" + climb("%252e%252e", "/") + shut,
-		"{open}/" + climb("..", "\\") + shut, "{open}/" + climb("..", "%5c") + shut, "{open}/%5c" + climb("..", "%5c") + shut, "{open}/" + climb("%c0%ae%c0%ae", "/") + shut,
-		"{open}/%23/" + climb("..", "/") + "../" + shut, "{open}/%3f/" + climb("..", "/") + "../" + shut, "{open}/x/./" + climb("..", "/") + "../" + shut, "{open}/" + climb("..%00", "/") + shut,
+		"/" + climb("..", "/"), "/" + climb("..;", "/"), "/" + climb("%252e%252e", "/"),
 	} {
-		g.attacks = append(g.attacks, attack{name: p.written(path), as: []role{guest}, bytes: getAt(path + "?{query}"), needs: needPublic | needShut, judge: unopened})
+		k.addBoth(p.Public+path, ask("GET", "{open}"+path+"?{query}"))
 	}
-	// A gate may rightly let these pass once it has made them plain, so the path must be seen as the app saw it.
-	back := strings.Repeat("../", strings.Count(p.shut, "/"))
 	for _, path := range []string{
-		"{shut}/" + back + p.openName() + "/x", "{shut}/" + strings.ReplaceAll(back, "../", "..%2f") + p.openName() + "/x", "{shut}/" + strings.ReplaceAll(back, "..", "%2e%2e") + p.openName() + "/x",
-		"/{open}//x", "{open}%00/x", "{open};/../" + shut, "{open}%2f../" + shut, "/.{open}/../" + shut, "{shut};{open}/x", "{shut}%00{open}/x", "{shut}%3f{open}/x", "{shut}%23{open}/x",
+		"/" + climb("%2e%2e", "/"), "/" + climb(".%2e", "/"), "/" + climb("%2E%2E", "%2F"),
+		"/" + climb("..", "%2f"), "/" + climb("..;x", "/"), "/" + climb("%25%32%65%2e", "/"),
+		"/" + climb("..", "\\"), "/" + climb("..", "%5c"), "/%5c" + climb("..", "%5c"),
+		"/" + climb("%c0%ae%c0%ae", "/"), "/" + climb("..%00", "/"),
+		"/%23/../" + climb("..", "/"), "/%3f/../" + climb("..", "/"), "/x/./../" + climb("..", "/"),
 	} {
-		g.attacks = append(g.attacks, attack{name: p.written(path), as: []role{guest}, bytes: getAt(path + "?{query}"), needs: needPublic | needShut | needEcho, judge: unopened})
+		k.add(p.Public+path, ask("GET", "{open}"+path+"?{query}"))
 	}
-	for _, path := range []string{"{open}/" + climb("..", "/") + shut, "{open}/" + climb("..;", "/") + shut, "{open}/" + climb("%252e%252e", "/") + shut} {
-		g.attacks = append(g.attacks, attack{name: "HTTP/2: " + p.written(path), as: []role{guest}, frames: &stream{fields: [][2]string{{":path", path + "?{query}"}}}, needs: needPublic | needShut, judge: unopened})
+	// A gate may rightly let these pass once it has made them plain, so the path
+	// must be seen as the app saw it.
+	k.needs |= needEcho
+	back := strings.Repeat("../", strings.Count(p.shut, "/")) + strings.TrimPrefix(p.Public, "/")
+	for _, path := range []string{
+		"{shut}/" + back + "/x", "{shut}/" + strings.ReplaceAll(back, "../", "..%2f") + "/x",
+		"{shut}/" + strings.ReplaceAll(back, "..", "%2e%2e") + "/x", "/.{open}/../" + shut,
+		"/{open}//x", "{open}%00/x", "{open};/../" + shut, "{open}%2f../" + shut, "{open}/..",
+		"{open}/x;a=b", "{shut};{open}/x", "{shut}%00{open}/x", "{shut}%3f{open}/x",
+		"{shut}%23{open}/x", "{open}/x%0d%0aX-A:%20b",
+	} {
+		k.add(p.written(path), ask("GET", path+"?{query}"))
 	}
-	return g
+	return k
 }
 
-func (p *probe) openName() string { return strings.TrimPrefix(p.Public, "/") }
-
-// written fills in the paths of a template that is shown.
+// written fills in the words of a template that is shown.
 func (p *probe) written(path string) string {
-	return strings.NewReplacer("{open}", p.Public, "{shut}", p.shut, "{own}", p.Endpoints).Replace(path)
+	host := ""
+	if p.url != nil {
+		host = p.url.Host
+	}
+	return strings.NewReplacer("{open}", p.Public, "{shut}", p.shut, "{own}", p.Endpoints,
+		"{host}", host, "&{query}", "", "?{query}", "").Replace(path)
 }
 
-// retargeting is THREATS.md 11.
-func (p *probe) retargeting() group {
-	g := group{threat: 11, tries: "Asks, without a credential, for a closed path with a public one elsewhere in the request", judged: "a path that is not public reaches the app, or a tunnel opens"}
-	add := func(name, bytes string) {
-		g.attacks = append(g.attacks, attack{name: name, as: []role{guest}, bytes: bytes, needs: needShut, judge: unopened})
+// retargeting is docs/threats.md#t11.
+func (p *probe) retargeting() kind {
+	k := kind{
+		Attack: Attack{Threat: 11, as: []role{guest}, needs: needShut, judge: unopened},
+		tries: "Asks, without a credential, for a closed path with a public one elsewhere " +
+			"in the request",
+		judged: "a path that is not public reaches the app, or a tunnel opens",
 	}
 	for _, target := range []string{
-		"{shut}?x={open}/x&{query}", "{shut}?{open}/x&{query}", "{shut}?/..{open}/x&{query}", "http://{host}{shut}?{query}", "http://{host}{open}/..{shut}?{query}", "https://x{shut}?{query}", "http:/{open}{shut}?{query}",
+		"{shut}?x={open}/x&{query}", "{shut}?{open}/x&{query}", "{shut}?/..{open}/x&{query}",
+		"http://{host}{shut}?{query}", "http://{host}{open}/..{shut}?{query}",
+		"https://x{shut}?{query}", "http:/{open}{shut}?{query}",
 	} {
-		shown := strings.NewReplacer("{host}", p.url.Host, "&{query}", "", "?{query}", "").Replace(p.written(target))
-		add(shown, getAt(target))
+		k.add(p.written(target), ask("GET", target))
 	}
-	add("a public path in Host", strings.Replace(getAt("{shut}?{query}"), "Host: {host}", "Host: {host}{open}/x", 1))
-	add("OPTIONS *", strings.Replace(getAt("*"), "GET", "OPTIONS", 1))
+	k.add("a public path in Host",
+		strings.Replace(ask("GET", "{shut}?{query}"), "Host: {host}", "Host: {host}{open}/x", 1))
+	k.add("OPTIONS *", ask("OPTIONS", "*"))
+	k.judge = unconnected
 	for _, target := range []string{"{host}", "{shut}?{query}"} {
-		g.attacks = append(g.attacks, attack{name: "CONNECT " + strings.NewReplacer("{host}", p.url.Host, "?{query}", "").Replace(p.written(target)), as: []role{guest}, bytes: strings.Replace(getAt(target), "GET", "CONNECT", 1), needs: needShut, judge: unconnected})
+		k.add("CONNECT "+p.written(target), ask("CONNECT", target))
 	}
-	return g
+	return k
 }
 
-// shadowing is THREATS.md 12.
-func (p *probe) shadowing() group {
-	g := group{threat: 12, tries: "Asks for the gate's own endpoints in another spelling", judged: "the app is asked"}
+// shadowing is docs/threats.md#t12.
+func (p *probe) shadowing() kind {
+	k := kind{
+		Attack: Attack{Threat: 12, as: []role{strongest}, needs: needEndpoints, judge: unasked},
+		tries:  "Asks for the gate's own endpoints in another spelling", judged: "the app is asked",
+	}
 	own := p.Endpoints
 	encoded := fmt.Sprintf("%s%%%02X", own[:len(own)-1], own[len(own)-1])
-	as := p.strongest().as
-	if as == public {
-		as = guest
-	}
 	for _, path := range []string{
-		own + "/login", own + "/login/", own + "/Login", strings.ToUpper(own) + "/login", own + "//login", "/" + own + "/login", own + "/%6cogin", encoded + "/login", own + "/./login", "/x/.." + own + "/login",
-		own + "%2flogin", own + "\\login", own + "%5clogin", own + ";a/login", own + "/login;a=b", own + "/login%00", own + "/login%20", own + "./login", own + "/login%3fx", own + "/login/x", own + "/admin",
+		own + "/login", own + "/login/", own + "/Login", strings.ToUpper(own) + "/login",
+		own + "//login", "/" + own + "/login", own + "/%6cogin", encoded + "/login",
+		own + "/./login", "/x/.." + own + "/login", own + "%2flogin", own + "\\login",
+		own + "%5clogin", own + ";a/login", own + "/login;a=b", own + "/login%00",
+		own + "/login%20", own + "./login", own + "/login%3fx", own + "/login/x", own + "/admin",
 	} {
-		g.attacks = append(g.attacks, attack{name: path, as: []role{as}, bytes: getAt(path + "?{query}"), needs: needEndpoints, judge: unasked})
+		k.add(path, ask("GET", path+"?{query}"))
 	}
-	return g
+	return k
 }
 
-// impersonating is THREATS.md 13.
-func (p *probe) impersonating() group {
-	g := group{threat: 13, tries: "Passes itself off as a health check or as WeChat", judged: "that changes who is calling or which path is open"}
-	for _, lines := range [][]string{
-		{"User-Agent: GoogleHC/1.0"},
-		{"User-Agent: ELB-HealthChecker/2.0"},
-		{"User-Agent: kube-probe/1.30"},
-		{"Referer: https://servicewechat.com/wx0123456789abcdef/1/page-frame.html", "User-Agent: Mozilla/5.0 MicroMessenger/8.0"},
-	} {
-		g.attacks = append(g.attacks, attack{name: lines[0][:min(len(lines[0]), 56)], as: everyone, bytes: get(lines...), judge: truth})
+// impersonating is docs/threats.md#t13.
+func (p *probe) impersonating() kind {
+	k := kind{
+		Attack: Attack{Threat: 13, as: everyone, judge: truth},
+		tries:  "Passes itself off as a health check or as WeChat",
+		judged: "that changes who is calling or which path is open",
 	}
-	return g
+	for _, line := range []string{
+		"User-Agent: GoogleHC/1.0", "User-Agent: ELB-HealthChecker/2.0",
+		"User-Agent: kube-probe/1.30",
+		"Referer: https://servicewechat.com/wx0123456789abcdef/1/page-frame.html",
+	} {
+		k.add(line[:min(len(line), 56)], get(line))
+	}
+	return k
 }
 
-// askingOtherwise is THREATS.md 14.
-func (p *probe) askingOtherwise() group {
-	g := group{threat: 14, tries: "Asks, without a credential, with other methods", judged: "the app is asked"}
-	add := func(name, bytes string) {
-		g.attacks = append(g.attacks, attack{name: name, as: []role{guest}, bytes: bytes, needs: needShut, judge: unasked})
+// askingOtherwise is docs/threats.md#t14.
+func (p *probe) askingOtherwise() kind {
+	k := kind{
+		Attack: Attack{Threat: 14, as: []role{guest}, needs: needShut, judge: unasked},
+		tries:  "Asks, without a credential, with other methods", judged: "the app is asked",
 	}
-	for _, method := range []string{"OPTIONS", "HEAD", "POST", "PUT", "DELETE", "TRACE", "PROPFIND", "get", "Options", "WXPROBE"} {
-		add(method, strings.Replace(getAt("{shut}?{query}"), "GET", method, 1))
+	for _, method := range []string{
+		"OPTIONS", "HEAD", "POST", "PUT", "DELETE", "TRACE", "PROPFIND", "get", "Options",
+		"WXPROBE",
+	} {
+		k.add(method, ask(method, "{shut}?{query}"))
 	}
-	add("OPTIONS, a preflight", strings.Replace(getAt("{shut}?{query}", "Origin: https://servicewechat.com", "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization"), "GET", "OPTIONS", 1))
-	return g
+	k.add("OPTIONS, a preflight", ask("OPTIONS", "{shut}?{query}",
+		"Origin: https://servicewechat.com", "Access-Control-Request-Method: GET",
+		"Access-Control-Request-Headers: authorization"))
+	return k
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// maxAnswer bounds what is read of an answer's body.
+// maxAnswer bounds how much of an answer's body is read.
 const maxAnswer = 1 << 20
 
 // wire reaches the gate. Every request has a connection of its own.
@@ -24,28 +24,31 @@ type wire struct {
 	timeout time.Duration
 }
 
-// answer is what the gate said. A status of 0 means that it ended the connection without an answer.
-type answer struct {
-	status int
-	header http.Header
-	body   string
-	reset  bool  // HTTP/2 ended the stream with an error
-	err    error // no connection, or nothing in time
+// Answer is what a server said. A status of 0 means that it ended the connection
+// without an answer.
+type Answer struct {
+	Status    int
+	Header    http.Header
+	Body      string
+	Continued int   // interim answers before it
+	Cut       bool  // the body ended before its end
+	Reset     bool  // HTTP/2 ended the stream with an error
+	Err       error // no connection, or nothing in time
 }
 
-func (a answer) String() string {
+func (a Answer) String() string {
 	switch {
-	case a.err != nil:
-		return a.err.Error()
-	case a.reset:
+	case a.Err != nil:
+		return a.Err.Error()
+	case a.Reset:
 		return "refused by an error of HTTP/2"
-	case a.status == 0:
+	case a.Status == 0:
 		return "the connection was closed without an answer"
 	}
-	return fmt.Sprintf("answered %d", a.status)
+	return fmt.Sprintf("answered %d", a.Status)
 }
 
-// dial connects, and lets go when ctx ends or the time is over.
+// dial connects. The connection closes when ctx ends or the time is over.
 func (w *wire) dial(ctx context.Context) (conn net.Conn, release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	deadline, _ := ctx.Deadline()
@@ -68,47 +71,52 @@ func (w *wire) dial(ctx context.Context) (conn net.Conn, release func(), err err
 }
 
 // send writes bytes as they are and reads the first final answer.
-func (w *wire) send(ctx context.Context, request string) answer {
+func (w *wire) send(ctx context.Context, request string) Answer {
 	conn, release, err := w.dial(ctx)
 	if err != nil {
-		return answer{err: err}
+		return Answer{Err: err}
 	}
 	written := make(chan struct{})
 	go func() {
-		// Beside the reading: a server that has heard enough answers before all is sent.
+		// A server that has heard enough answers before all is sent.
 		defer close(written)
 		io.WriteString(conn, request)
 	}()
 	method, _, _ := strings.Cut(request, " ")
-	a := readAnswer(bufio.NewReader(conn), method)
+	a := ReadAnswer(bufio.NewReader(conn), method)
 	release()
 	<-written
 	return a
 }
 
-func readAnswer(br *bufio.Reader, method string) answer {
+// ReadAnswer reads the first final answer to a request with the method given.
+func ReadAnswer(br *bufio.Reader, method string) (a Answer) {
 	for {
 		resp, err := http.ReadResponse(br, &http.Request{Method: method})
 		if err != nil {
-			return answer{err: inTime(err)}
-		}
-		a := answer{status: resp.StatusCode, header: resp.Header}
-		if a.status == http.StatusSwitchingProtocols || method == http.MethodConnect && a.status/100 == 2 {
+			a.Err = inTime(err)
 			return a
 		}
-		if a.status/100 == 1 {
+		status := resp.StatusCode
+		if status/100 == 1 && status != http.StatusSwitchingProtocols {
+			a.Continued++
 			continue
 		}
+		a.Status, a.Header = status, resp.Header
+		if status/100 == 1 || method == http.MethodConnect && status/100 == 2 {
+			return a // and a tunnel behind it
+		}
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-		a.body, a.err = string(body), inTime(err)
+		a.Body, a.Err, a.Cut = string(body), inTime(err), err != nil
 		return a
 	}
 }
 
-// errSilent is no answer, or half of one, when the time was over.
+// errSilent means that no answer, or half of one, came in time.
 var errSilent = errors.New("no answer in time")
 
-// inTime makes an error of a wait that was in vain. Any other end of a connection is an answer, too.
+// inTime keeps the errors of a wait that was in vain: any other end of a
+// connection is an answer.
 func inTime(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 		return errSilent

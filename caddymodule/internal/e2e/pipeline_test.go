@@ -5,37 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 )
-
-// TestThreat1to9_HTTP10: the rows of HTTP/1.1 in the version that knows no Host, no chunks and no connection that is kept unless it says so.
-func TestThreat1to9_HTTP10(t *testing.T) {
-	t.Parallel()
-	a := newArena(t, mixed).fewer()
-	for version, line := range map[string]string{
-		"no host":       " HTTP/1.0\r\n",
-		"with a host":   " HTTP/1.0\r\nHost: {host}\r\n",
-		"kept alive":    " HTTP/1.0\r\nConnection: keep-alive\r\n",
-		"kept and host": " HTTP/1.0\r\nHost: {host}\r\nconnection: Keep-Alive, X-Wx-Openid\r\n",
-	} {
-		t.Run(version, func(t *testing.T) {
-			var rows []attack
-			for _, row := range slices.Concat(plainAttacks, headerAttacks(), connectionAttacks, upgradeAttacks, credentialAttacks) {
-				row.bytes = strings.Replace(row.bytes, " HTTP/1.1\r\nHost: {host}\r\n", line, 1)
-				if strings.Contains(row.bytes, " HTTP/1.0\r\n") {
-					rows = append(rows, row)
-				}
-			}
-			if len(rows) < 50 {
-				t.Fatalf("%d rows are left", len(rows))
-			}
-			a.run(t, rows)
-		})
-	}
-}
 
 // talk sends bytes as they are and returns the answers until the connection ends. Where nothing more comes we end our half, so that a server that waits for more of a request gives up on it.
 func talk(addr, text string) (replies []reply, err error) {
@@ -143,7 +116,7 @@ func (a *arena) honestOnly(t *testing.T) map[string]int {
 	t.Helper()
 	seen := make(map[string]int)
 	for _, r := range a.app.take() {
-		path, user, _ := strings.Cut(r.target(), "?")
+		path, user, _ := strings.Cut(r.Target(), "?")
 		seen[user]++
 		switch {
 		case strings.HasSuffix(path, "/honest"):
