@@ -42,7 +42,7 @@ type arrival struct {
 	epochs    store.Epochs  // of the mini program and of everybody
 	presented *store.UserID // whose session was presented; nil when there is none
 
-	needed map[string]time.Time // the needs for master keys on record
+	needs map[string]time.Time // for master keys, as recorded by this release
 }
 
 // arrive reads all that a login depends on.
@@ -55,16 +55,25 @@ func (db db) arrive(ctx context.Context, l store.Login) (a arrival, err error) {
 	for i, k := range keys {
 		cmds[i] = db.get(k)
 	}
-	answers := db.c.DoMulti(ctx, append(cmds, db.c.B().Hgetall().Key(db.keys.needs()).Build())...)
+	recent := db.lastNeeds.Load()
+	if recent == nil || time.Since(recent.at) > needsFresh {
+		recent = &recentNeeds{at: time.Now()}
+		cmds = append(cmds, db.c.B().Hgetall().Key(db.keys.needs()).Build())
+	}
+	answers := db.c.DoMulti(ctx, cmds...)
 	texts := make([]string, len(keys))
 	for i := range keys {
 		if texts[i], err = text(answers[i]); err != nil {
 			return a, err
 		}
 	}
-	if a.needed, err = db.needs(answers[len(keys)]); err != nil {
-		return a, err
+	if len(answers) > len(keys) {
+		if recent.needs, err = db.needs(answers[len(keys)]); err != nil {
+			return a, err
+		}
+		db.lastNeeds.Store(recent)
 	}
+	a.needs = recent.needs
 	a.record = texts[0]
 	if a.epochs.App, err = db.ensureEpoch(ctx, keys[1], texts[1]); err != nil {
 		return a, err
@@ -159,16 +168,6 @@ func (db db) putSession(ctx context.Context, l store.Login, a *arrival) error {
 		cmds = append(cmds, set(db.keys.touched(l.Digest), noteOf(l.UsedUntil)))
 	}
 	return db.scripts.need.runAll(ctx, db.c, db.loginNeeds(l, a), cmds...)
-}
-
-// loginNeeds returns the runs of needLua for a login.
-func (db db) loginNeeds(l store.Login, a *arrival) []call {
-	recorded := a.needed[needField(l.MasterKey, a.epochs.Global)]
-	until := l.MasterKeyNeed(recorded)
-	if until.Equal(recorded) {
-		return nil
-	}
-	return db.needCalls(l.MasterKey, a.epochs.Global, until, l.Created)
 }
 
 // endLeaving ends the sessions that a login ends, then takes them off the lists.

@@ -2,8 +2,8 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -73,6 +73,16 @@ const (
 // openEnd stands for a need of the first release without an end.
 var openEnd = time.Date(9999, time.January, 1, 0, 0, 0, 0, time.UTC)
 
+// needsFresh is how long logins go by the needs that one of them has read: much
+// shorter than a failover takes, which may lose a need.
+const needsFresh = time.Second
+
+// recentNeeds are the needs of this release as they were at a time.
+type recentNeeds struct {
+	at    time.Time
+	needs map[string]time.Time
+}
+
 // MasterKeys implements store.Store.
 func (s *Store) MasterKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
 	needs := make(map[store.MasterKeyID]time.Time)
@@ -121,6 +131,17 @@ func (s *Store) NeedMasterKeys(ctx context.Context, needs map[store.MasterKeyID]
 	})
 }
 
+// loginNeeds returns the runs of needLua for a login.
+func (db db) loginNeeds(l store.Login, a *arrival) []call {
+	recorded := a.needs[needField(l.MasterKey, a.epochs.Global)]
+	until := l.MasterKeyNeed(recorded)
+	if until.Equal(recorded) {
+		return nil
+	}
+	db.lastNeeds.Store(nil)
+	return db.needCalls(l.MasterKey, a.epochs.Global, until, l.Created)
+}
+
 // needCalls returns the runs of needLua that record a need: for this release,
 // and for the first.
 func (db db) needCalls(id store.MasterKeyID, epoch uint64, until, now time.Time) []call {
@@ -165,7 +186,8 @@ func (s *Store) needs(res rueidis.RedisResult) (map[string]time.Time, error) {
 }
 
 func needField(id store.MasterKeyID, epoch uint64) string {
-	return fmt.Sprintf("%s%016x", id, epoch)
+	b := append(make([]byte, 0, 12), id[:]...)
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(b, epoch))
 }
 
 // parseNeedField reads the name of a field that ends in suffix.

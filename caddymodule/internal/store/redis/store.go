@@ -47,6 +47,8 @@ type Store struct {
 	scripts scripts
 	link    *link
 
+	lastNeeds atomic.Pointer[recentNeeds]
+
 	touches *store.Touches
 	lagging atomic.Bool // the last revocation did not reach a replica in time
 
