@@ -14,7 +14,7 @@ var ErrInvalid = errors.New("invalid session")
 var (
 	ErrMalformed = fmt.Errorf("%w: malformed token", ErrInvalid)
 	ErrForged    = fmt.Errorf("%w: token not made by this gate or its key is gone", ErrInvalid)
-	ErrUnknown   = fmt.Errorf("%w: no such session", ErrInvalid)
+	ErrUnknown   = fmt.Errorf("%w: unknown to the store", ErrInvalid)
 	ErrExpired   = fmt.Errorf("%w: expired", ErrInvalid)
 	ErrRevoked   = fmt.Errorf("%w: revoked", ErrInvalid)
 )

@@ -7,23 +7,25 @@ import (
 	"time"
 )
 
-// Records at rest: a version byte, then fixed-width little-endian numbers and length-prefixed strings, then a CRC-32C of all that, since no engine notices a bit that flips inside a value.
-// All engines keep the same bytes, so that moving between them is copying.
+// A record at rest is a version byte, fixed-width little-endian numbers and
+// length-prefixed strings, then a CRC-32C: no engine notices a bit that flips
+// inside a value. All engines keep the same bytes. A record has one spelling.
 //
-// A session's UsedUntil is written as the time one MaxTouchInterval before it. The first release wrote there when the
-// session was last seen. Its records read as if it had noted at the longest interval, so no session in use ends.
+// UsedUntil is kept as the time one MaxTouchInterval before it. The first release
+// kept there when the session was last seen. So its records read as if it noted
+// at the longest interval, and no session in use ends (docs/stores.md#idle).
 //
-// A user without a telephone number is written as version 1, as the first release does for all users. So a record has one spelling, and where no number is remembered an older program can
-// read what a newer one has written.
+// A user without a telephone number has version 1, as in the first release, so
+// that an older program can read it.
 const (
 	sessionVersion   = 1
 	userVersion      = 1
-	phoneUserVersion = 2 // of which the number is the last part, and never empty
+	phoneUserVersion = 2 // ends with the number, which is not empty
 
 	seenBefore = uint64(MaxTouchInterval / time.Millisecond)
 )
 
-// AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
+// AppendBinary implements encoding.BinaryAppender. The error is always nil.
 func (s Session) AppendBinary(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, sessionVersion)
@@ -38,7 +40,8 @@ func (s Session) AppendBinary(b []byte) ([]byte, error) {
 	return appendSum(b, start), nil
 }
 
-// UnmarshalBinary reads what AppendBinary wrote. It keeps no reference to b. Anything else is refused with an error wrapping ErrDamaged.
+// UnmarshalBinary implements encoding.BinaryUnmarshaler. It keeps no reference to
+// b. The error wraps ErrDamaged.
 func (s *Session) UnmarshalBinary(b []byte) error {
 	d := newDecoder(b)
 	d.version(sessionVersion, sessionVersion)
@@ -56,7 +59,7 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// AppendBinary appends the record's bytes to b. It never fails; the error is there for encoding.BinaryAppender.
+// AppendBinary implements encoding.BinaryAppender. The error is always nil.
 func (u User) AppendBinary(b []byte) ([]byte, error) {
 	start := len(b)
 	version := byte(userVersion)
@@ -86,7 +89,8 @@ func (u User) AppendBinary(b []byte) ([]byte, error) {
 	return appendSum(b, start), nil
 }
 
-// UnmarshalBinary reads what AppendBinary wrote. It keeps no reference to b. Anything else is refused with an error wrapping ErrDamaged.
+// UnmarshalBinary implements encoding.BinaryUnmarshaler. It keeps no reference to
+// b. The error wraps ErrDamaged.
 func (u *User) UnmarshalBinary(b []byte) error {
 	d := newDecoder(b)
 	version := d.version(userVersion, phoneUserVersion)
@@ -100,7 +104,9 @@ func (u *User) UnmarshalBinary(b []byte) error {
 		PrevKey:    d.sealedKey(),
 	}
 	for range d.count(len(Digest{}) + 16) {
-		out.Sessions = append(out.Sessions, SessionRef{Digest: Digest(d.take(len(Digest{}))), Created: d.time(), Expires: d.time()})
+		out.Sessions = append(out.Sessions, SessionRef{
+			Digest: Digest(d.take(len(Digest{}))), Created: d.time(), Expires: d.time(),
+		})
 	}
 	if version == phoneUserVersion {
 		out.Phone = d.box()
@@ -128,7 +134,7 @@ func appendSum(b []byte, start int) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 }
 
-// newDecoder takes the sum off a record and checks it.
+// newDecoder checks and removes the sum of a record.
 func newDecoder(b []byte) decoder {
 	n := len(b) - 4
 	if n < 0 || binary.LittleEndian.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) {
@@ -137,7 +143,8 @@ func newDecoder(b []byte) decoder {
 	return decoder{rest: b[:n]}
 }
 
-// decoder reads a record; after the first damage every read yields zeros and end reports it.
+// decoder reads a record. After the first damage every read returns zeros, and
+// end reports it.
 type decoder struct {
 	rest []byte
 	bad  bool
@@ -153,8 +160,9 @@ func (d *decoder) take(n int) []byte {
 	return b
 }
 
-// count reads a number of items of at least size bytes each, so that a damaged one cannot ask for more memory than the record is long. A number padded with zeros is damage too: every
-// record has one spelling.
+// count reads the number of items of at least size bytes each. It refuses more
+// items than the record has room for, which would waste memory, and a number
+// padded with zeros, which would be a second spelling.
 func (d *decoder) count(size int) int {
 	n, used := binary.Uvarint(d.rest)
 	padded := used > 1 && d.rest[used-1] == 0
@@ -176,10 +184,12 @@ func (d *decoder) uint64() uint64  { return binary.LittleEndian.Uint64(d.take(8)
 func (d *decoder) time() time.Time { return time.UnixMilli(int64(d.uint64())) }
 func (d *decoder) bytes() []byte   { return d.take(d.count(1)) }
 
-// box reads an envelope of its own memory; the empty one is nil.
+// box reads an envelope into memory of its own; the empty one is nil.
 func (d *decoder) box() []byte { return append([]byte(nil), d.bytes()...) }
 
-func (d *decoder) sealedKey() SealedKey { return SealedKey{Tag: [8]byte(d.take(8)), Box: d.box()} }
+func (d *decoder) sealedKey() SealedKey {
+	return SealedKey{Tag: [8]byte(d.take(8)), Box: d.box()}
+}
 
 func (d *decoder) end(what string) error {
 	if d.bad || len(d.rest) != 0 {

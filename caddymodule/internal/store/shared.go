@@ -5,21 +5,28 @@ import (
 	"time"
 )
 
-// Shared is a Store that several gates use at the same time, each with a cache of its own.
+// Shared is a Store that several gates use at the same time, each with a cache of
+// its own.
 //
-// Opening one succeeds while its server is down: a gate that starts during an outage serves all that needs no store, and recovers by itself.
+// A Shared opens while its server is down: a gate that starts during an outage
+// serves all that needs no store, and recovers.
 type Shared interface {
 	Store
 
-	// Watch makes the store report each change, whichever gate makes it, by which a Record that Lookup returned may have become wrong. It is called once, before any other method. report
-	// is called until Close, from any goroutine, and returns at once.
+	// Watch makes the store report each change, of any gate, that may make a Record
+	// wrong. The gate calls it once, before any other method. The store calls report
+	// until Close, from any goroutine; report returns at once.
 	Watch(report func(Change))
 
-	// Heard returns a time of this process's clock such that every change which was acknowledged, on whatever gate, before it has been reported here; the zero time when nothing was heard
-	// yet. After a loss of contact it does not move on before ContactMade was reported. It only loads a word: it is asked by every check.
+	// Heard returns a time of this process's clock. Every change that any gate had
+	// acknowledged before has been reported here. It is the zero time at first. After
+	// a loss of contact it moves on only when ContactMade was reported. Every check
+	// calls it, so it only loads a word.
 	Heard() time.Time
 
-	// Spend takes one from the bucket of a key, which all gates share. When it is empty, nothing is taken and wait, which is then positive, is how long until it is not.
+	// Spend takes one from the bucket of a key, which all gates share. An empty
+	// bucket stays empty, and wait, which is positive then, is the time until it has
+	// one again.
 	Spend(ctx context.Context, key string, r Rate) (wait time.Duration, err error)
 }
 
@@ -29,20 +36,23 @@ type Rate struct {
 	Burst int
 }
 
-// Change is what a Shared store reports: an ended session, a user whose epoch or unionid has changed, or anything at all.
+// Change is a report of a Shared store.
 type Change struct {
 	What   ChangeKind
 	Digest Digest   // of SessionChanged
 	User   [16]byte // of UserChanged: UserID.Hash
 }
 
-// ChangeKind tells what a Change is about.
+// ChangeKind is the kind of a Change.
 type ChangeKind uint8
 
 // The kinds of changes.
 const (
-	SessionChanged ChangeKind = iota + 1
-	UserChanged
-	AllChanged  // an epoch of a mini program or of everybody has moved on, or reports may have been lost
-	ContactMade // likewise, since there was no contact; what was acknowledged just before may have been lost, too, with a server that crashed or was replaced
+	SessionChanged ChangeKind = iota + 1 // a session has ended
+	UserChanged                          // a user's epoch, unionid or telephone number
+	AllChanged                           // an epoch of many users, or reports may be lost
+
+	// ContactMade is AllChanged after a loss of contact. A server that crashed or
+	// was replaced may have lost what it acknowledged just before, too.
+	ContactMade
 )

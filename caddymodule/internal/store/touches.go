@@ -5,34 +5,37 @@ import (
 	"time"
 )
 
-// MaxTouches bounds what may wait in Touches. A touch that finds no room is dropped: the session is touched again soon, and at worst its idle limit comes early.
+// MaxTouches bounds the sessions that wait in Touches. A touch without room is
+// lost: the next use touches the session again, and at worst its idle timeout
+// comes early.
 const MaxTouches = 8192
 
-// Touches collects the newest UsedUntil of each session, until its engine writes them along. It is safe for concurrent use; make one with NewTouches.
+// Touches collects the latest UsedUntil of each session until its engine writes
+// them. It is safe for concurrent use; make one with NewTouches.
 type Touches struct {
 	mu      sync.Mutex
-	seen    map[Digest]time.Time
+	until   map[Digest]time.Time
 	arrived chan struct{}
 }
 
 // NewTouches returns an empty collection.
 func NewTouches() *Touches {
-	return &Touches{seen: make(map[Digest]time.Time), arrived: make(chan struct{}, 1)}
+	return &Touches{until: make(map[Digest]time.Time), arrived: make(chan struct{}, 1)}
 }
 
-// Arrived gets a value when the first touch after a Take comes in.
+// Arrived receives a value when the first touch after a Take comes.
 func (p *Touches) Arrived() <-chan struct{} { return p.arrived }
 
-// Add notes that a session is used until t. It never blocks; a time before the one that is noted changes nothing.
-func (p *Touches) Add(d Digest, t time.Time) {
+// Add collects a touch. It never blocks, and ignores an earlier time.
+func (p *Touches) Add(d Digest, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before, ok := p.seen[d]
-	if ok && !t.After(before) || !ok && len(p.seen) >= MaxTouches {
+	before, ok := p.until[d]
+	if ok && !until.After(before) || !ok && len(p.until) >= MaxTouches {
 		return
 	}
-	p.seen[d] = t
-	if len(p.seen) == 1 {
+	p.until[d] = until
+	if len(p.until) == 1 {
 		select {
 		case p.arrived <- struct{}{}:
 		default:
@@ -44,17 +47,17 @@ func (p *Touches) Add(d Digest, t time.Time) {
 func (p *Touches) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.seen)
+	return len(p.until)
 }
 
-// Take returns what has been collected and starts over; nil when there is nothing.
+// Take returns the collection and starts a new one; nil when it is empty.
 func (p *Touches) Take() map[Digest]time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.seen) == 0 {
+	if len(p.until) == 0 {
 		return nil
 	}
-	taken := p.seen
-	p.seen = make(map[Digest]time.Time)
+	taken := p.until
+	p.until = make(map[Digest]time.Time)
 	return taken
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-func TestTouches(t *testing.T) {
+func TestTouches_Full_NewestOfKnownOnesKept(t *testing.T) {
 	digest := func(i int) store.Digest { return sha256.Sum256(fmt.Append(nil, i)) }
 	start := time.Unix(1_700_000_000, 0)
 	p := store.NewTouches()
@@ -35,9 +35,10 @@ func TestTouches(t *testing.T) {
 	if n := p.Len(); n != store.MaxTouches {
 		t.Errorf("%d touches wait", n)
 	}
-	seen := p.Take()
-	if len(seen) != store.MaxTouches || !seen[digest(0)].Equal(start.Add(time.Second)) || !seen[digest(1)].Equal(start.Add(time.Minute)) {
-		t.Errorf("%d touches taken, %v, %v", len(seen), seen[digest(0)], seen[digest(1)])
+	used := p.Take()
+	if len(used) != store.MaxTouches || !used[digest(0)].Equal(start.Add(time.Second)) ||
+		!used[digest(1)].Equal(start.Add(time.Minute)) {
+		t.Errorf("%d touches taken, %v, %v", len(used), used[digest(0)], used[digest(1)])
 	}
 	if p.Len() != 0 || p.Take() != nil {
 		t.Error("a touch was left")

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// User is the record of one user of one mini program. All sessions of the user
+// share it.
+type User struct {
+	ID         UserID
+	UnionID    string
+	Epoch      uint64
+	KeyVersion uint64    // how often the session_key was seen to change
+	Key        SealedKey // current
+	PrevKey    SealedKey // opens data from before a login (docs/wechat.md#session-key)
+	Phone      []byte    // telephone number, sealed; nil when unknown
+	LastLogin  time.Time
+
+	// Sessions serves limits, listing and clean-up, oldest first. It never judges a
+	// session.
+	Sessions []SessionRef
+}
+
+// Admit applies login l to the user and returns the sessions that MaxPerUser
+// ends, and those that have expired. Engines call it in their transaction.
+func (u *User) Admit(l Login) (ended, expired []Digest) {
+	u.ID = l.User
+	u.UnionID = cmp.Or(l.UnionID, u.UnionID)
+	u.setKey(l.Key, l.OldTags)
+	u.LastLogin = l.Created
+
+	live := u.Sessions[:0:0]
+	for _, s := range u.Sessions {
+		if s.Expires.After(l.Created) {
+			live = append(live, s)
+		} else {
+			expired = append(expired, s.Digest)
+		}
+	}
+	live = append(live, SessionRef{Digest: l.Digest, Created: l.Created, Expires: l.Expires})
+	if over := len(live) - l.MaxPerUser; l.MaxPerUser > 0 && over > 0 {
+		for _, s := range live[:over] {
+			ended = append(ended, s.Digest)
+		}
+		live = live[over:]
+	}
+	u.Sessions = live
+	return ended, expired
+}
+
+// Amend applies an amendment to the user. Engines call it in their transaction.
+func (u *User) Amend(a Amendment) Amended {
+	res := Amended{UnionIDWas: u.UnionID}
+	if a.UnionID != "" && a.UnionID != u.UnionID {
+		u.UnionID, res.UnionIDChanged = a.UnionID, true
+	}
+	if a.Key.Box != nil && u.Key.Tag == a.KeyWas {
+		u.setKey(a.Key, a.OldTags)
+		res.KeySet = true
+	}
+	if a.Phone != nil {
+		u.Phone = a.Phone
+	}
+	return res
+}
+
+// setKey makes k the current session_key. The same key under another master key
+// replaces only the tag and the envelope: a login keeps the previous key, and old
+// master keys fade out.
+func (u *User) setKey(k SealedKey, oldTags [][8]byte) {
+	same := u.Key.Box != nil && (u.Key.Tag == k.Tag || slices.Contains(oldTags, u.Key.Tag))
+	if !same {
+		if u.Key.Box != nil {
+			u.PrevKey = u.Key
+		}
+		u.KeyVersion++
+	}
+	u.Key = k
+}
+
+// Drop removes a session from the user's list and reports whether it was there.
+func (u *User) Drop(d Digest) bool {
+	i := slices.IndexFunc(u.Sessions, func(s SessionRef) bool { return s.Digest == d })
+	if i < 0 {
+		return false
+	}
+	u.Sessions = append(u.Sessions[:i:i], u.Sessions[i+1:]...)
+	return true
+}
+
+// Merge adds another record of the same user: the unionid, the keys and the
+// telephone number of the later login, and the sessions of both. The epoch stays.
+// A second Merge of the same record changes nothing.
+func (u *User) Merge(o User) {
+	later := o.LastLogin.Compare(u.LastLogin)
+	if later > 0 || later == 0 && o.KeyVersion > u.KeyVersion {
+		u.UnionID = cmp.Or(o.UnionID, u.UnionID)
+		if o.Phone != nil {
+			u.Phone = o.Phone
+		}
+		u.mergeKeys(o)
+		u.LastLogin = o.LastLogin
+	}
+	u.UnionID = cmp.Or(u.UnionID, o.UnionID)
+	if u.Phone == nil {
+		u.Phone = o.Phone
+	}
+
+	list := slices.Clone(u.Sessions)
+	for _, s := range o.Sessions {
+		if !slices.ContainsFunc(list, func(l SessionRef) bool { return l.Digest == s.Digest }) {
+			list = append(list, s)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b SessionRef) int { return a.Created.Compare(b.Created) })
+	u.Sessions = list
+}
+
+// mergeKeys takes the keys of a later login. The version never goes back, and
+// moves on for another key.
+func (u *User) mergeKeys(o User) {
+	version := u.KeyVersion
+	if u.Key.Box != nil && u.Key.Tag != o.Key.Tag {
+		version++
+		u.PrevKey = u.Key
+	}
+	if o.PrevKey.Box != nil {
+		u.PrevKey = o.PrevKey
+	}
+	u.Key, u.KeyVersion = o.Key, max(version, o.KeyVersion)
+}
