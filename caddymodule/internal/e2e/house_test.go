@@ -69,6 +69,7 @@ var house = map[string]row{
 		ours:    []string{internalRoot + "/store"},
 		foreign: []string{"github.com/redis/rueidis", "go.uber.org/zap", "golang.org/x/time"},
 	},
+	internalRoot + "/store/memstore":  {ours: []string{internalRoot + "/store"}},
 	internalRoot + "/store/redistest": {foreign: []string{"github.com/redis/rueidis"}},
 	internalRoot + "/store/storetest": {
 		ours:    []string{internalRoot + "/store"},

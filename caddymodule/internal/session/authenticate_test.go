@@ -15,6 +15,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
 type counter struct{ atomic.Int64 }
@@ -22,7 +23,7 @@ type counter struct{ atomic.Int64 }
 func (c *counter) Inc() { c.Add(1) }
 
 func TestNewCoreRefusesNoRoom(t *testing.T) {
-	if _, err := session.NewCore(session.CoreConfig{Store: newMemStore(newMemData())}); err == nil {
+	if _, err := session.NewCore(session.CoreConfig{Store: memstore.New(memstore.NewData())}); err == nil {
 		t.Error("a cache of no size was made")
 	}
 }
@@ -147,7 +148,7 @@ func TestAuthenticateOneLookup(t *testing.T) {
 		defer g.core.Close()
 		token := g.login("alice").Token
 		held := make(chan struct{})
-		g.store.before = func(_ context.Context, op string) error {
+		g.store.Before = func(_ context.Context, op string) error {
 			if op == "Lookup" {
 				<-held
 			}
@@ -174,7 +175,7 @@ func TestAuthenticateOneLookup(t *testing.T) {
 		synctest.Wait()
 		close(held)
 		wg.Wait()
-		if n := g.store.count("Lookup"); n != 1 {
+		if n := g.store.Count("Lookup"); n != 1 {
 			t.Errorf("%d look-ups for 51 checks", n)
 		}
 	})
@@ -194,7 +195,7 @@ func TestP3_JoinerAfterRevoke(t *testing.T) {
 				defer g.core.Close()
 				l := g.login("alice")
 				held, first := make(chan struct{}), true
-				g.store.after = func(_ context.Context, op string) error {
+				g.store.After = func(_ context.Context, op string) error {
 					if op == "Lookup" && first {
 						first = false
 						<-held // the answer is read and on its way
@@ -291,7 +292,7 @@ func TestP4_StoreDown(t *testing.T) {
 	g := newGate(t)
 	cached, cold, revoked := g.cached("alice"), g.login("bob").Token, g.cached("carol")
 	g.must(g.RevokeUser(t.Context(), user("carol")))
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	for range 3 {
 		if id := g.accept(cached); id.OpenID != "alice" {
 			t.Fatalf("cached: %+v", id)
@@ -302,7 +303,7 @@ func TestP4_StoreDown(t *testing.T) {
 		g.refuse("junk", session.ErrMalformed)
 		g.refuse(newKeys(t).Mint(), session.ErrForged)
 	}
-	g.store.setDown(false)
+	g.store.SetDown(false)
 	for _, token := range []string{cached, cold} {
 		g.accept(token)
 	}
@@ -315,7 +316,7 @@ func TestP4_StoreHangs(t *testing.T) {
 		g := newGate(t)
 		defer g.core.Close()
 		token := g.login("alice").Token
-		g.store.before = func(ctx context.Context, op string) error {
+		g.store.Before = func(ctx context.Context, op string) error {
 			if op == "Lookup" {
 				<-ctx.Done()
 				return errors.Join(store.ErrUnavailable, ctx.Err())
@@ -328,7 +329,7 @@ func TestP4_StoreHangs(t *testing.T) {
 		if d := time.Since(start); d > 100*time.Millisecond {
 			t.Errorf("answered after %v", d)
 		}
-		g.store.before = nil
+		g.store.Before = nil
 		g.accept(token)
 	})
 }
@@ -337,7 +338,7 @@ func TestP4_StoreHangs(t *testing.T) {
 func TestP4_StorePanics(t *testing.T) {
 	g := newGate(t)
 	token := g.login("alice").Token
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "Lookup" {
 			panic("a bug")
 		}
@@ -345,7 +346,7 @@ func TestP4_StorePanics(t *testing.T) {
 	}
 	id, err := g.Authenticate(t.Context(), token)
 	g.checkRefused(id, err, session.ErrUnavailable)
-	g.store.before = nil
+	g.store.Before = nil
 	g.accept(token)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
 // cachedTokens fills the cache with n sessions and returns their tokens.
@@ -43,7 +44,7 @@ func cachedTokens(b *testing.B, g *gate, n int) []string {
 
 // beating is a shared store that has just been heard of, and says so as one with a server does: by the word that its last heartbeat left.
 type beating struct {
-	*sharedStore
+	*memstore.Shared
 	base time.Time
 	beat atomic.Int64 // since base
 }
@@ -59,11 +60,11 @@ func BenchmarkP8_CachedCheck(b *testing.B) {
 // BenchmarkP8_CachedCheckShared is the same in front of a store that gates share.
 func BenchmarkP8_CachedCheckShared(b *testing.B) {
 	benchmarkCached(b, func() *gate {
-		s := &beating{sharedStore: newShared(newMemData()), base: time.Now()}
+		s := &beating{Shared: memstore.NewShared(memstore.NewData()), base: time.Now()}
 		g := newGate(b, func(cc *session.CoreConfig, c *session.Config) {
 			cc.Store, cc.MaxSessions, c.Replay, c.MaxStaleness = s, 1<<19, 0, time.Hour
 		})
-		g.store = s.memStore
+		g.store = s.Store
 		return g
 	})
 }

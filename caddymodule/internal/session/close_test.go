@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -46,7 +47,7 @@ func everyCall(g *gate, token string) map[string]func() error {
 func TestClose_LaterCalls_AreUnavailable(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p), remembering, withCore(func(c *session.CoreConfig) {
-		c.Store = copied{newMemStore(newMemData()), nil}
+		c.Store = copied{memstore.New(memstore.NewData()), nil}
 	}))
 	token := g.cached("alice/union")
 	before := p.count("Code2Session")
@@ -90,7 +91,7 @@ func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 						return nil
 					}
 				}
-				g.store.before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
+				g.store.Before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
 				var wg sync.WaitGroup
 				var steps []string
 				var mu sync.Mutex
@@ -129,7 +130,7 @@ func TestClose_CallWithoutEnd_IsNotWaitedForForever(t *testing.T) {
 		g := newGate(t)
 		token := g.cached("alice")
 		held := make(chan struct{})
-		g.store.before = func(_ context.Context, op string) error {
+		g.store.Before = func(_ context.Context, op string) error {
 			if op == "RevokeUser" {
 				<-held
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -55,7 +56,7 @@ func cacheAt(g *gate, token string) {
 // same after a loss that is made good.
 func TestP3_OtherGates(t *testing.T) {
 	for name, end := range endings {
-		for how, label := range map[reports]string{reportsCome: "reported", reportsSlow: "slow", reportsLost: "lost"} {
+		for how, label := range map[memstore.Reports]string{memstore.Come: "reported", memstore.Slow: "slow", memstore.Lost: "lost"} {
 			for _, heals := range []bool{true, false} {
 				t.Run(fmt.Sprint(name, " ", label, " ", heals), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -68,14 +69,14 @@ func TestP3_OtherGates(t *testing.T) {
 						cacheAt(b, l.Token)
 						cacheAt(b, bystander)
 						time.Sleep(time.Hour / 60)
-						links[1].setReports(how)
+						links[1].SetReports(how)
 						a.must(end(a, l))
 						a.refuse(l.Token, session.ErrInvalid)
-						if how != reportsCome {
+						if how != memstore.Come {
 							time.Sleep(staleness)
 							b.accept(l.Token)
 							if heals {
-								links[1].setReports(reportsCome)
+								links[1].SetReports(memstore.Come)
 							} else {
 								time.Sleep(1 * time.Nanosecond)
 							}
@@ -100,10 +101,10 @@ func TestP3_HeardBeforeMarks(t *testing.T) {
 		defer b.core.Close()
 		token := a.login("alice").Token
 		cacheAt(b, token)
-		links[1].setReports(reportsSlow)
+		links[1].SetReports(memstore.Slow)
 		a.must(a.Logout(t.Context(), token))
 		time.Sleep(2 * staleness)
-		links[1].asked = func() { links[1].setReports(reportsCome) } // as if the connection came back in this instant
+		links[1].OnHeard = func() { links[1].SetReports(memstore.Come) } // as if the connection came back in this instant
 		b.refuse(token, session.ErrUnknown)
 	})
 }
@@ -114,7 +115,7 @@ func TestThreat20_PresentedUnheard(t *testing.T) {
 	a, b := gates[0], gates[1]
 	l := a.login("alice")
 	cacheAt(b, l.Token)
-	links[1].setReports(reportsLost)
+	links[1].SetReports(memstore.Lost)
 	a.must(a.Logout(t.Context(), l.Token))
 	b.accept(l.Token)
 	b.must(endings["presented"](b, l))
@@ -142,12 +143,12 @@ func TestStaleness(t *testing.T) {
 		asks(1)
 		staleAfter(staleness)
 		asks(0)
-		links[0].setReports(reportsLost)
+		links[0].SetReports(memstore.Lost)
 		time.Sleep(staleness + 1)
 		asks(1)
 		staleAfter(staleness + 1)
 		asks(0)
-		links[0].until = time.Time{} // as at the start
+		links[0].Until = time.Time{} // as at the start
 		asks(1)
 		if st, err := g.Stats(t.Context()); err != nil || !st.Heard.IsZero() {
 			t.Errorf("%+v, %v", st, err)
@@ -165,8 +166,8 @@ func TestP4_FleetOutage(t *testing.T) {
 		defer gates[1].core.Close()
 		cached, cold := g.login("alice").Token, g.login("bob").Token
 		cacheAt(g, cached)
-		link.setReports(reportsLost)
-		link.setDown(true)
+		link.SetReports(memstore.Lost)
+		link.SetDown(true)
 		for range 30 {
 			g.accept(cached)
 			g.refuse(cold, session.ErrUnavailable)
@@ -186,8 +187,8 @@ func TestP4_FleetOutage(t *testing.T) {
 			t.Errorf("WeChat was called %d times: a code is spent", n)
 		}
 		logged(lineDown)
-		link.setDown(false)
-		link.setReports(reportsCome)
+		link.SetDown(false)
+		link.SetReports(memstore.Come)
 		g.accept(cached)
 		g.accept(cold)
 		g.login("carol")
@@ -303,7 +304,7 @@ func TestP4_StalledStoreSpendsNoCode(t *testing.T) {
 					g := gates[0]
 					defer g.core.Close()
 					defer gates[1].core.Close()
-					g.store.before, g.store.after = tt.before, tt.after
+					g.store.Before, g.store.After = tt.before, tt.after
 					began := time.Now()
 					for range 3 {
 						_, err := g.Login(t.Context(), request("alice", phone))
@@ -312,7 +313,7 @@ func TestP4_StalledStoreSpendsNoCode(t *testing.T) {
 					if took, n := time.Since(began), w.calls.Load(); took > 3*time.Second || n != 0 {
 						t.Errorf("refused after %v and %d calls to WeChat", took, n)
 					}
-					g.store.before, g.store.after = nil, nil
+					g.store.Before, g.store.After = nil, nil
 					l, err := gates[retryAt].Login(t.Context(), request("alice", phone))
 					g.must(err)
 					gates[1-retryAt].accept(l.Token)
@@ -354,8 +355,8 @@ func TestP4_LoginIsStoredAfterAll(t *testing.T) {
 					}
 					return nil
 				}
-				if g.store.before = fail; tt.stored {
-					g.store.before, g.store.after = nil, fail
+				if g.store.Before = fail; tt.stored {
+					g.store.Before, g.store.After = nil, fail
 				}
 				l, err := g.Login(t.Context(), request("alice", phone))
 				if tt.well != (err == nil) || !tt.well && !errors.Is(err, session.ErrUnavailable) {
@@ -384,7 +385,7 @@ func TestCloseInLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, _ := newFleet(t, 1)
 		g := gates[0]
-		g.store.before = func(_ context.Context, op string) error {
+		g.store.Before = func(_ context.Context, op string) error {
 			if op == "Login" {
 				return store.ErrUnavailable
 			}
@@ -420,7 +421,7 @@ func TestSpend(t *testing.T) {
 		if got := spend(0, "bob"); got != 0 {
 			t.Errorf("another key: wait %v", got)
 		}
-		links[0].before = func(ctx context.Context, _ string) error {
+		links[0].Before = func(ctx context.Context, _ string) error {
 			<-ctx.Done()
 			return errors.Join(store.ErrUnavailable, ctx.Err())
 		}

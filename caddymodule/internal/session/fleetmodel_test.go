@@ -15,6 +15,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -46,7 +47,7 @@ func TestP3_P4_TwoGates(t *testing.T) {
 					"wait it out":  func(t *rapid.T) { time.Sleep(staleness + 1); synctest.Wait() },
 					"drop cache":   func(t *rapid.T) { m.draw(t).cache.drop() },
 					"reports":      m.setReports,
-					"reports come": func(t *rapid.T) { m.setReportsOf(m.draw(t), reportsCome) },
+					"reports come": func(t *rapid.T) { m.setReportsOf(m.draw(t), memstore.Come) },
 					"break":        m.breakStore,
 					"mend":         func(t *rapid.T) { m.mend(m.draw(t)) },
 				})
@@ -59,7 +60,7 @@ func TestP3_P4_TwoGates(t *testing.T) {
 // fleetModel is two gates and what is known about them.
 type fleetModel struct {
 	t        *rapid.T
-	data     *memData
+	data     *memstore.Data
 	nodes    [2]*fleetNode
 	sessions []*fleetSession
 
@@ -78,7 +79,7 @@ type death struct {
 // fleetNode is one gate.
 type fleetNode struct {
 	*session.Service
-	link     *sharedStore
+	link     *memstore.Shared
 	core     *session.Core
 	cache    *faultCache
 	down     bool // the store cannot be reached from here
@@ -105,16 +106,16 @@ type fleetSession struct {
 }
 
 func newFleetModel(t *rapid.T) *fleetModel {
-	m := &fleetModel{t: t, data: newMemData(), alive: make(map[store.Digest]store.UserID)}
+	m := &fleetModel{t: t, data: memstore.NewData(), alive: make(map[store.Digest]store.UserID)}
 	seed := rapid.Uint64().Draw(t, "cache seed") // first: a draw may end the test, and nothing may be left running then
 	keys, err := keyring.Parse(keyring.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.data.watchers = append(m.data.watchers, m.died)
+	m.data.Watch(m.died)
 	w := new(onceOnly)
 	for i := range m.nodes {
-		n := &fleetNode{link: newShared(m.data), cache: newFaultCache(seed + uint64(i))}
+		n := &fleetNode{link: memstore.NewShared(m.data), cache: newFaultCache(seed + uint64(i))}
 		if n.core, err = session.NewCore(session.CoreConfig{Store: n.link, MaxSessions: 16}); err != nil {
 			t.Fatal(err)
 		}
@@ -138,12 +139,12 @@ func (m *fleetModel) died(store.Change) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for d, user := range m.alive {
-		ses, ok := m.data.sessions[d]
-		if ok && ses.Epochs == (store.Epochs{Global: m.data.global, App: m.data.apps[user.AppID], User: m.data.users[user].Epoch}) {
+		ses, ok := m.data.Sessions[d]
+		if ok && ses.Epochs == (store.Epochs{Global: m.data.Global, App: m.data.Apps[user.AppID], User: m.data.Users[user].Epoch}) {
 			continue
 		}
 		delete(m.alive, d)
-		m.deaths = append(m.deaths, death{d, time.Now(), [2]bool{m.nodes[0].link.reach(), m.nodes[1].link.reach()}})
+		m.deaths = append(m.deaths, death{d, time.Now(), [2]bool{m.nodes[0].link.Reports() == memstore.Come, m.nodes[1].link.Reports() == memstore.Come}})
 	}
 }
 
@@ -188,15 +189,15 @@ func (m *fleetModel) wait(t *rapid.T) {
 
 func (m *fleetModel) setReports(t *rapid.T) {
 	n := m.draw(t)
-	m.setReportsOf(n, reports(rapid.IntRange(1, 2).Draw(t, "slow or lost")))
+	m.setReportsOf(n, memstore.Reports(rapid.IntRange(1, 2).Draw(t, "slow or lost")))
 }
 
-func (m *fleetModel) setReportsOf(n *fleetNode, how reports) {
-	n.link.setReports(how)
+func (m *fleetModel) setReportsOf(n *fleetNode, how memstore.Reports) {
+	n.link.SetReports(how)
 	m.bury()
 	for _, s := range m.sessions {
 		i := m.index(n)
-		s.must[i] = s.must[i] || how == reportsCome && !s.died.IsZero()
+		s.must[i] = s.must[i] || how == memstore.Come && !s.died.IsZero()
 	}
 }
 
@@ -204,17 +205,17 @@ func (m *fleetModel) breakStore(t *rapid.T) {
 	n := m.draw(t)
 	if rapid.Bool().Draw(t, "altogether") {
 		n.down = true
-		n.link.setDown(true)
+		n.link.SetDown(true)
 	} else {
 		n.readOnly = true
-		n.link.setReadOnly(true)
+		n.link.SetReadOnly(true)
 	}
 }
 
 func (m *fleetModel) mend(n *fleetNode) {
 	n.down, n.readOnly = false, false
-	n.link.setDown(false)
-	n.link.setReadOnly(false)
+	n.link.SetDown(false)
+	n.link.SetReadOnly(false)
 }
 
 func (m *fleetModel) login(t *rapid.T) {
@@ -318,8 +319,8 @@ func (m *fleetModel) checkAt(t *rapid.T, n *fleetNode, s *fleetSession) {
 	if id.AppID != s.user.AppID || id.OpenID != s.user.OpenID {
 		t.Fatalf("%+v for a session of %v", id, s.user)
 	}
-	if n.link.reports == reportsCome && id.UnionID != m.data.users[s.user].UnionID {
-		t.Fatalf("gate %d: unionid %q, want %q", i, id.UnionID, m.data.users[s.user].UnionID)
+	if n.link.Reports() == memstore.Come && id.UnionID != m.data.Users[s.user].UnionID {
+		t.Fatalf("gate %d: unionid %q, want %q", i, id.UnionID, m.data.Users[s.user].UnionID)
 	}
 }
 
@@ -372,7 +373,7 @@ func (m *fleetModel) revokeAll(t *rapid.T) {
 func (m *fleetModel) revokeUnion(t *rapid.T) {
 	n, union := m.draw(t), rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "unionid")
 	call := func() error { _, err := n.RevokeUnionID(context.Background(), union); return err }
-	has := func(s *fleetSession) bool { return m.data.users[s.user].UnionID == union }
+	has := func(s *fleetSession) bool { return m.data.Users[s.user].UnionID == union }
 	switch {
 	case n.down:
 		all := func(*fleetSession) bool { return true }
@@ -394,7 +395,7 @@ func (m *fleetModel) revokeUnion(t *rapid.T) {
 func (m *fleetModel) settle() {
 	for _, n := range m.nodes {
 		m.mend(n)
-		m.setReportsOf(n, reportsCome)
+		m.setReportsOf(n, memstore.Come)
 	}
 	time.Sleep(10 * time.Second)
 	synctest.Wait()

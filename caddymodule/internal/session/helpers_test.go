@@ -15,6 +15,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -54,7 +55,7 @@ type gate struct {
 	*session.Service
 	t      testing.TB
 	core   *session.Core
-	store  *memStore
+	store  *memstore.Store
 	wechat *wechat
 	keys   *keyring.Ring
 	cfg    session.Config
@@ -63,13 +64,13 @@ type gate struct {
 // newGate returns a gate on a store in memory. An edit may replace every part but the core.
 func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *gate {
 	t.Helper()
-	g := &gate{t: t, store: newMemStore(newMemData()), wechat: new(wechat)}
+	g := &gate{t: t, store: memstore.New(memstore.NewData()), wechat: new(wechat)}
 	cc := session.CoreConfig{Store: g.store, MaxSessions: 1 << 12}
 	c := session.Config{WeChat: g.wechat, Apps: []weixin.Credentials{{ID: appA, Secret: "secretA"}, {ID: appB, Secret: "secretB"}}, Keys: newKeys(t), TTL: 2 * time.Hour, Replay: 10 * time.Second}
 	for _, e := range edit {
 		e(&cc, &c)
 	}
-	if s, ok := cc.Store.(*memStore); ok {
+	if s, ok := cc.Store.(*memstore.Store); ok {
 		g.store = s
 	}
 	core, err := session.NewCore(cc)
@@ -184,7 +185,7 @@ func (g *gate) must(err error) {
 // asks returns how often f made the gate ask the store in any way.
 func (g *gate) asks(f func()) int {
 	sum := func() (n int) {
-		for _, c := range g.store.snapshot() {
+		for _, c := range g.store.Calls() {
 			n += c
 		}
 		return n
@@ -224,3 +225,26 @@ func newMasters(n int) (masters []string) {
 	}
 	return masters
 }
+
+const staleness = 30 * time.Second
+
+// newFleet returns gates that share their data, keys and WeChat.
+func newFleet(
+	t testing.TB, n int, edit ...func(*session.CoreConfig, *session.Config),
+) (gates []*gate, links []*memstore.Shared) {
+	t.Helper()
+	data, keys, weChat := memstore.NewData(), newKeys(t), new(wechat)
+	for range n {
+		s := memstore.NewShared(data)
+		shared := func(cc *session.CoreConfig, c *session.Config) {
+			cc.Store, c.Keys, c.WeChat, c.MaxStaleness = s, keys, weChat, staleness
+		}
+		g := newGate(t, append([]func(*session.CoreConfig, *session.Config){shared}, edit...)...)
+		g.store, g.wechat = s.Store, weChat
+		gates, links = append(gates, g), append(links, s)
+	}
+	return gates, links
+}
+
+// milli is the precision of times at rest.
+func milli(t time.Time) time.Time { return time.UnixMilli(t.UnixMilli()) }

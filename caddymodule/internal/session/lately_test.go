@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"context"
-	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,48 +10,18 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
-// take makes what sessions hang on what it is in other.
-func (d *memData) take(other *memData) {
-	d.global, d.apps, d.sessions = other.global, maps.Clone(other.apps), maps.Clone(other.sessions)
-	d.users = make(map[store.UserID]*store.User)
-	for id, u := range other.users {
-		was := *u
-		d.users[id] = &was
-	}
-}
-
-// save returns a copy of what sessions hang on.
-func (d *memData) save() *memData {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := new(memData)
-	s.take(d)
-	return s
-}
-
-// lose makes the data what it was when saved was taken.
-func (d *memData) lose(saved *memData) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.take(saved)
-}
-
-// failover is lose, of which the gates hear as of a new server after an outage.
-func (d *memData) failover(saved *memData, outage time.Duration, gates ...*sharedStore) {
+// failover makes the data what it was when saved was taken, and the gates hear of a new server after an outage.
+func failover(d *memstore.Data, saved memstore.Records, outage time.Duration, gates ...*memstore.Shared) {
 	for _, s := range gates {
-		s.setReports(reportsLost)
+		s.SetReports(memstore.Lost)
 	}
 	time.Sleep(outage)
-	d.lose(saved)
+	d.Restore(saved)
 	for _, s := range gates {
-		s.link.Lock()
-		report := s.report
-		s.link.Unlock()
-		report(store.Change{What: store.ContactMade})
-		s.setReports(reportsCome)
+		s.Reconnect()
 	}
 }
 
@@ -69,16 +38,16 @@ func TestP3_LostRevocation(t *testing.T) {
 				a, b := gates[0], gates[1]
 				defer a.core.Close()
 				defer b.core.Close()
-				data := links[0].data
+				data := links[0].Data
 				l := a.login("alice/union")
 				bystander := b.login("bob", inApp(appB)).Token
-				saved := data.save()
+				saved := data.Save()
 				time.Sleep(time.Millisecond)
 				a.must(end(a, l))
 				a.refuse(l.Token, session.ErrInvalid)
 				b.refuse(l.Token, session.ErrInvalid)
 				time.Sleep(10 * time.Second)
-				data.failover(saved, time.Minute, links...)
+				failover(data, saved, time.Minute, links...)
 				a.refuse(l.Token, session.ErrInvalid) // at once, where it was ended
 				since := b.login("alice/union").Token
 				time.Sleep(2 * time.Second)
@@ -97,11 +66,11 @@ func TestP3_LostRevocation(t *testing.T) {
 
 				// What was on its way to the old server is lost with it, too.
 				late := b.login("alice/union")
-				saved = data.save()
-				data.failover(saved, 0, links...)
+				saved = data.Save()
+				failover(data, saved, 0, links...)
 				time.Sleep(time.Second)
 				a.must(end(a, late))
-				data.lose(saved)
+				data.Restore(saved)
 				time.Sleep(6 * time.Second)
 				a.refuse(late.Token, session.ErrInvalid)
 
@@ -109,7 +78,7 @@ func TestP3_LostRevocation(t *testing.T) {
 				time.Sleep(time.Minute)
 				logs.TakeAll()
 				after := b.login("alice/union").Token
-				data.failover(data.save(), 0, links...)
+				failover(data, data.Save(), 0, links...)
 				time.Sleep(2 * time.Second)
 				a.accept(after)
 				if n := logs.FilterMessageSnippet("repeating revocations after a loss").Len(); n != 0 {
@@ -126,22 +95,22 @@ func TestLostRevocations(t *testing.T) {
 		gates, links := newFleet(t, 1)
 		g := gates[0]
 		defer g.core.Close()
-		data := links[0].data
+		data := links[0].Data
 		var tokens []string
 		for range 2000 {
 			tokens = append(tokens, g.login("alice").Token)
 		}
-		saved := data.save()
+		saved := data.Save()
 		for _, token := range tokens {
 			g.must(g.Logout(context.Background(), token))
 		}
-		g.store.setDown(true)
-		data.failover(saved, 0, links...)
+		g.store.SetDown(true)
+		failover(data, saved, 0, links...)
 		time.Sleep(20 * time.Second)
-		g.store.setDown(false)
-		before := g.store.count("End")
+		g.store.SetDown(false)
+		before := g.store.Count("End")
 		time.Sleep(10 * time.Second)
-		if n := g.store.count("End") - before; n < len(tokens) || n > len(tokens)+1 || g.pending() != 0 {
+		if n := g.store.Count("End") - before; n < len(tokens) || n > len(tokens)+1 || g.pending() != 0 {
 			t.Errorf("%d are repeated, %d pending", n, g.pending())
 		}
 		for _, token := range tokens {

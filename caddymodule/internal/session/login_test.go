@@ -207,7 +207,7 @@ func TestLoginFailureIsNotRemembered(t *testing.T) {
 			t.Fatalf("got %+v, %v", l, err)
 		}
 	}
-	if n := g.store.count("Login"); n != 0 {
+	if n := g.store.Count("Login"); n != 0 {
 		t.Errorf("%d failed exchanges reached the store", n)
 	}
 	fail = false
@@ -219,7 +219,7 @@ func TestLoginFailureIsNotRemembered(t *testing.T) {
 // TestP4_LoginStoreDown: a store that is known to be down costs no code.
 func TestP4_LoginStoreDown(t *testing.T) {
 	g := newGate(t)
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	for range 3 {
 		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("got %v", err)
@@ -228,7 +228,7 @@ func TestP4_LoginStoreDown(t *testing.T) {
 	if n := g.wechat.calls.Load(); n != 0 {
 		t.Errorf("WeChat was called %d times: the code is spent", n)
 	}
-	g.store.setDown(false)
+	g.store.SetDown(false)
 	l, err := g.Login(t.Context(), request("alice", phone))
 	g.must(err)
 	g.accept(l.Token)
@@ -238,7 +238,7 @@ func TestP4_LoginStoreDown(t *testing.T) {
 func TestP4_LoginStoreFailsLate(t *testing.T) {
 	g := newGate(t)
 	presented := g.cached("alice/union")
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "Login" {
 			return fmt.Errorf("%w: disk full", store.ErrUnavailable)
 		}
@@ -254,7 +254,7 @@ func TestP4_LoginStoreFailsLate(t *testing.T) {
 		t.Errorf("half a user: %v", err)
 	}
 	g.accept(presented)
-	g.store.before = nil
+	g.store.Before = nil
 	again, err := g.Login(t.Context(), req)
 	if err != nil || again.Replayed {
 		t.Fatalf("next login: %+v, %v", again, err)
@@ -268,7 +268,7 @@ func TestLoginStoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		defer g.core.Close()
-		g.store.before = func(ctx context.Context, op string) error {
+		g.store.Before = func(ctx context.Context, op string) error {
 			if op == "Login" {
 				<-ctx.Done()
 				return errors.Join(store.ErrUnavailable, ctx.Err())
@@ -310,7 +310,7 @@ func TestLoginClientGone(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		wg.Wait()
-		if n := g.store.count("Login"); n != 0 {
+		if n := g.store.Count("Login"); n != 0 {
 			t.Fatalf("%d logins stored before the exchange", n)
 		}
 		wg.Go(func() {
@@ -324,7 +324,7 @@ func TestLoginClientGone(t *testing.T) {
 		synctest.Wait()
 		close(held)
 		wg.Wait()
-		if n := g.store.count("Login"); n != 1 {
+		if n := g.store.Count("Login"); n != 1 {
 			t.Errorf("%d logins stored", n)
 		}
 	})
@@ -423,7 +423,7 @@ func TestCloseWaits(t *testing.T) {
 		}))
 		ctx, cancel := context.WithCancel(t.Context())
 		var steps []string
-		g.store.after = func(_ context.Context, op string) error {
+		g.store.After = func(_ context.Context, op string) error {
 			if op == "Login" {
 				steps = append(steps, "stored")
 			}

@@ -16,18 +16,19 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // stores open data in memory as a store of one gate, and as one that gates share.
-var stores = map[string]func(*memData) (store.Store, *memStore){
-	"one gate": func(d *memData) (store.Store, *memStore) {
-		s := newMemStore(d)
+var stores = map[string]func(*memstore.Data) (store.Store, *memstore.Store){
+	"one gate": func(d *memstore.Data) (store.Store, *memstore.Store) {
+		s := memstore.New(d)
 		return s, s
 	},
-	"shared": func(d *memData) (store.Store, *memStore) {
-		s := newShared(d)
-		return s, s.memStore
+	"shared": func(d *memstore.Data) (store.Store, *memstore.Store) {
+		s := memstore.NewShared(d)
+		return s, s.Store
 	},
 }
 
@@ -40,11 +41,11 @@ func TestCheckMasterKeys_Rotation_NamesMissingKeys(t *testing.T) {
 	}
 }
 
-func testRotation(t *testing.T, open func(*memData) (store.Store, *memStore)) {
-	data, masters := newMemData(), newMasters(3)
+func testRotation(t *testing.T, open func(*memstore.Data) (store.Store, *memstore.Store)) {
+	data, masters := memstore.NewData(), newMasters(3)
 	a, b, c := masters[0], masters[1], masters[2]
 	start := func(ttl time.Duration, ring ...string) *gate {
-		var mem *memStore
+		var mem *memstore.Store
 		g := newGate(t, func(cc *session.CoreConfig, cfg *session.Config) {
 			cc.Store, mem = open(data)
 			cfg.Keys, cfg.TTL = newKeys(t, ring...), ttl
@@ -56,9 +57,9 @@ func testRotation(t *testing.T, open func(*memData) (store.Store, *memStore)) {
 	check := func(ring []string, missing ...string) {
 		t.Helper()
 		g := start(time.Hour, ring...)
-		before := maps.Clone(data.needs)
+		before := maps.Clone(data.MasterKeys)
 		err := g.CheckMasterKeys(t.Context())
-		if !maps.Equal(data.needs, before) {
+		if !maps.Equal(data.MasterKeys, before) {
 			t.Error("the check changed what is on record")
 		}
 		if len(missing) == 0 {
@@ -102,7 +103,7 @@ func testRotation(t *testing.T, open func(*memData) (store.Store, *memStore)) {
 	g.login("carol")
 	check([]string{c}, b)
 
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	err := g.CheckMasterKeys(t.Context())
 	if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrKeyMissing) {
 		t.Errorf("without a store: %v", err)
@@ -112,7 +113,7 @@ func testRotation(t *testing.T, open func(*memData) (store.Store, *memStore)) {
 // keyModel has gates with a store, and the sessions that they made.
 type keyModel struct {
 	t     *rapid.T
-	data  *memData
+	data  *memstore.Data
 	nodes []*keyNode
 	made  []*keyedSession
 }
@@ -132,7 +133,7 @@ type keyedSession struct {
 	revoked bool
 }
 
-func (m *keyModel) start(open func(*memData) (store.Store, *memStore), ttl time.Duration, ring []string) *keyNode {
+func (m *keyModel) start(open func(*memstore.Data) (store.Store, *memstore.Store), ttl time.Duration, ring []string) *keyNode {
 	keys, err := keyring.Parse(strings.Join(ring, ","))
 	if err != nil {
 		m.t.Fatal(err)
@@ -182,7 +183,7 @@ func TestCheckMasterKeysModel(t *testing.T) {
 			refused := 0
 			rapid.Check(t, func(t *rapid.T) {
 				rapid.SyncTest(t, func(t *rapid.T) {
-					m := &keyModel{t: t, data: newMemData()}
+					m := &keyModel{t: t, data: memstore.NewData()}
 					for range gates {
 						m.nodes = append(m.nodes, m.start(open, time.Hour, masters[:1]))
 					}
@@ -248,12 +249,12 @@ func TestCheckMasterKeysModel(t *testing.T) {
 // The same session_key seen again after a rotation is the same, and the one
 // before it stays.
 func TestLogin_RotatedRing_KeepsPreviousSessionKey(t *testing.T) {
-	data, m := newMemData(), newMasters(4)
+	data, m := memstore.NewData(), newMasters(4)
 	sessionKey := "first"
 	login := func(masters ...string) store.User {
 		t.Helper()
 		g := newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys = newMemStore(data), newKeys(t, masters...)
+			cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
 			c.WeChat = exchanger(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
 				return weixin.Session{OpenID: "alice", SessionKey: sessionKey}, nil
 			})

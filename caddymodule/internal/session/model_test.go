@@ -15,6 +15,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -48,7 +49,7 @@ func TestP3_Model(t *testing.T) {
 					"drop cache":     func(*rapid.T) { m.cache.drop() },
 					"reload":         func(*rapid.T) { m.newService() },
 					"restart":        func(*rapid.T) { m.restart() },
-					"store down":     func(*rapid.T) { m.store.setDown(true); m.down = true },
+					"store down":     func(*rapid.T) { m.store.SetDown(true); m.down = true },
 					"store up":       func(*rapid.T) { m.up() },
 					"store up again": func(*rapid.T) { m.up() },
 				})
@@ -104,8 +105,8 @@ var modelUsers = []store.UserID{{AppID: appA, OpenID: "alice"}, {AppID: appA, Op
 // model is a gate and what is known about it.
 type model struct {
 	t     *rapid.T
-	data  *memData
-	store *memStore
+	data  *memstore.Data
+	store *memstore.Store
 	cache *faultCache
 	core  *session.Core
 	gate  *session.Service
@@ -149,7 +150,7 @@ type pending struct {
 }
 
 func newModel(t *rapid.T, idles ...time.Duration) *model {
-	m := &model{t: t, data: newMemData(), unionIDs: make(map[store.UserID]string), idles: idles, idle: idles[0]}
+	m := &model{t: t, data: memstore.NewData(), unionIDs: make(map[store.UserID]string), idles: idles, idle: idles[0]}
 	keys, err := keyring.Parse(keyring.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
@@ -161,9 +162,9 @@ func newModel(t *rapid.T, idles ...time.Duration) *model {
 
 func (m *model) open() {
 	seed := rapid.Uint64().Draw(m.t, "cache seed") // first: a draw may end the test, and nothing may be left running then
-	m.store = newMemStore(m.data)
-	m.store.after = m.hook
-	m.store.setDown(m.down)
+	m.store = memstore.New(m.data)
+	m.store.After = m.hook
+	m.store.SetDown(m.down)
 	core, err := session.NewCore(session.CoreConfig{Store: m.store, MaxSessions: 16})
 	if err != nil {
 		m.t.Fatal(err)
@@ -184,7 +185,7 @@ func (m *model) newService() {
 
 // up lets the store work again, and the gate do what is pending.
 func (m *model) up() {
-	m.store.setDown(false)
+	m.store.SetDown(false)
 	m.down = false
 	time.Sleep(10 * time.Second)
 	for _, s := range m.sessions {

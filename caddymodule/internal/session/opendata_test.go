@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
@@ -46,7 +47,7 @@ func gateOf(t testing.TB, id store.UserID, keys ...string) *gate {
 
 func (g *gate) record(id store.UserID) store.User {
 	g.t.Helper()
-	u, err := newMemStore(g.store.data).User(context.Background(), id)
+	u, err := memstore.New(g.store.Data).User(context.Background(), id)
 	g.must(err)
 	return u
 }
@@ -89,7 +90,7 @@ func TestOpenDataWithoutKey(t *testing.T) {
 	key := newSessionKey()
 	g := gateOf(t, alice, key)
 	d := seal(key, object(alice, ""))
-	other := newGate(t, func(cc *session.CoreConfig, _ *session.Config) { cc.Store = newMemStore(g.store.data) }) // with another key ring
+	other := newGate(t, func(cc *session.CoreConfig, _ *session.Config) { cc.Store = memstore.New(g.store.Data) }) // with another key ring
 	got, err := other.OpenData(t.Context(), alice, d)
 	wantData(t, got, err, true, opendata.ReasonSessionKey)
 
@@ -143,7 +144,7 @@ func TestThreat29_OpenData(t *testing.T) {
 			before := g.record(alice)
 			got, err := g.OpenData(t.Context(), alice, tt.d)
 			wantData(t, got, err, tt.again, tt.reason)
-			if n := g.store.count("Amend"); n != 0 || !reflect.DeepEqual(g.record(alice), before) {
+			if n := g.store.Count("Amend"); n != 0 || !reflect.DeepEqual(g.record(alice), before) {
 				t.Errorf("%d changes, the user is %+v", n, g.record(alice))
 			}
 		})
@@ -230,10 +231,10 @@ func TestP3_UnionIDFound(t *testing.T) {
 		shows("")
 		open("first")
 		shows("first")
-		writes := a.store.count("Amend")
+		writes := a.store.Count("Amend")
 		open("first")
 		open("")
-		if n := a.store.count("Amend"); n != writes {
+		if n := a.store.Count("Amend"); n != writes {
 			t.Errorf("%d writes for nothing new", n-writes)
 		}
 		open("second")
@@ -287,7 +288,7 @@ func TestP3_UnionIDFoundMeanwhile(t *testing.T) {
 		defer g.core.Close()
 		token := g.login("alice").Token
 		held := make(chan struct{})
-		g.store.after = func(_ context.Context, op string) error {
+		g.store.After = func(_ context.Context, op string) error {
 			if op == "Lookup" {
 				<-held
 			}
@@ -313,7 +314,7 @@ func TestOpenDataCallerGone(t *testing.T) {
 	g := newGate(t, on(p))
 	token := g.cached("alice")
 	ctx, cancel := context.WithCancel(t.Context())
-	g.store.before = func(c context.Context, op string) error {
+	g.store.Before = func(c context.Context, op string) error {
 		if op == "Amend" {
 			cancel()
 			return c.Err()
@@ -342,10 +343,10 @@ func TestP4_OpenDataStoreDown(t *testing.T) {
 		}
 	}
 	d := seal(p.key("alice"), object(alice, "found"))
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	unavailable(d)
-	g.store.setDown(false)
-	g.store.after = func(_ context.Context, op string) error {
+	g.store.SetDown(false)
+	g.store.After = func(_ context.Context, op string) error {
 		if op == "Amend" {
 			return store.ErrUnavailable
 		}
@@ -374,7 +375,7 @@ func TestOpenDataNobody(t *testing.T) {
 	}
 	unknown()
 	g.login("alice")
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "Amend" {
 			return store.ErrNotFound
 		}
@@ -402,7 +403,7 @@ func FuzzOpenData(f *testing.F) {
 		g.t = t
 		got, err := g.OpenData(context.Background(), alice, session.SealedData{EncryptedData: sealed, IV: iv, RawData: raw, Signature: signature})
 		now := g.record(alice)
-		g.store.data.users[alice].UnionID = ""
+		g.store.Data.Users[alice].UnionID = ""
 		if err != nil {
 			if e, ok := errors.AsType[*session.DataError](err); !ok || err.Error() != session.ErrData.Error() || got != nil || e.Reason == "" || !reflect.DeepEqual(now, clean) {
 				t.Fatalf("got %q, %v (%T), the user is %+v", got, err, err, now)

@@ -62,11 +62,11 @@ func TestP4_OneLogLine(t *testing.T) {
 		everything()
 		logged()
 		for range 3 {
-			g.store.setDown(true)
+			g.store.SetDown(true)
 			everything()
 			everything()
 			logged(lineDown)
-			g.store.setDown(false)
+			g.store.SetDown(false)
 			everything()
 			everything()
 			logged(lineBack)
@@ -83,7 +83,7 @@ func TestP4_OneLogLineReadsGoOn(t *testing.T) {
 		tokens[i] = g.login("alice").Token
 	}
 	full := true
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if full && op != "Lookup" {
 			return fmt.Errorf("%w: disk full", store.ErrUnavailable)
 		}
@@ -111,7 +111,7 @@ func TestP4_OneLogLineShared(t *testing.T) {
 	gates, _ := newFleet(t, 1, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }))
 	g := gates[0]
 	full := true
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if full && op == "Health" {
 			return fmt.Errorf("%w: out of memory", store.ErrUnavailable)
 		}

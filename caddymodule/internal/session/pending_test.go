@@ -15,6 +15,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
 const (
@@ -52,7 +53,7 @@ func (g *gate) pending() int {
 // store lets it, with one line in the log. Sessions made in the meantime live on, as far as the store can tell them apart.
 func TestP4_RevokeStoreDown(t *testing.T) {
 	for name, revoke := range revocations {
-		for what, fault := range map[string]func(*memStore, bool){"down": (*memStore).setDown, "full": (*memStore).setReadOnly} {
+		for what, fault := range map[string]func(*memstore.Store, bool){"down": (*memstore.Store).SetDown, "full": (*memstore.Store).SetReadOnly} {
 			t.Run(name+" "+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					core, logs := observer.New(zap.DebugLevel)
@@ -98,7 +99,7 @@ func TestP4_RevokeStoreDown(t *testing.T) {
 					if lines := logs.FilterMessage(lineDone).All(); len(lines) != 1 || g.pending() != 0 || lines[0].ContextMap()["target"] == "" {
 						t.Fatalf("%d are pending, logged %v", g.pending(), lines)
 					}
-					fresh := newGate(t, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Keys = newMemStore(g.store.data), g.keys })
+					fresh := newGate(t, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Keys = memstore.New(g.store.Data), g.keys })
 					defer fresh.core.Close()
 					for _, at := range []*gate{g, fresh} { // which knows nothing but what is durable
 						at.refuse(token, session.ErrInvalid)
@@ -130,16 +131,16 @@ func TestP3_PendingAtOtherGates(t *testing.T) {
 				defer b.core.Close()
 				token := a.login("alice/union").Token
 				cacheAt(b, token)
-				links[1].data.edit(func(s *store.Session) { s.Created = s.Created.Add(900 * time.Millisecond) })
+				edit(links[1].Data, func(s *store.Session) { s.Created = s.Created.Add(900 * time.Millisecond) })
 				ahead := a.login("alice").Token
-				links[1].data.edit(func(s *store.Session) {
+				edit(links[1].Data, func(s *store.Session) {
 					if s.Created.Before(time.Now().Add(500 * time.Millisecond)) {
 						s.Created = s.Created.Add(900 * time.Millisecond)
 					}
 				})
-				links[1].setDown(true)
+				links[1].SetDown(true)
 				unavailable(t, revoke(b, token))
-				links[1].setDown(false)
+				links[1].SetDown(false)
 				b.refuse(token, session.ErrRevoked)
 				if name != "session" {
 					b.refuse(ahead, session.ErrRevoked)
@@ -156,13 +157,13 @@ func TestP3_PendingAtOtherGates(t *testing.T) {
 }
 
 // edit changes every session at rest and how its user's record lists it.
-func (d *memData) edit(f func(*store.Session)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for digest, s := range d.sessions {
+func edit(d *memstore.Data, f func(*store.Session)) {
+	d.Lock()
+	defer d.Unlock()
+	for digest, s := range d.Sessions {
 		f(&s)
-		d.sessions[digest] = s
-		refs := d.users[s.User].Sessions
+		d.Sessions[digest] = s
+		refs := d.Users[s.User].Sessions
 		refs[slices.IndexFunc(refs, func(r store.SessionRef) bool { return r.Digest == digest })].Created = s.Created
 	}
 }
@@ -173,7 +174,7 @@ func TestPendingIsShown(t *testing.T) {
 		g := newGate(t)
 		defer g.core.Close()
 		l := g.login("alice")
-		g.store.setReadOnly(true)
+		g.store.SetReadOnly(true)
 		unavailable(t, g.Logout(t.Context(), l.Token))
 		time.Sleep(time.Millisecond)
 		u, err := g.User(t.Context(), alice)
@@ -210,10 +211,10 @@ func TestPendingSuperseded(t *testing.T) {
 				g := newGate(t)
 				defer g.core.Close()
 				token := g.login("alice/union").Token
-				g.store.setDown(true)
+				g.store.SetDown(true)
 				unavailable(t, tt.failed(g, token))
 				unavailable(t, tt.failed(g, token)) // twice is once
-				g.store.setDown(false)
+				g.store.SetDown(false)
 				g.must(tt.done(g, token))
 				if n := g.pending(); n != tt.left {
 					t.Fatalf("%d are pending, want %d", n, tt.left)
@@ -237,7 +238,7 @@ func TestPendingAgain(t *testing.T) {
 		g := newGate(t)
 		defer g.core.Close()
 		first := g.login("alice").Token
-		g.store.before = func(_ context.Context, op string) error {
+		g.store.Before = func(_ context.Context, op string) error {
 			if op == "RevokeUser" {
 				return store.ErrUnavailable
 			}
@@ -263,7 +264,7 @@ func TestPendingEnds(t *testing.T) {
 				g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }), with(func(c *session.Config) { c.TTL = ttl }))
 				defer g.core.Close()
 				g.Service = session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Minute}) // for sessions to come
-				g.store.setDown(true)
+				g.store.SetDown(true)
 				unavailable(t, g.RevokeUser(t.Context(), alice))
 				unavailable(t, g.RevokeAll(t.Context()))
 				if closes {
@@ -300,7 +301,7 @@ func TestPendingPatience(t *testing.T) {
 			g.login(fmt.Sprint("user", i))
 		}
 		var fails, failed atomic.Int32 // whether it does, and how often it did
-		g.store.before = func(_ context.Context, op string) error {
+		g.store.Before = func(_ context.Context, op string) error {
 			if op != "RevokeUser" || fails.Load() == 0 {
 				return nil
 			}
@@ -309,7 +310,7 @@ func TestPendingPatience(t *testing.T) {
 			}
 			return store.ErrUnavailable
 		}
-		g.store.setDown(true)
+		g.store.SetDown(true)
 		for i := range 20 {
 			unavailable(t, g.RevokeUser(t.Context(), user(fmt.Sprint("user", i))))
 		}
@@ -318,7 +319,7 @@ func TestPendingPatience(t *testing.T) {
 		}
 		unavailable(t, g.Logout(t.Context(), g.keys.Mint())) // the last in the row
 		fails.Store(1)
-		g.store.setDown(false)
+		g.store.SetDown(false)
 		time.Sleep(time.Minute)
 		if g.pending() != 20 {
 			t.Errorf("%d are pending: what can be done is held up by what cannot", g.pending())
@@ -339,21 +340,21 @@ func TestPendingMeanwhile(t *testing.T) {
 		g.login("alice")
 		var since string
 		var again atomic.Bool
-		g.store.after = func(_ context.Context, op string) error {
+		g.store.After = func(_ context.Context, op string) error {
 			if op == "RevokeUser" && again.CompareAndSwap(false, true) {
 				time.Sleep(time.Millisecond)
 				since = g.cached("alice")
-				g.store.setDown(true)
+				g.store.SetDown(true)
 				unavailable(t, g.RevokeUser(t.Context(), alice))
 			}
 			return nil
 		}
-		g.store.setDown(true)
+		g.store.SetDown(true)
 		unavailable(t, g.RevokeUser(t.Context(), alice))
-		g.store.setDown(false)
+		g.store.SetDown(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		g.store.setDown(false)
+		g.store.SetDown(false)
 		g.refuse(since, session.ErrRevoked)
 		time.Sleep(3 * time.Second)
 		g.refuse(since, session.ErrInvalid)
@@ -369,19 +370,19 @@ func TestPendingBound(t *testing.T) {
 		g := newGate(t)
 		defer g.core.Close()
 		token := g.cached("alice")
-		g.store.setDown(true)
+		g.store.SetDown(true)
 		for i := range session.MaxPending {
 			unavailable(t, g.RevokeUser(t.Context(), user(fmt.Sprint("user", i))))
 		}
 		unavailable(t, g.RevokeUser(t.Context(), alice))
-		g.store.setDown(false)
+		g.store.SetDown(false)
 		g.accept(token)
 		if n := g.pending(); n != session.MaxPending {
 			t.Errorf("%d are pending", n)
 		}
-		g.store.setDown(true)
+		g.store.SetDown(true)
 		unavailable(t, g.RevokeUser(t.Context(), user("user7"))) // is there already
-		g.store.setDown(false)
+		g.store.SetDown(false)
 		time.Sleep(3 * time.Second)
 		if n := g.pending(); n != 0 {
 			t.Errorf("%d are pending", n)
@@ -393,7 +394,7 @@ func TestPendingBound(t *testing.T) {
 // TestRevokeRefused: an error that is not for want of a store is not tried again.
 func TestRevokeRefused(t *testing.T) {
 	g := newGate(t)
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "RevokeUser" {
 			return store.ErrDamaged
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
@@ -123,11 +124,11 @@ func TestPhoneOff(t *testing.T) {
 
 // TestPhoneRotation: a number opens while its key is in the ring. After that, or when it is damaged, there is none: the user goes on, and the log has one line without it.
 func TestPhoneRotation(t *testing.T) {
-	data, m := newMemData(), newMasters(2)
+	data, m := memstore.NewData(), newMasters(2)
 	core, logs := observer.New(zap.DebugLevel)
 	start := func(masters ...string) *gate {
 		return newGate(t, on(newPlatform()), remembering, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, cc.Logger, c.Keys = newMemStore(data), zap.New(core), newKeys(t, masters...)
+			cc.Store, cc.Logger, c.Keys = memstore.New(data), zap.New(core), newKeys(t, masters...)
 		})
 	}
 	g := start(m[0])
@@ -151,9 +152,9 @@ func TestPhoneRotation(t *testing.T) {
 		}
 	}
 	shown(start(m[1]), "without the key")
-	box := data.users[alice].Phone
+	box := data.Users[alice].Phone
 	for _, broken := range [][]byte{{}, {1}, box[:len(box)-1], append(bytes.Clone(box), 0), append([]byte{2}, box[1:]...), g.keys.SealPhone(keyring.User(user("bob")), number), g.keys.SealSessionKey(keyring.User(alice), number).Box} {
-		if data.users[alice].Phone = broken; len(broken) > 0 {
+		if data.Users[alice].Phone = broken; len(broken) > 0 {
 			shown(start(m[1], m[0]), fmt.Sprintf("%x", broken))
 		}
 	}
@@ -175,8 +176,8 @@ func TestPhoneRefused(t *testing.T) {
 		if got, err := g.Phone(t.Context(), alice, number); err != error(want) || got != (opendata.Phone{}) {
 			t.Errorf("%v: %v", class, err)
 		}
-		if n := p.count("PhoneNumber"); n != 1 || g.store.count("Amend") != 0 {
-			t.Errorf("%v: %d calls, %d changes", class, n, g.store.count("Amend"))
+		if n := p.count("PhoneNumber"); n != 1 || g.store.Count("Amend") != 0 {
+			t.Errorf("%v: %d calls, %d changes", class, n, g.store.Count("Amend"))
 		}
 	}
 }
@@ -198,28 +199,28 @@ func TestPhoneCostsMoney(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, ctx := range []context.Context{gone, t.Context()} {
-		g.store.setDown(ctx.Err() == nil)
+		g.store.SetDown(ctx.Err() == nil)
 		if _, err := g.Phone(ctx, alice, number); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
 			t.Errorf("got %v", err)
 		}
 	}
-	g.store.setDown(false)
-	g.store.setReadOnly(true)
+	g.store.SetDown(false)
+	g.store.SetReadOnly(true)
 	if _, err := g.Phone(t.Context(), alice, number); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("without room to keep it: %v", err)
 	}
-	g.store.setReadOnly(false)
+	g.store.SetReadOnly(false)
 	if _, err := newGate(t, on(p)).Phone(gone, alice, number); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("without a store: %v", err)
 	}
 	spent(0)
 
-	p.answered = func(_ context.Context, op string) error { g.store.setDown(op == "PhoneNumber"); return nil }
+	p.answered = func(_ context.Context, op string) error { g.store.SetDown(op == "PhoneNumber"); return nil }
 	if got := g.phoneOf(alice, number); got.Number != number {
 		t.Errorf("got %q", got.Number)
 	}
 	spent(1)
-	g.store.setDown(false)
+	g.store.SetDown(false)
 	if id := g.accept(token); id.Phone != "" {
 		t.Errorf("shown %q", id.Phone)
 	}
@@ -239,7 +240,7 @@ func TestPhoneCostsMoney(t *testing.T) {
 func TestPhoneLostAnswer(t *testing.T) {
 	g := newGate(t, on(newPlatform()), remembering)
 	token := g.cached("alice")
-	g.store.after = func(_ context.Context, op string) error {
+	g.store.After = func(_ context.Context, op string) error {
 		if op == "Amend" {
 			return store.ErrUnavailable
 		}

@@ -111,7 +111,7 @@ func TestP3_FillDuringRevoke(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGate(t)
 			token := g.cached("alice")
-			g.store.before = func(_ context.Context, op string) error {
+			g.store.Before = func(_ context.Context, op string) error {
 				if op != "Lookup" && op != "Health" {
 					g.accept(token)
 					g.settle()
@@ -144,7 +144,7 @@ func TestP3_LostAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGate(t)
 			token := g.cached("alice")
-			g.store.after = func(_ context.Context, op string) error {
+			g.store.After = func(_ context.Context, op string) error {
 				if op == "Lookup" || op == "Health" {
 					return nil
 				}

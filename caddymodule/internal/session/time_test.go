@@ -9,6 +9,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
 // TestExpiryExact: a session holds until the last millisecond before its end and not a moment longer, cached or not, used or not.
@@ -95,7 +96,7 @@ func TestIdleInUse(t *testing.T) {
 					time.Sleep(tt.pace)
 					g.accept(token)
 				}
-				touches := g.store.count("Touch")
+				touches := g.store.Count("Touch")
 				if most := int(tt.ttl/tt.interval) + 1; touches > most {
 					t.Errorf("%d touches in %v, want at most %d", touches, tt.ttl, most)
 				}
@@ -112,10 +113,10 @@ func TestIdleInUse(t *testing.T) {
 // TestIdleSurvivesCacheLoss: what was noted is known to a gate that starts anew, and what a forgetful cache holds is not the last word on it.
 func TestIdleSurvivesCacheLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		data, keys := newMemData(), newKeys(t)
+		data, keys := memstore.NewData(), newKeys(t)
 		node := func() *gate {
 			return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-				cc.Store, c.Keys, c.Idle = newMemStore(data), keys, 4*time.Minute
+				cc.Store, c.Keys, c.Idle = memstore.New(data), keys, 4*time.Minute
 			})
 		}
 		a, b := node(), node()
@@ -193,9 +194,9 @@ func TestIdleStaysEnded(t *testing.T) {
 				n.restart(idle)
 			},
 			"reload in an outage": func(n *idleNode) {
-				n.store.setDown(true)
+				n.store.SetDown(true)
 				n.reload(idle)
-				n.store.setDown(false)
+				n.store.SetDown(false)
 			},
 		} {
 			t.Run(fmt.Sprint(idle, " ", what), func(t *testing.T) {
@@ -224,10 +225,10 @@ func TestIdleStaysEnded(t *testing.T) {
 // TestIdle_GatesWithOtherTimeouts: a gate that notes more seldom than another one needs ends no session there.
 func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		data, keys := newMemData(), newKeys(t)
+		data, keys := memstore.NewData(), newKeys(t)
 		node := func(idle time.Duration) *gate {
 			return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-				cc.Store, c.Keys, c.TTL, c.Idle = newMemStore(data), keys, nodeTTL, idle
+				cc.Store, c.Keys, c.TTL, c.Idle = memstore.New(data), keys, nodeTTL, idle
 			})
 		}
 		seldom, often := node(0), node(20*time.Second)
@@ -287,21 +288,21 @@ func TestLastSeen_OtherInterval(t *testing.T) {
 type idleNode struct {
 	*gate
 	t    *testing.T
-	data *memData
+	data *memstore.Data
 	keys *keyring.Ring
 }
 
 const nodeTTL = 42 * time.Hour
 
 func newIdleNode(t *testing.T, idle time.Duration) *idleNode {
-	n := &idleNode{t: t, data: newMemData(), keys: newKeys(t)}
+	n := &idleNode{t: t, data: memstore.NewData(), keys: newKeys(t)}
 	n.open(idle)
 	return n
 }
 
 func (n *idleNode) open(idle time.Duration) {
 	n.gate = newGate(n.t, func(cc *session.CoreConfig, c *session.Config) {
-		cc.Store, c.Keys, c.TTL, c.Idle = newMemStore(n.data), n.keys, nodeTTL, idle
+		cc.Store, c.Keys, c.TTL, c.Idle = memstore.New(n.data), n.keys, nodeTTL, idle
 	})
 }
 

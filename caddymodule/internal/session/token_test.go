@@ -9,6 +9,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
 const tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -49,10 +50,10 @@ func TestThreat21_ChangedToken_IsRefusedWithoutStore(t *testing.T) {
 func TestAuthenticate_RotatedRing_AcceptsOldTokens(t *testing.T) {
 	keys := newMasters(2)
 	newKey, oldKey := keys[0], keys[1]
-	data := newMemData()
+	data := memstore.NewData()
 	under := func(keys ...string) *gate {
 		return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys = newMemStore(data), newKeys(t, keys...)
+			cc.Store, c.Keys = memstore.New(data), newKeys(t, keys...)
 		})
 	}
 	before := under(oldKey).login("alice").Token

@@ -11,6 +11,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
@@ -126,7 +127,7 @@ func TestUserCallsRefused(t *testing.T) {
 			t.Errorf("%s in an unknown mini program: %v", name, err)
 		}
 	}
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	for name, call := range g.calls(t.Context(), alice) {
 		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) || errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s without a store: %v", name, err)
@@ -172,7 +173,7 @@ func TestUserCallsWithoutKey(t *testing.T) {
 	p := newPlatform()
 	first := newGate(t, on(p))
 	first.login("alice")
-	g := newGate(t, on(p), func(cc *session.CoreConfig, _ *session.Config) { cc.Store = newMemStore(first.store.data) }) // with another key ring
+	g := newGate(t, on(p), func(cc *session.CoreConfig, _ *session.Config) { cc.Store = memstore.New(first.store.Data) }) // with another key ring
 	if valid, err := g.CheckSessionKey(t.Context(), alice); err != nil || valid {
 		t.Errorf("check: %v, %v", valid, err)
 	}
@@ -200,7 +201,7 @@ func TestPaidUnionID(t *testing.T) {
 	if want := fmt.Sprintln("PaidUnionID", appA, "alice"); p.args[len(p.args)-1] != want {
 		t.Errorf("WeChat was asked %q, want %q", p.args[len(p.args)-1], want)
 	}
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "Amend" {
 			return store.ErrUnavailable
 		}
@@ -233,16 +234,16 @@ func TestResetStoreFails(t *testing.T) {
 	g := newGate(t, on(p))
 	g.login("alice")
 	was := p.key("alice")
-	g.store.setReadOnly(true)
+	g.store.SetReadOnly(true)
 	if err := g.ResetSessionKey(t.Context(), alice); !errors.Is(err, session.ErrUnavailable) || p.key("alice") != was {
 		t.Errorf("without room to keep it: %v", err)
 	}
-	g.store.setReadOnly(false)
-	p.answered = func(_ context.Context, op string) error { g.store.setDown(op == "ResetUserSessionKey"); return nil }
+	g.store.SetReadOnly(false)
+	p.answered = func(_ context.Context, op string) error { g.store.SetDown(op == "ResetUserSessionKey"); return nil }
 	if err := g.ResetSessionKey(t.Context(), alice); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
-	g.store.setDown(false)
+	g.store.SetDown(false)
 	if cur, _ := g.keysOf(alice); cur != was {
 		t.Error("the key was replaced by another than the new one")
 	}
@@ -257,10 +258,10 @@ func TestResetMeanwhile(t *testing.T) {
 	m := newMasters(2)
 	for name, later := range map[string]bool{"a later key": true, "the old key under another master key": false} {
 		t.Run(name, func(t *testing.T) {
-			p, data := newPlatform(), newMemData()
+			p, data := newPlatform(), memstore.NewData()
 			start := func(masters ...string) *gate {
 				return newGate(t, on(p), func(cc *session.CoreConfig, c *session.Config) {
-					cc.Store, c.Keys = newMemStore(data), newKeys(t, masters...)
+					cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
 				})
 			}
 			g, other := start(m[0], m[1]), start(m[1], m[0])
@@ -294,17 +295,17 @@ func TestResetMeanwhile(t *testing.T) {
 // TestResetMeanwhileAmended is the moment after that: the record changes between the look at it and the amendment.
 func TestResetMeanwhileAmended(t *testing.T) {
 	m := newMasters(2)
-	p, data := newPlatform(), newMemData()
+	p, data := newPlatform(), memstore.NewData()
 	start := func(masters ...string) *gate {
 		return newGate(t, on(p), func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys = newMemStore(data), newKeys(t, masters...)
+			cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
 		})
 	}
 	g, other := start(m[0], m[1]), start(m[1], m[0])
 	g.login("alice")
 	was := p.key("alice")
 	amends := 0
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "Amend" {
 			if amends++; amends <= 2 {
 				fresh := p.keys["alice"]
@@ -330,10 +331,10 @@ func (p sameKey) ResetUserSessionKey(_ context.Context, _ weixin.Credentials, s 
 
 // TestResetToTheSame: the same key under another master key is the same, and the one before it is not lost to it.
 func TestResetToTheSame(t *testing.T) {
-	p, data, m := newPlatform(), newMemData(), newMasters(2)
+	p, data, m := newPlatform(), memstore.NewData(), newMasters(2)
 	start := func(masters ...string) *gate {
 		return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.WeChat, c.Calls, c.Keys = newMemStore(data), p, sameKey{p}, newKeys(t, masters...)
+			cc.Store, c.WeChat, c.Calls, c.Keys = memstore.New(data), p, sameKey{p}, newKeys(t, masters...)
 		})
 	}
 	g := start(m[0])
@@ -365,10 +366,10 @@ func TestThreat28_UserCalls(t *testing.T) {
 		_, err = g.OpenData(t.Context(), alice, seal(key, object(alice, "found")))
 		errs = append(errs, err)
 	}
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	collect()
-	g.store.setDown(false)
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.SetDown(false)
+	g.store.Before = func(_ context.Context, op string) error {
 		if op == "Amend" {
 			return store.ErrUnavailable
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
@@ -47,7 +48,7 @@ func TestUserKeysModel(t *testing.T) {
 // keysModel is what the gates should know of alice.
 type keysModel struct {
 	t     *rapid.T
-	data  *memData
+	data  *memstore.Data
 	wx    *platform
 	gates []*session.Service
 	cores []*session.Core
@@ -74,7 +75,7 @@ type lateCall struct {
 }
 
 func newKeysModel(t *rapid.T, masters []string) *keysModel {
-	m := &keysModel{t: t, data: newMemData(), wx: newPlatform(), first: true}
+	m := &keysModel{t: t, data: memstore.NewData(), wx: newPlatform(), first: true}
 	m.made = append(m.made, m.wx.key("alice"))
 	m.wx.answered = func(context.Context, string) error {
 		if held := m.held; held != nil {
@@ -88,8 +89,8 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := newShared(m.data)
-		s.after = func(_ context.Context, op string) error {
+		s := memstore.NewShared(m.data)
+		s.After = func(_ context.Context, op string) error {
 			if m.lose && op == "Amend" {
 				m.lose = false
 				return store.ErrUnavailable
@@ -221,7 +222,7 @@ func (m *keysModel) resetDone(t *rapid.T, was, fresh string, err error, lost boo
 	if (err != nil) != lost || lost && !errors.Is(err, session.ErrUnavailable) {
 		t.Fatalf("reset: %v; answer lost: %v", err, lost)
 	}
-	if kept, _ := m.rings[0].OpenSessionKey(keyring.User(alice), m.data.users[alice].Key.Box); lost && kept != fresh {
+	if kept, _ := m.rings[0].OpenSessionKey(keyring.User(alice), m.data.Users[alice].Key.Box); lost && kept != fresh {
 		return // what was lost was the answer to an attempt that had come too late
 	}
 	if m.current == was {
@@ -301,7 +302,7 @@ func (m *keysModel) check(t *rapid.T) {
 			}
 		}
 	}
-	u, known := m.data.users[alice]
+	u, known := m.data.Users[alice]
 	if !known {
 		return
 	}

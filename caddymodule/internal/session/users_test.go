@@ -14,6 +14,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
 func idOf(l session.Login) string { return hex.EncodeToString(l.Digest[:8]) }
@@ -89,11 +90,11 @@ func TestUser(t *testing.T) {
 func TestUserEndsMeanwhile(t *testing.T) {
 	g := newGate(t)
 	l := g.login("alice")
-	g.store.after = func(ctx context.Context, op string) error {
+	g.store.After = func(ctx context.Context, op string) error {
 		if op != "User" {
 			return nil
 		}
-		return newMemStore(g.store.data).End(ctx, l.Digest)
+		return memstore.New(g.store.Data).End(ctx, l.Digest)
 	}
 	u, err := g.User(t.Context(), alice)
 	if err != nil || !slices.Equal(states(u), []string{session.StateRevoked}) {
@@ -237,7 +238,7 @@ func TestRevokeUnionIDPartly(t *testing.T) {
 	g.login("alice/union")
 	g.login("other/union", inApp(appB))
 	failed := false
-	g.store.before = func(_ context.Context, op string) error {
+	g.store.Before = func(_ context.Context, op string) error {
 		if op != "RevokeUser" || failed {
 			return nil
 		}
@@ -259,7 +260,7 @@ func TestP4_OperatorStoreDown(t *testing.T) {
 	l := g.login("alice")
 	g.accept(l.Token)
 	g.settle()
-	g.store.setDown(true)
+	g.store.SetDown(true)
 	for name, call := range map[string]func() error{
 		"User":           func() error { _, err := g.User(ctx, alice); return err },
 		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, "union"); return err },
@@ -274,7 +275,7 @@ func TestP4_OperatorStoreDown(t *testing.T) {
 	if st, err := g.Stats(ctx); err == nil || !st.StoreDown || st.CacheEntries != 1 || st.CacheMax != 1<<12 {
 		t.Errorf("%+v, %v", st, err)
 	}
-	g.store.setDown(false)
+	g.store.SetDown(false)
 	g.accept(l.Token)
 }
 
@@ -291,7 +292,7 @@ func TestStats(t *testing.T) {
 
 // copied is a store that can be copied.
 type copied struct {
-	*memStore
+	*memstore.Store
 	err error
 }
 
@@ -307,7 +308,7 @@ func TestBackup(t *testing.T) {
 	}
 	for _, fails := range []error{nil, io.ErrClosedPipe} {
 		b.Reset()
-		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Store = copied{newMemStore(newMemData()), fails} }))
+		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Store = copied{memstore.New(memstore.NewData()), fails} }))
 		if n, err := g.Backup(t.Context(), &b); n != 10 || !errors.Is(err, fails) || b.String() != "everything" {
 			t.Errorf("%d, %v, %q", n, err, &b)
 		}
