@@ -1,110 +1,83 @@
-package caddymodule
+package caddymodule_test
 
 import (
-	"bytes"
 	"encoding/json"
-	goflag "flag"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
+	_ "github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/wechatapi"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+	"github.com/wxgate/wxgate/caddymodule/wechatauth"
 )
 
-var update = goflag.Bool("update", false, "write the adapted JSON into testdata/*.caddyfiletest")
+func TestMain(m *testing.M) { caddytest.Main(m) }
 
-const tenDashes = "\n----------\n"
+// TestAdapt_Golden holds what each Caddyfile becomes.
+func TestAdapt_Golden(t *testing.T) { caddytest.RunGolden(t) }
 
-// TestAdaptGolden holds what each Caddyfile becomes, that it is formatted, and that what it becomes is a configuration that Caddy takes.
-func TestAdaptGolden(t *testing.T) {
-	setSecrets(t)
-	names, err := filepath.Glob("testdata/*.caddyfiletest")
-	if err != nil || len(names) == 0 {
-		t.Fatal("no golden files", err)
-	}
-	for _, name := range names {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".caddyfiletest"), func(t *testing.T) {
-			b, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, want, ok := strings.Cut(string(b), tenDashes)
-			if !ok {
-				t.Fatal("no line of ten dashes")
-			}
-			text += "\n"
-			out, warnings, err := adapt(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, w := range warnings {
-				t.Error(w)
-			}
-			var pretty bytes.Buffer
-			if err := json.Indent(&pretty, out, "", "\t"); err != nil {
-				t.Fatal(err)
-			}
-			pretty.WriteByte('\n')
-			if *update {
-				if err := os.WriteFile(name, []byte(text[:len(text)-1]+tenDashes+pretty.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got := pretty.String(); got != want {
-				t.Errorf("adapted to\n%s\nwant\n%s", got, want)
-			}
-			for _, secret := range []string{canary, sealKey} {
-				if strings.Contains(pretty.String(), secret) {
-					t.Error("a secret is written out")
-				}
-			}
-			cfg := load(t, pretty.String())
-			cfg.Logging = quiet()
-			if err := caddy.Validate(cfg); err != nil {
-				t.Errorf("refused by Validate: %v", err)
-			}
-		})
-	}
+// TestCaddyfile_AllOptions_SetsEveryField holds that a Caddyfile can set each field
+// of the modules. cloudrun has a golden file of its own: it excludes other fields.
+func TestCaddyfile_AllOptions_SetsEveryField(t *testing.T) {
+	caddytest.Reachable(t, "wechat", wechatapp.App{})
+	caddytest.Reachable(t, "wechat_auth", wechatauth.Handler{}, "cloudrun")
+	caddytest.Reachable(t, "wechat_api", wechatapi.Handler{})
 }
 
-// TestEveryFieldReachable holds that the Caddyfile can set every field of the modules: all_options does, but for cloudrun, which excludes some of them and has a file of its own.
-func TestEveryFieldReachable(t *testing.T) {
-	b, err := os.ReadFile("testdata/all_options.caddyfiletest")
-	if err != nil {
-		t.Fatal(err)
+// FuzzCaddyfile feeds lines to both blocks through Caddy's own adapter. It never
+// panics, and what it accepts holds no secret and no negative value.
+func FuzzCaddyfile(f *testing.F) {
+	names, err := filepath.Glob("testdata/*.caddyfiletest")
+	if err != nil || len(names) == 0 {
+		f.Fatal("no golden files", err)
 	}
-	text, _, _ := strings.Cut(string(b), tenDashes)
-	out, _, err := adapt(text + "\n")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range names {
+		text, _ := caddytest.ReadGolden(f, name)
+		_, option, _ := strings.Cut(text, "wechat {\n")
+		option, site, _ := strings.Cut(option, "wechat_auth {\n")
+		f.Add(option, site)
 	}
-	var cfg struct {
-		Apps struct {
-			WeChat map[string]any
-			HTTP   struct {
-				Servers map[string]struct {
-					Routes []any
-				}
+	const app = "app " + caddytest.AppID + " {env.A}\n"
+	f.Add(app+"session {\nttl 1d\nreplay 0s\n}\nlogin_rate off",
+		"public /a /b/*\ntoken header X-T\nheaders {\nopenid X-O\n}")
+	f.Add("app {env.A} {file.b}\nstore bolt /x", "apps {env.A}\noptional /*")
+	f.Add(app+"sesion {\n}", "publik /a")
+	f.Add("app "+caddytest.AppID+" secret", "token X-T")
+	f.Fuzz(func(t *testing.T, option, site string) {
+		if strings.Contains(option+site, "import") || strings.Contains(option+site, "{$") {
+			return // reads files and the environment
+		}
+		out, _, err := caddytest.Adapt(
+			"{\nwechat {\n" + option + "\n}\n}\n:80 {\nwechat_auth {\n" + site + "\n}\n}\n")
+		if err != nil {
+			return
+		}
+		var cfg struct {
+			Apps struct {
+				WeChat *wechatapp.App `json:"wechat"`
+			} `json:"apps"`
+		}
+		if err := json.Unmarshal(out, &cfg); err != nil {
+			t.Fatalf("adapted to %s: %v", out, err)
+		}
+		a := cfg.Apps.WeChat
+		if a == nil {
+			return // the braces of the fuzzer closed the block early
+		}
+		for _, m := range a.Apps {
+			if err := block.CheckSecret("secret", m.Secret); err != nil {
+				t.Errorf("accepted %q: %v", m.Secret, err)
 			}
 		}
-	}
-	if err := json.Unmarshal(out, &cfg); err != nil {
-		t.Fatal(err)
-	}
-	gate := findHandler(cfg.Apps.HTTP.Servers["srv0"].Routes, "wechat_auth")
-	gate["cloudrun"] = true
-	api := findHandler(cfg.Apps.HTTP.Servers["srv1"].Routes, "wechat_api")
-	for _, c := range []struct {
-		name string
-		got  map[string]any
-		typ  any
-	}{
-		{"App", cfg.Apps.WeChat, App{}},
-		{"Gate", gate, Gate{}},
-		{"WeChatAPI", api, WeChatAPI{}},
-	} {
-		missing(t, c.name, c.got, jsonFields(c.typ))
-	}
+		if len(a.Apps) == 0 || a.SealKey != "" && block.CheckSecret("seal_key", a.SealKey) != nil {
+			t.Errorf("accepted %s", out)
+		}
+		if a.API.Timeout < 0 || a.Session.TTL < 0 || a.Session.Idle < 0 || a.MaxStaleness < 0 ||
+			a.Cache.MaxSessions < 0 || a.Session.MaxPerUser < 0 {
+			t.Errorf("a negative value in %s", out)
+		}
+	})
 }

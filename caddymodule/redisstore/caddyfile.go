@@ -7,13 +7,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
 )
 
 // UnmarshalCaddyfile reads what the type's documentation shows.
 func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the store's name
-	b := caddymodule.NewBlock(d)
+	b := block.New(d)
 	if args := d.RemainingArgs(); len(args) > 0 {
 		if err := b.Say("address"); err != nil {
 			return err
@@ -34,7 +34,7 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // line reads one line of the block.
-func (s *Store) line(b *caddymodule.Block) error {
+func (s *Store) line(b *block.Block) error {
 	switch b.D.Val() {
 	case "address":
 		if err := b.First(); err != nil {
@@ -80,7 +80,7 @@ func (s *Store) addAddresses(d *caddyfile.Dispenser, args []string) error {
 	return nil
 }
 
-func (t *TLS) line(b *caddymodule.Block) error {
+func (t *TLS) line(b *block.Block) error {
 	switch b.D.Val() {
 	case "ca":
 		return b.Once(&t.CA)
@@ -96,7 +96,7 @@ func (t *TLS) line(b *caddymodule.Block) error {
 	return b.Unknown("ca, cert, key, server_name or insecure_skip_verify")
 }
 
-func (s *Sentinel) line(b *caddymodule.Block) error {
+func (s *Sentinel) line(b *block.Block) error {
 	switch b.D.Val() {
 	case "master":
 		return b.Once(&s.Master)
@@ -109,11 +109,11 @@ func (s *Sentinel) line(b *caddymodule.Block) error {
 }
 
 // secret reads the placeholder of a secret; what says whose.
-func secret(b *caddymodule.Block, what string, dst *string) error {
-	return b.Checked(dst, func(v string) error { return caddymodule.CheckSecret(what, v) })
+func secret(b *block.Block, what string, dst *string) error {
+	return b.Checked(dst, func(v string) error { return block.CheckSecret(what, v) })
 }
 
-func number(b *caddymodule.Block, dst *int) error {
+func number(b *block.Block, dst *int) error {
 	word, text := b.D.Val(), ""
 	if err := b.Once(&text); err != nil {
 		return err
@@ -127,7 +127,7 @@ func number(b *caddymodule.Block, dst *int) error {
 }
 
 // duration reads one above zero, which stands for the default and would not be what the line says, and within the limits of the word.
-func duration(b *caddymodule.Block, dst *caddy.Duration) error {
+func duration(b *block.Block, dst *caddy.Duration) error {
 	word, text := b.D.Val(), ""
 	if err := b.Once(&text); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
 )
 
 // check finds what is wrong with a configuration as it is written, placeholders unresolved.
@@ -94,7 +94,7 @@ func (s *Store) checkPlace() error {
 func checkLogin(whose, username, password string) error {
 	switch {
 	case password != "":
-		return caddymodule.CheckSecret("the password"+whose, password)
+		return block.CheckSecret("the password"+whose, password)
 	case username != "":
 		return fmt.Errorf("username%s needs a password: add password {env.REDIS_PASSWORD}", whose)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/wxgate/wxgate/caddymodule"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
 )
@@ -203,7 +202,7 @@ func (s *Store) Open(log *zap.Logger) (store.Store, error) {
 
 // Interface guards
 var (
-	_ caddymodule.StoreOpener = (*Store)(nil)
-	_ caddy.Provisioner       = (*Store)(nil)
-	_ caddy.Validator         = (*Store)(nil)
+	_ store.Opener      = (*Store)(nil)
+	_ caddy.Provisioner = (*Store)(nil)
+	_ caddy.Validator   = (*Store)(nil)
 )

@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
 )
 
 // resolver replaces placeholders and remembers the first error and what stands for nothing. The latter is no error: a configuration can be checked where its secrets are not.
@@ -53,7 +53,7 @@ func (r *resolver) secret(what, value string) string {
 	if value == "" {
 		return ""
 	}
-	got, err := caddymodule.ResolveSecret(what, value)
+	got, err := block.ResolveSecret(what, value)
 	if err != nil {
 		r.fail(err)
 	} else if got == "" {

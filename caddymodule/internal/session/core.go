@@ -153,6 +153,15 @@ func (u *uses) done() {
 	}
 }
 
+// Use runs f as a call that Close waits for.
+func (c *Core) Use(f func() error) error {
+	if err := c.uses.begin(); err != nil {
+		return err
+	}
+	defer c.uses.done()
+	return f()
+}
+
 // end refuses calls from now on.
 func (u *uses) end() {
 	if u.n.Or(ended)&^ended == 0 {

@@ -1,0 +1,166 @@
+// Package admin owns the operator's verbs against the running gate: the routes
+// /wechat/* of Caddy's admin API and the commands that call them, one file a verb
+// with its answer type, route and command.
+//
+// It must not know the handlers of sites.
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+func init() { caddy.RegisterModule(API{}) }
+
+// API is the operator's view of the running gate, under `/wechat/` of Caddy's admin
+// endpoint:
+//
+//	GET  /wechat/status                    state of store, cache, WeChat, limits
+//	GET  /wechat/sessions?appid=…&openid=… a user with sessions; or ?unionid=…
+//	POST /wechat/revoke                    end sessions: {"appid", "openid", "session"},
+//	                                       {"appid", "openid"}, {"unionid"}, {"appid"}
+//	                                       or {"all": true}
+//	POST /wechat/forget                    remove a user: {"appid", "openid"} or {"unionid"}
+//	GET  /wechat/backup                    the database, as it is at one moment
+//	GET  /wechat/keys                      the names of the master keys
+//
+// It shows no token, no key and no more of a session's digest than names it. The
+// commands `wechat status`, `sessions`, `revoke`, `forget`, `backup` and `keys` use it.
+type API struct{}
+
+// verb is one verb of the operator: a route and the command that calls it.
+type verb struct {
+	path, method string
+	noBrowser    bool // refused even to the admin endpoint's own pages
+	serve        func(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error
+	command      func() *cobra.Command
+}
+
+// verbs is the table of verbs.
+var verbs = []verb{
+	{path: "status", method: http.MethodGet, serve: serveStatus, command: statusCommand},
+	{path: "sessions", method: http.MethodGet, serve: serveSessions, command: sessionsCommand},
+	{path: "revoke", method: http.MethodPost, serve: serveRevoke, command: revokeCommand},
+	{path: "forget", method: http.MethodPost, serve: serveForget, command: forgetCommand},
+	{
+		path: "backup", method: http.MethodGet, serve: serveBackup, command: backupCommand,
+		noBrowser: true,
+	},
+	{path: "keys", method: http.MethodGet, serve: serveKeys, command: keysCommand},
+}
+
+// Commands returns the commands of all verbs.
+func Commands() (cmds []*cobra.Command) {
+	for _, v := range verbs {
+		cmds = append(cmds, v.command())
+	}
+	return cmds
+}
+
+// CaddyModule returns the Caddy module information.
+func (API) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "admin.api.wechat", New: func() caddy.Module { return new(API) }}
+}
+
+// Routes returns the routes of all verbs.
+func (API) Routes() (routes []caddy.AdminRoute) {
+	for _, v := range verbs {
+		routes = append(routes, caddy.AdminRoute{Pattern: "/wechat/" + v.path, Handler: v})
+	}
+	return routes
+}
+
+// ServeHTTP implements caddy.AdminHandler.
+//
+// It asks the App that runs, not the one of the configuration of this admin
+// endpoint: during a reload the new endpoint answers before the new App is there,
+// and asking the new context for it would provision it twice, at the same time as
+// Caddy does.
+func (v verb) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	reply.Mark(h) // the commands accept answers with the mark only
+	h.Set("X-Content-Type-Options", "nosniff")
+	switch {
+	case crossSite(r), v.noBrowser && fromBrowser(r):
+		return refusal(http.StatusForbidden, "this is not for web pages", nil)
+	case r.Method != v.method:
+		h.Set("Allow", v.method)
+		return refusal(http.StatusMethodNotAllowed, "call it with "+v.method, nil)
+	}
+	a := wechatapp.Current()
+	if a == nil {
+		return refusal(http.StatusNotFound, "no gate with sessions is running: the "+
+			"configuration has no global option `wechat`, or is just being loaded", nil)
+	}
+	live, err := a.Live(r.Context())
+	if err != nil {
+		return refusal(http.StatusServiceUnavailable,
+			"the gate is just starting or ending: try again", err)
+	}
+	return v.serve(live, w, r)
+}
+
+// crossSite reports whether a browser says that somebody else's page is asking
+// (THREATS.md 31). Caddy's own check lets the origins pass that its
+// configuration names.
+func crossSite(r *http.Request) bool {
+	own := "http://" + r.Host
+	if r.TLS != nil {
+		own = "https://" + r.Host
+	}
+	return slices.ContainsFunc(
+		r.Header["Origin"],
+		func(o string) bool { return !strings.EqualFold(o, own) },
+	) ||
+		slices.ContainsFunc(r.Header["Sec-Fetch-Site"], func(s string) bool { return s != "none" && s != "same-origin" })
+}
+
+// fromBrowser reports whether any page, or the address bar, is asking.
+func fromBrowser(r *http.Request) bool {
+	return r.Header["Sec-Fetch-Site"] != nil || r.Header["Sec-Fetch-Mode"] != nil ||
+		r.Header["Sec-Fetch-Dest"] != nil
+}
+
+// refusal is an answer that is no success. The message goes to the caller; the
+// cause, if there is more to say, to Caddy's log.
+func refusal(status int, message string, cause error) error {
+	return caddy.APIError{HTTPStatus: status, Message: message, Err: cause}
+}
+
+// storeRefusal is the refusal for an error of the session store.
+func storeRefusal(err error) error {
+	if errors.Is(err, session.ErrUnavailable) {
+		return refusal(
+			http.StatusServiceUnavailable,
+			"the session store does not answer; the log has the reason",
+			err,
+		)
+	}
+	return refusal(http.StatusInternalServerError, "that went wrong; the log has the reason", err)
+}
+
+// answerAdmin sends an answer.
+func answerAdmin(w http.ResponseWriter, body any) error {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(body) // a client that has left is no failure of ours
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Module       = (*API)(nil)
+	_ caddy.AdminRouter  = (*API)(nil)
+	_ caddy.AdminHandler = verb{}
+)

@@ -1,0 +1,386 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/apptest"
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+)
+
+func address(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
+
+// TestAdminTables are what people read, byte for byte.
+func TestAdminTables(t *testing.T) {
+	at := func(text string) time.Time {
+		m, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	up := statusAnswer{
+		Version: versionStatus{WXGate: "v0.2.0", Caddy: "v2.11.9", Go: "go1.26.8"},
+		Store: storeStatus{
+			Name:   "bolt:/var/lib/wxgate/sessions.db",
+			Up:     true,
+			Counts: &storeCounts{Sessions: 12, Users: 1, Bytes: 32 << 20, FreeBytes: 9000},
+		},
+		Cache:  cacheStatus{Sessions: 7, Max: 1_000_000},
+		WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com"},
+		Logins: loginStatus{
+			InFlight:    3,
+			MaxInFlight: 512,
+			PerClient:   "30/m",
+			PerPrivate:  "off",
+			Global:      "60000/m",
+		},
+		Sessions: sessionStatus{TTL: "48h0m0s", Idle: "24h0m0s", MaxPerUser: 10},
+		Apps:     []string{caddytest.AppID, caddytest.OtherAppID},
+	}
+	down := statusAnswer{
+		Version: up.Version, Store: storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true, CallsRefused: true},
+		Logins: loginStatus{
+			MaxInFlight: 512,
+			PerClient:   "1/s",
+			PerPrivate:  "1/s",
+			Global:      "5/h",
+		}, Sessions: sessionStatus{TTL: "1h0m0s"}, Apps: []string{caddytest.AppID},
+	}
+	users := sessionsAnswer{Users: []userAnswer{
+		{
+			AppID:     caddytest.AppID,
+			OpenID:    "oAda",
+			UnionID:   "uAda",
+			LastLogin: at("2026-05-04T03:02:01Z"),
+			Sessions: []sessionRow{
+				{
+					ID:       "0123456789abcdef",
+					State:    "live",
+					Created:  at("2026-05-04T03:02:01Z"),
+					LastSeen: at("2026-05-04T04:00:00+01:00"),
+					Expires:  at("2026-05-06T03:02:01Z"),
+				},
+				{
+					ID:       "fedcba9876543210",
+					State:    "expired",
+					Created:  at("2026-05-01T03:02:01Z"),
+					LastSeen: at("2026-05-01T04:00:00Z"),
+					Expires:  at("2026-05-03T03:02:01Z"),
+				},
+			},
+		},
+		{AppID: caddytest.OtherAppID, OpenID: "o\x1b[31mBob", Sessions: []sessionRow{}},
+	}}
+	keys := keysAnswer{
+		Keys: []keyRow{
+			{ID: "aabbccdd", State: keySigns},
+			{ID: "00112233", State: keyNeeded, NeededUntil: at("2026-05-06T03:02:01Z")},
+			{ID: "44556677", State: keySpare},
+		},
+	}
+	for _, tt := range []struct {
+		name  string
+		write func(io.Writer) error
+		want  string
+	}{
+		{"up", func(w io.Writer) error { return writeStatus(w, up) }, `
+wxgate    v0.2.0, Caddy v2.11.9, go1.26.8
+store     up, bolt:/var/lib/wxgate/sessions.db
+          12 sessions of 1 user, including ended ones not yet removed
+          32 MiB, 9000 B of it free
+cache     7 sessions of 1000000
+WeChat    logins go out, https://api.weixin.qq.com
+logins    3 under way, at most 512
+          limits: 30/m per client, off per private address, 60000/m for all
+sessions  life 48h0m0s, idle 24h0m0s, at most 10 per user
+apps      wx0123456789abcdef wxfedcba9876543210
+`},
+		{"down", func(w io.Writer) error { return writeStatus(w, down) }, `
+wxgate    v0.2.0, Caddy v2.11.9, go1.26.8
+store     DOWN, "bolt:/a b"
+          heard of 12.345s ago
+          2 revocations not taken by the store yet; this gate refuses those sessions and keeps trying
+cache     1 session of 5
+WeChat    DOWN: the breaker is open, logins are refused at once, https://api.weixin.qq.com
+          DOWN: the breaker is open, calls for telephone numbers, keys and access tokens are refused at once
+logins    0 under way, at most 512
+          limits: 1/s per client, 1/s per private address, 5/h for all
+sessions  life 1h0m0s, no idle limit, any number per user
+apps      wx0123456789abcdef
+`},
+		{"sessions", func(w io.Writer) error { return writeSessions(w, users) }, `
+appid       wx0123456789abcdef
+openid      oAda
+unionid     uAda
+last login  2026-05-04 03:02:01Z
+SESSION           STATE    CREATED               LAST SEEN             EXPIRES
+0123456789abcdef  live     2026-05-04 03:02:01Z  2026-05-04 03:00:00Z  2026-05-06 03:02:01Z
+fedcba9876543210  expired  2026-05-01 03:02:01Z  2026-05-01 04:00:00Z  2026-05-03 03:02:01Z
+
+appid       wxfedcba9876543210
+openid      "o\x1b[31mBob"
+unionid     none known
+last login  -
+no sessions
+`},
+		{"nobody", func(w io.Writer) error { return writeSessions(w, sessionsAnswer{}) }, "\nNo such user has logged in here.\n"},
+		{"keys", func(w io.Writer) error { return writeKeys(w, keys) }, `
+KEY       STATE       NEEDED UNTIL
+aabbccdd  signs       -
+00112233  needed      2026-05-06 03:02:01Z
+44556677  not needed  -
+`},
+		{"revoked", func(w io.Writer) error {
+			return writeRevoked(w, adminTarget{}, revokeAnswer{Target: "unionid", Ended: &ended{Users: 2, Sessions: 1}})
+		}, "\nEnded 1 live session of 2 users.\n"},
+		{"forgotten", func(w io.Writer) error {
+			return writeForgotten(w, forgetAnswer{Target: "unionid", Forgotten: &ended{Users: 2, Sessions: 1}})
+		}, "\nForgot 2 users with 1 live session.\n"},
+		{"nobody to forget", func(w io.Writer) error {
+			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})
+		}, "\nNo such user was known.\n"},
+		{"forgotten without a count", func(w io.Writer) error { return writeForgotten(w, forgetAnswer{Target: "user"}) }, "\nForgotten.\n"},
+		{"revoked app", func(w io.Writer) error {
+			return writeRevoked(w, adminTarget{AppID: caddytest.AppID}, revokeAnswer{Target: "app"})
+		}, "\nEnded every session of the mini program " + caddytest.AppID + ".\n"},
+		{"revoked all", func(w io.Writer) error { return writeRevoked(w, adminTarget{All: true}, revokeAnswer{Target: "all"}) }, "\nEnded every session.\n"},
+	} {
+		var b strings.Builder
+		if err := tt.write(&b); err != nil || "\n"+b.String() != tt.want {
+			t.Errorf("%s: %v\n%s\nwant\n%s", tt.name, err, b.String(), tt.want)
+		}
+	}
+}
+
+// TestAdminCommands: what is asked, with what status it ends, and what is said.
+func TestAdminCommands(t *testing.T) {
+	w := apptest.Started(t)
+	s := adminServer(t)
+	loginKnown(w, caddytest.AppID, "ada")
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	yes := httptest.NewServer(
+		http.HandlerFunc(
+			func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"target":"all"}`) },
+		),
+	)
+	defer yes.Close()
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		reply.Mark(w.Header())
+		io.WriteString(w, "{")
+	}))
+	defer cut.Close()
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(config, []byte("{\n\tadmin "+address(s)+"\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	here := []string{"--address", address(s)}
+	for _, tt := range []struct {
+		name   string
+		cmd    *cobra.Command
+		args   []string
+		to     []string
+		status int
+		want   string
+	}{
+		{"status", statusCommand(), nil, here, 0, "store     up, switch:"},
+		{"status by the configuration", statusCommand(), nil, []string{"--config", config, "--adapter", "caddyfile"}, 0, "store     up, switch:"},
+		{"sessions", sessionsCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0, "openid      ada"},
+		{"sessions by unionid", sessionsCommand(), []string{"--unionid", "u-ada"}, here, 0, "openid      ada"},
+		{"nobody", sessionsCommand(), []string{"--unionid", "u?&=x"}, here, 0, "No such user"},
+		{"keys", keysCommand(), nil, here, 0, "signs"},
+
+		{"nobody there", statusCommand(), nil, []string{"--address", "127.0.0.1:1"}, cli.Unreachable, "127.0.0.1:1"},
+		{"nobody there to revoke", revokeCommand(), []string{"--all", "--yes"}, []string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate"},
+		{"nobody there to back up", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, []string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate"},
+		{"no address", statusCommand(), nil, []string{"--address", "127.0.0.1:1-9"}, cli.Unreachable, "invalid admin address"},
+		{"half an answer", statusCommand(), nil, []string{"--address", address(cut)}, cli.Unreachable, "reading the gate's answer"},
+		{"no configuration", statusCommand(), nil, []string{"--config", config + "x"}, cli.Failed, "finding the admin address"},
+		{"another program", statusCommand(), nil, []string{"--address", address(plain)}, cli.Failed, "HTTP 404: does a gate run there"},
+		{"a program that says yes", revokeCommand(), []string{"--all", "--yes"}, []string{"--address", address(yes)}, cli.Failed, "is no gate"},
+		{"a program that says yes, for a script", statusCommand(), []string{"--json"}, []string{"--address", address(yes)}, cli.Failed, "is no gate"},
+		{"too much", statusCommand(), []string{"x"}, here, cli.Failed, "unknown command"},
+
+		{"sessions of whom", sessionsCommand(), nil, here, cli.Failed, "say whose"},
+		{"sessions of an empty openid", sessionsCommand(), []string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "say whose"},
+		{"sessions of two", sessionsCommand(), []string{"--unionid", "u", "--appid", caddytest.AppID}, here, cli.Failed, "say whose"},
+		{"revoke whom", revokeCommand(), nil, here, cli.Failed, "say whose"},
+		{"revoke an empty openid", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "openid is empty"},
+		{"revoke two", revokeCommand(), []string{"--appid", caddytest.AppID, "--unionid", "u"}, here, cli.Failed, "the gate refuses: name one target"},
+		{"revoke all without yes", revokeCommand(), []string{"--all"}, here, cli.Failed, "--yes"},
+		{"revoke not all", revokeCommand(), []string{"--all=false", "--yes"}, here, cli.Failed, "one target"},
+		{"revoke no session", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "00000000"}, here, cli.Failed, "no such session"},
+		{"revoke a token", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "wxs_0123456789"}, here, cli.Failed, "no id of a session"},
+		{"forget whom", forgetCommand(), nil, here, cli.Failed, "say whom"},
+		{"forget an empty openid", forgetCommand(), []string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "openid is empty"},
+		{"forget an app", forgetCommand(), []string{"--appid", caddytest.AppID}, here, cli.Failed, "the gate refuses: name one target"},
+		{"no file", backupCommand(), nil, here, cli.Failed, "accepts 1 arg"},
+		{"not this store", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, here, cli.Failed, "its own tools"},
+
+		{"revoke a user", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0, "Ended 1 live session of 1 user."},
+		{"revoke a unionid", revokeCommand(), []string{"--unionid", "u-ada"}, here, 0, "Ended 0 live sessions of 0 users."},
+		{"forget a user", forgetCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0, "Forgot 1 user with 0 live sessions."},
+		{"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0, "No such user was known."},
+		{"revoke an app", revokeCommand(), []string{"--appid", caddytest.AppID}, here, 0, "Ended every session of the mini program " + caddytest.AppID},
+		{"revoke all", revokeCommand(), []string{"--all", "--yes"}, here, 0, "Ended every session."},
+	} {
+		status, out, said := caddytest.RunCommand(t, tt.cmd, append(tt.to, tt.args...)...)
+		if status != tt.status || !strings.Contains(out+said, tt.want) ||
+			(status == 0) != (out != "") {
+			t.Errorf(
+				"%s: status %d, want %d with %q: %s\n%s",
+				tt.name,
+				status,
+				tt.status,
+				tt.want,
+				said,
+				out,
+			)
+		}
+	}
+}
+
+// TestAdminJSON: scripts get what the gate says, as it says it.
+func TestAdminJSON(t *testing.T) {
+	w := apptest.Started(t)
+	loginKnown(w, caddytest.AppID, "ada")
+	s := adminServer(t)
+	get := func(cmd *cobra.Command, args ...string) string {
+		t.Helper()
+		status, out, said := caddytest.RunCommand(
+			t,
+			cmd,
+			append([]string{"--json", "--address", address(s)}, args...)...)
+		if status != 0 || !json.Valid([]byte(out)) {
+			t.Fatalf("%d %s\n%s", status, said, out)
+		}
+		return out
+	}
+	if got := read[statusAnswer](t, get(statusCommand())); !got.Store.Up || len(got.Apps) != 2 {
+		t.Errorf("%+v", got)
+	}
+	if got := read[sessionsAnswer](t, get(sessionsCommand(), "--unionid", "u-ada")); len(
+		got.Users,
+	) != 1 ||
+		len(got.Users[0].Sessions) != 1 {
+		t.Errorf("%+v", got)
+	}
+	if got := get(sessionsCommand(), "--unionid", "nobody"); !strings.Contains(got, `"users": []`) {
+		t.Errorf("%s", got)
+	}
+	if got := read[keysAnswer](t, get(keysCommand())); len(got.Keys) != 1 ||
+		got.Keys[0].State != keySigns {
+		t.Errorf("%+v", got)
+	}
+	if got := read[forgetAnswer](t, get(forgetCommand(), "--unionid", "nobody")); got.Target != "unionid" ||
+		*got.Forgotten != (ended{}) {
+		t.Errorf("%+v", got)
+	}
+	if got := read[revokeAnswer](t, get(revokeCommand(), "--unionid", "u-ada")); got.Target != "unionid" ||
+		*got.Ended != (ended{Users: 1, Sessions: 1}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestKeysNew: a good key and nothing else on standard output, another each
+// time, with what to write beside it.
+func TestKeysNew(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 2 {
+		status, out, said := caddytest.RunCommand(t, keysCommand(), "new")
+		if status != 0 || strings.Count(out, "\n") != 1 || seen[out] {
+			t.Fatalf("%d %q", status, out)
+		}
+		seen[out] = true
+		if _, err := keyring.Parse(out); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(said, strings.TrimSpace(out)) ||
+			!strings.Contains(said, "seal_key {file./etc/wxgate/master.keys}") {
+			t.Errorf("it says %q", said)
+		}
+	}
+}
+
+// TestBackupCommand: the file is there when it is whole, its owner's only, and
+// nothing that is there is overwritten.
+func TestBackupCommand(t *testing.T) {
+	t.Setenv("WX_SECRET", caddytest.Canary)
+	dir := t.TempDir()
+	db := filepath.Join(dir, "s.db")
+	apptest.Started(t, apptest.OnBolt(), apptest.OnFile(db))
+	s := adminServer(t)
+	kept := filepath.Join(dir, "kept")
+	status, out, said := caddytest.RunCommand(t, backupCommand(), "--address", address(s), kept)
+	if status != 0 || !strings.Contains(out, kept+": ") ||
+		!strings.Contains(out, "0 sessions of 0 users. The master key is not in it") {
+		t.Fatalf("%d %s\n%s", status, said, out)
+	}
+	if info, err := os.Stat(kept); err != nil || info.Mode() != fs.FileMode(0o600) {
+		t.Errorf("%v, %v", info, err)
+	}
+	before, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, said := caddytest.RunCommand(t, backupCommand(), "--address", address(s), kept); status != cli.Failed ||
+		!strings.Contains(said, "there already") {
+		t.Errorf("over a file: %d %s", status, said)
+	}
+	if after, err := os.ReadFile(kept); err != nil || !bytes.Equal(before, after) {
+		t.Error("the file has changed")
+	}
+	busy := filepath.Join(dir, "busy")
+	if err := os.WriteFile(busy+".tmp", []byte("another's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, said := caddytest.RunCommand(t, backupCommand(), "--address", address(s), busy); status != cli.Failed ||
+		!strings.Contains(said, "remove "+busy+".tmp") {
+		t.Errorf("beside another: %d %s", status, said)
+	}
+	if text, err := os.ReadFile(busy + ".tmp"); err != nil || string(text) != "another's" {
+		t.Errorf("another's file holds %q, %v", text, err)
+	}
+	for name, serve := range map[string]http.HandlerFunc{
+		"broken off": func(w http.ResponseWriter, _ *http.Request) {
+			w.Write(before[:len(before)/2])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"no database": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
+		"half":        func(w http.ResponseWriter, _ *http.Request) { w.Write(before[:len(before)/2]) },
+	} {
+		bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			reply.Mark(w.Header())
+			serve(w, r)
+		}))
+		path := filepath.Join(dir, name)
+		if status, out, said := caddytest.RunCommand(t, backupCommand(), "--address", address(bad), path); status != cli.Failed ||
+			!strings.Contains(said, "backing up") ||
+			out != "" {
+			t.Errorf("%s: %d %s\n%s", name, status, said, out)
+		}
+		bad.Close()
+		for _, left := range []string{path, path + ".tmp"} {
+			if _, err := os.Stat(left); err == nil {
+				t.Errorf("%s: %s is left", name, left)
+			}
+		}
+	}
+}

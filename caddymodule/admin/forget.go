@@ -1,0 +1,120 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+// forgetAnswer is what POST /wechat/forget tells when it is done.
+type forgetAnswer struct {
+	Target    string `json:"target"`              // user or unionid
+	Forgotten *ended `json:"forgotten,omitempty"` // users who were known, and their live sessions; absent when that could not be found out before
+}
+
+// serveForget takes any mini program, one that is no longer configured, too:
+// its users are to be forgotten the sooner.
+func serveForget(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
+	kind, t, err := readTarget(w, r, "user", "unionid")
+	if err != nil {
+		return err
+	}
+	n, err := forget(
+		context.WithoutCancel(r.Context()),
+		live,
+		kind,
+		t,
+	) // what was begun is finished, as with a revocation
+	t.audit(r, "user forgotten", kind, n, err)
+	switch {
+	case errors.Is(err, session.ErrUnavailable):
+		return refusal(
+			http.StatusServiceUnavailable,
+			"the session store does not answer: this gate refuses the user's sessions from now on, but may not have forgotten the user: repeat it",
+			err,
+		)
+	case err != nil:
+		return storeRefusal(err)
+	}
+	return answerAdmin(w, forgetAnswer{Target: kind, Forgotten: n})
+}
+
+// forget removes what is known of a target and returns how much it was.
+func forget(ctx context.Context, live *wechatapp.Live, kind string, t adminTarget) (*ended, error) {
+	users, unknown := known(ctx, live, kind, t)
+	var err error
+	if kind == "user" {
+		err = live.Sessions.Forget(ctx, t.user())
+	} else {
+		_, err = live.Sessions.ForgetUnionID(ctx, t.UnionID)
+	}
+	if err != nil || unknown != nil {
+		return nil, err
+	}
+	n := countLive(users...)
+	n.Users = len(users)
+	return n, nil
+}
+
+// forgetCommand is `wxgate wechat forget`.
+func forgetCommand() *cobra.Command {
+	var c adminClient
+	var t adminTarget
+	cmd := &cobra.Command{
+		Use:   "forget {--appid <appid> --openid <openid> | --unionid <unionid>}",
+		Short: "Removes all that is known of a user",
+		Long: `
+Ends every session of a user of one mini program, or of everybody with a unionid, and removes what the gate keeps of them: the openid, the unionid, the session_key and the telephone number.
+Nothing is asked. Who logs in again begins as somebody new. Backups that were made before are left as they are; so are log lines.
+`,
+		Example: `  wxgate wechat forget --appid wx0123456789abcdef --openid oUser1
+  wxgate wechat forget --unionid uUser1`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			body := t.given(cmd)
+			if len(body) == 0 {
+				return cli.Failed, errors.New(
+					"say whom: --appid and --openid, or --unionid; see --help",
+				)
+			}
+			return ask(
+				&c,
+				cmd,
+				func() (*http.Response, int, error) { return c.send("POST", "/wechat/forget", body) },
+				writeForgotten,
+			)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&t.AppID, "appid", "", "Mini program of the user")
+	f.StringVar(&t.OpenID, "openid", "", "The user")
+	f.StringVar(&t.UnionID, "unionid", "", "The user in all mini programs")
+	c.flags(cmd)
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+func writeForgotten(out io.Writer, a forgetAnswer) (err error) {
+	switch {
+	case a.Forgotten == nil:
+		_, err = fmt.Fprintln(out, "Forgotten.")
+	case a.Forgotten.Users == 0:
+		_, err = fmt.Fprintln(out, "No such user was known.")
+	default:
+		_, err = fmt.Fprintf(
+			out,
+			"Forgot %s with %s.\n",
+			cli.Amount(a.Forgotten.Users, "user"),
+			cli.Amount(a.Forgotten.Sessions, "live session"),
+		)
+	}
+	return err
+}

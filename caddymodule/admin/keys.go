@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+// keysAnswer is what GET /wechat/keys tells: names, never keys.
+type keysAnswer struct {
+	Keys []keyRow `json:"keys"` // as in the ring, newest first
+}
+
+type keyRow struct {
+	ID          string    `json:"id"`
+	State       string    `json:"state"`
+	NeededUntil time.Time `json:"needed_until,omitzero"`
+}
+
+// The states of a master key.
+const (
+	keySigns  = "signs"  // signs new tokens and encrypts session_keys
+	keyNeeded = "needed" // sessions that were made under it live
+	keySpare  = "not needed"
+)
+
+func serveKeys(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
+	needs, err := live.Sessions.MasterKeys(r.Context())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	var answer keysAnswer
+	for i, id := range live.App.KeyRing().IDs() {
+		row := keyRow{ID: id.String(), State: keySpare}
+		switch until := needs[id]; {
+		case i == 0:
+			row.State = keySigns
+		case until.After(time.Now()):
+			row.State = keyNeeded
+			row.NeededUntil = until.UTC().Truncate(time.Second).Add(time.Second)
+		}
+		answer.Keys = append(answer.Keys, row)
+	}
+	return answerAdmin(w, answer)
+}
+
+// keysCommand is `wxgate wechat keys`.
+func keysCommand() *cobra.Command {
+	var c adminClient
+	cmd := &cobra.Command{
+		Use:   "keys [--json] [--address <interface>] [--config <path>]",
+		Short: "Lists the master keys of the running gate by name, or makes a new one",
+		Long: `
+Lists the names of the master keys that the running gate has: the one that signs, and the older ones with the time until which sessions need them. A name tells nothing of its key.
+` + "`keys new`" + ` makes a key.
+`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			return ask(
+				&c,
+				cmd,
+				func() (*http.Response, int, error) { return c.send("GET", "/wechat/keys", nil) },
+				writeKeys,
+			)
+		}),
+	}
+	c.flags(cmd)
+	c.jsonFlag(cmd)
+	cmd.AddCommand(&cobra.Command{
+		Use:   "new",
+		Short: "Makes a master key and prints it",
+		Long: `
+Prints a new random master key, and beside it, on standard error, how it is taken into use. No gate is asked and nothing is kept: this is the only time that it is cli.Text.
+`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return writeNewKey(cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+	})
+	return cmd
+}
+
+func writeKeys(out io.Writer, a keysAnswer) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "KEY\tSTATE\tNEEDED UNTIL")
+	for _, k := range a.Keys {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", cli.Text(k.ID), k.State, cli.Time(k.NeededUntil))
+	}
+	return t.Flush()
+}
+
+// writeNewKey keeps the key apart from what is said about it, so that it can be
+// sent into a file.
+func writeNewKey(out, advice io.Writer) error {
+	if _, err := fmt.Fprintln(out, keyring.NewMasterKey()); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(advice, `
+Put it on a line of its own in front of the keys that are there, in the file that seal_key names, such as
+
+	seal_key {file./etc/wxgate/master.keys}
+
+or in <database>.key when there is no seal_key, and run `+"`wxgate reload --force`"+`. In an environment variable, put a comma between the keys and restart. Nobody is logged out. The
+keys behind it can go when `+"`wxgate wechat keys`"+` no longer calls them needed.
+`)
+	return err
+}

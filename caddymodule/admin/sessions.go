@@ -1,0 +1,191 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+// sessionsAnswer is what GET /wechat/sessions tells.
+type sessionsAnswer struct {
+	Users []userAnswer `json:"users"` // never null
+}
+
+type userAnswer struct {
+	AppID     string       `json:"appid"`
+	OpenID    string       `json:"openid"`
+	UnionID   string       `json:"unionid,omitempty"`
+	LastLogin time.Time    `json:"last_login,omitzero"`
+	Sessions  []sessionRow `json:"sessions"` // oldest first; never null
+}
+
+// sessionRow is one session. Its id opens nothing.
+type sessionRow struct {
+	ID       string    `json:"id"`
+	State    string    `json:"state"` // live, idle, expired or revoked
+	Created  time.Time `json:"created"`
+	LastSeen time.Time `json:"last_seen"` // noted lazily
+	Expires  time.Time `json:"expires"`
+}
+
+func serveSessions(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return refusal(http.StatusBadRequest, "the query is malformed", nil)
+	}
+	var users []session.UserInfo
+	switch {
+	case asksFor(q, "appid", "openid"):
+		var u session.UserInfo
+		u, err = live.Sessions.User(
+			r.Context(),
+			store.UserID{AppID: q.Get("appid"), OpenID: q.Get("openid")},
+		)
+		if err == nil {
+			users = []session.UserInfo{u}
+		} else if errors.Is(err, store.ErrNotFound) {
+			err = nil // nobody
+		}
+	case asksFor(q, "unionid"):
+		users, err = live.Sessions.UsersByUnionID(r.Context(), q.Get("unionid"))
+	default:
+		return refusal(http.StatusBadRequest, "ask for ?appid=…&openid=… or for ?unionid=…", nil)
+	}
+	if err != nil {
+		return storeRefusal(err)
+	}
+	answer := sessionsAnswer{Users: []userAnswer{}}
+	for _, u := range users {
+		answer.Users = append(answer.Users, rowsOf(u))
+	}
+	return answerAdmin(w, answer)
+}
+
+// asksFor reports whether a query has exactly these names, each with one value.
+func asksFor(q url.Values, names ...string) bool {
+	for _, name := range names {
+		if len(q[name]) != 1 || q.Get(name) == "" {
+			return false
+		}
+	}
+	return len(q) == len(names)
+}
+
+func rowsOf(u session.UserInfo) userAnswer {
+	whole := func(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+	out := userAnswer{
+		AppID:     u.AppID,
+		OpenID:    u.OpenID,
+		UnionID:   u.UnionID,
+		LastLogin: whole(u.LastLogin),
+		Sessions:  []sessionRow{},
+	}
+	for _, s := range u.Sessions {
+		out.Sessions = append(
+			out.Sessions,
+			sessionRow{
+				ID:       s.ID,
+				State:    s.State,
+				Created:  whole(s.Created),
+				LastSeen: whole(s.LastSeen),
+				Expires:  whole(s.Expires),
+			},
+		)
+	}
+	return out
+}
+
+// sessionsCommand is `wxgate wechat sessions`.
+func sessionsCommand() *cobra.Command {
+	var c adminClient
+	var appID, openID, unionID string
+	cmd := &cobra.Command{
+		Use:   "sessions {--appid <appid> --openid <openid> | --unionid <unionid>} [--json]",
+		Short: "Lists the sessions of a user",
+		Long: `
+Lists what the running gate knows of a user of one mini program, or of everybody with a unionid. A session goes by an id, which ` + "`revoke --session`" + ` takes and which opens nothing.
+When it was last seen is noted lazily and may be up to an hour old.
+`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			q := make(url.Values)
+			for name, value := range map[string]string{"appid": appID, "openid": openID, "unionid": unionID} {
+				if cmd.Flags().Changed(name) {
+					q.Set(name, value)
+				}
+			}
+			if !asksFor(q, "appid", "openid") && !asksFor(q, "unionid") {
+				return cli.Failed, errors.New("say whose: --appid and --openid, or --unionid")
+			}
+			return ask(
+				&c,
+				cmd,
+				func() (*http.Response, int, error) { return c.send("GET", "/wechat/sessions?"+q.Encode(), nil) },
+				writeSessions,
+			)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&appID, "appid", "", "Mini program of the user")
+	f.StringVar(&openID, "openid", "", "The user")
+	f.StringVar(&unionID, "unionid", "", "The user in all mini programs")
+	c.flags(cmd)
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+func writeSessions(out io.Writer, a sessionsAnswer) error {
+	if len(a.Users) == 0 {
+		_, err := fmt.Fprintln(out, "No such user has logged in here.")
+		return err
+	}
+	for i, u := range a.Users {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		unionID := "none known"
+		if u.UnionID != "" {
+			unionID = cli.Text(u.UnionID)
+		}
+		fmt.Fprintf(
+			out,
+			"appid       %s\nopenid      %s\nunionid     %s\nlast login  %s\n",
+			cli.Text(u.AppID),
+			cli.Text(u.OpenID),
+			unionID,
+			cli.Time(u.LastLogin),
+		)
+		if len(u.Sessions) == 0 {
+			fmt.Fprintln(out, "no sessions")
+			continue
+		}
+		t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "SESSION\tSTATE\tCREATED\tLAST SEEN\tEXPIRES")
+		for _, s := range u.Sessions {
+			fmt.Fprintf(
+				t,
+				"%s\t%s\t%s\t%s\t%s\n",
+				cli.Text(s.ID),
+				s.State,
+				cli.Time(s.Created),
+				cli.Time(s.LastSeen),
+				cli.Time(s.Expires),
+			)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,234 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+// modulePath is the Go module that this package belongs to.
+const modulePath = "github.com/wxgate/wxgate"
+
+// statusAnswer is what GET /wechat/status tells.
+type statusAnswer struct {
+	Version  versionStatus `json:"version"`
+	Store    storeStatus   `json:"store"`
+	Cache    cacheStatus   `json:"cache"`
+	WeChat   wechatStatus  `json:"wechat"`
+	Logins   loginStatus   `json:"logins"`
+	Sessions sessionStatus `json:"sessions"`
+	Apps     []string      `json:"apps"`
+}
+
+type versionStatus struct {
+	WXGate string `json:"wxgate"`
+	Caddy  string `json:"caddy"`
+	Go     string `json:"go"`
+}
+
+type storeStatus struct {
+	Name   string       `json:"name"` // kind and place
+	Up     bool         `json:"up"`
+	Heard  string       `json:"heard_ago,omitempty"` // of a store that gates share: how long ago
+	Owed   int          `json:"pending_revocations"` // that it has not taken yet
+	Counts *storeCounts `json:"counts,omitempty"`    // absent when the store does not answer
+}
+
+type storeCounts struct {
+	Sessions  int64 `json:"sessions"` // including ended ones not yet removed
+	Users     int64 `json:"users"`
+	Bytes     int64 `json:"bytes"`
+	FreeBytes int64 `json:"free_bytes"` // of Bytes
+}
+
+type cacheStatus struct {
+	Sessions int64 `json:"sessions"`
+	Max      int64 `json:"max"`
+}
+
+type wechatStatus struct {
+	BaseURL      string `json:"base_url"`
+	BreakerOpen  bool   `json:"breaker_open"`     // logins are answered in its stead
+	CallsRefused bool   `json:"api_breaker_open"` // likewise calls for telephone numbers, keys and access tokens
+}
+
+type loginStatus struct {
+	InFlight    int64  `json:"in_flight"`
+	MaxInFlight int    `json:"max_in_flight"`
+	PerClient   string `json:"per_client"`
+	PerPrivate  string `json:"per_private_client"` // for addresses that are mostly a load balancer's
+	Global      string `json:"global"`
+}
+
+type sessionStatus struct {
+	TTL        string `json:"ttl"`
+	Idle       string `json:"idle,omitempty"`
+	MaxPerUser int    `json:"max_per_user"` // 0: no limit
+}
+
+// serveStatus answers also when the store does not: that is when it is asked.
+func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
+	a, limits := live.App, live.App.LoginLimits()
+	stats, err := live.Sessions.Stats(r.Context())
+	answer := statusAnswer{
+		Version: versions(),
+		Store: storeStatus{
+			Name: a.Opener().Identity(),
+			Up:   err == nil && !stats.StoreDown,
+			Owed: stats.Pending,
+		},
+		Cache: cacheStatus{Sessions: stats.CacheEntries, Max: stats.CacheMax},
+		WeChat: wechatStatus{
+			BaseURL:      a.API.BaseURL,
+			BreakerOpen:  live.WeChat.BreakerOpen(),
+			CallsRefused: live.WeChat.OtherBreakerOpen(),
+		},
+		Logins: loginStatus{
+			InFlight: wechatapp.LoginsInFlight(), MaxInFlight: limits.InFlight,
+			PerClient: wechatapp.RateText(
+				limits.PerClient,
+			), PerPrivate: wechatapp.RateText(limits.PerPrivateClient), Global: wechatapp.RateText(limits.Total),
+		},
+		Apps: a.AppIDs(),
+		Sessions: sessionStatus{
+			TTL:        time.Duration(a.Session.TTL).String(),
+			MaxPerUser: max(a.Session.MaxPerUser, 0),
+		},
+	}
+	if !stats.Heard.IsZero() {
+		answer.Store.Heard = time.Since(stats.Heard).Round(time.Millisecond).String()
+	}
+	if err == nil {
+		st := stats.Store
+		answer.Store.Counts = &storeCounts{
+			Sessions:  st.Sessions,
+			Users:     st.Users,
+			Bytes:     st.Bytes,
+			FreeBytes: st.FreeBytes,
+		}
+	}
+	if a.Session.Idle > 0 {
+		answer.Sessions.Idle = time.Duration(a.Session.Idle).String()
+	}
+	return answerAdmin(w, answer)
+}
+
+// versions tells what is running.
+func versions() versionStatus {
+	v := versionStatus{WXGate: "unknown", Go: runtime.Version()}
+	v.Caddy, _ = caddy.Version()
+	bi, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	for _, m := range append(bi.Deps, &bi.Main) {
+		if m.Path == modulePath && m.Version != "" {
+			v.WXGate = m.Version
+		}
+	}
+	return v
+}
+
+// statusCommand is `wxgate wechat status`.
+func statusCommand() *cobra.Command {
+	var c adminClient
+	cmd := &cobra.Command{
+		Use:   "status [--json] [--address <interface>] [--config <path>]",
+		Short: "Tells how the running gate does",
+		Long: `
+Asks the running gate for its store, cache, logins, limits and versions, and whether WeChat answers. The exit status is 0 when it answers, whatever it says, 1 when it refuses, 2 when it
+cannot be reached.
+`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			return ask(
+				&c,
+				cmd,
+				func() (*http.Response, int, error) { return c.send("GET", "/wechat/status", nil) },
+				writeStatus,
+			)
+		}),
+	}
+	c.flags(cmd)
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+func writeStatus(out io.Writer, s statusAnswer) error {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-10s%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("wxgate", "%s, Caddy %s, %s", s.Version.WXGate, s.Version.Caddy, s.Version.Go)
+	row(
+		"store",
+		"%s, %s",
+		map[bool]string{true: "up", false: "DOWN"}[s.Store.Up],
+		cli.Text(s.Store.Name),
+	)
+	if n := s.Store.Counts; n != nil {
+		row(
+			"",
+			"%s of %s, including ended ones not yet removed",
+			cli.Amount(int(n.Sessions), "session"),
+			cli.Amount(int(n.Users), "user"),
+		)
+		row("", "%s, %s of it free", cli.Size(n.Bytes), cli.Size(n.FreeBytes))
+	}
+	if s.Store.Heard != "" {
+		row("", "heard of %s ago", s.Store.Heard)
+	}
+	if s.Store.Owed > 0 {
+		row(
+			"",
+			"%s not taken by the store yet; this gate refuses those sessions and keeps trying",
+			cli.Amount(s.Store.Owed, "revocation"),
+		)
+	}
+	row("cache", "%s of %d", cli.Amount(int(s.Cache.Sessions), "session"), s.Cache.Max)
+	row(
+		"WeChat",
+		"%s, %s",
+		map[bool]string{false: "logins go out", true: "DOWN: the breaker is open, logins are refused at once"}[s.WeChat.BreakerOpen],
+		s.WeChat.BaseURL,
+	)
+	if s.WeChat.CallsRefused {
+		row(
+			"",
+			"DOWN: the breaker is open, calls for telephone numbers, keys and access tokens are refused at once",
+		)
+	}
+	row("logins", "%d under way, at most %d", s.Logins.InFlight, s.Logins.MaxInFlight)
+	row(
+		"",
+		"limits: %s per client, %s per private address, %s for all",
+		s.Logins.PerClient,
+		s.Logins.PerPrivate,
+		s.Logins.Global,
+	)
+	idle := "no idle limit"
+	if s.Sessions.Idle != "" {
+		idle = "idle " + s.Sessions.Idle
+	}
+	row("sessions", "life %s, %s, %s", s.Sessions.TTL, idle, atMost(s.Sessions.MaxPerUser))
+	row("apps", "%s", strings.Join(s.Apps, " "))
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func atMost(n int) string {
+	if n == 0 {
+		return "any number per user"
+	}
+	return fmt.Sprintf("at most %d per user", n)
+}

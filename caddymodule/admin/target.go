@@ -1,0 +1,133 @@
+package admin
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+// adminTarget is who a call of the operator is about. Its members say the same in JSON.
+type adminTarget struct {
+	AppID   string `json:"appid,omitempty"`
+	OpenID  string `json:"openid,omitempty"`
+	Session string `json:"session,omitempty"`
+	UnionID string `json:"unionid,omitempty"`
+	All     bool   `json:"all,omitempty"`
+}
+
+func (t adminTarget) user() store.UserID { return store.UserID{AppID: t.AppID, OpenID: t.OpenID} }
+
+// targetKinds are the kinds of targets by the members that name them, exactly
+// these and no other.
+var targetKinds = map[string][]string{
+	"session": {"appid", "openid", "session"},
+	"user":    {"appid", "openid"},
+	"unionid": {"unionid"},
+	"app":     {"appid"},
+	"all":     {"all"},
+}
+
+// readTarget reads a body that names exactly one target of one of these kinds.
+// The error is a refusal.
+func readTarget(
+	w http.ResponseWriter,
+	r *http.Request,
+	kinds ...string,
+) (kind string, t adminTarget, err error) {
+	// A form of another site can send text/plain without asking the browser;
+	// this type it cannot (THREATS.md 31).
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		media != "application/json" {
+		return "", t, refusal(
+			http.StatusUnsupportedMediaType,
+			"the body must be application/json",
+			nil,
+		)
+	}
+	obj, err := reply.ReadObject(w, r, reply.MaxBody)
+	if err == nil {
+		err = t.read(obj)
+	}
+	if p, ok := errors.AsType[reply.Problem](err); ok {
+		return "", t, refusal(p.Status, p.Detail, nil)
+	}
+	if err != nil {
+		return "", t, err
+	}
+	var forms []string
+	for _, kind := range kinds {
+		members := targetKinds[kind]
+		missing := func(name string) bool { _, ok := obj[name]; return !ok }
+		if len(obj) == len(members) && !slices.ContainsFunc(members, missing) &&
+			t.All == (kind == "all") {
+			return kind, t, nil
+		}
+		forms = append(forms, strings.Join(members, " + "))
+	}
+	return "", t, refusal(
+		http.StatusBadRequest,
+		"name one target and nothing else: "+strings.Join(forms, ", or "),
+		nil,
+	)
+}
+
+// read takes the members of a body. The error is a problem.
+func (t *adminTarget) read(obj reply.Object) (err error) {
+	for name, dst := range map[string]*string{"appid": &t.AppID, "openid": &t.OpenID, "unionid": &t.UnionID, "session": &t.Session} {
+		if *dst, err = obj.Text(name); err != nil {
+			return err
+		}
+		if _, given := obj[name]; given && *dst == "" {
+			return reply.Invalid(http.StatusBadRequest, name+" is empty")
+		}
+	}
+	if t.Session != "" &&
+		!sessionName.MatchString(t.Session) { // it may be a token, and what follows would log it
+		return reply.Invalid(
+			http.StatusBadRequest,
+			"session is no id of a session, which has 8 to 64 hex digits: `wechat sessions` lists them",
+		)
+	}
+	t.All, err = obj.Flag("all")
+	return err
+}
+
+// sessionName is how operators call a session: by the beginning of its digest.
+var sessionName = regexp.MustCompile(`^[0-9a-fA-F]{8,64}$`)
+
+// given returns the members that were given as flags, be they empty: an unset
+// variable of a script must not widen the target.
+func (t adminTarget) given(cmd *cobra.Command) map[string]any {
+	body := make(map[string]any)
+	for name, value := range map[string]any{"appid": t.AppID, "openid": t.OpenID, "session": t.Session, "unionid": t.UnionID, "all": t.All} {
+		if cmd.Flags().Changed(name) {
+			body[name] = value
+		}
+	}
+	return body
+}
+
+// audit writes what was done to a target to the log.
+func (t adminTarget) audit(r *http.Request, what, kind string, n *ended, err error) {
+	fields := []zap.Field{zap.String("target", kind)}
+	for name, value := range map[string]string{"appid": t.AppID, "openid": t.OpenID, "unionid": t.UnionID, "session": t.Session} {
+		if value != "" {
+			fields = append(fields, zap.String(name, value))
+		}
+	}
+	if n != nil {
+		fields = append(fields, zap.Int("users", n.Users), zap.Int("sessions", n.Sessions))
+	}
+	wechatapp.Audit(r, what, err, fields...)
+}

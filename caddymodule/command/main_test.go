@@ -1,0 +1,9 @@
+package command
+
+import (
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+)
+
+func TestMain(m *testing.M) { caddytest.Main(m) }

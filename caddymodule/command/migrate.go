@@ -1,0 +1,216 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+// migrateCommand is `wxgate wechat migrate`.
+func migrateCommand() *cobra.Command {
+	var m migration
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "migrate --from <store> --to <store> [--since <backup>] [--config <path>] [--adapter <name>] [--json]",
+		Short: "Copies users and live sessions from one session store into another",
+		Long: `
+Copies the users and the sessions that still hold from one store into another: nobody has to log in again. A store is
+
+	bolt:<file>   the database of a gate that does not run, or a backup of one that does
+	<name>        the store of that name in the configuration, such as redis, with the addresses and passwords that stand there
+
+The one that is read is not changed. What the other one holds stays: of two records of a user the later login counts, and sessions are added. It may be run again, after an error or for what
+has come since.
+
+Without stopping the gate, with new.Caddyfile as the configuration to come:
+
+	wxgate wechat backup before.db
+	wxgate wechat migrate --from bolt:before.db --to redis --config new.Caddyfile
+	wxgate reload --config new.Caddyfile
+	wxgate wechat migrate --from bolt:/var/lib/wxgate/sessions.db --since bolt:before.db --to redis --config new.Caddyfile
+
+The last step brings the logins made between the first and the third. With --since, only what has changed since that backup is carried over: sessions that were ended meanwhile are ended in the
+other store too, and none that was ended there comes back.
+
+Master keys are not copied: seal_key in the configuration must hold those that the sessions were made under, which for bolt without seal_key is the content of <database>.key. It is refused
+otherwise. The exit status is 0 when all is copied, 1 when it was refused or failed, 2 when a store cannot be reached.
+`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			m.progress, m.every, m.patience = cmd.ErrOrStderr(), time.Second, 2*wechatapp.Linger
+			r, err := m.run(ctx)
+			switch {
+			case errors.Is(err, store.ErrUnavailable) && ctx.Err() == nil:
+				return cli.Unreachable, err
+			case err != nil:
+				return cli.Failed, err
+			case asJSON:
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return cli.Failed, enc.Encode(r)
+			}
+			return cli.Failed, r.write(cmd.OutOrStdout())
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(
+		&m.from,
+		"from",
+		"",
+		"The store to read: bolt:<file>, or the name of the configuration's store",
+	)
+	f.StringVar(
+		&m.to,
+		"to",
+		"",
+		"The store to add to: bolt:<file>, or the name of the configuration's store",
+	)
+	f.StringVar(
+		&m.since,
+		"since",
+		"",
+		"The backup, bolt:<file>, that was copied before: only what has changed since is carried over",
+	)
+	f.StringVarP(
+		&m.config,
+		"config",
+		"c",
+		"",
+		"Configuration file that holds the store (default: the Caddyfile in this folder)",
+	)
+	f.StringVarP(&m.adapter, "adapter", "a", "", "Name of the config adapter")
+	f.BoolVar(&asJSON, "json", false, "Print JSON")
+	_ = cmd.MarkFlagRequired("from") // they are there
+	_ = cmd.MarkFlagRequired("to")
+	return cmd
+}
+
+// migration is what the command was told.
+type migration struct {
+	from, to, since string
+	config, adapter string
+	progress        io.Writer
+	every           time.Duration // between two lines of it
+	patience        time.Duration // for a file that a gate has open
+}
+
+// migrated is what the command did.
+type migrated struct {
+	From     string         `json:"from"`
+	To       string         `json:"to"`
+	Users    migratedAmount `json:"users"`
+	Sessions migratedAmount `json:"sessions"`
+	Ended    int            `json:"ended"`      // sessions that were ended at the source since the backup, and now here
+	Damaged  int64          `json:"unreadable"` // records of the source
+	Keys     []string       `json:"keys"`       // names of the master keys that these sessions need
+
+	since bool
+}
+
+// migratedAmount counts what was read and what of it the target did not have.
+type migratedAmount struct {
+	Read  int `json:"read"`
+	Added int `json:"added"`
+}
+
+// write is for people.
+func (r migrated) write(out io.Writer) error {
+	fmt.Fprintf(
+		out,
+		"From %s to %s.\n%s, %d of them new there; %s, %d of them new there.\n",
+		r.From,
+		r.To,
+		cli.Amount(r.Users.Read, "user"),
+		r.Users.Added,
+		cli.Amount(r.Sessions.Read, "live session"),
+		r.Sessions.Added,
+	)
+	if r.since {
+		fmt.Fprintf(
+			out,
+			"%s ended since the backup, and now there too.\n",
+			cli.Amount(r.Ended, "session"),
+		)
+	}
+	if r.Damaged > 0 {
+		fmt.Fprintf(
+			out,
+			"%s cannot be read and stayed behind.\n",
+			cli.Amount(int(r.Damaged), "record"),
+		)
+	}
+	if !r.since && r.Sessions.Added < r.Sessions.Read {
+		fmt.Fprintln(
+			out,
+			"The others were there already. Of these, any that had been ended there since an earlier run would be back: --since <backup> prevents that.",
+		)
+	}
+	if len(r.Keys) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(
+		out,
+		"The gates need the master keys of these sessions, %s, in seal_key until `wxgate wechat keys` no longer calls them needed.\n",
+		strings.Join(r.Keys, ", "),
+	)
+	return err
+}
+
+// run copies.
+func (m *migration) run(ctx context.Context) (r migrated, err error) {
+	stores, err := m.open(ctx)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, stores.close()) }()
+	r = migrated{
+		From:    stores.from.name,
+		To:      stores.to.name,
+		Damaged: stores.from.damaged,
+		since:   stores.since != nil,
+	}
+	needed, err := stores.neededKeys(ctx)
+	if err != nil {
+		return r, err
+	}
+	if err := stores.checkKeys(needed); err != nil {
+		return r, err
+	}
+	for id := range needed {
+		r.Keys = append(r.Keys, id.String())
+	}
+	slices.Sort(r.Keys)
+	needMasterKeys := stores.to.store.(store.Loader).NeedMasterKeys
+	if err := needMasterKeys(ctx, needed); err != nil {
+		return r, fmt.Errorf("noting master keys: %w", err)
+	}
+	if err := m.copy(ctx, stores, &r); err != nil {
+		return r, fmt.Errorf("copying, which can be done again: %w", err)
+	}
+	if err := needMasterKeys(ctx, needed); err != nil { // a gate may have revoked everybody
+		return r, fmt.Errorf("noting master keys: %w", err)
+	}
+	if stores.since == nil {
+		return r, nil
+	}
+	if r.Ended, err = stores.carryEnds(ctx); err != nil {
+		return r, fmt.Errorf("ending what was ended, which can be done again: %w", err)
+	}
+	return r, nil
+}

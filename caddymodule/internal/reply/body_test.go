@@ -1,0 +1,203 @@
+package reply
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+)
+
+func TestReadObjectHeaders(t *testing.T) {
+	const ok, unsupported = 0, 415
+	for _, c := range []struct {
+		name, value string
+		status      int
+	}{
+		{"Content-Type", "", ok},
+		{"Content-Type", "application/json", ok},
+		{"Content-Type", "Application/JSON", ok},
+		{"Content-Type", "application/json; charset=utf-8", ok},
+		{"Content-Type", "application/json;charset=UTF-8", ok},
+		{"Content-Type", "application/json ; charset", ok},
+		{"Content-Type", "application/json;;", ok},
+		{"Content-Type", `application/json; charset="utf-8`, ok},
+		{"Content-Type", "application/json; charset=utf-8; charset=gbk", ok},
+		{"Content-Type", " application/json ", ok},
+		{"Content-Type", "text/plain", unsupported},
+		{"Content-Type", "application/x-www-form-urlencoded", unsupported},
+		{"Content-Type", "multipart/form-data; boundary=x", unsupported},
+		{"Content-Type", "application/jsonp", unsupported},
+		{"Content-Type", "application/problem+json", unsupported},
+		{"Content-Type", "text/plain; application/json", unsupported},
+		{"Content-Type", "json", unsupported},
+		{"Content-Type", "; application/json", unsupported},
+		{"Content-Type", "/", unsupported},
+		{"Content-Encoding", "", ok},
+		{"Content-Encoding", "identity", ok},
+		{"Content-Encoding", "gzip", unsupported},
+		{"Content-Encoding", "br", unsupported},
+		{"Content-Encoding", "identity, gzip", unsupported},
+		{"Content-Encoding", "deflate", unsupported},
+	} {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			r := httptest.NewRequest("POST", "/", strings.NewReader(`{"code":"x"}`))
+			r.Header[c.name] = []string{c.value}
+			got, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
+			checkStatus(t, err, c.status)
+			if err == nil && got["code"] != "x" {
+				t.Errorf("read %v", got)
+			}
+		})
+	}
+	t.Run("second Content-Encoding", func(t *testing.T) {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(`{}`))
+		r.Header["Content-Encoding"] = []string{"identity", "gzip"}
+		_, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
+		checkStatus(t, err, unsupported)
+	})
+}
+
+// checkStatus wants a problem of a status, or with 0 no error.
+func checkStatus(t *testing.T, err error, status int) {
+	t.Helper()
+	p, _ := errors.AsType[Problem](err)
+	if p.Status != status || (err == nil) != (status == 0) {
+		t.Errorf("got %v (%d), want %d", err, p.Status, status)
+	}
+}
+
+func TestReadObjectBody(t *testing.T) {
+	fill := func(n int) string { return `{"code":"` + strings.Repeat("x", n-len(`{"code":""}`)) + `"}` }
+	for _, c := range []struct {
+		name, body string
+		status     int
+		want       Object
+	}{
+		{name: "empty", body: "", want: Object{}},
+		{name: "blank", body: " \r\n\t", want: Object{}},
+		{name: "object", body: "\n{\"a\":\"b\",\"c\":true,\"d\":null,\"e\":12345678901234567890}", want: Object{"a": "b", "c": true, "d": nil, "e": json.Number("12345678901234567890")}},
+		{name: "names differ in case", body: `{"code":"a","Code":"b"}`, want: Object{"code": "a", "Code": "b"}},
+		{name: "4096 bytes", body: fill(MaxBody), want: Object{"code": strings.Repeat("x", MaxBody-11)}},
+		{name: "4097 bytes", body: fill(MaxBody + 1), status: 413},
+		{name: "4096 bytes and blanks", body: fill(MaxBody) + " ", status: 413},
+		{name: "1 MB", body: fill(1 << 20), status: 413},
+		{name: "null", body: "null", status: 400},
+		{name: "string", body: `"x"`, status: 400},
+		{name: "array", body: `[{"code":"x"}]`, status: 400},
+		{name: "two objects", body: `{}{}`, status: 400},
+		{name: "trailing junk", body: `{} x`, status: 400},
+		{name: "trailing NUL", body: "{}\x00", status: 400},
+		{name: "byte order mark", body: "\ufeff{}", status: 400},
+		{name: "cut off", body: `{"code":"x`, status: 400},
+		{name: "single quotes", body: `{'code':'x'}`, status: 400},
+		{name: "trailing comma", body: `{"a":1,}`, status: 400},
+		{name: "comment", body: `{/**/}`, status: 400},
+		{name: "form", body: `code=x`, status: 400},
+		{name: "nested object", body: `{"a":{}}`, status: 400},
+		{name: "nested array", body: `{"a":[]}`, status: 400},
+		{name: "deep", body: strings.Repeat(`{"a":`, 800), status: 400},
+		{name: "deep and closed", body: strings.Repeat(`{"a":`, 500) + "1" + strings.Repeat("}", 500), status: 400},
+		{name: "name twice", body: `{"code":"a","code":"b"}`, status: 400},
+		{name: "name twice, escaped", body: `{"code":"a","\u0063ode":"b"}`, status: 400},
+		{name: "name twice, not UTF-8", body: "{\"\xff\":1,\"\xfe\":2}", status: 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := httptest.NewRequest("POST", "/", strings.NewReader(c.body))
+			got, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
+			checkStatus(t, err, c.status)
+			if err == nil && !reflect.DeepEqual(got, c.want) {
+				t.Errorf("read %v, want %v", got, c.want)
+			}
+		})
+	}
+	t.Run("breaks off", func(t *testing.T) {
+		r := httptest.NewRequest(
+			"POST",
+			"/",
+			io.MultiReader(strings.NewReader(`{"a":`), iotestErr{}),
+		)
+		_, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
+		checkStatus(t, err, 400)
+	})
+}
+
+type iotestErr struct{}
+
+func (iotestErr) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestTextAndFlag(t *testing.T) {
+	obj := Object{"s": "x", "b": true, "n": json.Number("1"), "z": nil}
+	for _, c := range []struct {
+		name     string
+		text     string
+		textFail bool
+		flag     bool
+		flagFail bool
+	}{
+		{name: "s", text: "x", flagFail: true},
+		{name: "b", textFail: true, flag: true},
+		{name: "n", textFail: true, flagFail: true},
+		{name: "z", textFail: true, flagFail: true},
+		{name: "absent"},
+	} {
+		s, err := obj.Text(c.name)
+		if s != c.text || (err != nil) != c.textFail {
+			t.Errorf("text %s: %q, %v", c.name, s, err)
+		}
+		b, err := obj.Flag(c.name)
+		if b != c.flag || (err != nil) != c.flagFail {
+			t.Errorf("flag %s: %v, %v", c.name, b, err)
+		}
+	}
+}
+
+func FuzzBody(f *testing.F) {
+	for _, s := range []string{
+		``, ` `, `{}`, `{"code":"x"}`, `{"code":"a","code":"b"}`, `{"code":"a","\u0063ode":"b"}`, `{"a":{}}`, `{"a":[1]}`, `null`, `[]`, `{"all":true}`, `{"n":1e999}`,
+		`{"a":1}{}`, "\f{}", "{}\u00a0", "{\"\xff\":1,\"\xfe\":2}", `{"a":"\ud800"}`, `{"a":1,"A":2}`, strings.Repeat(`{"a":`, 100),
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		obj, err := parseObject(b)
+		r := httptest.NewRequest("POST", "/", bytes.NewReader(b))
+		if _, err := ReadObject(httptest.NewRecorder(), r, MaxBody); err != nil {
+			if p, ok := errors.AsType[Problem](err); !ok || p.Status < 400 {
+				t.Fatalf("ReadObject: %v is no problem", err)
+			}
+		}
+		if err != nil || len(trimJSON(b)) == 0 {
+			return
+		}
+		names, values, ok := caddytest.Members(b)
+		if !ok {
+			t.Fatalf("accepted what encoding/json does not take as an object: %q", b)
+		}
+		if len(names) != len(obj) {
+			t.Fatalf("%d members, %d names in %q", len(names), len(obj), b)
+		}
+		// Backwards it says the same.
+		var back bytes.Buffer
+		back.WriteByte('{')
+		for i := len(names) - 1; i >= 0; i-- {
+			name, _ := json.Marshal(names[i])
+			back.Write(name)
+			back.WriteByte(':')
+			back.Write(values[i])
+			if i > 0 {
+				back.WriteByte(',')
+			}
+		}
+		back.WriteByte('}')
+		again, err := parseObject(back.Bytes())
+		if err != nil || !reflect.DeepEqual(again, obj) {
+			t.Fatalf("%q is %v, but %q is %v (%v)", b, obj, back.Bytes(), again, err)
+		}
+	})
+}

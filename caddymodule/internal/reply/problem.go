@@ -1,0 +1,207 @@
+// Package reply owns the JSON bodies that the gate reads and writes itself: the
+// problems (RFC 9457) with their stable codes, the one table that turns an error
+// into a problem, and the small reader of request bodies.
+//
+// It must not know Caddy, configuration, or which route asks. Nothing in it logs:
+// a problem never carries its cause, which [Cause] gives to the caller's log.
+package reply
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Problem is an RFC 9457 error response with a stable code.
+type Problem struct {
+	Status     int
+	Code       string
+	Detail     string        // constant text for the client's developer
+	Challenge  string        // error parameter of WWW-Authenticate on a 401 (RFC 6750, 3)
+	Allow      string        // the method that a 405 asks for
+	RetryAfter time.Duration // 0: no Retry-After
+	LoginAgain bool          // a new wx.login probably helps
+}
+
+// The problems. Copy one to change its detail; never change a variable.
+var (
+	SessionMissing = Problem{
+		Status: 401, Code: "session_missing",
+		Detail: "this route needs a 3rd_session token: " +
+			"call wx.login and POST its code to the login endpoint",
+	}
+	SessionInvalid = Problem{
+		Status: 401, Code: "session_invalid", Challenge: "invalid_token",
+		Detail: "the 3rd_session token is not valid: call wx.login again",
+	}
+	Ambiguous = Problem{
+		Status: 400, Code: "ambiguous_credentials",
+		Detail: "the request carries two different tokens",
+	}
+	OtherApp = Problem{
+		Status: 403, Code: "app_not_allowed",
+		Detail: "this site does not serve that mini program",
+	}
+	CodeInvalid = Problem{
+		Status: 401, Code: "code_invalid", Challenge: "invalid_token",
+		Detail: "WeChat does not accept the code: call wx.login again",
+	}
+	CodeUsed = Problem{
+		Status: 401, Code: "code_used", Challenge: "invalid_token",
+		Detail: "the code was used before: call wx.login again",
+	}
+	CodeRefused = Problem{
+		Status: 422, Code: "code_invalid",
+		Detail: "WeChat does not accept the code: " +
+			"it is wrong, used, older than 5 minutes or of another kind",
+	}
+	UserBlocked = Problem{
+		Status: 403, Code: "user_blocked",
+		Detail: "WeChat does not let this user log in",
+	}
+	UserUnknown = Problem{
+		Status: 404, Code: "user_unknown",
+		Detail: "no user with this openid has logged in to this mini program here",
+	}
+	KeyStale = Problem{
+		Status: 409, Code: "session_key_stale", LoginAgain: true,
+		Detail: "WeChat has replaced the session_key of this user: the user has to log in again",
+	}
+	OrderInvalid = Problem{
+		Status: 422, Code: "order_invalid",
+		Detail: "WeChat knows no such payment of this user within the last 5 minutes",
+	}
+	DataInvalid = Problem{
+		Status: 422, Code: "data_invalid",
+		Detail: "WeChat did not seal this data for this user",
+	}
+	RateLimited = Problem{
+		Status: 429, Code: "rate_limited", RetryAfter: time.Minute,
+		Detail: "too many logins: try again later",
+	}
+	Misconfigured = Problem{
+		Status: 502, Code: "misconfigured",
+		Detail: "the server cannot log users in; its log tells the operator why",
+	}
+	WeChatDown = Problem{
+		Status: 503, Code: "wechat_unavailable", RetryAfter: 2 * time.Second,
+		Detail: "WeChat does not answer: try again later",
+	}
+	StoreDown = Problem{
+		Status: 503, Code: "store_unavailable", RetryAfter: time.Second,
+		Detail: "the session store does not answer: try again later; the token stays valid",
+	}
+	NotFound   = Problem{Status: 404, Code: "not_found", Detail: "there is no such endpoint"}
+	BadTrailer = Invalid(400, "a trailer under a reserved name")
+	BodyBroken = Invalid(400, "the body could not be read to its end")
+)
+
+// Invalid returns the problem of a malformed call.
+func Invalid(status int, detail string) Problem {
+	return Problem{Status: status, Code: "invalid_request", Detail: detail}
+}
+
+// MethodNotAllowed returns the problem of a call that needs another method.
+func MethodNotAllowed(allow, detail string) Problem {
+	p := Invalid(http.StatusMethodNotAllowed, detail)
+	p.Allow = allow
+	return p
+}
+
+// TooMany returns the problem of a user who has reached a rate limit.
+func TooMany(wait time.Duration) Problem {
+	p := RateLimited
+	p.Detail, p.RetryAfter = "too many calls of this kind: try again later", wait
+	return p
+}
+
+// Error makes a Problem an error, so that a function can return it where it
+// finds it.
+func (p Problem) Error() string { return p.Code + ": " + p.Detail }
+
+// Level returns how loud the log tells a refusal. A fault that the operator has
+// to mend is an error. An outage has a log line of its own; a line for each
+// request that it refuses would flood the log.
+func (p Problem) Level() zapcore.Level {
+	switch {
+	case p.Status == http.StatusServiceUnavailable:
+		return zap.DebugLevel
+	case p.Status >= http.StatusInternalServerError:
+		return zap.ErrorLevel
+	}
+	return zap.InfoLevel
+}
+
+// Write sends the problem.
+func (p Problem) Write(w http.ResponseWriter) error {
+	h := w.Header()
+	if p.Status == http.StatusUnauthorized {
+		challenge := `Bearer realm="wxgate"`
+		if p.Challenge != "" {
+			challenge += `, error="` + p.Challenge + `"`
+		}
+		h.Set("WWW-Authenticate", challenge)
+	}
+	if p.Allow != "" {
+		h.Set("Allow", p.Allow)
+	}
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
+	}
+	body, err := json.Marshal(struct {
+		Type       string `json:"type"`
+		Title      string `json:"title"`
+		Status     int    `json:"status"`
+		Code       string `json:"code"`
+		Detail     string `json:"detail"`
+		LoginAgain bool   `json:"login_again,omitempty"`
+	}{"about:blank", http.StatusText(p.Status), p.Status, p.Code, p.Detail, p.LoginAgain})
+	if err != nil {
+		return err
+	}
+	return send(w, p.Status, "application/problem+json", body)
+}
+
+// JSON sends a value as the body of an answer with status 200.
+func JSON(w http.ResponseWriter, body any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return Raw(w, b)
+}
+
+// Raw sends a JSON body byte for byte with status 200.
+func Raw(w http.ResponseWriter, b []byte) error {
+	return send(w, http.StatusOK, "application/json", b)
+}
+
+// NoContent sends an empty answer with status 204.
+func NoContent(w http.ResponseWriter) error {
+	Mark(w.Header())
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func send(w http.ResponseWriter, status int, contentType string, b []byte) error {
+	Mark(w.Header())
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	w.Write(b) // an error means that the client has left
+	return nil
+}
+
+// MarkHeader tells a client that the gate, not the app, answers.
+const MarkHeader = "X-Wxgate"
+
+// Mark sets the headers that every answer of the gate carries.
+func Mark(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set(MarkHeader, "1")
+}

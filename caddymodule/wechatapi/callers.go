@@ -1,0 +1,101 @@
+package wechatapi
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+)
+
+// relayMarks are the headers that a proxy adds to what it passes on, and no
+// client sends by itself.
+var relayMarks = []string{
+	"Cf-Connecting-Ip", "Forwarded", "True-Client-Ip", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Original-Forwarded-For", "X-Real-Ip",
+}
+
+// barred tells why the caller gets nothing, or nothing.
+func (h *Handler) barred(r *http.Request) (why string) {
+	switch {
+	case fromPage(r):
+		return "the call comes from a web page, and this is for programs alone"
+	case h.AllowRemote:
+		return ""
+	}
+	if why = foreign(r); why != "" {
+		why += ", and this is for the app beside the gate alone; allow_remote changes that"
+	}
+	return why
+}
+
+// fromPage reports whether a browser asks for a web page. Sec-Fetch-Mode says
+// nothing: fetch of Node.js sends it too, without the others that browsers send
+// along with it.
+func fromPage(r *http.Request) bool {
+	return r.Header["Origin"] != nil || r.Header["Sec-Fetch-Site"] != nil ||
+		r.Header["Sec-Fetch-Dest"] != nil
+}
+
+// foreign tells why a request cannot be taken for one of a program on this
+// machine, or nothing. The connection decides. A proxy on this machine connects
+// from here, too, and would hand on the calls of anybody; the marks that it
+// leaves refuse them, and can do no more than that. So does a browser, for a
+// page whose name its owner has had resolve to this machine (DNS rebinding):
+// for a GET over plain HTTP it sends nothing else that tells, but the name is
+// in Host.
+func foreign(r *http.Request) (why string) {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	socket := ok && strings.HasPrefix(addr.Network(), "unix")
+	if !socket {
+		peer, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !peer.Addr().Unmap().IsLoopback() {
+			return "the caller is on another machine"
+		}
+	}
+	for _, name := range relayMarks {
+		if r.Header[name] != nil {
+			return "the call came through a proxy, as its header " + name + " says"
+		}
+	}
+	if !socket && !unpublished(r.Host) {
+		return "the Host of the call is a name that a web page could have: use an IP address, localhost, a name without a dot or one under .internal"
+	}
+	return ""
+}
+
+// privateZones are those in which nobody gets a name of the public DNS (RFC
+// 6761, 6762 and 8375, ICANN for .internal; no registry has .lan), and that of
+// WeChat's API, for apps that have its name resolve to the gate.
+var privateZones = []string{
+	".home.arpa",
+	".internal",
+	".lan",
+	".local",
+	".localhost",
+	".test",
+	".weixin.qq.com",
+}
+
+// unpublished reports whether a Host is none that a stranger's page can have:
+// nothing, an IP address, a name without a dot, or one in a private zone.
+func unpublished(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimPrefix(strings.TrimSuffix(host, "]"), "[")
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
+		return true
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return !strings.Contains(host, ".") ||
+		slices.ContainsFunc(
+			privateZones,
+			func(zone string) bool { return strings.HasSuffix(host, zone) },
+		)
+}
+
+func callerRefused(why string) reply.Problem {
+	return reply.Problem{Status: http.StatusForbidden, Code: "caller_not_allowed", Detail: why}
+}

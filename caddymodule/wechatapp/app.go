@@ -1,0 +1,402 @@
+// Package wechatapp owns the configuration of the app `wechat` and what outlives it:
+// the open store with its cache, the WeChat client with its circuit breaker, the
+// rate limits and the audit log, shared by all gates of a server and kept over
+// reloads.
+//
+// It must not know HTTP answers, routes or commands.
+//
+// # Metrics
+//
+//	caddy_wechat_weixin_calls_total{call,class}        calls of WeChat's API by outcome
+//	caddy_wechat_weixin_call_duration_seconds{call}    their duration
+//	caddy_wechat_cache_hits_total                      token checks that the cache answered
+//	caddy_wechat_cache_misses_total                    token checks that asked the store
+//	caddy_wechat_logins_in_flight                      logins under way
+//	caddy_wechat_damaged_stores_total                  damaged or lost stores, begun anew: an alarm
+package wechatapp
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// App is the configuration that all gates of a server share: the mini programs, the
+// connection to WeChat, and the sessions with the store that keeps them. The
+// handler `wechat_auth` needs it.
+//
+// In a Caddyfile it is the global option `wechat`:
+//
+//	wechat {
+//		app <appid> <secret> {
+//			token_file       <path>
+//			cloud_token_file <path>
+//		}
+//		api {
+//			base_url <url>
+//			timeout <duration>
+//		}
+//		session {
+//			ttl <duration>
+//			idle <duration>
+//			max_per_user <number>
+//			replay <duration>
+//		}
+//		store <name> ...
+//		cache {
+//			max_sessions <number>
+//		}
+//		max_staleness <duration>
+//		seal_key <placeholder>
+//		login_rate <rate> {
+//			global <rate>
+//			in_flight <number>
+//		}
+//		phone {
+//			remember
+//		}
+//		decrypt {
+//			max_age <duration>
+//		}
+//	}
+//
+// One `app` line is enough. A secret is a placeholder (`{env.WX_SECRET}`,
+// `{file./run/secrets/wx}`), never written out. `validate` warns of an empty
+// placeholder; the start refuses it. So you can check a Caddyfile on a machine
+// that has no secrets.
+//
+// The open store, cache, rate limits and circuit breaker survive a reload.
+type App struct {
+	// The mini programs whose users may log in. At least one.
+	Apps []MiniProgram `json:"apps,omitempty"`
+
+	// How the gate reaches WeChat.
+	API API `json:"api,omitzero"`
+
+	// How long sessions live.
+	Session SessionLimits `json:"session,omitzero"`
+
+	// Where the gate keeps sessions. Default: `bolt`, a file under Caddy's data
+	// directory.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=wechat.stores inline_key=type"`
+
+	// The cache in front of the store.
+	Cache Cache `json:"cache,omitzero"`
+
+	// How long cached sessions stay valid while a store that machines share is
+	// unreachable. The bolt store ignores it. Default: 30s.
+	MaxStaleness caddy.Duration `json:"max_staleness,omitempty"`
+
+	// The master keys that sign tokens and encrypt session_keys at rest, as a
+	// placeholder: 32 bytes in base64 each (`wxgate wechat keys new`), separated by
+	// commas or white space, newest first.
+	//
+	// To rotate, put a new key in front and reload; drop the old key when
+	// `wxgate wechat keys` no longer lists it as needed. No user is logged out. A
+	// gate does not start without a key that it needs. Where gates share a store,
+	// add a new key at the end on all gates before you move it to the front on any.
+	//
+	// Default for the bolt store: a key that the first start makes and keeps beside
+	// the database, in a file with the suffix `.key`.
+	SealKey string `json:"seal_key,omitempty"`
+
+	// Rate limits of logins.
+	LoginRate LoginRate `json:"login_rate,omitzero"`
+
+	// Telephone numbers.
+	Phone Phone `json:"phone,omitzero"`
+
+	// Open data.
+	Decrypt Decrypt `json:"decrypt,omitzero"`
+
+	log    *zap.Logger
+	apps   []weixin.Credentials
+	ring   *keyring.Ring // nil: that of the store's key file
+	opener store.Opener
+	limits limit.Config
+	empty  []string // placeholders without a value
+
+	held    holdings
+	settled chan struct{} // closed when Start has ended or will never come
+	settle  func()
+	live    atomic.Pointer[Live]
+
+	keyWatch keyWatch
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "wechat", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision reads the configuration. It opens nothing: `caddy validate` comes this
+// far beside a running server.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.log = ctx.Logger()
+	a.settled = make(chan struct{})
+	a.settle = sync.OnceFunc(func() { close(a.settled) })
+	a.setDefaults()
+	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	if err := a.provisionApps(); err != nil {
+		return err
+	}
+	if err := a.provisionKeys(); err != nil {
+		return err
+	}
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"type":"bolt"}`)
+	}
+	mod, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return fmt.Errorf("loading session store: %w", err)
+	}
+	a.opener = mod.(store.Opener)
+	if _, keeps := mod.(store.KeyKeeper); a.SealKey == "" && !keeps {
+		return errNoSealKey
+	}
+	a.limits, err = a.LoginRate.config()
+	return err
+}
+
+// provisionApps resolves and checks the mini programs.
+func (a *App) provisionApps() error {
+	if len(a.Apps) == 0 {
+		return errors.New("no mini program is configured: " +
+			"add a line `app <appid> {env.WX_SECRET}` to the global option `wechat`")
+	}
+	seen := make(map[string]bool)
+	for _, m := range a.Apps {
+		id, err := caddy.NewReplacer().ReplaceOrErr(m.AppID, false, true)
+		if err != nil {
+			return fmt.Errorf("resolving appid: %w", err)
+		}
+		if id == "" {
+			a.empty = append(a.empty, "appid "+m.AppID)
+		} else if err := CheckAppID(id); err != nil {
+			return err
+		} else if seen[id] {
+			return fmt.Errorf("mini program %s is configured twice", id)
+		}
+		seen[id] = true
+
+		secret, err := block.ResolveSecret("secret of mini program "+id, m.Secret)
+		if err != nil {
+			return err
+		}
+		if secret == "" {
+			a.empty = append(a.empty, fmt.Sprintf("secret %s of mini program %s", m.Secret, id))
+		}
+		source, err := m.tokenFile()
+		if err != nil {
+			return err
+		}
+		a.apps = append(a.apps, weixin.Credentials{ID: id, Secret: secret, TokenFile: source})
+	}
+	return nil
+}
+
+func (a *App) provisionKeys() error {
+	if a.SealKey == "" {
+		return nil
+	}
+	text, err := block.ResolveSecret("seal_key", a.SealKey)
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		a.empty = append(a.empty, "seal_key "+a.SealKey)
+		return nil
+	}
+	if a.ring, err = keyring.Parse(text); err != nil {
+		return fmt.Errorf("reading seal_key: %w", err)
+	}
+	return nil
+}
+
+// errNoSealKey refuses that each of several gates makes a master key of its own.
+var errNoSealKey = errors.New("machines share this session store and need the same master key: " +
+	"set seal_key {env.WX_SEAL_KEY}")
+
+// idleBeyondTTL returns the error for an idle timeout that never applies.
+func (s SessionLimits) idleBeyondTTL() error {
+	return fmt.Errorf("session idle %s is longer than ttl %s and would never apply",
+		time.Duration(s.Idle), time.Duration(cmp.Or(s.TTL, defaultTTL)))
+}
+
+// sessionKeyLife is how long WeChat's staff say a session_key lives.
+const sessionKeyLife = 72 * time.Hour
+
+// Validate checks what Provision has read.
+func (a *App) Validate() error {
+	switch ttl, idle := time.Duration(a.Session.TTL), time.Duration(a.Session.Idle); {
+	case ttl < time.Second:
+		return fmt.Errorf("session ttl %s is too short: at least 1s", ttl)
+	case idle < 0 || (idle > 0 && idle < time.Second):
+		return fmt.Errorf("session idle %s is too short: at least 1s, or leave it out", idle)
+	case idle > ttl:
+		return a.Session.idleBeyondTTL()
+	case ttl > sessionKeyLife:
+		a.log.Warn("session ttl exceeds the life of a session_key: old data will not decrypt",
+			zap.Duration("ttl", ttl), zap.Duration("session_key", sessionKeyLife))
+	}
+	switch {
+	case a.API.Timeout < caddy.Duration(time.Millisecond):
+		return fmt.Errorf("api timeout %s is too short", time.Duration(a.API.Timeout))
+	case a.MaxStaleness < 0:
+		return errors.New("max_staleness is negative")
+	case a.Cache.MaxSessions < 1:
+		return fmt.Errorf("cache max_sessions %d is too small", a.Cache.MaxSessions)
+	}
+	if err := checkBaseURL(a.API.BaseURL); err != nil {
+		return err
+	}
+	if a.API.inClear() {
+		a.log.Warn("base_url is not https: AppSecrets and session_keys travel unencrypted",
+			zap.String("base_url", a.API.BaseURL))
+	}
+	for _, what := range a.empty {
+		a.log.Warn("placeholder is empty; the gate will refuse to start",
+			zap.String("placeholder", what))
+	}
+	return nil
+}
+
+// Start opens the store and all else that survives a reload.
+func (a *App) Start() error {
+	defer a.settle()
+	if err := a.open(); err != nil {
+		a.held.release() // at once: the process may end before Cleanup's linger
+		return err
+	}
+	started.add(a)
+	a.watchKeys()
+	return nil
+}
+
+// open takes what the App needs from the pool, or makes it.
+func (a *App) open() error {
+	if len(a.empty) > 0 {
+		return fmt.Errorf("%s is empty: "+
+			"set the environment variable or write the file that it names", a.empty[0])
+	}
+	if a.ring == nil {
+		text, err := a.opener.(store.KeyKeeper).MasterKey()
+		if err != nil {
+			return fmt.Errorf("loading master key: %w", err)
+		}
+		if a.ring, err = keyring.Parse(text); err != nil {
+			return fmt.Errorf("loading master key of %s: %w", a.opener.Identity(), err)
+		}
+	}
+	core, err := takeCore(&a.held, a.opener, a.Cache.MaxSessions)
+	if err != nil {
+		return err
+	}
+	wechat, err := takeWeChat(&a.held, a.API)
+	if err != nil {
+		return err
+	}
+	limiter, err := takeLimiter(&a.held, a.limits)
+	if err != nil {
+		return err
+	}
+	users, err := takeUserLimits(&a.held)
+	if err != nil {
+		return err
+	}
+	sessions := session.New(session.Config{
+		Core: core, WeChat: wechat, Calls: wechat, Apps: a.apps, Keys: a.ring,
+		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
+		MaxSessions: a.Cache.MaxSessions, MaxStaleness: time.Duration(a.MaxStaleness),
+		MaxPerUser:    max(a.Session.MaxPerUser, 0),
+		Replay:        max(time.Duration(a.Session.Replay), 0),
+		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge),
+		UnionIDBound: auditUnionID,
+	})
+	if err := checkKeys(core, sessions); err != nil {
+		return err
+	}
+	a.live.Store(&Live{
+		App: a, Core: core, Sessions: sessions, WeChat: wechat,
+		limiter: limiter, Users: users,
+	})
+	return nil
+}
+
+// Stop does nothing: requests may still run. Cleanup comes after the last of them,
+// or nearly so.
+func (a *App) Stop() error { return nil }
+
+// Cleanup gives back what Start opened, some time after the last request.
+func (a *App) Cleanup() error {
+	if a.settle != nil { // nil: not even provisioned
+		a.settle()
+	}
+	if caddy.Exiting() {
+		a.Close()
+		return nil
+	}
+	a.stepDown()
+	if a.live.Load() != nil {
+		time.AfterFunc(Linger, a.held.release)
+	}
+	return nil
+}
+
+// Close is Cleanup without the linger.
+func (a *App) Close() {
+	a.stepDown()
+	a.held.release()
+}
+
+// stepDown ends what the App does beside serving requests.
+func (a *App) stepDown() {
+	a.keyWatch.stop()
+	started.remove(a)
+}
+
+// MiniPrograms returns the configured mini programs with their secrets resolved.
+func (a *App) MiniPrograms() []weixin.Credentials { return a.apps }
+
+// AppIDs returns the AppIDs of the configured mini programs.
+func (a *App) AppIDs() (ids []string) {
+	for _, m := range a.apps {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+// Opener returns the store module of the configuration.
+func (a *App) Opener() store.Opener { return a.opener }
+
+// KeyRing returns the master keys; nil before Start when the store keeps them.
+func (a *App) KeyRing() *keyring.Ring { return a.ring }
+
+// LoginLimits returns the rate limits of logins.
+func (a *App) LoginLimits() limit.Config { return a.limits }
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,110 @@
+package wechatapp
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
+)
+
+func init() { caddy.RegisterModule(new(BoltStore)) }
+
+// BoltStore keeps the sessions in one file on this machine. It is the default
+// and needs no attention: a login is on the disk before it is answered. The
+// file belongs to one process at a time.
+type BoltStore struct {
+	// The database file. Its folder is made when it is missing. The master key,
+	// when `seal_key` gives none, is kept beside it with the suffix `.key`:
+	// whoever restores the one needs the other. Default: `wxgate/sessions.db`
+	// under Caddy's data directory. May contain placeholders.
+	Path string `json:"path,omitempty"`
+
+	path     string
+	identity string
+	newKey   bool // MasterKey has made it
+}
+
+// CaddyModule returns the Caddy module information.
+func (BoltStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "wechat.stores.bolt",
+		New: func() caddy.Module { return new(BoltStore) },
+	}
+}
+
+// Provision settles the path.
+func (s *BoltStore) Provision(caddy.Context) error {
+	path := s.Path
+	if path == "" {
+		path = filepath.Join(caddy.AppDataDir(), "wxgate", "sessions.db")
+	}
+	path, err := caddy.NewReplacer().ReplaceOrErr(path, true, true)
+	if err != nil {
+		return fmt.Errorf("resolving path of bolt store: %w", err)
+	}
+	if s.path, err = filepath.Abs(path); err != nil {
+		return fmt.Errorf("resolving path of bolt store: %w", err)
+	}
+	if s.identity, err = bolt.Locate(s.path); err != nil {
+		s.identity = s.path // opening it will tell
+	}
+	return nil
+}
+
+// Identity returns the cleaned absolute path of the file, symbolic links followed.
+func (s *BoltStore) Identity() string { return "bolt:" + s.identity }
+
+// Open opens the database, making it if need be.
+func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
+	// A key from an earlier start tells of a database.
+	_, err := os.Stat(keyPath(s.path))
+	st, err := bolt.Open(bolt.Config{Path: s.path, Expected: err == nil && !s.newKey, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	if st.SetAside() != "" || st.Lost() {
+		metrics.damagedStores.Inc()
+	}
+	return st, nil
+}
+
+// MasterKey returns the key kept beside the database.
+func (s *BoltStore) MasterKey() (string, error) {
+	text, made, err := masterKeyBeside(s.path)
+	s.newKey = made
+	if err == nil {
+		warnOfOpenKey(keyPath(s.path), Logger("store"))
+	}
+	return text, err
+}
+
+// UnmarshalCaddyfile reads:
+//
+//	store bolt [<path>]
+func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the store's name
+	if d.NextArg() {
+		s.Path = d.Val()
+	}
+	if d.NextArg() {
+		return d.Err("store bolt takes one path")
+	}
+	for d.NextBlock(0) {
+		return d.Errf("store bolt takes no block: write `store bolt <path>`")
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ store.Opener          = (*BoltStore)(nil)
+	_ store.KeyKeeper       = (*BoltStore)(nil)
+	_ caddy.Provisioner     = (*BoltStore)(nil)
+	_ caddyfile.Unmarshaler = (*BoltStore)(nil)
+)

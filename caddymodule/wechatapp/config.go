@@ -1,0 +1,179 @@
+package wechatapp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// MiniProgram is one mini program.
+type MiniProgram struct {
+	// The AppID: `wx` and 16 letters or digits. May be a placeholder.
+	AppID string `json:"appid,omitempty"`
+
+	// The AppSecret, as a placeholder: `{env.WX_SECRET}` or `{file./run/secrets/wx}`.
+	Secret string `json:"secret,omitempty"`
+
+	// A file in which somebody else keeps the access_token, and nothing else.
+	// It is read at each call. Default: the gate asks WeChat for a token
+	// itself.
+	TokenFile string `json:"token_file,omitempty"`
+
+	// The same for the token that WeChat Cloud Hosting mounts into its
+	// containers, `/.tencentcloudbase/wx/cloudbase_access_token`.
+	CloudTokenFile string `json:"cloud_token_file,omitempty"`
+}
+
+// tokenFile returns where the access token is read, if anywhere.
+func (m MiniProgram) tokenFile() (weixin.TokenFile, error) {
+	path := m.TokenFile + m.CloudTokenFile
+	switch {
+	case path == "":
+		return weixin.TokenFile{}, nil
+	case m.TokenFile != "" && m.CloudTokenFile != "":
+		return weixin.TokenFile{}, errors.New(errTwoTokens)
+	}
+	return weixin.TokenFile{Path: path, Cloud: m.CloudTokenFile != ""}, checkTokenFile(path)
+}
+
+// API is how WeChat is reached.
+type API struct {
+	// Where the API lives. Default: https://api.weixin.qq.com.
+	BaseURL string `json:"base_url,omitempty"`
+
+	// How long one call may take, retry included. Default: 5s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+}
+
+// SessionLimits is how long sessions live.
+type SessionLimits struct {
+	// Life of a session, counted from the login. Default: 48h. WeChat's staff
+	// give a session_key three days, so more than 72h is a warning.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+
+	// A session that is not used for this long ends. Use is noted lazily, so it
+	// may come up to a twentieth early (a quarter, for limits of a few
+	// minutes). Default: no such limit.
+	Idle caddy.Duration `json:"idle,omitempty"`
+
+	// How many sessions one user may have at a time; the oldest goes. Default:
+	// 10. Negative: no limit.
+	MaxPerUser int `json:"max_per_user,omitempty"`
+
+	// How long a finished login is answered again when the same client sends
+	// the same code, because the answer got lost on the way. Default: 10s.
+	// Negative: never.
+	Replay caddy.Duration `json:"replay,omitempty"`
+}
+
+// Cache is the cache in front of the store.
+type Cache struct {
+	// How many sessions it holds, at about 0.4 KiB each. Should exceed the
+	// number of users active at a time. Default: 1000000.
+	MaxSessions int64 `json:"max_sessions,omitempty"`
+}
+
+// Phone is what becomes of the telephone numbers that the endpoint `phone`
+// brings to light.
+type Phone struct {
+	// Keep a user's number, encrypted, and tell it to the apps as `X-WX-PHONE`
+	// from the next request on. Default: no, it goes to the client alone. A
+	// number that was kept before is not told while this is off; it is
+	// forgotten with its user, half a year after the last login.
+	Remember bool `json:"remember,omitempty"`
+}
+
+// Decrypt is what open data has to be like.
+type Decrypt struct {
+	// Refuse what WeChat made longer ago than this, by the watermark. Default:
+	// no such limit, beyond that the session_key must still be known that it
+	// was sealed under: the last or last but one of the user. Whatever stands
+	// here, what is ahead of the clock by more than 10 minutes is refused, and
+	// a unionid that is older than the last login by more than that does not
+	// take the place of another.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+}
+
+const defaultTTL = caddy.Duration(48 * time.Hour)
+
+func (a *App) setDefaults() {
+	def := func(d *caddy.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = caddy.Duration(v)
+		}
+	}
+	def(&a.API.Timeout, 5*time.Second)
+	def(&a.Session.TTL, time.Duration(defaultTTL))
+	def(&a.Session.Replay, 10*time.Second)
+	def(&a.MaxStaleness, 30*time.Second)
+	if a.Session.MaxPerUser == 0 {
+		a.Session.MaxPerUser = 10
+	}
+	if a.Cache.MaxSessions == 0 {
+		a.Cache.MaxSessions = 1_000_000
+	}
+	if a.API.BaseURL == "" {
+		a.API.BaseURL = "https://api.weixin.qq.com"
+	}
+}
+
+// appIDPattern is the form of every AppID known (WECHAT.md 2.1). Stray spaces
+// and cut-off ends are the common mistakes (WECHAT.md 11.29).
+var appIDPattern = regexp.MustCompile(`^wx[0-9a-z]{16}$`)
+
+func CheckAppID(id string) error {
+	if appIDPattern.MatchString(id) {
+		return nil
+	}
+	shown := "this"
+	if strings.HasPrefix(
+		strings.ToLower(strings.TrimSpace(id)),
+		"wx",
+	) { // anything else may be an AppSecret in the wrong place
+		shown = strconv.Quote(id)
+	}
+	return fmt.Errorf(
+		"%s is not an AppID: it is wx followed by 16 lower-case letters or digits, as the WeChat console shows it",
+		shown,
+	)
+}
+
+// inClear reports whether calls of WeChat's API leave for a public place unencrypted.
+func (c API) inClear() bool {
+	u, err := url.Parse(c.BaseURL)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return limit.IsPublic(addr)
+	}
+	return strings.Contains(u.Hostname(), ".")
+}
+
+// checkBaseURL asks the client whether it would take it. Nothing is opened.
+func checkBaseURL(base string) error {
+	c, err := weixin.New(weixin.Config{BaseURL: base})
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+// CheckSiteApp is CheckAppID for a list of a site, where a placeholder may stand
+// until the configuration is loaded.
+func CheckSiteApp(id string) error {
+	if strings.HasPrefix(id, "{") {
+		return nil
+	}
+	return CheckAppID(id)
+}

@@ -1,0 +1,216 @@
+package wechatapp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// provisionFleet provisions an app whose store is a fleetStore on a path.
+func provisionFleet(t testing.TB, path, rest string) *App {
+	t.Helper()
+	t.Setenv("WX_SECRET", caddytest.Canary)
+	a, _ := provision(
+		t,
+		caddytest.AppJSON(
+			fmt.Sprintf(
+				`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"fleet","path":%q}%s`,
+				path,
+				rest,
+			),
+		),
+	)
+	return a
+}
+
+func startFleet(t testing.TB, path, rest string) *App {
+	t.Helper()
+	a := provisionFleet(t, path, rest)
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// end stops an app, with all that it started, at once.
+func end(t testing.TB, a *App) {
+	t.Helper()
+	if err := a.Cleanup(); err != nil {
+		t.Error(err)
+	}
+	a.Close()
+}
+
+// logIn makes a session by way of an app's store.
+func logIn(t testing.TB, a *App) {
+	t.Helper()
+	s := session.New(session.Config{Core: a.live.Load().Core, WeChat: caddytest.Exchanger{}, Apps: a.apps, Keys: a.ring, TTL: 48 * time.Hour})
+	if _, err := s.Login(t.Context(), session.LoginRequest{AppID: a.apps[0].ID, Code: caddytest.NewCode("alice")}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestP4_StartStoreDown: a gate starts while the store that it shares is away. Its keys are checked as soon as the store answers; one that is missing by then is told loudly, and again from
+// time to time, and does not end the gate.
+func TestP4_StartStoreDown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	const withRing = `,"seal_key":"{env.WX_RING}"`
+	t.Setenv("WX_RING", caddytest.SealKey)
+	a := provisionFleet(t, path, withRing)
+	t.Setenv("WX_RING", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=") // of another gate; each lacks that of the other
+	b, again := provisionFleet(t, path, withRing), provisionFleet(t, path, withRing)
+	caddytest.LogToMemory(t, "fleet")
+	start := func(a *App) {
+		t.Helper()
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		defer caddytest.Fleet.Down.Store(false)
+		caddytest.Fleet.Down.Store(true)
+		began := time.Now()
+		start(a)
+		if d := time.Since(began); d > 3*time.Second {
+			t.Errorf("started after %v", d)
+		}
+		time.Sleep(time.Hour)
+		caddytest.Fleet.Down.Store(false)
+		logIn(t, a)
+		time.Sleep(24 * time.Hour)
+		if got := caddytest.Written("fleet"); strings.Contains(got, "key ring") {
+			t.Errorf("logged %s", got)
+		}
+		end(t, a)
+
+		// Where the store is there, a gate that lacks a key does not start.
+		if err := b.Start(); !errors.Is(err, session.ErrKeyMissing) {
+			t.Fatalf("got %v", err)
+		}
+		end(t, b)
+		caddytest.Fleet.Down.Store(true)
+		start(again)
+		caddytest.Fleet.Down.Store(false)
+		time.Sleep(90 * time.Minute)
+		if got := caddytest.Written("fleet"); strings.Count(got, "the key ring is incomplete") != 2 || !caddytest.Holds(got, `"level":"error"`, a.ring.Signer().String(), "needed until") {
+			t.Errorf("logged %s", got)
+		}
+		end(t, again)
+	})
+}
+
+// TestStartFewMomentsLate: opening a shared store only begins to connect, so a start does not take the first moments for an outage and skip the check.
+func TestStartFewMomentsLate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	t.Setenv("WX_RING", caddytest.SealKey)
+	a := provisionFleet(t, path, `,"seal_key":"{env.WX_RING}"`)
+	t.Setenv("WX_RING", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=")
+	late := provisionFleet(t, path, `,"seal_key":"{env.WX_RING}"`)
+	synctest.Test(t, func(t *testing.T) {
+		defer caddytest.Fleet.Down.Store(false)
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+		logIn(t, a)
+		end(t, a)
+		caddytest.Fleet.Down.Store(true)
+		time.AfterFunc(time.Second, func() { caddytest.Fleet.Down.Store(false) })
+		if err := late.Start(); !errors.Is(err, session.ErrKeyMissing) {
+			t.Errorf("got %v", err)
+		}
+		end(t, late)
+	})
+}
+
+// TestReloadChangesStaleness: max_staleness is that of the configuration which runs, and that of a refused one is forgotten.
+func TestReloadChangesStaleness(t *testing.T) {
+	defer caddytest.Fleet.Age.Store(0)
+	path := filepath.Join(t.TempDir(), "s.db")
+	first := startFleet(t, path, "")
+	defer end(t, first)
+	live := first.live.Load()
+	s := session.New(session.Config{Core: live.Core, WeChat: caddytest.Exchanger{}, Apps: first.apps, Keys: first.ring, TTL: time.Hour})
+	out, err := s.Login(t.Context(), session.LoginRequest{AppID: first.apps[0].ID, Code: caddytest.NewCode("alice")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	believes := func(a *App) bool {
+		for range 1000 { // until the cache has taken it, if it is to be asked at all
+			before := caddytest.Fleet.Lookups.Load()
+			if _, err := a.live.Load().Sessions.Authenticate(t.Context(), out.Token); err != nil {
+				t.Fatal(err)
+			}
+			if caddytest.Fleet.Lookups.Load() == before {
+				return true
+			}
+		}
+		return false
+	}
+	for _, step := range []struct {
+		age  time.Duration
+		want bool
+	}{{29 * time.Second, true}, {31 * time.Second, false}} {
+		caddytest.Fleet.Age.Store(int64(step.age))
+		if got := believes(first); got != step.want {
+			t.Errorf("not heard of the store for %v: cache believed %v", step.age, got)
+		}
+	}
+	second := startFleet(t, path, `,"max_staleness":60000000000`)
+	if !believes(second) {
+		t.Error("the new limit does not apply")
+	}
+	end(t, second)
+	if believes(first) {
+		t.Error("the limit of the refused configuration applies")
+	}
+}
+
+// TestThreat26_SharedRate: the rate per client is counted by all gates
+// together, under the name that the gate's own limit knows a client by, and
+// after that one.
+func TestThreat26_SharedRate(t *testing.T) {
+	defer caddytest.Fleet.Down.Store(false)
+	path := filepath.Join(t.TempDir(), "s.db")
+	for name, tt := range map[string]struct {
+		rate, client string
+		empty        time.Duration // what the shared bucket says
+		down         bool
+		wait         time.Duration // 0: let in
+		keys         string
+		at           store.Rate
+	}{
+		"let in":         {client: "203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
+		"refused":        {client: "203.0.113.7", empty: time.Minute, wait: time.Minute, keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
+		"IPv6":           {client: "2001:db8:1:2:3::4", keys: "2001:db8:1:2::/64", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
+		"IPv4 as IPv6":   {client: "::ffff:203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
+		"no answer":      {client: "203.0.113.7", empty: time.Minute, down: true, keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
+		"load balancer":  {client: "10.0.0.1", empty: time.Minute},
+		"switched off":   {rate: "off", client: "203.0.113.7", empty: time.Minute},
+		"given for all":  {rate: "6/m", client: "10.0.0.1", keys: "10.0.0.1/32", at: store.Rate{Every: 10 * time.Second, Burst: 6}},
+		"no clock ticks": {rate: "2147483647/s", client: "203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 1, Burst: 1<<31 - 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := startFleet(t, path, fmt.Sprintf(`,"login_rate":{"per_client":%q}`, tt.rate))
+			defer end(t, a)
+			spent := caddytest.Spend(tt.empty)
+			caddytest.Fleet.Down.Store(tt.down)
+			defer caddytest.Fleet.Down.Store(false)
+			wait, ok := a.live.Load().AllowLogin(t.Context(), netip.MustParseAddr(tt.client))
+			if ok != (tt.wait == 0) || !ok && wait != tt.wait {
+				t.Errorf("let in %v, wait %v", ok, wait)
+			}
+			if keys, at := spent(); keys != tt.keys || at != tt.at {
+				t.Errorf("spent %q at %v", keys, at)
+			}
+		})
+	}
+}

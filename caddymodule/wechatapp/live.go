@@ -1,0 +1,146 @@
+package wechatapp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// Live is what a started App has open.
+type Live struct {
+	App      *App
+	Core     *session.Core
+	Sessions *session.Service
+	WeChat   *weixin.Client
+	Users    *UserLimits
+
+	limiter *limit.Limiter
+}
+
+const (
+	// StartTimeout bounds how long a request waits for Start.
+	StartTimeout = 10 * time.Second
+
+	// Linger is how long a replaced configuration keeps its store open: a request
+	// that its server has begun to read may reach the handlers after Cleanup.
+	Linger = 5 * time.Second
+)
+
+// errNotStarted is the error for a request while the store is not open.
+var errNotStarted = fmt.Errorf("%w: not open", session.ErrUnavailable)
+
+// Live returns what the App has open. It waits for Start. The error is
+// session.ErrUnavailable.
+//
+// What it returns may be closed at any time after the configuration was replaced:
+// calls of Sessions then return session.ErrUnavailable, and those under way end in
+// peace, since Core counts them.
+func (a *App) Live(ctx context.Context) (*Live, error) {
+	live := a.live.Load()
+	if live == nil {
+		if live = a.await(ctx); live == nil {
+			return nil, errNotStarted
+		}
+	}
+	return live, nil
+}
+
+// await waits for Start to end. It returns what is open then: that of the App, or
+// of the configuration that runs on. Caddy starts its apps in no particular order,
+// and the listeners of a configuration may be open before its App fails to start.
+func (a *App) await(ctx context.Context) *Live {
+	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
+	defer cancel()
+	select {
+	case <-a.settled:
+	case <-ctx.Done():
+		return nil
+	}
+	if live := a.live.Load(); live != nil {
+		return live
+	}
+	if other := Current(); other != nil {
+		return other.live.Load()
+	}
+	return nil
+}
+
+// started lists the Apps that have started and are not cleaned up, oldest first.
+// During a reload there are two; when Caddy refuses the new configuration after
+// all, since another of its apps does not start, the old one runs on.
+var started startedApps
+
+type startedApps struct {
+	mu   sync.Mutex
+	apps []*App
+}
+
+func (s *startedApps) add(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps = append(s.apps, a)
+}
+
+func (s *startedApps) remove(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps = slices.DeleteFunc(s.apps, func(other *App) bool { return other == a })
+}
+
+// Current returns the App that started last, or nil.
+func Current() *App {
+	started.mu.Lock()
+	defer started.mu.Unlock()
+	if len(started.apps) == 0 {
+		return nil
+	}
+	return started.apps[len(started.apps)-1]
+}
+
+// AllowLogin asks the rate limits for one login of a client: those of this gate,
+// then the limit per client that all gates of the store share.
+func (l *Live) AllowLogin(ctx context.Context, client netip.Addr) (wait time.Duration, ok bool) {
+	l.limiter.Set(l.App.limits) // configurations share the buckets, not the rates
+	if wait, ok = l.limiter.Allow(client); !ok || !l.Core.Shared() {
+		return wait, ok
+	}
+	name, r := l.limiter.Bucket(client)
+	if r.Events <= 0 {
+		return 0, true
+	}
+	return l.spend(ctx, name, r)
+}
+
+// BeginLogin counts a login as under way until end is called. It is false when too
+// many are.
+func (l *Live) BeginLogin() (end func(), ok bool) {
+	l.limiter.Set(l.App.limits)
+	done, ok := l.limiter.Begin()
+	if !ok {
+		return nil, false
+	}
+	metrics.loginsInFlight.Add(1)
+	return sync.OnceFunc(func() {
+		metrics.loginsInFlight.Add(-1)
+		done()
+	}), true
+}
+
+// LoginsInFlight returns the number of logins under way at all gates of this
+// process.
+func LoginsInFlight() int64 { return metrics.loginsInFlight.Load() }
+
+// spend takes one event from a bucket that all gates of the store share.
+func (l *Live) spend(ctx context.Context, bucket string, r limit.Rate) (time.Duration, bool) {
+	rate := store.Rate{Every: max(1, r.Per/time.Duration(r.Events)), Burst: r.Events}
+	wait := l.Core.Spend(ctx, bucket, rate)
+	return wait, wait <= 0
+}

@@ -1,0 +1,124 @@
+package wechatapp
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
+)
+
+// LoginRate is how many logins are let in, decided before a login's body is
+// read. A rate is written as a number per second, minute or hour: `30/m`; `off`
+// is no limit. As many as the number says may come at once. Gates that share a
+// store count the rate per client together, as far as the store answers; the
+// other two limits are each gate's own.
+type LoginRate struct {
+	// Per client address; IPv6 addresses count by /64. The address is Caddy's
+	// `{client_ip}`, so behind a load balancer its `trusted_proxies` must be
+	// set, with `trusted_proxies_strict` when that one appends to
+	// `X-Forwarded-For`. Default: 30/m for public addresses only: a private or
+	// loopback address is mostly that of a load balancer, behind which
+	// everybody would share one limit. A rate that is given applies to all
+	// addresses.
+	PerClient string `json:"per_client,omitempty"`
+
+	// For all clients of this gate together. Default: 60000/m, or the rate per
+	// client where that is higher.
+	Global string `json:"global,omitempty"`
+
+	// How many logins may be under way at a time at this gate. Default: 512.
+	InFlight int64 `json:"in_flight,omitempty"`
+}
+
+// config returns what the limiter is told.
+func (r LoginRate) config() (limit.Config, error) {
+	c := limit.Config{
+		PerClient: limit.Rate{Events: 30, Per: time.Minute},
+		Total:     limit.Rate{Events: 60_000, Per: time.Minute},
+		InFlight:  512,
+	}
+	var err error
+	if r.PerClient != "" {
+		if c.PerClient, err = parseRate(r.PerClient); err != nil {
+			return c, fmt.Errorf("login_rate: %w", err)
+		}
+		c.PerPrivateClient = c.PerClient
+		if c.PerClient.Above(c.Total) {
+			c.Total = c.PerClient
+		}
+	}
+	if r.Global != "" {
+		if c.Total, err = parseRate(r.Global); err != nil {
+			return c, fmt.Errorf("login_rate global: %w", err)
+		}
+	}
+	if r.InFlight < 0 {
+		return c, fmt.Errorf("login_rate in_flight %d is negative", r.InFlight)
+	}
+	if r.InFlight > 0 {
+		c.InFlight = int(r.InFlight)
+	}
+	return c, nil
+}
+
+// parseRate reads 30/m and the like.
+func parseRate(text string) (limit.Rate, error) {
+	if text == "off" {
+		return limit.Rate{}, nil
+	}
+	count, unit, _ := strings.Cut(text, "/")
+	n, err := strconv.ParseInt(count, 10, 32)
+	per := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[unit]
+	if err != nil || n < 1 || per == 0 {
+		return limit.Rate{}, fmt.Errorf(
+			"%q is not a rate: write a number per s, m or h, such as 30/m, or off",
+			text,
+		)
+	}
+	return limit.Rate{Events: int(n), Per: per}, nil
+}
+
+// RateText is parseRate in the other direction.
+func RateText(r limit.Rate) string {
+	if r.Events <= 0 {
+		return "off"
+	}
+	unit := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[r.Per]
+	return fmt.Sprintf("%d/%s", r.Events, unit)
+}
+
+// unmarshal reads:
+//
+//	login_rate <rate> {
+//		global <rate>
+//		in_flight <number>
+//	}
+func (r *LoginRate) unmarshal(b *block.Block) error {
+	if err := b.Checked(&r.PerClient, checkRate); err != nil {
+		return err
+	}
+	in := block.New(b.D)
+	for in.Next() {
+		var err error
+		switch in.D.Val() {
+		case "global":
+			err = in.Checked(&r.Global, checkRate)
+		case "in_flight":
+			err = in.Number(&r.InFlight)
+		default:
+			err = in.Unknown("global or in_flight")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkRate(text string) error {
+	_, err := parseRate(text)
+	return err
+}

@@ -1,0 +1,82 @@
+package wechatapp
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// metrics are made once a process and registered with each configuration, whose
+// registry is new, so that counts go on through a reload (CADDY.md 1.8). Labels come
+// from closed sets.
+var metrics = newCollectors()
+
+type collectors struct {
+	wechatCalls    *prometheus.CounterVec
+	wechatDuration *prometheus.HistogramVec
+	cacheHits      prometheus.Counter
+	cacheMisses    prometheus.Counter
+	damagedStores  prometheus.Counter
+	loginsInFlight *level
+}
+
+// level is a gauge with a readable value.
+type level struct {
+	atomic.Int64
+	prometheus.GaugeFunc
+}
+
+func newLevel(opts prometheus.GaugeOpts) *level {
+	l := new(level)
+	l.GaugeFunc = prometheus.NewGaugeFunc(opts, func() float64 { return float64(l.Load()) })
+	return l
+}
+
+func newCollectors() *collectors {
+	opts := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{
+			Namespace: "caddy", Subsystem: "wechat", Name: name, Help: help,
+		}
+	}
+	return &collectors{
+		wechatCalls: prometheus.NewCounterVec(
+			opts("weixin_calls_total", "Calls of WeChat's API by name and class of outcome."),
+			[]string{"call", "class"}),
+		wechatDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "caddy", Subsystem: "wechat", Name: "weixin_call_duration_seconds",
+			Help:    "Duration of calls of WeChat's API, retry included.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"call"}),
+		cacheHits: prometheus.NewCounter(
+			opts("cache_hits_total", "Token checks that the cache answered.")),
+		cacheMisses: prometheus.NewCounter(
+			opts("cache_misses_total", "Token checks that asked the store.")),
+		damagedStores: prometheus.NewCounter(opts("damaged_stores_total",
+			"Damaged or lost session stores, begun anew: all users had to log in again.")),
+		loginsInFlight: newLevel(prometheus.GaugeOpts(
+			opts("logins_in_flight", "Logins under way."))),
+	}
+}
+
+// register adds the collectors to a configuration's registry.
+func (c *collectors) register(reg *prometheus.Registry) error {
+	for _, col := range []prometheus.Collector{
+		c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.damagedStores,
+		c.loginsInFlight,
+	} {
+		err := reg.Register(col)
+		if err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			return fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *collectors) observeWeChat(call weixin.Call) {
+	c.wechatCalls.WithLabelValues(call.Name, call.Class.String()).Inc()
+	c.wechatDuration.WithLabelValues(call.Name).Observe(call.Duration.Seconds())
+}

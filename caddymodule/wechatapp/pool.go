@@ -1,0 +1,160 @@
+package wechatapp
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+)
+
+// pool keeps what must outlive a configuration: open stores with the cache in
+// front of them, WeChat clients with their breaker, the login limiter. Keys
+// name the resource and nothing else, so that a reload which changes some
+// unrelated setting finds the same one (CADDY.md 1.6).
+var pool = caddy.NewUsagePool()
+
+type (
+	coreKey    struct{ store string }
+	wechatKey  struct{ api API }
+	limiterKey struct{}
+
+	userLimitsKey struct{}
+)
+
+type pooledCore struct{ *session.Core }
+
+// Destruct closes the store once no configuration refers to it.
+func (c pooledCore) Destruct() error { return c.Close() }
+
+type pooledWeChat struct{ *weixin.Client }
+
+// Destruct closes idle connections.
+func (c pooledWeChat) Destruct() error {
+	c.Close()
+	return nil
+}
+
+type pooledLimiter struct{ *limit.Limiter }
+
+// Destruct has nothing to release.
+func (pooledLimiter) Destruct() error { return nil }
+
+// holdings lists what one App has taken from the pool.
+type holdings struct {
+	mu   sync.Mutex
+	keys []any
+}
+
+// take finds or makes the pooled object of a key. release gives it back.
+func take[T caddy.Destructor](
+	h *holdings, key any, construct func() (T, error),
+) (v T, err error) {
+	got, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return construct() })
+	if err != nil {
+		return v, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.keys = append(h.keys, key)
+	return got.(T), nil
+}
+
+// release gives everything back, in the order in which it was taken. The pool closes
+// what no other App holds; the core, first, waits for the calls under way.
+func (h *holdings) release() {
+	h.mu.Lock()
+	keys := h.keys
+	h.keys = nil
+	h.mu.Unlock()
+	for _, k := range keys {
+		if _, err := pool.Delete(k); err != nil {
+			Logger("").Error("closing replaced configuration failed", zap.Error(err))
+		}
+	}
+}
+
+// takeCore opens the store unless it is open.
+func takeCore(h *holdings, opener store.Opener, maxSessions int64) (*session.Core, error) {
+	c, err := take(h, coreKey{opener.Identity()}, func() (pooledCore, error) {
+		log := Logger("store")
+		st, err := opener.Open(log)
+		if err != nil {
+			return pooledCore{}, fmt.Errorf("opening session store: %w", err)
+		}
+		return newPooledCore(st, log, maxSessions)
+	})
+	return c.Core, err
+}
+
+func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCore, error) {
+	c, err := session.NewCore(session.CoreConfig{
+		Store: st, MaxSessions: maxSessions, Logger: log,
+		Hits: metrics.cacheHits, Misses: metrics.cacheMisses,
+	})
+	if err != nil {
+		return pooledCore{}, errors.Join(err, st.Close())
+	}
+	return pooledCore{c}, nil
+}
+
+func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
+	c, err := take(h, wechatKey{api}, func() (pooledWeChat, error) {
+		log := Logger("weixin")
+		logins, rest := &session.Outage{
+			What: "WeChat",
+			Log:  log,
+		}, &session.Outage{
+			What: "WeChat API",
+			Log:  log,
+		}
+		c, err := weixin.New(weixin.Config{
+			BaseURL: api.BaseURL,
+			Timeout: time.Duration(api.Timeout),
+			Observe: func(call weixin.Call) {
+				metrics.observeWeChat(call)
+				switch call.Name {
+				case "code2session":
+					noteOutage(logins, call)
+				case "relayed": // to any path that an app chooses: one that fails says nothing of the others, and each is logged
+				default: // which can be ill while everybody logs in
+					noteOutage(rest, call)
+				}
+			},
+		})
+		return pooledWeChat{c}, err
+	})
+	return c.Client, err
+}
+
+// noteOutage tells an answer of WeChat, whatever it says, from silence.
+func noteOutage(o *session.Outage, call weixin.Call) {
+	switch call.Class {
+	case weixin.ClassCanceled: // nobody waited to hear
+		return
+	case weixin.ClassUnavailable:
+		o.Note(fmt.Errorf("%s: %s", call.Name, call.Class))
+		return
+	}
+	o.Note(nil)
+}
+
+func takeLimiter(h *holdings, cfg limit.Config) (*limit.Limiter, error) {
+	l, err := take(
+		h,
+		limiterKey{},
+		func() (pooledLimiter, error) { return pooledLimiter{limit.New(cfg)}, nil },
+	)
+	return l.Limiter, err
+}
+
+func takeUserLimits(h *holdings) (*UserLimits, error) {
+	return take(h, userLimitsKey{}, func() (*UserLimits, error) { return NewUserLimits(), nil })
+}

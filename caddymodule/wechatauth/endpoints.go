@@ -1,0 +1,124 @@
+package wechatauth
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// endpoint is one of the gate's own endpoints.
+type endpoint struct {
+	method string
+	// serve answers a call. It may return a reply.Problem in place of an answer.
+	serve func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error
+}
+
+// loginEndpoint answers whatever tokens a call presents.
+const loginEndpoint = "login"
+
+// endpoints is the table of endpoints by the last segment of their path
+// (DESIGN.md 3).
+var endpoints = map[string]endpoint{
+	loginEndpoint: {http.MethodPost, (*Handler).serveLogin},
+	"logout":      {http.MethodPost, (*Handler).serveLogout},
+	"session":     {http.MethodGet, (*Handler).serveSession},
+	"decrypt":     {http.MethodPost, ownData("decrypt", (*Handler).decrypt)},
+	"phone":       {http.MethodPost, ownData("phone", (*Handler).phone)},
+}
+
+func endpointNames() []string { return slices.Sorted(maps.Keys(endpoints)) }
+
+// serveEndpoint answers a call of an endpoint.
+func (h *Handler) serveEndpoint(
+	w http.ResponseWriter, r *http.Request, name, token string,
+) error {
+	e := endpoints[name]
+	if r.Method != e.method {
+		return reply.MethodNotAllowed(e.method, "call it with "+e.method).Write(w)
+	}
+	err := e.serve(h, w, r, token)
+	if p, ok := errors.AsType[reply.Problem](err); ok {
+		return p.Write(w)
+	}
+	return err
+}
+
+// sessionAnswer tells a client about a session, without the openid.
+type sessionAnswer struct {
+	ThirdSession string `json:"3rd_session,omitempty"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+	UnionIDBound bool   `json:"unionid_bound"`
+}
+
+func secondsUntil(t time.Time) int64 {
+	return max(int64(time.Until(t).Round(time.Second)/time.Second), 0)
+}
+
+// checked calls next with the identity behind the token, or refuses the call.
+func (h *Handler) checked(
+	w http.ResponseWriter, r *http.Request, token string,
+	next func(session.Identity) error,
+) error {
+	if token == "" {
+		return h.refuse(w, r, refuse(Missing, &reply.SessionMissing, ""))
+	}
+	id, err := h.authenticate(r, token)
+	if err != nil {
+		return h.refuse(w, r, refused(err))
+	}
+	metrics.decided(Accepted)
+	return next(id)
+}
+
+// serveSession tells whether the presented session is valid.
+func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, token string) error {
+	return h.checked(w, r, token, func(id session.Identity) error {
+		return reply.JSON(w, sessionAnswer{
+			ExpiresIn: secondsUntil(id.Expires), UnionIDBound: id.UnionID != "",
+		})
+	})
+}
+
+// serveLogout ends the presented session, or all sessions of its user.
+func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request, token string) error {
+	if token == "" {
+		return h.refuse(w, r, refuse(Missing, &reply.SessionMissing, ""))
+	}
+	body, err := reply.ReadObject(w, r, reply.MaxBody)
+	if err != nil {
+		return err
+	}
+	all, err := body.Flag("all")
+	if err != nil {
+		return err
+	}
+	if err := h.logout(r, token, all); err != nil {
+		return h.refuse(w, r, refused(err))
+	}
+	h.log.Info("logout", zap.Bool("all", all), zap.String("client_ip", clientIP(r)))
+	return reply.NoContent(w)
+}
+
+func (h *Handler) logout(r *http.Request, token string, all bool) error {
+	live, err := h.app.Live(r.Context())
+	if err != nil {
+		return err
+	}
+	if !all {
+		return live.Sessions.Logout(r.Context(), token)
+	}
+	// Ending every session of a user takes a session that the site accepts.
+	id, err := h.authenticate(r, token)
+	if err != nil {
+		return err
+	}
+	return live.Sessions.RevokeUser(r.Context(), store.UserID{AppID: id.AppID, OpenID: id.OpenID})
+}

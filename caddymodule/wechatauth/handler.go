@@ -1,0 +1,299 @@
+// Package wechatauth owns the handler `wechat_auth`: the decision about each request
+// of a site, and the site's own endpoints.
+//
+// It must not know stores, the admin API, commands or wechat_api.
+//
+// # Logs
+//
+// One line for each login, log-out and refusal. No line holds a token, a code, a
+// session_key, a secret or open data. Openids are in the lines of logins and of the
+// calls that follow, and in the access log's user_id; a unionid is in none.
+//
+// # Metrics
+//
+//	caddy_wechat_decisions_total{result}                 requests by decision; with the log the only place that tells why a token was refused
+//	caddy_wechat_logins_total{result}                    logins: ok, replayed, client_gone, or the code of the problem
+//	caddy_wechat_endpoint_calls_total{endpoint,result}   calls of decrypt and phone with a valid session, likewise
+//	caddy_wechat_dropped_connection_options_total        attempts to remove headers through the Connection header
+package wechatauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/gate"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+)
+
+func init() { caddy.RegisterModule(new(Handler)) }
+
+// Handler guards a site whose app knows nothing of WeChat. It removes every
+// identity header that a client sends, answers the login endpoints itself, and
+// passes a request to the next handler only with the identity that it has verified:
+// `X-WX-OPENID`, `X-WX-APPID`, `X-WX-SOURCE`, `X-WX-UNIONID` when it is known, and
+// `X-WX-PHONE` when it is remembered. It needs the app `wechat`.
+//
+// In a Caddyfile it is the directive `wechat_auth`, which runs before
+// `request_header` and `reverse_proxy`. It takes no matcher: one would hide the
+// login endpoints and leave the rest of the site unguarded. List exemptions inside:
+//
+//	wechat_auth {
+//		cloudrun
+//		endpoints <prefix>
+//		public    <paths...>
+//		optional  <paths...>
+//		apps      <appids...>
+//		token header <name>
+//		headers {
+//			openid  <name>
+//			unionid <name>
+//			appid   <name>
+//			source  <name>
+//			phone   <name>
+//		}
+//	}
+//
+// A path is written out (`/healthz`) or ends in `/*` (`/assets/*`). A rule opens
+// only a path that is its own canonical form; any other path under it stays
+// protected.
+//
+// The handler sets these placeholders on accepted requests; the first is also the
+// access log's `user_id`:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.auth.user.id}` | The openid
+// `{http.auth.user.unionid}` | The unionid, or empty
+// `{http.auth.user.appid}` | The mini program
+type Handler struct {
+	// Ask for no session and trust the identity headers of WeChat Cloud Hosting. The
+	// gate must run behind it: a client that reaches the gate directly can claim to
+	// be any user, so close public access to the service there. The gate refuses
+	// requests without `X-WX-SOURCE` and those of proxies for local debugging.
+	Cloudrun bool `json:"cloudrun,omitempty"`
+
+	// Prefix of the gate's own endpoints `login`, `logout`, `session`, `decrypt` and
+	// `phone`. The app never sees a request under it. Default: `/wx`.
+	Endpoints string `json:"endpoints,omitempty"`
+
+	// Paths that need no session. The gate never looks at a token there.
+	Public []string `json:"public,omitempty"`
+
+	// Paths that a request without a token enters as a guest. A presented token must
+	// be valid.
+	Optional []string `json:"optional,omitempty"`
+
+	// Mini programs whose sessions this site accepts. Default: all configured ones.
+	Apps []string `json:"apps,omitempty"`
+
+	// The only header that carries the token. Default: `Authorization: Bearer`, then
+	// `X-3rd-Session`.
+	TokenHeader string `json:"token_header,omitempty"`
+
+	// Names of the headers that the app reads, each by its word: `openid`, `unionid`,
+	// `appid`, `source` and `phone`. Default: `X-WX-` and the word in capitals.
+	// `unionid` and `phone` are absent when unknown. The value of `source` is always
+	// wx_client. The gate removes every name that begins with `X-WX-` from every
+	// request in any case.
+	Headers map[string]string `json:"headers,omitempty"`
+
+	log   *zap.Logger
+	app   *wechatapp.App
+	apps  []string // accepted mini programs; nil in cloudrun mode: any
+	rules *gate.Rules
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.wechat_auth",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// errNoApp refuses a gate without the app `wechat`.
+var errNoApp = errors.New("wechat_auth needs the global option wechat, which is missing: " +
+	"write { wechat { app <appid> {env.WX_SECRET} } } at the top of the Caddyfile")
+
+// errCloudrunAndSessions refuses two sources of identity on one site.
+var errCloudrunAndSessions = errors.New("cloudrun trusts WeChat Cloud Hosting, " +
+	"which has no tokens and its own header names: take out token and headers, or cloudrun")
+
+func (h *Handler) checkCloudrun() error {
+	if h.Cloudrun && (h.TokenHeader != "" || len(h.Headers) > 0) {
+		return errCloudrunAndSessions
+	}
+	return nil
+}
+
+// Provision finds the app and prepares the rules.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.log = ctx.Logger()
+	if err := h.checkCloudrun(); err != nil {
+		return err
+	}
+	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	app, err := ctx.AppIfConfigured("wechat")
+	switch {
+	case err == nil:
+		h.app = app.(*wechatapp.App)
+		h.apps = h.app.AppIDs()
+	case h.Cloudrun: // it uses no session and no secret
+	case errors.Is(err, caddy.ErrNotConfigured):
+		return errNoApp
+	default:
+		return err // of the app itself: Caddy provisions in no order
+	}
+	if len(h.Apps) > 0 {
+		if h.apps, err = h.siteApps(); err != nil {
+			return err
+		}
+	}
+	h.rules, err = gate.New(h.Rules())
+	return err
+}
+
+// siteApps returns the list of this site, with placeholders resolved. In cloudrun
+// mode a mini program need not be configured.
+func (h *Handler) siteApps() (ids []string, err error) {
+	for _, a := range h.Apps {
+		id, err := caddy.NewReplacer().ReplaceOrErr(a, h.Cloudrun, true)
+		if err != nil {
+			return nil, fmt.Errorf("resolving apps of wechat_auth: %w", err)
+		}
+		if h.Cloudrun {
+			err = wechatapp.CheckAppID(id)
+		} else if !slices.Contains(h.apps, id) {
+			err = errSiteApp(id)
+		}
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// errSiteApp refuses a site for a mini program that no user can log in to.
+func errSiteApp(id string) error {
+	return fmt.Errorf("wechat_auth accepts mini program %s, "+
+		"which the global option wechat does not configure: "+
+		"add the line app %[1]s {env.WX_SECRET} there", id)
+}
+
+// Rules returns the configuration of the request hygiene.
+func (h *Handler) Rules() gate.Config {
+	return gate.Config{
+		Headers: h.Headers, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
+		Endpoints: h.Endpoints, EndpointNames: endpointNames(),
+		Public: h.Public, Optional: h.Optional,
+	}
+}
+
+// ServeHTTP executes what Decide says of a request. It does nothing after the next
+// handler, does not wrap the response writer and does not clone the request.
+func (h *Handler) ServeHTTP(
+	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
+) error {
+	c := h.read(r)
+	d := Decide(c)
+	switch d.Do {
+	case Refuse:
+		return h.refuse(w, r, d)
+	case Answer:
+		return h.serveEndpoint(w, r, c.Route.Endpoint, c.Token)
+	case Check:
+		id, err := h.authenticate(r, c.Token)
+		if err == nil {
+			err = h.rules.Inject(r, gate.Identity{
+				gate.OpenID: id.OpenID, gate.UnionID: id.UnionID,
+				gate.AppID: id.AppID, gate.Phone: id.Phone,
+			})
+		}
+		if err != nil {
+			return h.refuse(w, r, refused(err))
+		}
+		setPlaceholders(r, id.OpenID, id.UnionID, id.AppID)
+	case Trust:
+		c.Platform.Restore(r)
+		if id := c.Platform.Identity; d.Result == Accepted {
+			setPlaceholders(r, id[gate.OpenID], id[gate.UnionID], id[gate.AppID])
+		}
+	}
+	metrics.decided(d.Result)
+	return next.ServeHTTP(w, r)
+}
+
+// read cleans a request and returns what it claims. Clean comes first: what a
+// client must not send is gone whatever Decide says.
+func (h *Handler) read(r *http.Request) Claims {
+	c := Claims{Cloudrun: h.Cloudrun, Apps: h.apps}
+	if h.Cloudrun {
+		c.Platform, c.Untrue = h.rules.Platform(r) // Clean removes the headers
+	}
+	dropped, err := h.rules.Clean(r)
+	if dropped > 0 {
+		metrics.droppedOptions.Add(float64(dropped))
+	}
+	c.Trailer = err != nil
+	c.Route = h.rules.Route(r)
+	c.Token, err = h.rules.Credential(r)
+	c.Ambiguous = err != nil
+	return c
+}
+
+// authenticate returns the identity behind a token, if the site accepts its mini
+// program.
+func (h *Handler) authenticate(r *http.Request, token string) (session.Identity, error) {
+	live, err := h.app.Live(r.Context())
+	if err != nil {
+		return session.Identity{}, err
+	}
+	id, err := live.Sessions.Authenticate(r.Context(), token)
+	if err == nil && !slices.Contains(h.apps, id.AppID) {
+		err = reply.OtherApp
+	}
+	return id, err
+}
+
+// setPlaceholders tells the rest of the configuration who the user is.
+func setPlaceholders(r *http.Request, openID, unionID, appID string) {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.auth.user.id", openID)
+	repl.Set("http.auth.user.unionid", unionID)
+	repl.Set("http.auth.user.appid", appID)
+}
+
+// refuse answers in the app's place. Its log line alone tells the operator why.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) error {
+	metrics.decided(d.Result)
+	h.log.Log(d.Problem.Level(), "refused",
+		zap.String("reason", string(d.Result)), zap.Int("status", d.Problem.Status),
+		zap.String("method", r.Method), zap.String("path", r.URL.Path),
+		zap.String("client_ip", clientIP(r)))
+	return d.Problem.Write(w)
+}
+
+// clientIP returns Caddy's client IP, which honours trusted_proxies; wechatauth
+// reads no header for it (THREATS.md 6).
+func clientIP(r *http.Request) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return ip
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,113 @@
+package wechatauth
+
+import (
+	"encoding/hex"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
+)
+
+// serveLogin answers POST /wx/login.
+func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token string) error {
+	out, err := h.login(w, r, token)
+	if err != nil {
+		p := reply.For(reply.Login, err)
+		code, level := outcome(r, p)
+		metrics.logins.WithLabelValues(code).Inc()
+		h.log.Log(level, "login refused", zap.String("code", code),
+			zap.Error(reply.Cause(err)), zap.String("client_ip", clientIP(r)))
+		return p
+	}
+	result := "ok"
+	if out.Replayed {
+		result = "replayed"
+	}
+	metrics.logins.WithLabelValues(result).Inc()
+	h.log.Info("login",
+		zap.String("appid", out.User.AppID), zap.String("openid", out.User.OpenID),
+		zap.String("session", hex.EncodeToString(out.Digest[:4])),
+		zap.Bool("replayed", out.Replayed), zap.String("client_ip", clientIP(r)))
+	return reply.JSON(w, sessionAnswer{
+		ThirdSession: out.Token, ExpiresIn: secondsUntil(out.Expires),
+		UnionIDBound: out.UnionIDBound,
+	})
+}
+
+// login asks the rate limits before it reads the body, so that a refused flood
+// costs next to nothing (THREATS.md 26).
+func (h *Handler) login(
+	w http.ResponseWriter, r *http.Request, token string,
+) (session.Login, error) {
+	live, err := h.app.Live(r.Context())
+	if err != nil {
+		return session.Login{}, err
+	}
+	client, _ := netip.ParseAddr(clientIP(r))
+	if wait, ok := live.AllowLogin(r.Context(), client); !ok {
+		reply.LeaveBody(w, r)
+		p := reply.RateLimited
+		p.RetryAfter = wait
+		return session.Login{}, p
+	}
+	req, err := h.readLogin(w, r)
+	if err != nil {
+		return session.Login{}, err
+	}
+	req.Presented, req.Client, req.Begin = token, client, live.BeginLogin
+	return live.Sessions.Login(r.Context(), req)
+}
+
+// readLogin reads and checks the body of a login.
+func (h *Handler) readLogin(
+	w http.ResponseWriter, r *http.Request,
+) (req session.LoginRequest, err error) {
+	body, err := reply.ReadObject(w, r, reply.MaxBody)
+	if err != nil {
+		return req, err
+	}
+	if body["code"] == touristCode {
+		return req, reply.Invalid(http.StatusBadRequest,
+			"this code comes from DevTools with a tourist AppID: "+
+				"set the mini program's own AppID in the project")
+	}
+	if req.Code, err = body.Code("wx.login"); err != nil {
+		return req, err
+	}
+	if req.AppID, err = body.Text("appid"); err != nil {
+		return req, err
+	}
+	if req.AppID == "" {
+		if req.AppID, err = h.guessApp(r); err != nil {
+			return req, err
+		}
+	}
+	if !slices.Contains(h.apps, req.AppID) {
+		return req, reply.OtherApp
+	}
+	return req, nil
+}
+
+// touristCode is the code of DevTools without an AppID (WECHAT.md 11.6).
+const touristCode = "the code is a mock one"
+
+// guessApp returns the mini program of a login without an appid: the only one, or
+// the one in WeChat's Referer (WECHAT.md 9.2). A client can forge that hint, and
+// gains nothing: a code of another mini program does not pass there.
+func (h *Handler) guessApp(r *http.Request) (string, error) {
+	if len(h.apps) == 1 {
+		return h.apps[0], nil
+	}
+	if rest, ok := strings.CutPrefix(r.Header.Get("Referer"), "https://servicewechat.com/"); ok {
+		if id, _, ok := strings.Cut(rest, "/"); ok && slices.Contains(h.apps, id) {
+			return id, nil
+		}
+	}
+	return "", reply.Invalid(http.StatusBadRequest,
+		"this site serves several mini programs: send appid beside code")
+}
