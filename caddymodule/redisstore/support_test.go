@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/wxgate/wxgate/caddymodule" // the app and the directives of the tests
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/logging" // what quiet names

@@ -63,7 +63,7 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //	}
 //
 // A path is written out (`/healthz`) or ends in `/*` (`/assets/*`). A rule opens
-// only a path that is its own canonical form; any other path under it stays
+// only a path that all servers read in one way; any other path under it stays
 // protected.
 //
 // The handler sets these placeholders on accepted requests; the first is also the
