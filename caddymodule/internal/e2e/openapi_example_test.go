@@ -14,11 +14,11 @@ import (
 	"testing"
 )
 
-// TestExample_OpenData runs all of examples/open-data: the page outside of WeChat, the Caddyfile with its addresses changed, the app.
+// TestExample_OpenData runs all of examples/wechat/open-data: the page outside of WeChat, the Caddyfile with its addresses changed, the app.
 func TestExample_OpenData(t *testing.T) {
 	t.Parallel()
 	need(t, "node")
-	example, err := filepath.Abs(filepath.Join(moduleRoot, "examples", "open-data"))
+	example, err := filepath.Abs(filepath.Join(moduleRoot, "examples/wechat/open-data"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,8 @@
-// A page of a mini program. It talks to one host only: the gate, which answers /wx/… itself and hands the rest to the app.
+// A page of a mini program. It calls one host: the gate, which answers /wx/… itself and
+// passes other requests on to the app.
 const HOST = 'https://api.example.com'
 
-// request is wx.request as a promise. success runs for every status, so that is looked at here.
+// request is wx.request as a promise. WeChat runs success for every status.
 function request (method, path, data, token) {
   return new Promise((resolve, reject) => wx.request({
     url: HOST + path,
@@ -10,7 +11,8 @@ function request (method, path, data, token) {
     header: token ? { Authorization: 'Bearer ' + token } : {},
     success: ({ statusCode, header, data }) => {
       if (statusCode < 300) return resolve(data)
-      reject(Object.assign(new Error(data.code || statusCode), data, { fromGate: !!(header['X-Wxgate'] || header['x-wxgate']), statusCode }))
+      const fromGate = !!(header['X-Wxgate'] || header['x-wxgate'])
+      reject(Object.assign(new Error(data.code || statusCode), data, { fromGate, statusCode }))
     },
     fail: reject
   }))
@@ -25,7 +27,8 @@ function login () {
     })
 }
 
-// call logs in when there is no session, or no longer one, and repeats what it was asked to do. make is called anew each time, since data that was sealed before a login does not open after it.
+// call makes a request, and logs in before it when there is no session. It calls make for
+// each try: the gate cannot open data that WeChat sealed before the login.
 async function call (method, path, make = () => undefined) {
   const token = wx.getStorageSync('token') || await login()
   try {
@@ -44,7 +47,7 @@ Page({
     this.setData(await call('GET', '/api/me'))
   },
 
-  // The steps of the last 31 days, decrypted by the gate. WeChat asks the user first.
+  // The gate decrypts the steps of the last 31 days. WeChat asks the user first.
   async onSteps () {
     const sealed = () => new Promise((success, fail) => wx.getWeRunData({ success, fail }))
       .then(({ encryptedData, iv }) => ({ encryptedData, iv }))
@@ -52,10 +55,12 @@ Page({
     this.setData({ steps: stepInfoList[stepInfoList.length - 1].step })
   },
 
-  // <button open-type="getPhoneNumber" bindgetphonenumber="onPhone">. The code is good once, so this is not repeated.
+  // <button open-type="getPhoneNumber" bindgetphonenumber="onPhone">. The code is good
+  // once, so there is no second try.
   async onPhone ({ detail }) {
-    if (!detail.code) return // the user said no
-    const { phoneNumber } = await request('POST', '/wx/phone', { code: detail.code }, wx.getStorageSync('token'))
+    if (!detail.code) return // the user refused
+    const token = wx.getStorageSync('token')
+    const { phoneNumber } = await request('POST', '/wx/phone', { code: detail.code }, token)
     this.setData({ phoneNumber })
   },
 
