@@ -7,27 +7,30 @@ import (
 	"testing"
 )
 
-// Cluster is a cluster in which each primary has an equal share of the slots.
+// Cluster is a cluster in which each primary has an equal share of the slots. Its
+// fields keep the roles that the nodes had at the start; the replicas of the first
+// primary come first.
 type Cluster struct {
-	Primaries, Replicas []*Server // as they were at the start; the replicas of the first primary come first
+	Primaries, Replicas []*Server
 }
 
-// slots is how many there are in each cluster.
 const slots = 16384
 
-// StartCluster starts n primaries with the given number of replicas each; Redis 7.0 is needed for that. A node that has not answered for a second is failed over.
+// StartCluster starts n primaries with the given number of replicas each, on Redis
+// 7.0 or later. The cluster fails over a node that has not answered for a second.
 func StartCluster(tb testing.TB, n, replicas int, opts ...Option) *Cluster {
 	tb.Helper()
 	c := new(Cluster)
 	for i := range n * (1 + replicas) {
 		s := StartNode(tb, opts...)
 		s.Do("CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
-		if i < n {
-			s.Do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/n), strconv.Itoa((i+1)*slots/n-1))
-			c.Primaries = append(c.Primaries, s)
-		} else {
+		if i >= n {
 			c.Replicas = append(c.Replicas, s)
+			continue
 		}
+		c.Primaries = append(c.Primaries, s)
+		first, last := i*slots/n, (i+1)*slots/n-1
+		s.Do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last))
 	}
 	c.join(replicas)
 	return c
@@ -37,55 +40,57 @@ func StartCluster(tb testing.TB, n, replicas int, opts ...Option) *Cluster {
 func StartNode(tb testing.TB, opts ...Option) *Server {
 	tb.Helper()
 	return Start(tb, append([]Option{
-		With("cluster-enabled yes"), With("cluster-node-timeout 1000"), With("cluster-port " + strconv.Itoa(freePort(tb))), With("cluster-allow-replica-migration no"),
+		With("cluster-enabled yes"),
+		With("cluster-node-timeout 1000"),
+		With("cluster-port " + strconv.Itoa(freePort(tb))),
+		With("cluster-allow-replica-migration no"),
 	}, opts...)...)
 }
 
 // join makes the nodes know one another, then gives the primaries their replicas.
+// A replica can be promoted only when all nodes know whose replica it is.
 func (c *Cluster) join(replicas int) {
 	c.Primaries[0].tb.Helper()
 	all := append(c.Primaries[:len(c.Primaries):len(c.Primaries)], c.Replicas...)
 	for _, s := range all[1:] {
 		all[0].Meet(s)
 	}
+	known := fmt.Sprintf("cluster_known_nodes:%d", len(all))
 	for _, s := range all {
 		s.Await(func(info string) bool {
-			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d", len(all)))
+			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, known)
 		}, "CLUSTER", "INFO")
 	}
 	for i, r := range c.Replicas {
-		p := c.Primaries[i/replicas]
-		r.Do("CLUSTER", "REPLICATE", p.ID())
+		r.Do("CLUSTER", "REPLICATE", c.Primaries[i/replicas].ID())
 	}
 	for _, r := range c.Replicas {
-		r.Await(has("master_link_status:up"), "INFO", "replication")
+		r.Await(Has("master_link_status:up"), "INFO", "replication")
 	}
-	for _, s := range all { // a replica can only be promoted when all know whose it is
-		s.Await(func(nodes string) bool { return strings.Count(nodes, "slave ") == len(c.Replicas) }, "CLUSTER", "NODES")
+	for _, s := range all {
+		s.Await(func(nodes string) bool {
+			return strings.Count(nodes, "slave ") == len(c.Replicas)
+		}, "CLUSTER", "NODES")
 	}
 }
 
-// Meet makes other known to the cluster that s is in.
+// Meet makes other known to the cluster of s.
 func (s *Server) Meet(other *Server) {
 	s.tb.Helper()
 	bus := other.Do("CONFIG", "GET", "cluster-port")
 	m, err := bus.AsStrMap()
-	if err != nil {
-		s.tb.Fatal(err)
-	}
+	s.must(err)
 	s.Do("CLUSTER", "MEET", "127.0.0.1", other.Port(), m["cluster-port"])
 }
 
-// ID returns the name that the node has in its cluster.
+// ID returns the name of the node in its cluster.
 func (s *Server) ID() string {
 	s.tb.Helper()
 	m := s.Do("CLUSTER", "MYID")
 	id, err := m.ToString()
-	if err != nil {
-		s.tb.Fatal(err)
-	}
+	s.must(err)
 	return id
 }
 
-// Addresses are those of the primaries.
+// Addresses returns the addresses of the primaries.
 func (c *Cluster) Addresses() []string { return addresses(c.Primaries) }

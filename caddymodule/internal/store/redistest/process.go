@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 )
 
 // process is a running child.
@@ -12,8 +13,9 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// spawn starts a child whose output goes to a file. The kernel ends it when the thread that started it is gone, so that thread is kept for as long as the child lives: no test that panics
-// leaves a server behind, and none is ended early.
+// spawn starts a child whose output goes to a file. The kernel ends the child with
+// the thread that started it, so spawn keeps that thread: a test that panics leaves
+// no server behind, and none ends early.
 func spawn(binary string, args []string, log string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -41,6 +43,12 @@ func spawn(binary string, args []string, log string) (*process, error) {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
+}
+
+// signal sends a signal by name: package syscall has STOP and CONT only on some
+// systems.
+func (p *process) signal(name string) error {
+	return exec.Command("sh", "-c", "kill -"+name+" "+strconv.Itoa(p.cmd.Process.Pid)).Run()
 }
 
 // ended reports whether the child is gone.

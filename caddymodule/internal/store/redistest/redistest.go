@@ -1,5 +1,6 @@
-// Package redistest starts real Redis or Valkey servers for tests, alone, behind sentinels or as a cluster, and makes them fail in the ways that real ones do. It owns processes, ports and
-// certificates; it must not know what is stored, nor the engine that is under test.
+// Package redistest starts real Redis or Valkey servers for tests, alone, behind
+// sentinels or as a cluster, and makes them fail in the ways that real ones do. It
+// must not know the records, nor the engine under test.
 package redistest
 
 import (
@@ -18,14 +19,14 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// patience is how long a server may take to do what was asked before the test fails.
+// patience is the time that a server has to do something before the test fails.
 const patience = 15 * time.Second
 
-// Server is one process of redis-server. Its methods fail the test when they cannot do what they say.
+// Server is one process of redis-server. Its methods fail the test on an error.
 type Server struct {
 	Addr string      // host:port
-	TLS  *tls.Config // with TLS: what a client needs, a certificate of its own included; else nil
-	Dir  string      // of the data and of the log
+	TLS  *tls.Config // of a client, with its certificate; nil without TLS
+	Dir  string      // of data and log
 
 	tb       testing.TB
 	binary   string
@@ -41,7 +42,7 @@ type Option func(*Server)
 // With adds one line to the configuration file, such as "maxmemory 3mb".
 func With(line string) Option { return func(s *Server) { s.lines = append(s.lines, line) } }
 
-// Password makes the default user need one; Do uses it.
+// Password sets the password of the default user, which Do uses.
 func Password(p string) Option {
 	return func(s *Server) {
 		s.password = p
@@ -49,7 +50,8 @@ func Password(p string) Option {
 	}
 }
 
-// Start runs a server on a free port of the loopback interface until the test ends. It keeps nothing on disk unless With("appendonly yes") is given.
+// Start runs a server on a free port of the loopback interface until the test ends.
+// Only With("appendonly yes") makes it write to the disk.
 func Start(tb testing.TB, opts ...Option) *Server {
 	tb.Helper()
 	s := newServer(tb)
@@ -65,7 +67,10 @@ func newServer(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, Dir: tb.TempDir(), binary: find(tb)}
 	s.setPort(freePort(tb))
-	s.lines = []string{"bind 127.0.0.1", "protected-mode no", "daemonize no", "dir " + s.Dir, `save ""`, "repl-diskless-sync-delay 0"}
+	s.lines = []string{
+		"bind 127.0.0.1", "protected-mode no", "daemonize no", "dir " + s.Dir, `save ""`,
+		"repl-diskless-sync-delay 0",
+	}
 	tb.Cleanup(func() {
 		if s.proc != nil {
 			s.proc.kill()
@@ -78,7 +83,8 @@ func newServer(tb testing.TB) *Server {
 	return s
 }
 
-// find returns the path of the server's binary. Without one the test is skipped, or fails where nothing may be skipped.
+// find returns the path of the server's binary. Without one it skips the test, or
+// fails it when WXGATE_REQUIRE_ALL forbids to skip.
 func find(tb testing.TB) string {
 	tb.Helper()
 	for _, name := range []string{"redis-server", "valkey-server"} {
@@ -87,13 +93,13 @@ func find(tb testing.TB) string {
 		}
 	}
 	if os.Getenv("WXGATE_REQUIRE_ALL") == "1" {
-		tb.Fatal("neither redis-server nor valkey-server is installed, and WXGATE_REQUIRE_ALL=1 forbids to skip")
+		tb.Fatal("redis-server is not installed, and WXGATE_REQUIRE_ALL=1 forbids to skip")
 	}
 	tb.Skip("neither redis-server nor valkey-server is installed")
 	return ""
 }
 
-// freePort returns a port that nobody listened on just now.
+// freePort returns a port that was free just now.
 func freePort(tb testing.TB) int {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -104,7 +110,9 @@ func freePort(tb testing.TB) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-func (s *Server) setPort(port int) { s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func (s *Server) setPort(port int) {
+	s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}
 
 // Port returns the port of Addr.
 func (s *Server) Port() string {
@@ -114,7 +122,8 @@ func (s *Server) Port() string {
 
 func (s *Server) logPath() string { return filepath.Join(s.Dir, "log") }
 
-// start runs the process and waits until it answers. Another process may have taken the port in the meantime; then the next one is tried.
+// start runs the process and waits for its first answer. It tries another port when
+// another process has taken the first.
 func (s *Server) start() {
 	s.tb.Helper()
 	for range 5 {
@@ -123,17 +132,17 @@ func (s *Server) start() {
 		}
 		s.setPort(freePort(s.tb))
 	}
-	s.tb.Fatal("starting redis-server: no luck with five ports")
+	s.tb.Fatal("starting redis-server: five ports were taken")
 }
 
-// run reports false when the port was taken.
+// run reports false when the port is taken. A sentinel keeps its knowledge in the
+// configuration file, so run does not write that again.
 func (s *Server) run() bool {
 	s.tb.Helper()
 	conf := filepath.Join(s.Dir, "conf")
-	if _, err := os.Stat(conf); err != nil || !s.sentinel { // a sentinel keeps what it has learnt in its file
-		if err := os.WriteFile(conf, []byte(strings.Join(append(s.lines, s.listen()), "\n")), 0o600); err != nil {
-			s.tb.Fatal(err)
-		}
+	if _, err := os.Stat(conf); err != nil || !s.sentinel {
+		text := strings.Join(append(s.lines, s.listen()), "\n")
+		s.must(os.WriteFile(conf, []byte(text), 0o600))
 	}
 	args := []string{conf}
 	if s.sentinel {
@@ -144,7 +153,7 @@ func (s *Server) run() bool {
 		s.tb.Fatalf("starting redis-server: %v", err)
 	}
 	s.proc = proc
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if proc.ended() {
 			log, _ := os.ReadFile(s.logPath())
 			if bytes.Contains(log, []byte("in use")) {
@@ -155,12 +164,12 @@ func (s *Server) run() bool {
 		if s.answers() {
 			return true
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	s.tb.Fatalf("starting redis-server: no answer from %s", s.Addr)
 	return false
 }
 
-// listen is the line of the configuration that says where to listen.
 func (s *Server) listen() string {
 	if s.TLS != nil {
 		return "port 0\ntls-port " + s.Port()
@@ -168,7 +177,7 @@ func (s *Server) listen() string {
 	return "port " + s.Port()
 }
 
-// answers reports whether the server says anything to a PING.
+// answers reports whether the server answers a PING with anything.
 func (s *Server) answers() bool {
 	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
 	if err != nil {
@@ -186,11 +195,14 @@ func (s *Server) answers() bool {
 	return err == nil
 }
 
-// Try sends one command on a connection of its own, as the default user, and returns the answer.
+// Try sends one command as the default user, on a connection of its own.
 func (s *Server) Try(args ...string) rueidis.RedisResult {
 	c, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.Addr}, Password: s.password, TLSConfig: s.TLS, AlwaysRESP2: true, ForceSingleClient: true, DisableCache: true, DisableRetry: true, PipelineMultiplex: -1,
-		ReadBufferEachConn: 1 << 12, WriteBufferEachConn: 1 << 12, Dialer: net.Dialer{Timeout: 2 * time.Second}, ConnWriteTimeout: patience,
+		InitAddress: []string{s.Addr}, Password: s.password, TLSConfig: s.TLS,
+		AlwaysRESP2: true, ForceSingleClient: true, DisableCache: true, DisableRetry: true,
+		PipelineMultiplex: -1, RingScaleEachConn: 1,
+		ReadBufferEachConn: 1 << 12, WriteBufferEachConn: 1 << 12,
+		Dialer: net.Dialer{Timeout: 2 * time.Second}, ConnWriteTimeout: patience,
 	})
 	if err != nil {
 		return rueidis.NewErrorResult(err)
@@ -209,48 +221,49 @@ func (s *Server) Do(args ...string) rueidis.RedisMessage {
 	return m
 }
 
-// Await asks again and again until ok is content with the text of the answer.
+// Await repeats a command until ok accepts the text of the answer.
 func (s *Server) Await(ok func(string) bool, args ...string) {
 	s.tb.Helper()
 	var last string
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		m, err := s.Try(args...).ToMessage()
 		if err != nil {
 			last = err.Error()
-			continue
-		}
-		if last, err = m.ToString(); err != nil {
+		} else if last, err = m.ToString(); err != nil {
 			last = fmt.Sprint(m)
 		}
-		if ok(last) {
+		if err == nil && ok(last) {
 			return
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	s.tb.Fatalf("%s: %s never became what was awaited: %s", s.Addr, strings.Join(args, " "), last)
+	s.tb.Fatalf("%s: %s: waited in vain; last answer: %s", s.Addr, strings.Join(args, " "), last)
 }
 
 // Kill ends the process at once, as kill -9 does.
 func (s *Server) Kill() { s.proc.kill() }
 
-// Pause stops the process without ending it: connections stay open, new ones are taken by the kernel, and nothing answers.
-func (s *Server) Pause() { s.tb.Helper(); s.signal(stop) }
+// Pause stops the process without ending it: connections stay open, the kernel
+// takes new ones, and nothing answers.
+func (s *Server) Pause() { s.tb.Helper(); s.must(s.proc.signal("STOP")) }
 
 // Resume lets a paused process go on.
-func (s *Server) Resume() { s.tb.Helper(); s.signal(cont) }
+func (s *Server) Resume() { s.tb.Helper(); s.must(s.proc.signal("CONT")) }
 
-func (s *Server) signal(send func(*os.Process) error) {
-	s.tb.Helper()
-	if err := send(s.proc.cmd.Process); err != nil {
-		s.tb.Fatal(err)
-	}
-}
-
-// Restart starts a killed process again, on the same port and with the data that it kept.
+// Restart starts a killed process again, on the same port and with the data that it
+// kept.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.proc.kill()
 	_ = os.Remove(s.logPath())
 	if !s.run() {
-		s.tb.Fatalf("restarting redis-server: somebody has taken %s", s.Addr)
+		s.tb.Fatalf("restarting redis-server: another process has taken %s", s.Addr)
+	}
+}
+
+func (s *Server) must(err error) {
+	s.tb.Helper()
+	if err != nil {
+		s.tb.Fatal(err)
 	}
 }

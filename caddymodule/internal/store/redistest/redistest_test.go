@@ -3,7 +3,6 @@ package redistest_test
 import (
 	"io"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,13 +13,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestServer(t *testing.T) {
+func TestServer_KilledAndRestarted_KeepsData(t *testing.T) {
 	for name, opts := range map[string][]redistest.Option{
 		"plain":    nil,
 		"password": {redistest.Password("open-sesame")},
 		"tls":      {redistest.WithTLS()},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := redistest.Start(t, append(opts, redistest.With("appendonly yes"))...)
 			s.Do("SET", "k", "v")
 			s.Kill()
@@ -28,12 +28,12 @@ func TestServer(t *testing.T) {
 				t.Error("a killed server has answered")
 			}
 			s.Restart()
-			s.Await(func(got string) bool { return got == "v" }, "GET", "k") // it may still be loading what it has kept
+			s.Await(redistest.Has("v"), "GET", "k") // it may still be loading its file
 		})
 	}
 }
 
-func TestServerPauses(t *testing.T) {
+func TestServer_Paused_DoesNotAnswer(t *testing.T) {
 	s := redistest.Start(t)
 	s.Pause()
 	if ping(t, s.Addr, 200*time.Millisecond) {
@@ -45,9 +45,10 @@ func TestServerPauses(t *testing.T) {
 	}
 }
 
-func TestWatched(t *testing.T) {
+func TestWatched_Failover_PromotesReplica(t *testing.T) {
 	for name, n := range map[string]int{"one sentinel": 1, "three sentinels": 3} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := redistest.StartReplicaWithSentinel(t, n)
 			w.Failover()
 			w.Replica.Do("SET", "k", "v")
@@ -55,45 +56,47 @@ func TestWatched(t *testing.T) {
 	}
 }
 
-func TestCluster(t *testing.T) {
+func TestCluster_PrimaryKilled_PromotesReplica(t *testing.T) {
+	t.Parallel()
 	c := redistest.StartCluster(t, 3, 1)
 	c.Primaries[0].Kill()
-	c.Replicas[0].Await(func(info string) bool { return strings.Contains(info, "role:master") }, "INFO", "replication")
+	c.Replicas[0].Await(redistest.Has("role:master"), "INFO", "replication")
 }
 
-func TestProxy(t *testing.T) {
+func TestProxy_EachFault_IsSeen(t *testing.T) {
 	p := redistest.StartProxy(t, redistest.Start(t).Addr)
-	if !ping(t, p.Addr, 5*time.Second) {
-		t.Fatal("nothing is forwarded")
+	answers := func(what string, want bool, wait time.Duration) {
+		t.Helper()
+		if ping(t, p.Addr, wait) != want {
+			t.Errorf("%s: answers: %v, want %v", what, !want, want)
+		}
 	}
+	answers("at first", true, 5*time.Second)
 	p.Blackhole()
-	if ping(t, p.Addr, 200*time.Millisecond) {
-		t.Error("a black hole has answered")
-	}
+	answers("black hole", false, 200*time.Millisecond)
 	p.Restore()
-	if !ping(t, p.Addr, 5*time.Second) {
-		t.Error("a restored proxy does not forward")
-	}
+	answers("restored", true, 5*time.Second)
 	p.Cut()
-	if ping(t, p.Addr, 5*time.Second) {
-		t.Error("a cut proxy has answered")
-	}
+	answers("cut", false, 5*time.Second)
 	p.Restore()
+	for _, loss := range []redistest.Loss{{}, {Answer: true}} {
+		p.LoseWhen(func([]byte) *redistest.Loss { return &loss })
+		answers("loss", false, 5*time.Second)
+	}
+	p.LoseWhen(nil)
 	conn, err := net.Dial("tcp", p.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if !pingOn(t, conn, 5*time.Second) {
+	if !pingOn(conn, 5*time.Second) {
 		t.Fatal("a restored proxy does not forward")
 	}
 	p.Forget()
-	if pingOn(t, conn, 200*time.Millisecond) {
+	if pingOn(conn, 200*time.Millisecond) {
 		t.Error("a forgotten connection has answered")
 	}
-	if !ping(t, p.Addr, 5*time.Second) {
-		t.Error("a new connection is not forwarded")
-	}
+	answers("a new connection", true, 5*time.Second)
 }
 
 // ping reports whether a server answers within d.
@@ -104,11 +107,10 @@ func ping(t *testing.T, addr string, d time.Duration) bool {
 		return false
 	}
 	defer conn.Close()
-	return pingOn(t, conn, d)
+	return pingOn(conn, d)
 }
 
-func pingOn(t *testing.T, conn net.Conn, d time.Duration) bool {
-	t.Helper()
+func pingOn(conn net.Conn, d time.Duration) bool {
 	_ = conn.SetDeadline(time.Now().Add(d))
 	_, _ = conn.Write([]byte("PING\r\n"))
 	_, err := io.ReadFull(conn, make([]byte, len("+PONG\r\n")))

@@ -7,23 +7,25 @@ import (
 	"time"
 )
 
-// Watched is a primary with a replica and the sentinels that watch them.
+// Watched is a primary with a replica, and the sentinels that watch them. Its fields
+// keep the roles that the servers had at the start.
 type Watched struct {
-	Primary, Replica *Server // as they were at the start
+	Primary, Replica *Server
 	Sentinels        []*Server
-	Master           string // the name that the sentinels know the primary by
+	Master           string // the sentinels' name for the primary
 
 	tb testing.TB
 }
 
-// StartReplicaWithSentinel starts two servers, each with the options, and n sentinels that declare a primary down which has not answered for half a second.
+// StartReplicaWithSentinel starts two servers with the options, and n sentinels that
+// declare a primary down after half a second without an answer.
 func StartReplicaWithSentinel(tb testing.TB, n int, opts ...Option) *Watched {
 	tb.Helper()
 	w := &Watched{tb: tb, Master: "mymaster"}
 	w.Primary = Start(tb, opts...)
 	w.Replica = Start(tb, append(opts, With("replicaof 127.0.0.1 "+w.Primary.Port()))...)
-	w.Replica.Await(has("master_link_status:up"), "INFO", "replication")
-	w.Primary.Await(has("state=online"), "INFO", "replication")
+	w.Replica.Await(Has("master_link_status:up"), "INFO", "replication")
+	w.Primary.Await(Has("state=online"), "INFO", "replication")
 	for range n {
 		s := newServer(tb)
 		s.sentinel = true
@@ -40,39 +42,40 @@ func StartReplicaWithSentinel(tb testing.TB, n int, opts ...Option) *Watched {
 		w.Sentinels = append(w.Sentinels, s)
 	}
 	for _, s := range w.Sentinels {
-		s.Await(has("slaves=1,sentinels="+fmt.Sprint(n)), "INFO", "sentinel")
+		s.Await(Has(fmt.Sprintf("slaves=1,sentinels=%d", n)), "INFO", "sentinel")
 	}
 	return w
 }
 
-// Addresses are those of the sentinels.
+// Addresses returns the addresses of the sentinels.
 func (w *Watched) Addresses() []string { return addresses(w.Sentinels) }
 
-// Failover makes the sentinels promote the replica while the primary lives, and returns when all of them say so.
+// Failover makes the sentinels promote the replica while the primary lives, and
+// returns when all of them say so. At first the sentinels may not know the replica
+// well enough (NOGOODSLAVE).
 func (w *Watched) Failover() {
 	w.tb.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		err := w.Sentinels[0].Try("SENTINEL", "FAILOVER", w.Master).Error() // NOGOODSLAVE until the replica was seen often enough
-		if err == nil {
-			break
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if err = w.Sentinels[0].Try("SENTINEL", "FAILOVER", w.Master).Error(); err == nil {
+			w.AwaitPromotion()
+			return
 		}
-		if time.Now().After(deadline) {
-			w.tb.Fatalf("failing over: %v", err)
-		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	w.AwaitPromotion()
+	w.tb.Fatalf("failing over: %v", err)
 }
 
 // AwaitPromotion returns when all sentinels name the replica as the primary.
 func (w *Watched) AwaitPromotion() {
 	w.tb.Helper()
 	for _, s := range w.Sentinels {
-		s.Await(has("address="+w.Replica.Addr), "INFO", "sentinel")
+		s.Await(Has("address="+w.Replica.Addr), "INFO", "sentinel")
 	}
 }
 
-// has is a condition for Await.
-func has(part string) func(string) bool {
+// Has is a condition for Await.
+func Has(part string) func(string) bool {
 	return func(s string) bool { return strings.Contains(s, part) }
 }
 

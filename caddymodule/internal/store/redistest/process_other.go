@@ -4,5 +4,5 @@ package redistest
 
 import "syscall"
 
-// dieWithParent can do nothing here: the servers of a test that panics stay.
+// dieWithParent does nothing here: the servers of a test that panics stay.
 func dieWithParent() *syscall.SysProcAttr { return nil }
