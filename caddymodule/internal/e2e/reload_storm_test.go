@@ -388,3 +388,40 @@ func TestP7_ReloadStorm(t *testing.T) {
 		}
 	}
 }
+
+// TestP7_StopFinishesLogins: all logins that are under way when the gate is told to stop are answered, and hold.
+func TestP7_StopFinishesLogins(t *testing.T) {
+	t.Parallel()
+	s := mixed
+	s.timeout = "20s"
+	w := newWorld(t, s)
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: patience / 30, Times: 16})
+	var logins sync.WaitGroup
+	replies := make([]reply, 16)
+	for i := range replies {
+		logins.Go(func() {
+			var err error
+			if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, fmt.Sprint("user-", i))))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventually(t, "the logins are under way", func() bool { return w.wechat.Count(exchangePath) == len(replies) })
+	if r := raw(t, w.admin, request(w.admin, "POST", "/stop", "")); r.status != http.StatusOK {
+		t.Errorf("stop is answered with %s", r)
+	}
+	logins.Wait()
+	if n := w.gate.wait(t); n != 0 {
+		t.Errorf("the gate ends with status %d", n)
+	}
+	w.start(t)
+	for i, r := range replies {
+		w.checkAlive(t, r.session(t).Token, w.who(appA, fmt.Sprint("user-", i)))
+	}
+	if _, err := os.Stat(w.database() + ".dirty"); err != nil {
+		t.Error("the gate that runs has no marker")
+	}
+	if strings.Contains(w.out.String(), "was not closed properly") {
+		t.Error("the store was not closed")
+	}
+}

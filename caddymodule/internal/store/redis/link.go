@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -227,13 +226,4 @@ func parseChange(prefix, key string) store.Change {
 		return store.Change{What: store.AllChanged}
 	}
 	return c
-}
-
-// unhex reads exactly as many bytes as dst has.
-func unhex(dst []byte, s string) bool {
-	if len(s) != hex.EncodedLen(len(dst)) {
-		return false
-	}
-	_, err := hex.Decode(dst, []byte(s))
-	return err == nil
 }

@@ -2,6 +2,9 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -11,17 +14,18 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// endSessionLua removes a session. Gates are told whether or not it was there: one may remember a session that the engine has lost.
-const endSessionLua = `
+// endSessionScript removes a session. It tells gates also of one that did not exist:
+// a gate may have cached a session that the engine has lost.
+var endSessionScript = repeatable(`
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('SET', KEYS[3], '', 'PX', ARGV[1])
 return 1
-`
+`)
 
-// End implements store.Store. As with every write here, an error leaves open whether the change was made.
+// End implements store.Store.
 func (s *Store) End(ctx context.Context, d store.Digest) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
-		record, err := text(db.c.Do(ctx, db.get(db.keys.session(d))))
+		record, err := db.getOne(ctx, db.keys.session(d))
 		if err != nil {
 			return err
 		}
@@ -32,86 +36,63 @@ func (s *Store) End(ctx context.Context, d store.Digest) error {
 		if !ok {
 			return nil
 		}
-		return db.unlist(ctx, ses.User, "", d)
+		return db.update(ctx, ses.User, unlist(d))
 	})
 }
 
-// endSession removes a session but leaves it listed. last is whether it must not come back with a failover.
-func (db db) endSession(ctx context.Context, d store.Digest, last bool) error {
+// endSession removes a session but leaves it listed. With lasting it must not come
+// back in a failover.
+func (db db) endSession(ctx context.Context, d store.Digest, lasting bool) error {
 	key := db.keys.session(d)
-	x := call{keys: []string{key, db.keys.touched(d), db.keys.changed(key)}, args: []string{strconv.FormatInt(changeKept.Milliseconds(), 10)}}
-	if last {
-		return db.runLasting(ctx, db.scripts.endSession, x).Error()
+	x := call{
+		keys: []string{key, db.keys.touched(d), db.keys.changed(key)},
+		args: []string{changeKept},
 	}
-	return db.scripts.endSession.run(ctx, db.c, x).Error()
+	return db.runFor(ctx, endSessionScript, x, lasting).Error()
 }
 
-// RevokeUser implements store.Store. The epoch is what ends the sessions; their records go to save room.
+// RevokeUser implements store.Store. The epoch ends the sessions. Their records go
+// to save room; those that stay expire. No session holds without a user's record, so
+// a damaged one goes, too, and where there is none only the gates must know.
 func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
-		listed, err := db.moveUserEpoch(ctx, id)
-		if err != nil || len(listed) == 0 {
-			return err
+		var listed []store.SessionRef
+		err := db.update(ctx, id, func(u store.User, known bool) (*change, error) {
+			if !known {
+				return &change{tell: true, lasting: true}, nil
+			}
+			listed = u.Sessions
+			u.Epoch++
+			u.Sessions = nil
+			return &change{user: &u, tell: true, lasting: true}, nil
+		})
+		if err == nil {
+			db.c.DoMulti(ctx, db.unlink(listed)...)
 		}
-		db.c.DoMulti(ctx, db.unlink(listed)...) // those that stay expire
-		return nil
+		return err
 	})
 }
 
-// moveUserEpoch returns the sessions that were listed. No session holds without a record: one that cannot be read goes, lest it ever be read again, and where there is none only the gates are
-// told.
-func (db db) moveUserEpoch(ctx context.Context, id store.UserID) ([]store.SessionRef, error) {
-	h := id.Hash()
-	record, err := text(db.c.Do(ctx, db.get(db.keys.user(h))))
-	if err != nil {
-		return nil, err
-	}
-	for {
-		change := swap{user: h, old: record, tell: true, last: true}
-		u, ok := db.parseUser(id, h, record)
-		listed := u.Sessions
-		if ok {
-			u.Epoch++
-			u.Sessions = nil
-			change.until = userUntil(u)
-			if change.new, err = userRecord(u); err != nil {
-				return nil, err
-			}
-		}
-		now, done, err := db.swap(ctx, change)
-		if done || err != nil {
-			return listed, err
-		}
-		record = now
-	}
-}
-
-// Forget implements store.Store. The sessions go first, so that a second try finds what a failed one has left. The user stays in the index of their unionid, which is never believed by itself.
+// Forget implements store.Store. The sessions go first, so that a retry finds those
+// that a failed try has left. The user stays in the index of their unionid, which no
+// answer relies on alone.
 func (s *Store) Forget(ctx context.Context, id store.UserID) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
-		h := id.Hash()
-		record, err := text(db.c.Do(ctx, db.get(db.keys.user(h))))
-		if err != nil {
-			return err
-		}
-		for {
-			if u, ok := db.parseUser(id, h, record); ok {
+		return db.update(ctx, id, func(u store.User, known bool) (*change, error) {
+			if known {
 				for _, res := range db.c.DoMulti(ctx, db.unlink(u.Sessions)...) {
 					if err := res.Error(); err != nil {
-						return err
+						return nil, err
 					}
 				}
 			}
-			now, done, err := db.swap(ctx, swap{user: h, old: record, tell: true, last: true})
-			if done || err != nil {
-				return err
-			}
-			record = now
-		}
+			return &change{tell: true, lasting: true}, nil
+		})
 	})
 }
 
-// unlink returns the commands that remove sessions, which tell nobody. A command has one key, because a cluster refuses one with two, of which one is missing, while it moves their slot.
+// unlink returns the commands that remove sessions, and tell no gate. A command has
+// one key: a cluster refuses two, one of them missing, while it moves the slot.
 func (db db) unlink(listed []store.SessionRef) (cmds []rueidis.Completed) {
 	for _, r := range listed {
 		for _, key := range []string{db.keys.session(r.Digest), db.keys.touched(r.Digest)} {
@@ -121,12 +102,14 @@ func (db db) unlink(listed []store.SessionRef) (cmds []rueidis.Completed) {
 	return cmds
 }
 
-// RevokeApp implements store.Store. The records of the ended sessions stay until they expire.
+// RevokeApp implements store.Store. The records of the ended sessions expire.
 func (s *Store) RevokeApp(ctx context.Context, appID string) error {
-	return s.write(ctx, func(ctx context.Context, db db) error { return db.moveEpoch(ctx, db.keys.app(appID)) })
+	return s.write(ctx, func(ctx context.Context, db db) error {
+		return db.moveEpoch(ctx, db.keys.app(appID))
+	})
 }
 
-// RevokeAll implements store.Store. The records of the ended sessions stay until they expire.
+// RevokeAll implements store.Store. The records of the ended sessions expire.
 func (s *Store) RevokeAll(ctx context.Context) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
 		if err := db.moveEpoch(ctx, db.keys.all()); err != nil {
@@ -136,35 +119,103 @@ func (s *Store) RevokeAll(ctx context.Context) error {
 	})
 }
 
-// copyWait is how long a revocation waits for the first replica.
+// makeEpochScript makes an epoch unless it has changed since the caller read it, and
+// returns the epoch that is there.
+var makeEpochScript = repeatable(readLua + `
+local now = read(KEYS[1])
+if now ~= ARGV[1] then return now end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], '', 'PX', ARGV[3])
+return ARGV[2]
+`)
+
+// moveEpochScript ends all sessions under an epoch. It makes the next epoch from the
+// last one: run twice it goes one further, while a given number would bring back an
+// epoch that another gate has ended in between. Without an epoch no session holds,
+// but a gate may have cached some from before the engine lost it.
+var moveEpochScript = repeatable(readLua + `
+local now = read(KEYS[1])
+if now ~= '' then redis.call('SET', KEYS[1], string.sub(redis.sha1hex(now .. ARGV[1]), 1, 16)) end
+redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
+return 1
+`)
+
+// parseEpoch reads an epoch; there is none when it is empty.
+func (s *Store) parseEpoch(text string) (uint64, bool) {
+	if text == "" {
+		return 0, false
+	}
+	e, err := strconv.ParseUint(text, 16, 64)
+	if err != nil || len(text) != 16 {
+		s.damaged("epoch", nil)
+		return 0, false
+	}
+	return e, true
+}
+
+// ensureEpoch returns the epoch that the caller has read from key. It makes one when
+// there is none, or a damaged one.
+func (db db) ensureEpoch(ctx context.Context, key, was string) (uint64, error) {
+	if e, ok := db.parseEpoch(was); ok {
+		return e, nil
+	}
+	now, err := makeEpochScript.run(ctx, db.c, call{
+		keys: []string{key, db.keys.changed(key)},
+		args: []string{was, fmt.Sprintf("%016x", randomEpoch()), changeKept},
+	}).ToString()
+	if err != nil {
+		return 0, err
+	}
+	e, ok := db.parseEpoch(now)
+	if !ok {
+		return 0, fmt.Errorf("making epoch: %w", store.ErrDamaged)
+	}
+	return e, nil
+}
+
+// moveEpoch ends all sessions under an epoch.
+func (db db) moveEpoch(ctx context.Context, key string) error {
+	x := call{keys: []string{key, db.keys.changed(key)}, args: []string{rand.Text(), changeKept}}
+	return ignoreNil(db.runFor(ctx, moveEpochScript, x, true).Error())
+}
+
+func randomEpoch() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (Go 1.24)
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// copyWait limits the time that a revocation waits for the first replica.
 const copyWait = 100 * time.Millisecond
 
-// runLasting runs a script, and waits until a replica has what it did if there are replicas: replication is asynchronous, so a failover may bring back what was ended. When it takes too long
-// the change is made all the same, which the operator is told once; a failover just then may lose it.
-func (db db) runLasting(ctx context.Context, sc *script, x call) rueidis.RedisResult {
-	if !db.link.replicas() {
-		return sc.run(ctx, db.c, x)
+// runFor runs a script. With lasting it also waits for a replica, if there are any:
+// replication is asynchronous, so a failover may bring back what a revocation has
+// ended. When that takes too long, the change stays, and the log says so once.
+// WAIT is about writes on its own connection, which a pipeline of the two keeps to.
+func (db db) runFor(ctx context.Context, s *script, x call, lasting bool) rueidis.RedisResult {
+	if !lasting || !db.link.replicas() {
+		return s.run(ctx, db.c, x)
 	}
-	// WAIT speaks of what was written on its own connection, which a pipeline of the two keeps to.
 	wait := func() rueidis.Completed {
 		return db.c.B().Wait().Numreplicas(1).Timeout(copyWait.Milliseconds()).Build()
 	}
-	res := db.c.DoMulti(ctx, sc.short(db.c, x), wait())
+	res := db.c.DoMulti(ctx, s.short(db.c, x), wait())
 	if unknown(res[0]) {
-		res = db.c.DoMulti(ctx, sc.long(db.c, x), wait())
+		res = db.c.DoMulti(ctx, s.long(db.c, x), wait())
 	}
 	if res[0].NonRedisError() == nil {
 		n, err := res[1].AsInt64()
-		db.copied(err == nil && n > 0)
+		db.logCopied(err == nil && n > 0)
 	}
 	return res[0]
 }
 
-// copied notes whether a revocation has reached a replica in time.
-func (s *Store) copied(inTime bool) {
+// logCopied logs when revocations begin, or cease, to reach a replica in time.
+func (s *Store) logCopied(inTime bool) {
 	switch {
 	case !inTime && !s.lagging.Swap(true):
-		s.log.Warn("a revocation did not reach a replica in time; a failover may lose it", zap.Duration("waited", copyWait))
+		s.log.Warn("a revocation did not reach a replica in time; a failover may lose it",
+			zap.Duration("waited", copyWait))
 	case inTime && s.lagging.Swap(false):
 		s.log.Info("revocations reach a replica in time again")
 	}

@@ -8,45 +8,38 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// scripts are all that change more than one key, or a key according to what it holds. The keys of each have one hash tag.
-type scripts struct {
-	swapUser, endSession, makeEpoch, moveEpoch, touch, index, need, free, spend *script
-}
-
-func newScripts() scripts {
-	return scripts{
-		swapUser:   newScript(swapUserLua, true),
-		endSession: newScript(endSessionLua, true),
-		makeEpoch:  newScript(makeEpochLua, true),
-		moveEpoch:  newScript(moveEpochLua, true),
-		touch:      newScript(touchLua, true),
-		index:      newScript(indexLua, true),
-		need:       newScript(needLua, true),
-		free:       newScript(freeLua, true),
-		spend:      newScript(spendLua, false),
-	}
-}
-
-// script is a Lua script that the server knows by its SHA-1 once it has seen it.
+// script is a Lua script, by which the engine changes several keys in one step, or
+// a key according to its value. The keys of each have one hash tag.
 type script struct {
-	text, sha  string
+	text, sha  string // the server knows a script that it has seen by its SHA-1
 	repeatable bool
 }
 
-func newScript(text string, repeatable bool) *script {
+// repeatable makes a script that leaves the same behind when it runs twice, so the
+// client may send it again after a lost answer.
+func repeatable(text string) *script {
 	sum := sha1.Sum([]byte(text))
-	return &script{text: text, sha: hex.EncodeToString(sum[:]), repeatable: repeatable}
+	return &script{text: text, sha: hex.EncodeToString(sum[:]), repeatable: true}
 }
 
-// call is what one run of a script is given.
+// once makes a script that the client must send only once.
+func once(text string) *script {
+	s := repeatable(text)
+	s.repeatable = false
+	return s
+}
+
+// call is the input of one run.
 type call struct{ keys, args []string }
 
 func (s *script) short(c rueidis.Client, x call) rueidis.Completed {
-	return s.mark(c.B().Evalsha().Sha1(s.sha).Numkeys(int64(len(x.keys))).Key(x.keys...).Arg(x.args...).Build())
+	b := c.B().Evalsha().Sha1(s.sha).Numkeys(int64(len(x.keys)))
+	return s.mark(b.Key(x.keys...).Arg(x.args...).Build())
 }
 
 func (s *script) long(c rueidis.Client, x call) rueidis.Completed {
-	return s.mark(c.B().Eval().Script(s.text).Numkeys(int64(len(x.keys))).Key(x.keys...).Arg(x.args...).Build())
+	b := c.B().Eval().Script(s.text).Numkeys(int64(len(x.keys)))
+	return s.mark(b.Key(x.keys...).Arg(x.args...).Build())
 }
 
 func (s *script) mark(cmd rueidis.Completed) rueidis.Completed {
@@ -56,7 +49,6 @@ func (s *script) mark(cmd rueidis.Completed) rueidis.Completed {
 	return cmd
 }
 
-// run runs the script once.
 func (s *script) run(ctx context.Context, c rueidis.Client, x call) rueidis.RedisResult {
 	res := c.Do(ctx, s.short(c, x))
 	if unknown(res) {
@@ -65,9 +57,11 @@ func (s *script) run(ctx context.Context, c rueidis.Client, x call) rueidis.Redi
 	return res
 }
 
-// runAll runs the script once for each call and more commands after that, in one
-// round, and returns the first error.
-func (s *script) runAll(ctx context.Context, c rueidis.Client, calls []call, more ...rueidis.Completed) error {
+// runAll runs the script for each call, and more commands after that in the same
+// round. It returns the first error.
+func (s *script) runAll(
+	ctx context.Context, c rueidis.Client, calls []call, more ...rueidis.Completed,
+) error {
 	cmds := make([]rueidis.Completed, len(calls), len(calls)+len(more))
 	for i, x := range calls {
 		cmds[i] = s.short(c, x)
@@ -76,15 +70,22 @@ func (s *script) runAll(ctx context.Context, c rueidis.Client, calls []call, mor
 		if i < len(calls) && unknown(res) {
 			res = s.run(ctx, c, calls[i])
 		}
-		if err := res.Error(); err != nil && !rueidis.IsRedisNil(err) {
+		if err := ignoreNil(res.Error()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unknown reports whether the server has to be told the script's text.
+// unknown reports whether the server needs the script's text.
 func unknown(res rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(res.Error())
 	return ok && err.IsNoScript()
+}
+
+func ignoreNil(err error) error {
+	if rueidis.IsRedisNil(err) {
+		return nil
+	}
+	return err
 }

@@ -41,13 +41,10 @@ import (
 
 // Store is a store.Shared on Redis or Valkey. Make one with Open.
 type Store struct {
-	cfg     Config
-	log     *zap.Logger
-	keys    layout
-	scripts scripts
-	link    *link
-
-	lastNeeds atomic.Pointer[recentNeeds]
+	cfg  Config
+	log  *zap.Logger
+	keys layout
+	link *link
 
 	touches *store.Touches
 	lagging atomic.Bool // the last revocation did not reach a replica in time
@@ -77,7 +74,6 @@ func Open(cfg Config) (*Store, error) {
 		cfg:        cfg,
 		log:        cfg.Logger,
 		keys:       layout(cfg.Prefix),
-		scripts:    newScripts(),
 		link:       newLink(cfg),
 		touches:    store.NewTouches(),
 		damagedLog: rate.Sometimes{First: 3, Interval: time.Minute},

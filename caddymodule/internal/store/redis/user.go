@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/hex"
 	"strconv"
 	"time"
 
@@ -10,9 +11,11 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// swapUserLua replaces a user's record if it is what was read, or already what it is to become: then the answer to the same call was lost. It returns nil, or the record that was there.
-// The second key is there only when gates are told: a cluster refuses a script with a key that is missing while it moves the slot, and logins must go on.
-const swapUserLua = readLua + `
+// swapScript replaces a user's record if it is the one that was read, or already
+// the new one, after a lost answer. It returns nil, or the record that is there.
+// The second key is there only when gates have to know: a cluster refuses a script
+// with a missing key while it moves the slot, and logins must go on.
+var swapScript = repeatable(readLua + `
 local now = read(KEYS[1])
 if now ~= ARGV[1] and now ~= ARGV[2] then return now end
 if ARGV[2] == '' then
@@ -22,39 +25,115 @@ else
 end
 if KEYS[2] then redis.call('SET', KEYS[2], '', 'PX', ARGV[4]) end
 return false
-`
+`)
 
-// swap is one try to replace a user's record.
-type swap struct {
-	user     [16]byte
-	old, new string // empty: none
-	until    time.Time
-	tell     bool // records that Lookup returned become wrong by it
-	last     bool // it must survive a failover
+// change is what update does with a user's record.
+type change struct {
+	user    *store.User // nil removes the record
+	tell    bool        // records that Lookup returned become wrong
+	lasting bool        // it must survive a failover
 }
 
-// swap returns the record that is there instead of s.old, and whether the swap was made.
-func (db db) swap(ctx context.Context, s swap) (now string, done bool, err error) {
-	key := db.keys.user(s.user)
-	x := call{keys: []string{key}, args: []string{s.old, s.new, millis(s.until)}}
-	if s.tell {
+// update reads a user's record and replaces it by the change that f returns, if
+// any. It calls f again whenever another call was faster.
+func (db db) update(
+	ctx context.Context, id store.UserID, f func(u store.User, known bool) (*change, error),
+) error {
+	record, err := db.getOne(ctx, db.keys.user(id.Hash()))
+	if err != nil {
+		return err
+	}
+	_, err = db.updateFrom(ctx, id, record, f)
+	return err
+}
+
+// updateFrom is update for a record that the caller has read. It returns the
+// record that it leaves.
+func (db db) updateFrom(
+	ctx context.Context, id store.UserID, record string,
+	f func(u store.User, known bool) (*change, error),
+) (string, error) {
+	h := id.Hash()
+	for {
+		u, known := db.parseUser(id, h, record)
+		c, err := f(u, known)
+		if err != nil || c == nil {
+			return record, err
+		}
+		if record != "" && !known {
+			c.tell = true // gates may have cached what the damaged record said
+		}
+		next, until := "", time.Time{}
+		if c.user != nil {
+			if next, err = userRecord(*c.user); err != nil || next == record {
+				return record, err
+			}
+			until = userUntil(*c.user)
+		}
+		now, done, err := db.swap(ctx, h, record, next, until, c)
+		if err != nil {
+			return record, err
+		}
+		if done {
+			return next, nil
+		}
+		record = now
+	}
+}
+
+// swap returns the record that is there instead of old, and whether it is next now.
+func (db db) swap(
+	ctx context.Context, h [16]byte, old, next string, until time.Time, c *change,
+) (now string, done bool, err error) {
+	key := db.keys.user(h)
+	x := call{keys: []string{key}, args: []string{old, next, millis(until)}}
+	if c.tell {
 		x.keys = append(x.keys, db.keys.changed(key))
-		x.args = append(x.args, strconv.FormatInt(changeKept.Milliseconds(), 10))
+		x.args = append(x.args, changeKept)
 	}
-	var res rueidis.RedisResult
-	if s.last {
-		res = db.runLasting(ctx, db.scripts.swapUser, x)
-	} else {
-		res = db.scripts.swapUser.run(ctx, db.c, x)
-	}
-	now, err = res.ToString()
+	now, err = db.runFor(ctx, swapScript, x, c.lasting).ToString()
 	if rueidis.IsRedisNil(err) {
 		return "", true, nil
 	}
 	return now, false, err
 }
 
-// parseUser reads the record of a user; the empty one is none.
+// Amend implements store.Store. As with every write here, an error leaves open
+// whether the change was made. When an answer is lost and the record changes before
+// the retry, the change is made once, but the result does not show it.
+func (s *Store) Amend(
+	ctx context.Context, id store.UserID, a store.Amendment,
+) (store.Amended, error) {
+	return result(ctx, s.write, func(ctx context.Context, db db) (res store.Amended, err error) {
+		return res, db.update(ctx, id, func(u store.User, known bool) (*change, error) {
+			if !known {
+				return nil, store.ErrNotFound
+			}
+			before := u
+			res = u.Amend(a)
+			shows := res.UnionIDChanged || a.Phone != nil
+			return &change{user: &u, tell: shows}, db.index(ctx, before, u)
+		})
+	})
+}
+
+// User implements store.Store.
+func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
+	return result(ctx, s.read, func(ctx context.Context, db db) (store.User, error) {
+		h := id.Hash()
+		record, err := db.getOne(ctx, db.keys.user(h))
+		if err != nil {
+			return store.User{}, err
+		}
+		u, ok := db.parseUser(id, h, record)
+		if !ok {
+			return store.User{}, store.ErrNotFound
+		}
+		return u, nil
+	})
+}
+
+// parseUser reads the record of a user; there is none when it is empty.
 func (s *Store) parseUser(id store.UserID, h [16]byte, record string) (store.User, bool) {
 	u, ok := s.parseUserByHash(h, record)
 	return u, ok && u.ID == id
@@ -77,7 +156,7 @@ func userRecord(u store.User) (string, error) {
 	return rueidis.BinaryString(b), err
 }
 
-// userUntil returns when a user is forgotten who does not log in again.
+// userUntil returns when the record of a user expires without another login.
 func userUntil(u store.User) time.Time {
 	until := u.LastLogin.Add(userKept)
 	for _, r := range u.Sessions {
@@ -88,36 +167,97 @@ func userUntil(u store.User) time.Time {
 	return until
 }
 
-// unlist takes sessions off their user's list. record is the user's if it is known, to save a round.
-func (db db) unlist(ctx context.Context, id store.UserID, record string, gone ...store.Digest) (err error) {
-	h := id.Hash()
-	if record == "" {
-		if record, err = text(db.c.Do(ctx, db.get(db.keys.user(h)))); err != nil {
-			return err
-		}
-	}
-	for {
-		u, ok := db.parseUser(id, h, record)
-		if !ok {
-			return nil
-		}
+// unlist takes sessions off their user's list.
+func unlist(gone ...store.Digest) func(u store.User, known bool) (*change, error) {
+	return func(u store.User, known bool) (*change, error) {
 		listed := false
 		for _, d := range gone {
 			listed = u.Drop(d) || listed
 		}
-		if !listed {
-			return nil
+		if !known || !listed {
+			return nil, nil
 		}
-		next, err := userRecord(u)
-		if err != nil {
-			return err
-		}
-		now, done, err := db.swap(ctx, swap{user: h, old: record, new: next, until: userUntil(u)})
-		if done || err != nil {
-			return err
-		}
-		record = now
+		return &change{user: &u}, nil
 	}
 }
 
-func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+// indexScript adds to a set that lives as long as its longest-lived member. It
+// replaces a key that is no set.
+var indexScript = repeatable(`
+local added = redis.pcall('SADD', KEYS[1], ARGV[1])
+if type(added) == 'table' then
+	if string.find(added.err, 'WRONGTYPE', 1, true) then redis.call('DEL', KEYS[1]) end
+	redis.call('SADD', KEYS[1], ARGV[1])
+end
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+`)
+
+// index enters a user under their unionid. It comes before the record, so the index
+// misses none. A row that is no longer true stays until the set expires: its
+// removal could hit a login that makes it true again.
+func (db db) index(ctx context.Context, before, after store.User) error {
+	sameDay := before.LastLogin.Truncate(unionDay).Equal(after.LastLogin.Truncate(unionDay))
+	if after.UnionID == "" || before.UnionID == after.UnionID && sameDay {
+		return nil
+	}
+	h := after.ID.Hash()
+	kept := time.Until(userUntil(after)) + 2*unionDay
+	return indexScript.run(ctx, db.c, call{
+		keys: []string{db.keys.union(after.UnionID)},
+		args: []string{
+			hex.EncodeToString(h[:]), strconv.FormatInt(max(1, kept.Milliseconds()), 10),
+		},
+	}).Error()
+}
+
+// ByUnionID implements store.Store. The users' records tell which members of the
+// index are true.
+func (s *Store) ByUnionID(ctx context.Context, unionID string) ([]store.UserID, error) {
+	return result(ctx, s.read, func(ctx context.Context, db db) (ids []store.UserID, err error) {
+		if unionID == "" {
+			return nil, nil
+		}
+		members := db.c.B().Smembers().Key(db.keys.union(unionID)).Build()
+		hashes, err := db.c.Do(ctx, members).AsStrSlice()
+		if wrongType(err) {
+			db.damaged("unionid", nil)
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		users, err := db.usersByHash(ctx, "unionid", hashes)
+		for _, u := range users {
+			if u.UnionID == unionID {
+				ids = append(ids, u.ID)
+			}
+		}
+		return ids, err
+	})
+}
+
+// usersByHash reads users by the hex of their hashes. It skips those that are gone,
+// and records of that kind as damaged for a name that is no hash.
+func (db db) usersByHash(
+	ctx context.Context, kind string, names []string,
+) (users []store.User, err error) {
+	var hashes [][16]byte
+	var keys []string
+	for _, name := range names {
+		var h [16]byte
+		if !unhex(h[:], name) {
+			db.damaged(kind, nil)
+			continue
+		}
+		hashes = append(hashes, h)
+		keys = append(keys, db.keys.user(h))
+	}
+	records, err := db.get(ctx, keys...)
+	for i, record := range records {
+		if u, ok := db.parseUserByHash(hashes[i], record); ok {
+			users = append(users, u)
+		}
+	}
+	return users, err
+}
