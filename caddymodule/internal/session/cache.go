@@ -15,10 +15,12 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// cacheTTL bounds the life of a cached entry. It only returns memory to idle gates and lets the cache heal from anything unforeseen: revocation never waits for it.
+// cacheTTL bounds the life of a cached entry, to return memory to idle gates. Revocation
+// never waits for it.
 const cacheTTL = 10 * time.Minute
 
-// entry is a session as the cache holds it: what a check needs and nothing secret. It is not changed after it was put, except for usedUntil.
+// entry is a cached session: what a check needs and nothing secret. Only usedUntil
+// changes after put.
 type entry struct {
 	digest    store.Digest
 	readAt    uint64 // clock of marks when the read behind it began
@@ -26,19 +28,19 @@ type entry struct {
 	created   int64 // Unix milliseconds, as all times here
 	expires   int64
 	appID     string
-	ids       string       // openid, unionid and sealed telephone number: in one piece, since a million entries are in memory at once
+	ids       string       // openid, unionid and sealed telephone number, in one piece to save memory
 	usedUntil atomic.Int64 // as last sent to the store
 	openLen   uint32       // where in ids the unionid begins
 	unionEnd  uint32       // where in ids it ends
 }
 
-func (e *entry) user() store.UserID {
-	return store.UserID{AppID: e.appID, OpenID: e.openID()}
+func (e *entry) user() User {
+	return User{AppID: e.appID, OpenID: e.openID()}
 }
 
 func (e *entry) openID() string  { return e.ids[:e.openLen] }
 func (e *entry) unionID() string { return e.ids[e.openLen:e.unionEnd] }
-func (e *entry) phone() string   { return e.ids[e.unionEnd:] } // empty when none is remembered
+func (e *entry) phone() string   { return e.ids[e.unionEnd:] } // empty when none is kept
 
 // newEntry shares the appid between all entries.
 func newEntry(d store.Digest, rec store.Record, readAt uint64) *entry {
@@ -68,14 +70,12 @@ func digestOf(token string) store.Digest {
 
 func digestKey(d store.Digest) uint64 { return binary.LittleEndian.Uint64(d[:8]) }
 
-func userKey(u store.UserID) uint64 {
-	return hashKey(u.Hash())
-}
+func userKey(u User) uint64 { return hashKey(u.Hash()) }
 
 // hashKey is userKey of the user whose hash is h.
 func hashKey(h [16]byte) uint64 { return binary.LittleEndian.Uint64(h[:8]) }
 
-// lossyCache is what is asked of ristretto: it may forget, drop and delay as it likes.
+// lossyCache is the part of ristretto in use. It may forget, drop and delay what it gets.
 type lossyCache interface {
 	Get(key uint64) (*entry, bool)
 	SetWithTTL(key uint64, e *entry, cost int64, ttl time.Duration) bool
@@ -85,7 +85,9 @@ type lossyCache interface {
 	Close()
 }
 
-// cache is ristretto made safe: the full digest is compared on each hit, since its uint64 keys are not checked for collisions (THREATS.md 17), and marks decide what may still be believed.
+// cache makes ristretto safe. It compares the full digest on each hit, since ristretto
+// does not check its uint64 keys for collisions (docs/threats.md#t17), and marks decide
+// which entries are stale.
 type cache struct {
 	marks
 	entries lossyCache
@@ -93,11 +95,12 @@ type cache struct {
 
 func newCache(maxSessions int64) (*cache, error) {
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
-		// Twice the entries, not ten times: counters only steer who is admitted to a full cache, and the cache is sized never to be full. Ten times would cost 50 MB at the default size.
+		// Twice the entries, not ten times as advised: counters only steer the eviction of a
+		// full cache, and this one is sized never to be full. Ten times costs 50 MB.
 		NumCounters:        2 * maxSessions,
 		MaxCost:            maxSessions,
 		BufferItems:        64,
-		IgnoreInternalCost: true, // or every entry would count 56 times over (STORE.md 1.1)
+		IgnoreInternalCost: true, // or every entry would count 56 times over (docs/stores.md#ristretto-set)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making session cache: %w", err)
@@ -113,7 +116,8 @@ func (c *cache) resize(n int64) {
 	}
 }
 
-// get returns the entry of d if it may be believed, else nil. It neither judges time nor allocates.
+// get returns the entry of d unless it is stale or missing. It judges no time limit and
+// does not allocate.
 func (c *cache) get(d *store.Digest) *entry {
 	e, ok := c.entries.Get(digestKey(*d))
 	if !ok || e.digest != *d || !c.fresh(e) {
@@ -122,14 +126,15 @@ func (c *cache) get(d *store.Digest) *entry {
 	return e
 }
 
-// fresh reports whether nothing that concerns e was revoked or changed since it was read.
+// fresh reports whether e was read after the last revocation or change that concerns it.
 func (c *cache) fresh(e *entry) bool {
 	return c.holds(digestKey(e.digest), e.userKey, e.readAt)
 }
 
-// put offers e to the cache until it expires or cacheTTL has passed. Whether it is kept does not matter.
+// put offers e to the cache until it expires or cacheTTL has passed.
 func (c *cache) put(e *entry, now time.Time) {
-	// Spread by a tenth, so that sessions made together do not all fall out in one sweep (STORE.md 1.3).
+	// Spread by a tenth, so that sessions made together do not all end in one sweep
+	// (docs/stores.md#ristretto-ttl).
 	ttl := cacheTTL - rand.N(cacheTTL/10)
 	if left := time.UnixMilli(e.expires).Sub(now); left < ttl {
 		ttl = left

@@ -19,21 +19,22 @@ import (
 type CoreConfig struct {
 	Store       store.Store // closed by Core.Close
 	MaxSessions int64       // entries that the cache may hold; should exceed the live sessions
-	Logger      *zap.Logger // told of each outage of the store, once; nil for none
+	Logger      *zap.Logger // nil: no logs
 
-	// Hits and Misses count the checks that the cache answered and did not answer; nil for none.
+	// Hits and Misses count the checks that the cache answered and did not answer; nil
+	// for none.
 	Hits, Misses Counter
 }
 
-// Counter is what a metric has to offer. It must be cheap: it is on the path of every request.
+// Counter is a metric that is cheap enough for the path of every request.
 type Counter interface{ Inc() }
 
 type noCounter struct{}
 
 func (noCounter) Inc() {}
 
-// Core is the part of the gate that outlives a configuration: the open store, the
-// cache in front of it, and the logins and look-ups under way. Services of several
+// Core is the part of the gate that outlives a configuration: the open store, the cache
+// in front of it, and the logins and look-ups under way. Services of several
 // configurations may share one. It is safe for concurrent use.
 type Core struct {
 	store   store.Store
@@ -44,6 +45,7 @@ type Core struct {
 
 	revocations revocations
 
+	log    *zap.Logger
 	outage Outage
 	uses   uses
 
@@ -57,30 +59,31 @@ type Core struct {
 	hits, misses Counter
 }
 
-// NewCore returns a Core over an open store. A store.Shared is watched from then on.
+// NewCore returns a Core over an open store. It watches a store.Shared from then on.
 func NewCore(cfg CoreConfig) (*Core, error) {
-	c, err := newCache(cfg.MaxSessions)
+	cache, err := newCache(cfg.MaxSessions)
 	if err != nil {
 		return nil, err
 	}
-	core := &Core{store: cfg.Store, cache: c, outage: Outage{What: "session store", Log: cfg.Logger}, hits: cfg.Hits, misses: cfg.Misses}
-	core.uses.over = make(chan struct{})
-	core.revocations.core = core
-	core.closing, core.close = context.WithCancel(context.Background())
-	if core.outage.Log == nil {
-		core.outage.Log = zap.NewNop()
+	c := &Core{store: cfg.Store, cache: cache, log: cfg.Logger, hits: cfg.Hits, misses: cfg.Misses}
+	if c.log == nil {
+		c.log = zap.NewNop()
 	}
-	if core.hits == nil {
-		core.hits = noCounter{}
+	if c.hits == nil {
+		c.hits = noCounter{}
 	}
-	if core.misses == nil {
-		core.misses = noCounter{}
+	if c.misses == nil {
+		c.misses = noCounter{}
 	}
-	if core.shared, _ = cfg.Store.(store.Shared); core.shared != nil {
-		core.outage.Quiet = true // it tells of its outages itself
-		core.shared.Watch(core.changed)
+	c.outage = Outage{What: "session store", Log: c.log}
+	c.uses.over = make(chan struct{})
+	c.revocations.core = c
+	c.closing, c.close = context.WithCancel(context.Background())
+	if c.shared, _ = cfg.Store.(store.Shared); c.shared != nil {
+		c.outage.Quiet = true // a shared store logs its outages itself
+		c.shared.Watch(c.changed)
 	}
-	return core, nil
+	return c, nil
 }
 
 // closePatience bounds what Close waits for calls under way: longer than a login takes.
@@ -97,7 +100,7 @@ func (c *Core) Close() error {
 	case <-c.uses.over:
 	case <-time.After(closePatience):
 		inTime = false
-		c.outage.Log.Error("session store closed while calls are under way")
+		c.log.Error("session store closed while calls are under way")
 	}
 	c.workMu.Lock()
 	c.workDone = true
@@ -115,7 +118,7 @@ func (c *Core) Close() error {
 	return c.store.Close()
 }
 
-// background runs f on a goroutine that Close waits for; false when Close has done so.
+// background runs f on a goroutine that Close waits for; false when Close is past that.
 func (c *Core) background(f func()) bool {
 	c.workMu.Lock()
 	defer c.workMu.Unlock()
@@ -135,8 +138,6 @@ type uses struct {
 }
 
 const ended int64 = 1 << 32
-
-var errClosed = fmt.Errorf("%w: closed", ErrUnavailable)
 
 // begin counts a call, which ends with done, or returns errClosed.
 func (u *uses) begin() error {
@@ -169,11 +170,12 @@ func (u *uses) end() {
 	}
 }
 
-// asked notes the outcome of a call to the store and returns it. Only unavailability is news about the store; a caller who gave up is not.
-func (c *Core) asked(way uint32, err error) error {
+// asked notes the outcome of a call to the store for the outage log and returns it. A
+// caller who gives up says nothing about the store.
+func (c *Core) asked(way way, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
-	case errors.Is(err, store.ErrUnavailable):
+	case errors.Is(err, ErrUnavailable):
 		c.outage.note(way, err)
 	default:
 		c.outage.note(way, nil)
@@ -181,7 +183,8 @@ func (c *Core) asked(way uint32, err error) error {
 	return err
 }
 
-// survive turns a panic into an error: on a goroutine of ours it would end the process, every site of it. The panic's value is not logged unless it is Go's own, since it may hold anything.
+// survive turns a panic into an error: on a goroutine of ours it would end the process.
+// It logs the panic's value only if that is Go's own, since another may hold a secret.
 func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -189,7 +192,7 @@ func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
 			if e, ok := p.(runtime.Error); ok {
 				text = e.Error()
 			}
-			c.outage.Log.Error("panicked", zap.String("panic", text), zap.Stack("stack"))
+			c.log.Error("panicked", zap.String("panic", text), zap.Stack("stack"))
 			err = fmt.Errorf("%w: interrupted", ErrUnavailable)
 		}
 	}()

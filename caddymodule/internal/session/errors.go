@@ -7,32 +7,57 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// ErrInvalid means that a presented token opens nothing. The client is told no more than that (THREATS.md 22); the errors that wrap it carry the reason to the log and the metrics.
+// ErrInvalid means that a token opens nothing. The client hears no more than that; the
+// errors that wrap it carry the reason to the log and the metrics
+// (docs/threats.md#t22).
 var ErrInvalid = errors.New("invalid session")
 
 // Why a token is invalid. Each wraps ErrInvalid.
 var (
 	ErrMalformed = fmt.Errorf("%w: malformed token", ErrInvalid)
-	ErrForged    = fmt.Errorf("%w: token not made by this gate or its key is gone", ErrInvalid)
-	ErrUnknown   = fmt.Errorf("%w: unknown to the store", ErrInvalid)
+	ErrForged    = fmt.Errorf("%w: token not made by this gate, or its master key is gone", ErrInvalid)
+	ErrUnknown   = fmt.Errorf("%w: no such session", ErrInvalid)
 	ErrExpired   = fmt.Errorf("%w: expired", ErrInvalid)
 	ErrRevoked   = fmt.Errorf("%w: revoked", ErrInvalid)
 )
 
-// ErrUnavailable means that the store could not be asked, so that nothing is known about the session: never a reason to log anybody out (THREATS.md 23).
-var ErrUnavailable = store.ErrUnavailable
+var (
+	// ErrUnavailable means that the store did not answer, so that nothing is known about
+	// the session. It never logs a user out (docs/threats.md#t23).
+	ErrUnavailable = store.ErrUnavailable
 
-// ErrKeyMissing means that live sessions need a master key that the ring lacks.
-var ErrKeyMissing = errors.New("a master key is missing from the key ring")
+	// ErrUnknownUser means that the store has no record of a user.
+	ErrUnknownUser error = unknownUser{}
 
-// ErrNoBackup means that the store cannot be copied by the gate.
-var ErrNoBackup = errors.New("this kind of session store is backed up with its own tools")
+	// ErrUnknownApp means that a mini program is not configured.
+	ErrUnknownApp = errors.New("mini program not configured")
 
-// ErrUnknownApp means that a login names a mini program that is not configured.
-var ErrUnknownApp = errors.New("mini program not configured")
+	// ErrBusy means that too many logins are under way. The code is not spent.
+	ErrBusy = errors.New("too many logins under way")
 
-// ErrBusy means that too many logins are under way. The code is not spent.
-var ErrBusy = errors.New("too many logins under way")
+	// ErrData means that a piece of open data is not acceptable. The client hears no more
+	// than that, and whether a new login will help (docs/threats.md#t29).
+	ErrData = errors.New("open data is invalid")
 
-// ErrData means that a piece of open data is not acceptable. Clients are told no more than that, and whether a new login will help (THREATS.md 29).
-var ErrData = errors.New("open data is invalid")
+	// ErrKeyMissing means that live sessions need a master key that the ring lacks.
+	ErrKeyMissing = errors.New("a master key is missing from the key ring")
+
+	// ErrNoBackup means that the gate cannot copy this kind of store.
+	ErrNoBackup = errors.New("this kind of session store is backed up with its own tools")
+)
+
+var errClosed = fmt.Errorf("%w: closed", ErrUnavailable)
+
+// unknownUser is also the two errors that callers have asked for so far.
+type unknownUser struct{}
+
+func (unknownUser) Error() string        { return "no such user" }
+func (unknownUser) Is(target error) bool { return target == ErrUnknown || target == store.ErrNotFound }
+
+// wrap says in an error what the caller was doing.
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -7,9 +7,14 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// changed takes a report of a shared store. The change is durable by then, whoever
-// made it, so a mark is all that is left to do. A gate's own changes come back
-// here and are marked twice.
+// Rate is a token bucket: Burst at once, and one more each Every.
+type Rate = store.Rate
+
+// Shared reports whether other gates may use the same store.
+func (c *Core) Shared() bool { return c.shared != nil }
+
+// changed takes a report of a shared store. The change is durable by then, so marking the
+// cache is all that is left. The gate's own changes come back here and are marked twice.
 func (c *Core) changed(ch store.Change) {
 	switch ch.What {
 	case store.SessionChanged:
@@ -24,25 +29,20 @@ func (c *Core) changed(ch store.Change) {
 	}
 }
 
-// believes reports whether a cached entry may be believed at the time now. The
-// caller takes that time before the call and reads the marks after it: a change
-// that the store has reported is marked then.
+// believes reports whether cached sessions are valid at the time now. The caller takes
+// that time before the call and reads the marks after it: by then each change that the
+// store has reported is marked.
 func (c *Core) believes(now time.Time, maxStaleness time.Duration) bool {
 	return c.shared == nil || maxStaleness > 0 && now.Sub(c.shared.Heard()) <= maxStaleness
 }
 
-// Shared reports whether other gates may use the same store.
-func (c *Core) Shared() bool { return c.shared != nil }
-
-// spendTimeout bounds what a login waits for its turn at the bucket that all gates
-// share: it comes before the body is read.
+// spendTimeout is short, since a login spends before the gate reads its body.
 const spendTimeout = lookupTimeout
 
-// Spend takes one token from the bucket of a key that all gates share, and returns
-// how long an empty bucket stays empty. The answer is 0 when the store does not
-// answer, since the login is about to fail for that, and when the gate shares its
-// store with no other.
-func (c *Core) Spend(ctx context.Context, key string, r store.Rate) time.Duration {
+// Spend takes one token from the bucket of a key that all gates share, and returns how
+// long an empty bucket stays empty. The answer is 0 when the store does not answer, since
+// the login is about to fail for that, and when no other gate shares the store.
+func (c *Core) Spend(ctx context.Context, key string, r Rate) time.Duration {
 	if c.shared == nil {
 		return 0
 	}

@@ -2,9 +2,11 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
@@ -12,13 +14,19 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// LoginRequest is one call of /wx/login.
+// LoginRequest is one call of the login endpoint.
 type LoginRequest struct {
 	AppID, Code string
-	Presented   string     // the token sent along, or empty; a live one ends with the login and never changes its answer
-	Client      netip.Addr // who may be given the same answer again; the zero Addr: nobody
 
-	// Begin takes room for an exchange and end gives it back, which may be long after the client has gone. Not ok: there is no room. Nil: there always is.
+	// Presented is the token sent along, or empty. A live one ends with the login and
+	// never changes its answer.
+	Presented string
+
+	// Client may get the same answer again; the zero Addr: no client may.
+	Client netip.Addr
+
+	// Begin takes room for an exchange. end gives it back, perhaps long after the client
+	// has gone. Not ok: there is no room. Nil: there always is.
 	Begin func() (end func(), ok bool)
 }
 
@@ -26,18 +34,26 @@ type LoginRequest struct {
 type Login struct {
 	Token   string
 	Expires time.Time
-	User    store.UserID
+	User    User
 	Digest  store.Digest // names the session in logs
 
 	UnionIDBound bool
 	Replayed     bool // the answer of an earlier request with the same code
 }
 
-// storeTimeout bounds the durable write of a login; the code is spent by then, so it is generous.
-const storeTimeout = 10 * time.Second
+const (
+	// storeTimeout bounds the durable write of a login. It is generous, since the code is
+	// spent by then.
+	storeTimeout = 10 * time.Second
 
-// Login exchanges a code for a session. The error is ErrUnknownApp, ErrBusy, wraps ErrUnavailable, or is a *weixin.Error. A login that was sent to WeChat is finished whether or not ctx lives on:
-// its code is spent, and the client may come back for the answer.
+	// readyTimeout bounds what a call waits to learn whether the store takes writes.
+	readyTimeout = time.Second
+)
+
+// Login exchanges a code for a session. A login that was sent to WeChat goes on without
+// ctx: its code is spent, and the client may come back for the answer.
+//
+// The error is ErrUnknownApp, ErrBusy, wraps ErrUnavailable, or is a *weixin.Error.
 func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	app, ok := s.apps[req.AppID]
 	if !ok {
@@ -45,34 +61,22 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	}
 	c := s.cfg.Core
 	if err := c.uses.begin(); err != nil {
-		return Login{}, fmt.Errorf("logging in: %w", err)
+		return Login{}, wrap("logging in", err)
 	}
 	defer c.uses.done()
-	// Before the code is spent: a store that is down would turn it into nothing (THREATS.md 23).
 	if err := c.ready(ctx); err != nil {
-		return Login{}, fmt.Errorf("logging in: %w", err)
+		return Login{}, wrap("logging in", err)
 	}
-
 	f, leads, ok := c.logins.join(flightKey(req.AppID, req.Code), req.Client)
 	if !ok {
-		return Login{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, Reason: "the code is in use by another client"}
+		return Login{}, &weixin.Error{
+			Op: "exchanging code", Class: weixin.ClassCodeUsed, Reason: "the code is in use by another client",
+		}
 	}
 	if leads {
-		end, ok := req.begin()
-		if !ok {
-			c.logins.finish(f, Login{}, ErrBusy, 0)
-			return Login{}, ErrBusy
-		}
-		started := c.background(func() {
-			defer end()
-			out, err := survive(c, func() (Login, error) {
-				return s.exchange(context.WithoutCancel(ctx), app, req)
-			})
-			c.logins.finish(f, out, err, s.cfg.Replay)
-		})
-		if !started {
-			end()
-			c.logins.finish(f, Login{}, errClosed, 0)
+		if err := s.launch(ctx, f, app, req); err != nil {
+			c.logins.finish(f, Login{}, err, 0)
+			return Login{}, err
 		}
 	}
 	select {
@@ -85,11 +89,27 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	}
 }
 
-func (r LoginRequest) begin() (end func(), ok bool) {
-	if r.Begin == nil {
-		return func() {}, true
+// launch starts the exchange of a flight, if there is room.
+func (s *Service) launch(ctx context.Context, f *flight, app weixin.Credentials, req LoginRequest) error {
+	end := func() {}
+	if req.Begin != nil {
+		var ok bool
+		if end, ok = req.Begin(); !ok {
+			return ErrBusy
+		}
 	}
-	return r.Begin()
+	c := s.cfg.Core
+	if c.background(func() {
+		defer end()
+		out, err := survive(c, func() (Login, error) {
+			return s.exchange(context.WithoutCancel(ctx), app, req)
+		})
+		c.logins.finish(f, out, err, s.cfg.Replay)
+	}) {
+		return nil
+	}
+	end()
+	return wrap("logging in", errClosed)
 }
 
 // exchange spends the code and makes the session durable.
@@ -101,7 +121,7 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 	token := s.cfg.Keys.Mint()
 	now := time.Now()
 	l := store.Login{
-		User:       store.UserID{AppID: app.ID, OpenID: wx.OpenID},
+		User:       User{AppID: app.ID, OpenID: wx.OpenID},
 		UnionID:    wx.UnionID,
 		Digest:     digestOf(token),
 		MasterKey:  store.MasterKeyID(s.cfg.Keys.Signer()),
@@ -122,34 +142,33 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 	c := s.cfg.Core
 	res, err := c.storeLogin(ctx, l)
 	if err != nil {
-		return Login{}, fmt.Errorf("storing login: %w", err)
+		return Login{}, wrap("storing login", err)
 	}
 	for _, d := range res.Ended {
 		c.cache.void(digestKey(d))
 	}
 	if !l.Ends.IsZero() {
-		c.cache.void(digestKey(l.Ends)) // another gate may have ended it, which this one has not heard of
+		c.cache.void(digestKey(l.Ends)) // another gate may have ended it, unheard here
 	}
 	if res.UnionIDChanged {
 		c.cache.void(userKey(l.User))
 	}
-	return Login{Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest, UnionIDBound: res.UnionID != ""}, nil
+	return Login{
+		Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest, UnionIDBound: res.UnionID != "",
+	}, nil
 }
 
-// readyTimeout bounds what a call waits to learn whether the store takes writes.
-const readyTimeout = time.Second
-
-// ready returns nil while the store takes writes. A call asks it before WeChat spends
-// a code or a key, which would be lost with a store that is down (THREATS.md 23).
+// ready returns nil while the store takes writes. A call asks it before WeChat spends a
+// code or a key, which would be lost with a store that is down (docs/threats.md#t23).
 func (c *Core) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	return c.asked(writing, c.store.Health(ctx))
 }
 
-// storeLogin makes a login durable. It retries while a shared store is down and time
-// is left: the code is spent, and a server that restarts is back in a moment. A
-// repeated store.Login makes no second session.
+// storeLogin makes a login durable. It retries while a shared store is down and time is
+// left: the code is spent, and a server that restarts is back in a moment. A repeated
+// store.Login makes no second session.
 func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	for {
 		res, err := c.store.Login(ctx, l)
@@ -158,7 +177,7 @@ func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult
 		}
 		// The login may have taken effect all the same.
 		c.cache.void(digestKey(l.Ends), userKey(l.User))
-		if c.shared == nil || !errors.Is(err, store.ErrUnavailable) {
+		if c.shared == nil || !errors.Is(err, ErrUnavailable) {
 			return res, err
 		}
 		select {
@@ -169,4 +188,66 @@ func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult
 			return res, err
 		}
 	}
+}
+
+// flights makes one exchange of all requests that carry the same code. The first use
+// spends a code, and answers get lost on mobile networks: a client that asks again
+// within moments gets the answer that it missed (docs/wechat.md#replay). Only the same
+// client does, or a stolen code would be a way to steal the session.
+type flights struct {
+	mu sync.Mutex
+	m  map[[32]byte]*flight
+}
+
+// flight is one login, under way until done is closed and replayed for a while after.
+type flight struct {
+	key    [32]byte
+	client netip.Addr
+	done   chan struct{}
+
+	login Login // valid when done is closed
+	err   error
+}
+
+func flightKey(appID, code string) [32]byte { return sha256.Sum256([]byte(appID + "\x00" + code)) }
+
+// join returns the flight of a code and whether the caller has to carry it out. ok is
+// false when it belongs to another client.
+func (fs *flights) join(key [32]byte, client netip.Addr) (f *flight, leads, ok bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f := fs.m[key]; f != nil {
+		return f, false, client.IsValid() && f.client == client
+	}
+	if fs.m == nil {
+		fs.m = make(map[[32]byte]*flight)
+	}
+	f = &flight{key: key, client: client, done: make(chan struct{})}
+	fs.m[key] = f
+	return f, true, true
+}
+
+// finish publishes the outcome. A success is replayed for the time given. A failure is
+// not, so that the next attempt is a new one.
+func (fs *flights) finish(f *flight, out Login, err error, replay time.Duration) {
+	f.login, f.err = out, err
+	close(f.done)
+	if err != nil || replay <= 0 {
+		fs.forget(f)
+		return
+	}
+	time.AfterFunc(replay, func() { fs.forget(f) })
+}
+
+// len returns the number of flights under way or replayed.
+func (fs *flights) len() int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return len(fs.m)
+}
+
+func (fs *flights) forget(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	delete(fs.m, f.key)
 }

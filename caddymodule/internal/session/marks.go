@@ -5,16 +5,20 @@ import (
 	"sync/atomic"
 )
 
-// marks decides whether a cached entry may still be believed. It replaces deletion, which ristretto can neither do synchronously nor order against a late Set (STORE.md 1.2).
+// marks decides whether a cached entry is stale. It replaces deletion, which ristretto can
+// neither do synchronously nor order against a late Set (docs/stores.md#ristretto-order).
 //
-// There is one clock. A read of the store notes the clock before it begins; an invalidation moves the clock on after its change is durable and marks the session or the user with the new
-// time. An entry holds only if its read began at or after the last mark that concerns it: whatever order cache operations take effect in, an entry read before a revocation is never
-// believed after it.
+// There is one clock. A read of the store takes the time before it begins. A change moves
+// the clock on after it is durable, and marks the session or the user with the new time.
+// An entry holds only if its read began at or after the last mark that concerns it: so an
+// entry that was read before a revocation never holds after it, whatever the order in
+// which the cache applies its operations.
 //
-// Memory is bounded without a timer: a shard that is full forgets its marks and instead stops believing everything of its own that was read before.
+// Memory is bounded without a timer: a shard that is full drops its marks, and with them
+// all entries of its own that were read before.
 type marks struct {
 	clock  atomic.Uint64
-	floor  atomic.Uint64 // entries read before it are void: everybody's revocation
+	floor  atomic.Uint64 // entries read before it are stale: the revocation of all sessions
 	shards [markShards]markShard
 }
 
@@ -30,10 +34,10 @@ type markShard struct {
 	_     [24]byte // a cache line of its own
 }
 
-// now is noted by a read of the store before it begins.
+// now is the time that a read of the store takes before it begins.
 func (m *marks) now() uint64 { return m.clock.Load() }
 
-// void marks the given keys: entries that concern them and were read before are not believed any more.
+// void marks keys: entries that concern them and were read before are stale.
 func (m *marks) void(keys ...uint64) {
 	t := m.clock.Add(1)
 	for _, k := range keys {
@@ -41,7 +45,7 @@ func (m *marks) void(keys ...uint64) {
 	}
 }
 
-// voidAll stops believing every entry read so far.
+// voidAll makes every entry stale that was read so far.
 func (m *marks) voidAll() {
 	t := m.clock.Add(1)
 	for {
@@ -52,12 +56,12 @@ func (m *marks) voidAll() {
 	}
 }
 
-// holds reports whether an entry about the two keys, read at time t, may be believed.
+// holds reports whether an entry about two keys, read at time t, is not stale.
 func (m *marks) holds(a, b, t uint64) bool {
 	return t >= m.floor.Load() && m.shard(a).holds(a, t) && m.shard(b).holds(b, t)
 }
 
-// shard takes the high bits: the keys are digests, and the cache in front uses the low ones.
+// shard uses the high bits, since ristretto uses the low ones. The keys are digests.
 func (m *marks) shard(k uint64) *markShard { return &m.shards[k>>58%markShards] }
 
 func (s *markShard) mark(k, t uint64, clock *atomic.Uint64) {
@@ -67,7 +71,7 @@ func (s *markShard) mark(k, t uint64, clock *atomic.Uint64) {
 		s.at = make(map[uint64]uint64)
 	}
 	if len(s.at) >= marksInShard {
-		// Not t: a mark forgotten here may bear a later time than the one being set.
+		// Not t: a mark dropped here may have a later time than the one being set.
 		s.floor = clock.Load()
 		clear(s.at)
 		return

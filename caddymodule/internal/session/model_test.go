@@ -545,7 +545,7 @@ func (m *model) showUser(t *rapid.T) {
 		}
 		return
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err != nil && !errors.Is(err, session.ErrUnknownUser) {
 		t.Fatal(err)
 	}
 	if u.UnionID != m.unionIDs[id] {

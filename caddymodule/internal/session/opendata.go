@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
@@ -11,19 +10,25 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// SealedData is a piece of open data as the client got it from WeChat (WECHAT.md 3). All of it is the client's word until it has been opened.
+// SealedData is a piece of open data as the client got it from WeChat
+// (docs/wechat.md#open-data). All of it is the client's word until it has been opened.
 type SealedData struct {
 	EncryptedData, IV string // base64
 
-	// RawData and Signature come together or not at all: the text that WeChat has signed, byte for byte, and the signature.
+	// RawData and Signature come together or not at all: the text that WeChat has signed,
+	// byte for byte, and the signature.
 	RawData   []byte // nil: none
 	Signature string // empty: none
 }
 
-// DataError says that a piece of open data is not acceptable. Its text is the same whatever was wrong.
+// DataError means that a piece of open data is not acceptable. Its text is the same for
+// all reasons.
 type DataError struct {
-	LoginAgain bool            // it was probably sealed under a session_key that is not known here: a new wx.login, and then new data, will help
-	Reason     opendata.Reason // for a log or a metric, never for the client
+	// LoginAgain: the data is probably sealed under a session_key that the gate does not
+	// know. A new wx.login, and then new data, will help.
+	LoginAgain bool
+
+	Reason opendata.Reason // for a log or a metric, never for the client
 }
 
 // Error returns the text of ErrData.
@@ -32,27 +37,33 @@ func (*DataError) Error() string { return ErrData.Error() }
 // Unwrap returns ErrData.
 func (*DataError) Unwrap() error { return ErrData }
 
-// dataAhead is how far ahead of ours the clock of WeChat may be, and behind.
+// dataAhead is how far the clocks of WeChat and of the gate may be apart.
 const dataAhead = 10 * time.Minute
 
-// OpenData decrypts and checks what WeChat has sealed for a user (WECHAT.md 3) and returns the JSON object in it, byte for byte. A unionId in it is bound to the user when OpenData returns,
-// unless another is known and the data is older than the last login by more than dataAhead: the next request of every session of theirs shows it. The error is a *DataError, or wraps ErrUnknown when there is no such user, or ErrUnavailable. Whatever the error but the last,
-// nothing has changed.
-func (s *Service) OpenData(ctx context.Context, id store.UserID, d SealedData) (object []byte, err error) {
+// OpenData decrypts and checks what WeChat has sealed for a user
+// (docs/wechat.md#open-data) and returns the JSON object in it, byte for byte. It binds a
+// unionId in it to the user, so that the next request of each of their sessions shows it,
+// unless another is known and the data is clearly older than the last login.
+//
+// The error is a *DataError, or wraps ErrUnknownUser or ErrUnavailable. Nothing has
+// changed then, except perhaps with ErrUnavailable.
+func (s *Service) OpenData(ctx context.Context, id User, d SealedData) (object []byte, err error) {
+	const doing = "opening data"
 	if err := s.cfg.Core.uses.begin(); err != nil {
-		return nil, wrap("opening data", err)
+		return nil, wrap(doing, err)
 	}
 	defer s.cfg.Core.uses.done()
-	u, err := s.knownUser(ctx, id)
+	u, err := s.user(ctx, id)
 	if err != nil {
-		return nil, wrap("opening data", err)
+		return nil, wrap(doing, err)
 	}
 	data, err := s.open(u, d)
 	if err != nil {
 		return nil, err
 	}
 	if u.UnionID != "" && data.Time.Before(u.LastLogin.Add(-dataAhead)) {
-		return data.Object, nil // no news: a client may keep data of before a change, and would choose between the two
+		// A client may keep data from before a change, and could choose between the two.
+		return data.Object, nil
 	}
 	if err := s.bind(ctx, u, data.UnionID); err != nil {
 		return nil, wrap("binding unionid", err)
@@ -60,8 +71,9 @@ func (s *Service) OpenData(ctx context.Context, id store.UserID, d SealedData) (
 	return data.Object, nil
 }
 
-// open tries the current session_key and then the one before: which of two logins came last at WeChat is not known here (STORE.md 5.2). Where neither is the right one, the reason is that
-// of the first.
+// open tries the current session_key and then the one before, since the gate does not
+// know which of two logins came last at WeChat (docs/stores.md#two-keys). Where neither
+// fits, the reason is that of the first.
 func (s *Service) open(u store.User, d SealedData) (opendata.Data, error) {
 	if signed := d.RawData != nil; signed != (d.Signature != "") {
 		return opendata.Data{}, &DataError{Reason: opendata.ReasonSignature}
@@ -103,7 +115,7 @@ func (d SealedData) open(o opendata.Opener, sessionKey string) (opendata.Data, e
 	return o.Open(sessionKey, d.EncryptedData, d.IV)
 }
 
-// bind makes a unionid that has come to light that of the user; the empty one is no news.
+// bind makes a unionid that became known that of the user. The empty one is no news.
 func (s *Service) bind(ctx context.Context, u store.User, unionID string) error {
 	if unionID == "" || unionID == u.UnionID {
 		return nil
@@ -115,9 +127,10 @@ func (s *Service) bind(ctx context.Context, u store.User, unionID string) error 
 	return err
 }
 
-// amend makes what is known of a user durable first and marks the cache second, like a revocation: no check that begins later is answered from before it. The caller's leaving does not
-// interrupt it: a change that was under way could take effect after the mark.
-func (s *Service) amend(ctx context.Context, id store.UserID, a store.Amendment) (store.Amended, error) {
+// amend changes the record of a user. As with a revocation the store has it first and the
+// cache is marked second, so no check that begins later is answered from before it. It
+// goes on without ctx: a change under way could take effect after the mark.
+func (s *Service) amend(ctx context.Context, id User, a store.Amendment) (store.Amended, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	c := s.cfg.Core
@@ -125,18 +138,8 @@ func (s *Service) amend(ctx context.Context, id store.UserID, a store.Amendment)
 	if err != nil || res.UnionIDChanged || a.Phone != nil {
 		c.cache.void(userKey(id))
 	}
-	return res, noUser(c.asked(writing, err))
-}
-
-// knownUser is user, whose absence is ErrUnknown.
-func (s *Service) knownUser(ctx context.Context, id store.UserID) (store.User, error) {
-	u, err := s.user(ctx, id)
-	return u, noUser(err)
-}
-
-func noUser(err error) error {
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	if errors.Is(c.asked(writing, err), store.ErrNotFound) {
+		err = ErrUnknownUser
 	}
-	return err
+	return res, err
 }

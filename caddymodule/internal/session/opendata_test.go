@@ -369,7 +369,7 @@ func TestOpenDataNobody(t *testing.T) {
 	unknown := func() {
 		t.Helper()
 		got, err := g.OpenData(t.Context(), alice, d)
-		if !errors.Is(err, session.ErrUnknown) || !errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrUnavailable) || got != nil {
+		if !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) || got != nil {
 			t.Fatalf("got %q, %v", got, err)
 		}
 	}

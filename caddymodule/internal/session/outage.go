@@ -7,30 +7,35 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Outage tells the operator once when something that the gate depends on goes away and once when it is back, however many requests notice (DESIGN.md P4).
+// Outage logs once when a dependency of the gate goes away and once when it is back,
+// however many requests notice (docs/design.md#p4).
 type Outage struct {
 	What  string // the subject of the log lines, such as "session store"
 	Log   *zap.Logger
-	Quiet bool // the lines are for debugging: somebody else tells, and knows more
+	Quiet bool // log at debug level: the dependency logs its outages itself
 
 	down atomic.Uint32 // ways that have failed
 }
 
-// Ways to notice an outage. A full disk fails every write and no read, so the one must not end what the other has noticed.
+// way is one of the ways to notice an outage. A full disk fails every write and no
+// read, so a read must not end what a write has noticed.
+type way uint32
+
 const (
-	writing uint32 = 1 << iota
+	writing way = 1 << iota
 	reading
 )
 
 // Note records the outcome of one call: nil for an answer, an error for an outage.
 func (o *Outage) Note(err error) { o.note(writing, err) }
 
-// note is Note for one of several ways to notice: the outage ends when all that failed work again.
-func (o *Outage) note(way uint32, err error) {
+// note is Note for one way. The outage ends when all ways that failed work again.
+func (o *Outage) note(w way, err error) {
+	bit := uint32(w)
 	switch {
-	case err != nil && o.down.Load()&way == 0 && o.down.Or(way) == 0:
+	case err != nil && o.down.Load()&bit == 0 && o.down.Or(bit) == 0:
 		o.Log.Log(o.level(zap.ErrorLevel), o.What+" is unavailable", zap.Error(err))
-	case err == nil && o.down.Load()&way != 0 && o.down.And(^way) == way:
+	case err == nil && o.down.Load()&bit != 0 && o.down.And(^bit) == bit:
 		o.Log.Log(o.level(zap.InfoLevel), o.What+" is back")
 	}
 }

@@ -192,7 +192,7 @@ func TestPhoneCostsMoney(t *testing.T) {
 			t.Fatalf("%d codes are spent, want %d", n, want)
 		}
 	}
-	if _, err := g.Phone(t.Context(), alice, number); !errors.Is(err, session.ErrUnknown) || !errors.Is(err, store.ErrNotFound) {
+	if _, err := g.Phone(t.Context(), alice, number); !errors.Is(err, session.ErrUnknownUser) {
 		t.Errorf("for nobody: %v", err)
 	}
 	token := g.cached("alice")

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"maps"
 	"math"
@@ -43,7 +42,7 @@ const (
 type revocation struct {
 	kind    revocationKind
 	digest  store.Digest // ofSession
-	user    store.UserID // ofUser; its appid: ofApp
+	user    User         // ofUser; its appid: ofApp
 	unionID string       // ofUnionID
 }
 
@@ -67,7 +66,7 @@ type pendingState struct {
 type pendingSet map[revocation]pendingState
 
 // covers reports whether one of the revocations ends the session with digest d.
-func (m *pendingSet) covers(d store.Digest, u store.UserID, unionID string, created int64) bool {
+func (m *pendingSet) covers(d store.Digest, u User, unionID string, created int64) bool {
 	if m == nil {
 		return false
 	}
@@ -75,7 +74,7 @@ func (m *pendingSet) covers(d store.Digest, u store.UserID, unionID string, crea
 		{kind: ofSession, digest: d},
 		{kind: ofUser, user: u},
 		{kind: ofUnionID, unionID: unionID},
-		{kind: ofApp, user: store.UserID{AppID: u.AppID}},
+		{kind: ofApp, user: User{AppID: u.AppID}},
 		{kind: ofAll},
 	} {
 		if p, ok := (*m)[r]; ok && created <= p.before {
@@ -229,7 +228,10 @@ func (o *revocations) remember(r revocation, at time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.recent) >= maxRecent || len(o.recent) > 0 && at.Sub(o.recent[0].at) > 2*recentFor {
-		o.recent = slices.DeleteFunc(o.recent, func(t takenRevocation) bool { return at.Sub(t.at) > recentFor })
+		o.recent = slices.DeleteFunc(
+			o.recent,
+			func(t takenRevocation) bool { return at.Sub(t.at) > recentFor },
+		)
 	}
 	if len(o.recent) >= maxRecent {
 		o.recent = o.recent[1:]
@@ -245,7 +247,10 @@ func (o *revocations) repeatRecent() {
 	contact := time.Now()
 	lost := o.core.shared.Heard() // does not move on before the contact was reported
 	if recent := o.since(lost.Add(-recentFor)); len(recent) > 0 {
-		o.core.outage.Log.Info("repeating revocations after a loss of contact", zap.Int("revocations", len(recent)))
+		o.core.log.Info(
+			"repeating revocations after a loss of contact",
+			zap.Int("revocations", len(recent)),
+		)
 		o.add(true, recent...)
 	}
 	o.core.background(func() {
@@ -270,7 +275,7 @@ func (o *revocations) since(from time.Time) []takenRevocation {
 
 // retry carries out the pending revocations one at a time, until there are none.
 func (o *revocations) retry() {
-	c, log := o.core, o.core.outage.Log
+	c, log := o.core, o.core.log
 	for wait := retryFirst; ; {
 		select {
 		case <-time.After(wait):
@@ -282,7 +287,10 @@ func (o *revocations) retry() {
 		}
 		err := c.closing.Err()
 		if err == nil {
-			_, err = survive(c, func() (struct{}, error) { return struct{}{}, o.carryOut(r, p.before) })
+			_, err = survive(
+				c,
+				func() (struct{}, error) { return struct{}{}, o.carryOut(r, p.before) },
+			)
 		}
 		expired := !time.Now().Before(p.until)
 		switch {
@@ -355,7 +363,7 @@ func (o *revocations) carryOut(r revocation, before int64) error {
 }
 
 // endUser ends the sessions of a user that were created until before.
-func (o *revocations) endUser(ctx context.Context, id store.UserID, before int64) error {
+func (o *revocations) endUser(ctx context.Context, id User, before int64) error {
 	c := o.core
 	u, err := c.store.User(ctx, id)
 	if errors.Is(c.asked(reading, err), ErrUnavailable) {
@@ -378,7 +386,10 @@ func (r revocation) fields() []zap.Field {
 	app := zap.String("appid", r.user.AppID)
 	switch r.kind {
 	case ofSession:
-		return []zap.Field{zap.String("target", "session"), zap.String("session", sessionID(r.digest))}
+		return []zap.Field{
+			zap.String("target", "session"),
+			zap.String("session", sessionID(r.digest)),
+		}
 	case ofUser:
 		return []zap.Field{zap.String("target", "user"), app, zap.String("openid", r.user.OpenID)}
 	case ofUnionID:
@@ -388,7 +399,3 @@ func (r revocation) fields() []zap.Field {
 	}
 	return []zap.Field{zap.String("target", "all")}
 }
-
-// sessionID is what a session is called in logs and by operators: enough to find it,
-// useless as a credential.
-func sessionID(d store.Digest) string { return hex.EncodeToString(d[:sessionIDLen/2]) }

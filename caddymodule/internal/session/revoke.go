@@ -2,7 +2,10 @@ package session
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -27,8 +30,34 @@ func (s *Service) end(ctx context.Context, d store.Digest) error {
 	})
 }
 
+// EndByID ends the one session of a user whose ID begins with prefix, of at least 8 hex
+// digits. The error wraps ErrUnknown when there is no such session or more than one. The
+// gate does not retry it, since without the store it cannot know which one is meant.
+func (s *Service) EndByID(ctx context.Context, id User, prefix string) error {
+	u, err := s.user(ctx, id)
+	if err != nil && !errors.Is(err, ErrUnknownUser) {
+		return wrap("ending session", err)
+	}
+	prefix = strings.ToLower(prefix)
+	var found []store.Digest
+	for _, ref := range u.Sessions {
+		if strings.HasPrefix(hex.EncodeToString(ref.Digest[:]), prefix) {
+			found = append(found, ref.Digest)
+		}
+	}
+	switch {
+	case len(prefix) < minSessionIDLen:
+		return fmt.Errorf("%w; give at least %d digits of its id", ErrUnknown, minSessionIDLen)
+	case len(found) == 0:
+		return ErrUnknown
+	case len(found) > 1:
+		return fmt.Errorf("%w; %d sessions have an id that begins so", ErrUnknown, len(found))
+	}
+	return s.end(ctx, found[0])
+}
+
 // RevokeUser ends every session of a user.
-func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
+func (s *Service) RevokeUser(ctx context.Context, id User) error {
 	c := s.cfg.Core
 	return c.revoke("revoking user", revocation{kind: ofUser, user: id}, func() error {
 		return c.store.RevokeUser(ctx, id)
@@ -37,7 +66,7 @@ func (s *Service) RevokeUser(ctx context.Context, id store.UserID) error {
 
 // Forget removes all that the store knows of a user, their sessions included. After an
 // error the gate ends the sessions as RevokeUser does; the caller repeats the rest.
-func (s *Service) Forget(ctx context.Context, id store.UserID) error {
+func (s *Service) Forget(ctx context.Context, id User) error {
 	c := s.cfg.Core
 	return c.revoke("forgetting user", revocation{kind: ofUser, user: id}, func() error {
 		return c.store.Forget(ctx, id)
@@ -46,8 +75,8 @@ func (s *Service) Forget(ctx context.Context, id store.UserID) error {
 
 // RevokeApp ends every session of a mini program.
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
-	c, app := s.cfg.Core, store.UserID{AppID: appID}
-	return c.revoke("revoking mini program", revocation{kind: ofApp, user: app}, func() error {
+	c := s.cfg.Core
+	return c.revoke("revoking mini program", revocation{kind: ofApp, user: User{AppID: appID}}, func() error {
 		return c.store.RevokeApp(ctx, appID)
 	})
 }
@@ -55,7 +84,7 @@ func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 // RevokeAll ends every session, and with them every need for a master key.
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
-	return c.revoke("revoking everybody", revocation{kind: ofAll}, func() error {
+	return c.revoke("revoking all sessions", revocation{kind: ofAll}, func() error {
 		return c.store.RevokeAll(ctx)
 	})
 }
@@ -75,9 +104,36 @@ func (c *Core) revoke(doing string, r revocation, call func() error) error {
 	return wrap(doing, err)
 }
 
-func wrap(doing string, err error) error {
-	if err == nil {
-		return nil
+// RevokeUnionID ends every session of the users with a unionid, in all mini programs,
+// and returns how many users that were. When one fails it goes on with the others. The
+// caller repeats a call that returned an error.
+func (s *Service) RevokeUnionID(ctx context.Context, unionID string) (users int, err error) {
+	return s.eachWith(ctx, unionID, "revoking unionid", s.RevokeUser)
+}
+
+// ForgetUnionID is Forget for the users with a unionid, as RevokeUnionID is RevokeUser.
+func (s *Service) ForgetUnionID(ctx context.Context, unionID string) (users int, err error) {
+	return s.eachWith(ctx, unionID, "forgetting unionid", s.Forget)
+}
+
+func (s *Service) eachWith(
+	ctx context.Context, unionID, doing string, end func(context.Context, User) error,
+) (users int, err error) {
+	c, all := s.cfg.Core, revocation{kind: ofUnionID, unionID: unionID}
+	ids, err := s.byUnionID(ctx, unionID)
+	if err != nil {
+		c.revocations.record(all, err)
+		return 0, wrap(doing, err)
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	for _, id := range ids {
+		if failed := end(ctx, id); failed != nil {
+			err = failed
+			continue
+		}
+		users++
+	}
+	if err == nil {
+		c.revocations.settle(all)
+	}
+	return users, err
 }

@@ -11,12 +11,16 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
+// User names a user of a mini program.
+type User = store.UserID
+
 // Exchanger is what a login needs of WeChat. Its errors are *weixin.Error.
 type Exchanger interface {
 	Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error)
 }
 
-// Config is what one configuration of the gate says about sessions. Core, WeChat, Apps, Keys and TTL are required, and Calls by the methods that say so.
+// Config is what one configuration of the gate says about sessions. Core, WeChat, Apps,
+// Keys and TTL are required, and Calls by the methods that say so.
 type Config struct {
 	Core   *Core
 	WeChat Exchanger
@@ -27,23 +31,33 @@ type Config struct {
 	// MaxSessions bounds the sessions in the cache; 0 keeps the bound as it is.
 	MaxSessions int64
 
-	// MaxStaleness bounds how long a Service believes the cache without hearing from a
-	// store.Shared; 0: it never does. It has no meaning for other stores.
+	// MaxStaleness bounds how long cached sessions stay valid while a store.Shared is
+	// unreachable; 0: not at all. It has no meaning for other stores.
 	MaxStaleness time.Duration
 
-	TTL        time.Duration // absolute life of a session
-	Idle       time.Duration // 0: no idle timeout; after a shorter one than before, a session may live up to an hour longer, once
+	TTL time.Duration // from the login to the end of a session, used or not
+
+	// Idle is the idle timeout; 0: none. After a reload with a shorter one a session
+	// may live up to an hour longer, once.
+	Idle time.Duration
+
 	MaxPerUser int           // live sessions of one user; 0: no limit
-	Replay     time.Duration // how long a finished login is answered again to the same client; 0: never
+	Replay     time.Duration // how long a client gets the answer of its login again; 0: never
 
-	RememberPhone bool          // Phone keeps the number, and an Identity shows it; if not, a number that was kept before is not shown
-	DataMaxAge    time.Duration // open data that WeChat made longer ago is refused; 0: none is. Data from the future always is
+	// RememberPhone makes Phone keep the number and Identity show it. Without it Identity
+	// does not show a number that was kept before.
+	RememberPhone bool
 
-	// UnionIDBound, if set, is told of each unionid that came to light otherwise than by a login and is bound to the user now: the first one, or another than before. It is for the audit log.
-	UnionIDBound func(id store.UserID, changed bool)
+	// DataMaxAge is the age at which open data is refused; 0: never. Data from the future
+	// always is.
+	DataMaxAge time.Duration
+
+	// UnionIDBound, if set, hears of each unionid that becomes known otherwise than by a
+	// login, for the audit log. changed: another one was known before.
+	UnionIDBound func(id User, changed bool)
 }
 
-// Service logs users in and tells who a token belongs to. It is safe for concurrent use.
+// Service logs users in and tells whose a token is. It is safe for concurrent use.
 type Service struct {
 	cfg        Config
 	apps       map[string]weixin.Credentials
@@ -54,7 +68,11 @@ type Service struct {
 
 // New returns a Service of cfg.
 func New(cfg Config) *Service {
-	s := &Service{cfg: cfg, apps: make(map[string]weixin.Credentials, len(cfg.Apps)), touchEvery: touchInterval(cfg.TTL, cfg.Idle).Milliseconds()}
+	s := &Service{
+		cfg:        cfg,
+		apps:       make(map[string]weixin.Credentials, len(cfg.Apps)),
+		touchEvery: touchInterval(cfg.TTL, cfg.Idle).Milliseconds(),
+	}
 	for _, a := range cfg.Apps {
 		s.apps[a.ID] = a
 	}
@@ -68,8 +86,9 @@ func New(cfg Config) *Service {
 const maxTouch = store.MaxTouchInterval - time.Millisecond
 
 // touchInterval is how seldom a configuration notes in the store that a session
-// is in use (DESIGN.md 5): a twentieth of the timeout that it serves and at most
-// once a minute, yet often enough for a timeout of minutes, and within maxTouch.
+// is in use (docs/design.md#idle-timeout): a twentieth of the timeout that it serves
+// and at most once a minute, yet often enough for a timeout of minutes, and within
+// maxTouch.
 func touchInterval(ttl, idle time.Duration) time.Duration {
 	if idle <= 0 {
 		return min(max(time.Minute, ttl/20), maxTouch)
@@ -77,19 +96,22 @@ func touchInterval(ttl, idle time.Duration) time.Duration {
 	return min(max(time.Minute, idle/20), idle/4, maxTouch)
 }
 
-// Identity is who a token belongs to.
+// Identity is the user that a token belongs to.
 type Identity struct {
 	AppID, OpenID string
 	UnionID       string    // empty when not known
-	Phone         string    // printable ASCII; empty unless one is remembered and Config.RememberPhone is set
-	Expires       time.Time // when the session ends at the latest
+	Phone         string    // printable ASCII; empty when none is kept, or without RememberPhone
+	Expires       time.Time // the session does not live longer
 }
 
-// lookupTimeout bounds what a check waits for the store, so that an outage is answered within DESIGN.md P4's 100 ms.
+// lookupTimeout bounds what a check waits for the store, so that the client hears of an
+// outage within 100 ms (docs/design.md#p4).
 const lookupTimeout = 90 * time.Millisecond
 
-// Authenticate returns whose token it is. The error wraps ErrInvalid when the token opens nothing and ErrUnavailable when that could not be found out. A token in the cache costs no
-// allocation and no call to the store (DESIGN.md P8), but for a remembered telephone number, which is only opened to be shown.
+// Authenticate returns whose token it is. A cached token costs no allocation and no call
+// to the store (docs/design.md#p8), except that opening a kept telephone number
+// allocates. The error wraps ErrInvalid when the token opens nothing, and
+// ErrUnavailable when the store does not answer.
 func (s *Service) Authenticate(ctx context.Context, token string) (Identity, error) {
 	if !keyring.WellFormed(token) {
 		return Identity{}, ErrMalformed
@@ -99,13 +121,16 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 		return Identity{}, err
 	}
 	defer c.uses.done()
-	// In this order, each before what it is to judge: a pending revocation is forgotten only after its mark is set, and what was heard of is marked already.
+	// The order matters. The set of pending revocations is read before the marks, which
+	// are set before a revocation leaves it. The time is read before Heard, and that
+	// before the marks, which a report sets first.
 	pending, now := c.revocations.pending.Load(), time.Now()
 	if c.believes(now, s.cfg.MaxStaleness) {
 		if e := c.cache.get(&d); e != nil {
+			// The cached time of the last use does not decide that a session is idle: it
+			// may have been used by way of another entry or at another gate.
 			now := now.UnixMilli()
-			// An idle limit reached by what the cache remembers is not reached yet: the session may have been seen by way of another entry or on another node.
-			if id, err := s.admit(e, now, pending); err != ErrExpired || now >= e.expires {
+			if id, err := s.judge(e, now, pending); err != ErrExpired || now >= e.expires {
 				c.hits.Inc()
 				return id, err
 			}
@@ -115,11 +140,12 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 	if err != nil {
 		return Identity{}, err
 	}
-	return s.admit(e, time.Now().UnixMilli(), pending)
+	return s.judge(e, time.Now().UnixMilli(), pending)
 }
 
-// admit judges the time limits of a believed entry and the revocations that the store does not know of yet, and notes the use.
-func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, error) {
+// judge applies the time limits and the pending revocations to an entry, and notes its
+// use.
+func (s *Service) judge(e *entry, now int64, pending *pendingSet) (Identity, error) {
 	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created) {
 		return Identity{}, ErrRevoked
 	}
@@ -130,7 +156,9 @@ func (s *Service) admit(e *entry, now int64, pending *pendingSet) (Identity, err
 	if next := now + s.touchEvery; now >= until && e.usedUntil.CompareAndSwap(until, next) {
 		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(next))
 	}
-	id := Identity{AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(), Expires: time.UnixMilli(e.expires)}
+	id := Identity{
+		AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(), Expires: time.UnixMilli(e.expires),
+	}
 	if s.cfg.RememberPhone {
 		id.Phone = s.phone(e)
 	}
@@ -157,13 +185,14 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 		})
 		select {
 		case <-ctx.Done():
-			c.background(func() { <-answer }) // or Close would take the cache away under it
+			c.background(func() { <-answer }) // it uses the cache
 			return nil, errors.Join(ErrUnavailable, ctx.Err())
 		case r := <-answer:
 			if r.Err != nil {
 				return nil, r.Err
 			}
-			// The look-up may have been under way before this check began: what it read holds only if nothing was revoked since.
+			// The look-up may have begun before this check: its answer holds only if no
+			// revocation came in between.
 			if e := r.Val.(*entry); c.cache.fresh(e) {
 				return e, nil
 			}
@@ -171,9 +200,9 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 	}
 }
 
-// read fetches one session from the store, judges its epochs and offers it to the cache.
+// read fetches one session from the store, judges its epochs and caches it.
 func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*entry, error) {
-	// The first caller's patience must not decide for those who wait with it.
+	// Others wait for this look-up, too, so the first caller's deadline does not count.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
 

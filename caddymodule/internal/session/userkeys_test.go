@@ -118,7 +118,7 @@ func TestUserCallsRefused(t *testing.T) {
 	g.login("alice")
 	before := g.record(alice)
 	for name, call := range g.calls(t.Context(), user("nobody")) {
-		if err := call(); !errors.Is(err, session.ErrUnknown) || !errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrUnavailable) {
+		if err := call(); !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("%s for nobody: %v", name, err)
 		}
 	}
@@ -129,7 +129,7 @@ func TestUserCallsRefused(t *testing.T) {
 	}
 	g.store.SetDown(true)
 	for name, call := range g.calls(t.Context(), alice) {
-		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) || errors.Is(err, store.ErrNotFound) {
+		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrUnknownUser) {
 			t.Errorf("%s without a store: %v", name, err)
 		}
 		if n := p.count(name); n != 0 {

@@ -203,7 +203,7 @@ func (m *keysModel) reset(t *rapid.T) {
 	err := m.gate(t).ResetSessionKey(context.Background(), alice)
 	switch {
 	case m.first:
-		if !errors.Is(err, session.ErrUnknown) {
+		if !errors.Is(err, session.ErrUnknownUser) {
 			t.Fatalf("reset for nobody: %v", err)
 		}
 	case was != m.current:
@@ -244,7 +244,7 @@ func (m *keysModel) openData(t *rapid.T) {
 	lost = lost && !m.lose
 	switch {
 	case m.first:
-		if !errors.Is(err, session.ErrUnknown) {
+		if !errors.Is(err, session.ErrUnknownUser) {
 			t.Fatalf("for nobody: %v", err)
 		}
 		return
@@ -270,7 +270,7 @@ func (m *keysModel) phone(t *rapid.T) {
 	_, err := m.gate(t).Phone(context.Background(), alice, n)
 	switch {
 	case m.first:
-		if !errors.Is(err, session.ErrUnknown) {
+		if !errors.Is(err, session.ErrUnknownUser) {
 			t.Fatalf("for nobody: %v", err)
 		}
 	case err != nil:

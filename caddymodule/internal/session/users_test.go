@@ -36,7 +36,7 @@ func TestUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 10*time.Hour, 2*time.Hour }))
 		defer g.core.Close()
-		if _, err := g.User(ctx, alice); !errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrUnavailable) {
+		if _, err := g.User(ctx, alice); !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("nobody: %v", err)
 		}
 		first := g.login("alice/union")
@@ -218,7 +218,7 @@ func TestForgetUnionID(t *testing.T) {
 	}
 	g.accept(keep)
 	for _, id := range []store.UserID{alice, {AppID: appB, OpenID: "other"}} {
-		if u, err := g.User(ctx, id); !errors.Is(err, store.ErrNotFound) {
+		if u, err := g.User(ctx, id); !errors.Is(err, session.ErrUnknownUser) {
 			t.Errorf("known is %+v, %v", u, err)
 		}
 	}
@@ -268,7 +268,7 @@ func TestP4_OperatorStoreDown(t *testing.T) {
 		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, "union"); return err },
 		"Stats":          func() error { _, err := g.Stats(ctx); return err },
 	} {
-		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, store.ErrNotFound) || errors.Is(err, session.ErrInvalid) {
+		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,0 +1,181 @@
+package session
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// The states of a session.
+const (
+	StateLive    = "live"
+	StateIdle    = "idle"    // not used for longer than the idle timeout
+	StateExpired = "expired" // at the end of its absolute life
+	StateRevoked = "revoked" // ended by a revocation, or ended just now
+)
+
+// SessionInfo is what an operator sees of one session.
+type SessionInfo struct {
+	ID       string // the first 16 hex digits of the digest
+	Created  time.Time
+	LastSeen time.Time // noted once an hour, or more often for an idle timeout
+	Expires  time.Time
+	State    string
+}
+
+// UserInfo is what an operator sees of one user.
+type UserInfo struct {
+	AppID, OpenID string
+	UnionID       string // empty when not known
+	LastLogin     time.Time
+	Sessions      []SessionInfo // oldest first
+}
+
+const (
+	sessionIDLen    = 16
+	minSessionIDLen = 8
+)
+
+// sessionID is what operators and logs call a session: enough to find it, useless as a
+// credential.
+func sessionID(d store.Digest) string { return hex.EncodeToString(d[:sessionIDLen/2]) }
+
+// User returns what is known of a user. The error wraps ErrUnknownUser when the store
+// has no record, and ErrUnavailable when it does not answer.
+func (s *Service) User(ctx context.Context, id User) (UserInfo, error) {
+	const doing = "reading user"
+	u, err := s.user(ctx, id)
+	if err != nil {
+		return UserInfo{}, wrap(doing, err)
+	}
+	info := UserInfo{AppID: id.AppID, OpenID: id.OpenID, UnionID: u.UnionID, LastLogin: u.LastLogin}
+	for _, ref := range u.Sessions {
+		i, err := s.info(ctx, ref)
+		if err != nil {
+			return UserInfo{}, wrap(doing, err)
+		}
+		info.Sessions = append(info.Sessions, i)
+	}
+	return info, nil
+}
+
+func (s *Service) user(ctx context.Context, id User) (store.User, error) {
+	c := s.cfg.Core
+	u, err := c.store.User(ctx, id)
+	if errors.Is(c.asked(reading, err), store.ErrNotFound) {
+		err = ErrUnknownUser
+	}
+	return u, err
+}
+
+// info judges a session as a check does.
+func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, error) {
+	i := SessionInfo{
+		ID: sessionID(ref.Digest), Created: ref.Created, LastSeen: ref.Created, Expires: ref.Expires,
+	}
+	c := s.cfg.Core
+	pending := c.revocations.pending.Load()
+	rec, err := c.store.Lookup(ctx, ref.Digest)
+	now := time.Now().UnixMilli()
+	switch c.asked(reading, err); {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return i, err
+	case err == nil:
+		i.LastSeen = s.lastSeen(rec.Session, now)
+	}
+	ses := rec.Session
+	switch {
+	case now >= ref.Expires.UnixMilli():
+		i.State = StateExpired
+	case err != nil, ses.Epochs != rec.Current,
+		pending.covers(ref.Digest, ses.User, rec.UnionID, ses.Created.UnixMilli()):
+		i.State = StateRevoked
+	case s.idle(ses.UsedUntil.UnixMilli(), now):
+		i.State = StateIdle
+	default:
+		i.State = StateLive
+	}
+	return i, nil
+}
+
+// lastSeen returns when the session was last noted. A configuration with a longer
+// touch interval may have noted it: then the time is too late, but not ahead.
+func (s *Service) lastSeen(ses store.Session, now int64) time.Time {
+	noted := min(ses.UsedUntil.UnixMilli()-s.touchEvery, now)
+	return time.UnixMilli(max(noted, ses.Created.UnixMilli()))
+}
+
+// UsersByUnionID returns what is known of the users with a unionid, in all mini
+// programs. None is no error.
+func (s *Service) UsersByUnionID(ctx context.Context, unionID string) ([]UserInfo, error) {
+	ids, err := s.byUnionID(ctx, unionID)
+	if err != nil {
+		return nil, wrap("finding users", err)
+	}
+	var users []UserInfo
+	for _, id := range ids {
+		u, err := s.User(ctx, id)
+		if errors.Is(err, ErrUnknownUser) {
+			continue // gone in the meantime
+		}
+		if err != nil {
+			return nil, err
+		}
+		users = append(users, u)
+	}
+	return users, nil
+}
+
+func (s *Service) byUnionID(ctx context.Context, unionID string) ([]User, error) {
+	c := s.cfg.Core
+	ids, err := c.store.ByUnionID(ctx, unionID)
+	return ids, c.asked(reading, err)
+}
+
+// Stats is what an operator sees of the sessions as a whole.
+type Stats struct {
+	Store        store.Stats
+	StoreDown    bool      // the last call that asked the store failed
+	CacheEntries int64     // sessions in the cache
+	CacheMax     int64     // sessions that the cache may hold
+	LoginsKept   int       // logins under way, and those that are replayed
+	Heard        time.Time // the last sign of life of a shared store; zero for other stores
+	Pending      int       // pending revocations
+}
+
+// Stats counts what there is. It may take seconds. With an error, which wraps
+// ErrUnavailable, all but Stats.Store is nevertheless valid.
+func (s *Service) Stats(ctx context.Context) (Stats, error) {
+	c := s.cfg.Core
+	counted, err := c.store.Stats(ctx)
+	c.asked(reading, err)
+	c.cache.resize(s.cfg.MaxSessions)
+	limit := c.cache.entries.MaxCost()
+	st := Stats{
+		Store:        counted,
+		StoreDown:    c.outage.Down(),
+		CacheEntries: max(0, limit-c.cache.entries.RemainingCost()),
+		CacheMax:     limit,
+		LoginsKept:   c.logins.len(),
+		Pending:      c.revocations.len(),
+	}
+	if c.shared != nil {
+		st.Heard = c.shared.Heard()
+	}
+	return st, wrap("counting sessions", err)
+}
+
+// Backup writes a consistent copy of the store to w and returns its size in bytes. The
+// error is ErrNoBackup when the store has its own tools for that.
+func (s *Service) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	b, ok := s.cfg.Core.store.(store.Backuper)
+	if !ok {
+		return 0, ErrNoBackup
+	}
+	n, err := b.Backup(ctx, w)
+	return n, wrap("backing up sessions", err)
+}
