@@ -87,7 +87,8 @@ func Parse(text string) (*Ring, error) {
 			}
 			if other.tokenID == k.tokenID {
 				return nil, fmt.Errorf("parsing key ring: keys %d and %d share the short id %q, "+
-					"which happens once in %d: make another key", j+1, i+1, k.tokenID, len(alphabet))
+					"which happens once in %d: make another key",
+					j+1, i+1, k.tokenID, len(alphabet))
 			}
 		}
 		ring.keys = append(ring.keys, k)

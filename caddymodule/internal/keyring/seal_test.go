@@ -20,7 +20,9 @@ type use struct {
 
 var uses = map[string]use{
 	"session_key": {
-		func(r *keyring.Ring, u keyring.User, text string) []byte { return r.SealSessionKey(u, text).Box },
+		func(r *keyring.Ring, u keyring.User, text string) []byte {
+			return r.SealSessionKey(u, text).Box
+		},
 		(*keyring.Ring).OpenSessionKey,
 	},
 	"phone": {(*keyring.Ring).SealPhone, (*keyring.Ring).OpenPhone},
@@ -146,7 +148,8 @@ func TestSeal_Rotation_OldEnvelopesOpen(t *testing.T) {
 				if i < n && (err != nil || got != "secret") || i >= n && (err == nil || got != "") {
 					t.Fatalf("%s: key %d of a ring of %d: %q, %v", name, i, n, got, err)
 				}
-				if _, err := use.open(sealer, alice, use.seal(ring, alice, "secret")); (err == nil) != (i == 0) {
+				_, err = use.open(sealer, alice, use.seal(ring, alice, "secret"))
+				if (err == nil) != (i == 0) {
 					t.Fatalf("%s: not the first key seals: %v", name, err)
 				}
 			}

@@ -43,7 +43,8 @@ func (s *Service) CheckMasterKeys(ctx context.Context) error {
 	var missing []string
 	for id, until := range needs {
 		if until.After(time.Now()) && !s.cfg.Keys.Has(id) {
-			missing = append(missing, fmt.Sprintf("%s (needed until %s)", id, until.UTC().Format(time.RFC3339)))
+			at := until.UTC().Format(time.RFC3339)
+			missing = append(missing, fmt.Sprintf("%s (needed until %s)", id, at))
 		}
 	}
 	if len(missing) == 0 {

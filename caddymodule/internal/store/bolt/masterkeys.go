@@ -115,5 +115,6 @@ func (t *tables) parseNeed(v []byte) (until time.Time, ok bool) {
 }
 
 func (t *tables) putMasterKey(id store.MasterKeyID, until time.Time) error {
-	return t.bucket(key).Put(id[:], binary.LittleEndian.AppendUint64(nil, uint64(until.UnixMilli())))
+	v := binary.LittleEndian.AppendUint64(nil, uint64(until.UnixMilli()))
+	return t.bucket(key).Put(id[:], v)
 }

@@ -83,40 +83,38 @@ func TestMasterKeys_BesideFirstRelease_SeeEachOther(t *testing.T) {
 	if needs := needsOf(t, s); !needs[theirs].Equal(at) || needs[mine].Before(l.Expires) {
 		t.Errorf("needed are %v", needs)
 	}
-	if needs := old.read(); !needs[theirs.String()].Equal(at) || needs[mine.String()].Before(l.Expires) {
+	needs := old.read()
+	if !needs[theirs.String()].Equal(at) || needs[mine.String()].Before(l.Expires) {
 		t.Errorf("to the first release, needed are %v", needs)
 	}
-	old.replace(map[string]time.Time{theirs.String(): at.Add(time.Hour)}) // read before the login
-	if needs := needsOf(t, s); !needs[theirs].Equal(at.Add(time.Hour)) || needs[mine].Before(l.Expires) {
+	at = at.Add(time.Hour)
+	old.replace(map[string]time.Time{theirs.String(): at}) // read before the login
+	if needs := needsOf(t, s); !needs[theirs].Equal(at) || needs[mine].Before(l.Expires) {
 		t.Errorf("after a change by the first release, needed are %v", needs)
 	}
 
 	must(t, s.RevokeAll(t.Context()))
-	for who, needs := range map[string]map[string]time.Time{"first": old.read(), "this": inHex(needsOf(t, s))} {
-		left := time.Until(needs[theirs.String()])
+	for who, until := range map[string]time.Time{
+		"the first release": old.read()[theirs.String()],
+		"this release":      needsOf(t, s)[theirs],
+	} {
+		left := time.Until(until)
 		if left < time.Minute || left > 2*time.Minute { // its gates record again within a minute
-			t.Errorf("to %s release, a key is needed for %v after a revocation of everybody", who, left)
+			t.Errorf("after RevokeAll, a key is needed for %v to %s", left, who)
 		}
 	}
 	l = login("oAlice")
-	if needs := old.read(); needs[mine.String()].Before(l.Expires) {
+	if needs = old.read(); needs[mine.String()].Before(l.Expires) {
 		t.Errorf("to the first release, needed are %v after the next login", needs)
 	}
 
-	moved := srv.Do("SET", cfg.Prefix+"e:{all}", "0123456789abcdef") // as when a gate of it revokes everybody
+	// As when a gate of the first release revokes all sessions.
+	moved := srv.Do("SET", cfg.Prefix+"e:{all}", "0123456789abcdef")
 	must(t, moved.Error())
 	l = login("oBob")
 	if needs := needsOf(t, s); needs[mine].Before(l.Expires) {
 		t.Errorf("needed are %v", needs)
 	}
-}
-
-func inHex(needs map[store.MasterKeyID]time.Time) map[string]time.Time {
-	named := make(map[string]time.Time)
-	for id, until := range needs {
-		named[id.String()] = until
-	}
-	return named
 }
 
 // What cannot be read is logged and hides nothing else; needs that have ended
@@ -131,9 +129,10 @@ func TestMasterKeys_DamagedOrEnded_AreSkipped(t *testing.T) {
 	_, err := s.Login(t.Context(), l)
 	must(t, err)
 	want := needsOf(t, s)
-	day := time.Now().Add(-25 * time.Hour).UnixMilli()
+	ended := fmt.Sprint(time.Now().Add(-25 * time.Hour).UnixMilli())
 	for _, key := range []string{"k", "m"} {
-		res := srv.Do("HSET", cfg.Prefix+key, "01020304", "soon", "x", "5000000000000", "0102030405060708090a0b0c", fmt.Sprint(day))
+		res := srv.Do("HSET", cfg.Prefix+key,
+			"01020304", "soon", "x", "5000000000000", "0102030405060708090a0b0c", ended)
 		must(t, res.Error())
 	}
 	if got := needsOf(t, s); !maps.EqualFunc(got, want, time.Time.Equal) {
