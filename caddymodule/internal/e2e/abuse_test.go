@@ -9,10 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
-	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
 // limited is a site that stands behind a proxy, so that many clients can be played from one address. The rates are per hour: what is refilled while a test runs is nothing.
@@ -102,50 +100,6 @@ func TestThreat6_NoTrustedProxy(t *testing.T) {
 	w.asked(t, 5)
 }
 
-// TestThreat26_RetryAfter names a time after which it is worth while.
-func TestThreat26_RetryAfter(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, limited("5/m {\n\t\t\tglobal 20/m\n\t\t\tin_flight 4\n\t\t}"))
-	for range 30 { // a slow machine earns some more meanwhile
-		if r := w.tryLogin(t, "ada", from("203.0.113.1")); r.status != http.StatusOK {
-			r.tooMany(t, 60/5)
-			return
-		}
-	}
-	t.Error("30 logins pass where 5 a minute may")
-}
-
-// TestThreat26_DefaultRate: by default an address of the internet has its 30, and a private one, which is mostly that of a load balancer, has no bucket.
-func TestThreat26_DefaultRate(t *testing.T) {
-	t.Parallel()
-	s := limited("")
-	s.wechat = ""
-	w := newWorld(t, s)
-	logins := func(client string) (n int) {
-		for range 40 {
-			r := w.post(t, "/wx/login", "{", from(client)) // takes its token as any other
-			if r.status == http.StatusTooManyRequests {
-				r.tooMany(t, 60/30)
-				return n
-			}
-			r.problem(t, http.StatusBadRequest, "invalid_request")
-			n++
-		}
-		return n
-	}
-	for _, client := range []string{"127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1", "::1", "fd00::1", "fe80::1", "169.254.0.1"} {
-		if n := logins(client); n != 40 {
-			t.Errorf("%s is let in %d times, want no limit", client, n)
-		}
-	}
-	for _, client := range []string{"203.0.113.1", "2001:db8::1", "100.128.0.1", "172.32.0.1"} {
-		if n := logins(client); n < 30 || n == 40 {
-			t.Errorf("%s is let in %d times, want 30", client, n)
-		}
-	}
-	w.asked(t, 0)
-}
-
 // TestThreat26_BeforeTheBody: an empty bucket is noticed before a byte of the body is read, and nobody waits for one that never comes.
 func TestThreat26_BeforeTheBody(t *testing.T) {
 	t.Parallel()
@@ -207,38 +161,6 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { w.asked(t, 0) })
-}
-
-// TestThreat26_InFlight: no more logins are under way at a time than the cap says. One that is refused for it has spent nothing.
-func TestThreat26_InFlight(t *testing.T) {
-	t.Parallel()
-	s := limited(strictRate)
-	s.timeout = "20s"
-	w := newWorld(t, s)
-	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 2 * time.Second, Times: 4})
-	replies := make(chan reply, 4)
-	for i := range 4 {
-		go func() {
-			r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "ada")), from(fmt.Sprintf("203.0.113.%d", i))))
-			if err != nil {
-				t.Error(err)
-			}
-			replies <- r
-		}()
-	}
-	eventually(t, "four logins wait for WeChat", func() bool { return w.wechat.Count(exchangePath) == 4 })
-	for i := range 6 {
-		w.tryLogin(t, "bob", from(fmt.Sprintf("203.0.113.%d", i))).tooMany(t, 1)
-	}
-	w.asked(t, 4)
-	for range 4 {
-		(<-replies).session(t)
-	}
-	for range 4 {
-		w.login(t, "ada", from("203.0.113.0")) // the bucket lacks only the one that went through
-	}
-	w.tryLogin(t, "ada", from("203.0.113.0")).tooMany(t, hourly5)
-	w.asked(t, 8)
 }
 
 // TestThreat32_BucketsSurviveReloads: what was spent before a reload is spent after it, whatever else the reload changes.

@@ -111,45 +111,24 @@ func TestLogin_RealClients(t *testing.T) {
 	post := func(t *testing.T, body string, headers ...string) reply {
 		return w.call(t, "POST", "/wx/login", body, headers...)
 	}
-	for _, contentType := range []string{
-		"application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", "APPLICATION/JSON", "application/json;", "application/json ; ;;charset",
-		`application/json; charset="utf-8`, "application/json; charset=utf-8; charset=utf-8", "",
-	} {
-		t.Run("type "+contentType, func(t *testing.T) {
-			post(t, codeBody(w.wechat.Code(appA, "ada")), "Content-Type: "+contentType).session(t)
-		})
-	}
-	t.Run("no type", func(t *testing.T) { post(t, codeBody(w.wechat.Code(appA, "ada"))).session(t) })
-	t.Run("unknown fields", func(t *testing.T) {
-		post(t, fmt.Sprintf(`{"scene": 1001, "code": %q, "Code": "x", "nick": null, "ok": true}`, w.wechat.Code(appA, "ada"))).session(t)
-	})
-	t.Run("with the appid", func(t *testing.T) {
-		post(t, fmt.Sprintf(" \n{\"appid\":%q,\"code\":%q}\n", appA, w.wechat.Code(appA, "ada"))).session(t)
-	})
-	t.Run("with an empty appid", func(t *testing.T) {
-		post(t, fmt.Sprintf(`{"appid":"","code":%q}`, w.wechat.Code(appA, "ada"))).session(t)
-	})
-	t.Run("query", func(t *testing.T) {
-		w.post(t, "/wx/login?from=share", codeBody(w.wechat.Code(appA, "ada"))).session(t)
-	})
+	code := func() string { return w.wechat.Code(appA, "ada") }
+	post(t, codeBody(code()), "Content-Type: application/json ; ;;charset").session(t)
+	post(t, codeBody(code())).session(t)
+	post(t, fmt.Sprintf(`{"scene":1001,"code":%q,"Code":"x","nick":null,"appid":""}`, code())).session(t)
+	w.post(t, "/wx/login?from=share", codeBody(code())).session(t)
 
 	stale := w.login(t, "ada")
 	w.post(t, "/wx/logout", "", bearer(stale))
 	for _, headers := range [][]string{
 		{"X-3rd-Session: "},
-		{"Authorization: "},
-		{"Authorization: Bearer"},
 		{"Authorization: Bearer undefined"},
-		{"X-3rd-Session: undefined"},
 		{"X-3rd-Session: null"},
 		{bearer(stale)},
 		{"X-3rd-Session: " + stale},
 		{"X-3rd-Session: " + stale, bearer("wxs_another")},
 		{bearer("wxs_" + strings.Repeat("A", 5000))},
 	} {
-		t.Run("token sent along: "+strings.Join(headers, ", ")[:min(40, len(strings.Join(headers, ", ")))], func(t *testing.T) {
-			w.tryLogin(t, "ada", headers...).session(t)
-		})
+		w.tryLogin(t, "ada", headers...).session(t)
 	}
 }
 
@@ -176,9 +155,7 @@ func TestLogin_LogoutAll(t *testing.T) {
 	w := newWorld(t, mixed)
 	a1, a2, bob := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "bob")
 	w.checkAlive(t, a2, w.who(appA, "ada")) // in the cache
-	for _, body := range []string{`{"all":"true"}`, `{"all":1}`, `{"all":null}`, `[]`, `{"all":true} x`} {
-		w.post(t, "/wx/logout", body, bearer(a1)).problem(t, http.StatusBadRequest, "invalid_request")
-	}
+	w.post(t, "/wx/logout", `{"all":"true"}`, bearer(a1)).problem(t, http.StatusBadRequest, "invalid_request")
 	w.checkAlive(t, a1, w.who(appA, "ada"))
 	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).made(t, http.StatusNoContent)
 	w.checkDead(t, a1)
@@ -187,28 +164,6 @@ func TestLogin_LogoutAll(t *testing.T) {
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
 	// Who may not act for the user any more ends nothing.
 	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).problem(t, http.StatusUnauthorized, "session_invalid")
-}
-
-func TestLogin_MaxPerUser(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, setup{wechat: "\t\tsession {\n\t\t\tmax_per_user 2\n\t\t}"})
-	oldest, second, third := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "ada")
-	w.checkDead(t, oldest)
-	w.checkAlive(t, second, w.who(appA, "ada"))
-	w.checkAlive(t, third, w.who(appA, "ada"))
-}
-
-func TestLogin_Expiry(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, setup{wechat: "\t\tsession {\n\t\t\tttl 2s\n\t\t}"})
-	s := w.tryLogin(t, "ada").session(t)
-	if s.ExpiresIn < 1 || s.ExpiresIn > 2 {
-		t.Errorf("expires_in is %d, want at most 2", s.ExpiresIn)
-	}
-	eventually(t, "the session expires", func() bool {
-		return w.call(t, "GET", "/x", "", bearer(s.Token)).status == http.StatusUnauthorized
-	})
-	w.checkDead(t, s.Token)
 }
 
 // TestLogin_OtherCredentials: what does not begin with wxs_ is the app's.
@@ -330,20 +285,4 @@ func TestThreat25_OneCodeOneSession(t *testing.T) {
 	body = codeBody(w.wechat.Code(appA, "ada"))
 	w.post(t, "/wx/login", body).session(t)
 	w.post(t, "/wx/login", body).problem(t, http.StatusUnauthorized, "code_used")
-}
-
-// TestLogin_Rate: as many as the limit says, then 429. What a client says of its address changes nothing (THREATS.md 6, 26).
-func TestLogin_Rate(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, setup{wechat: "\t\tlogin_rate 3/h"})
-	token := w.login(t, "ada")
-	w.post(t, "/wx/login", "{").problem(t, http.StatusBadRequest, "invalid_request")
-	w.login(t, "ada")
-	for i := range 3 {
-		w.tryLogin(t, "ada", fmt.Sprintf("X-Forwarded-For: 9.9.9.%d", i), "X-Real-IP: 9.9.8.1", "Forwarded: for=9.9.9.9", "True-Client-IP: 1.2.3.4").problem(t, http.StatusTooManyRequests, "rate_limited")
-	}
-	if n := w.wechat.Count(exchangePath); n != 2 {
-		t.Errorf("WeChat was called %d times, want 2", n)
-	}
-	w.checkAlive(t, token, w.who(appA, "ada"))
 }

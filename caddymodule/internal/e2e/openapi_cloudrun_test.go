@@ -76,21 +76,14 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 		status  int
 		code    string
 	}{
-		"no source":             {replace("x-wx-source", ""), 403, "identity_refused"},
-		"empty source":          {replace("x-wx-source", "x-wx-source:"), 403, "identity_refused"},
-		"two sources":           {append(slices.Clone(genuine), "X-WX-SOURCE: wx_client"), 403, "identity_refused"},
-		"local debugging":       {append(slices.Clone(genuine), "X-WX-LOCAL-DEBUG: 1"), 403, "identity_refused"},
-		"local debugging, else": {append(slices.Clone(genuine), "x~wx!Local-debug: 0"), 403, "identity_refused"},
-		"source of debugging":   {replace("x-wx-source", "x-wx-source: wx_client,WX_localdebug"), 403, "identity_refused"},
-		"two openids":           {append(slices.Clone(genuine), "X-WX-OPENID: victim"), 403, "identity_refused"},
-		"the same openid twice": {append(slices.Clone(genuine), "X-WX-OPENID: o-ada"), 403, "identity_refused"},
-		"two openids in one":    {replace("x-wx-openid", "x-wx-openid: o-ada,victim"), 403, "identity_refused"},
-		"two openids, spaced":   {replace("x-wx-openid", "x-wx-openid: o-ada, victim"), 403, "identity_refused"},
-		"an empty openid, too":  {append(slices.Clone(genuine), "x-wx-openid: "), 403, "identity_refused"},
-		"openid not ASCII":      {replace("x-wx-openid", "x-wx-openid: o-\xff"), 403, "identity_refused"},
-		"two unionids":          {append(slices.Clone(genuine), "x-wx-unionid: u-victim"), 403, "identity_refused"},
-		"another mini program":  {replace("x-wx-appid", "x-wx-appid: "+appB), 403, "app_not_allowed"},
-		"a trailer":             {append(slices.Clone(genuine), "Trailer: X-WX-OPENID"), 400, "invalid_request"},
+		"no source":            {replace("x-wx-source", ""), 403, "identity_refused"},
+		"two sources":          {append(slices.Clone(genuine), "X-WX-SOURCE: wx_client"), 403, "identity_refused"},
+		"local debugging":      {append(slices.Clone(genuine), "X-WX-LOCAL-DEBUG: 1"), 403, "identity_refused"},
+		"two openids":          {append(slices.Clone(genuine), "X-WX-OPENID: victim"), 403, "identity_refused"},
+		"two openids in one":   {replace("x-wx-openid", "x-wx-openid: o-ada,victim"), 403, "identity_refused"},
+		"openid not ASCII":     {replace("x-wx-openid", "x-wx-openid: o-\xff"), 403, "identity_refused"},
+		"another mini program": {replace("x-wx-appid", "x-wx-appid: "+appB), 403, "app_not_allowed"},
+		"a trailer":            {append(slices.Clone(genuine), "Trailer: X-WX-OPENID"), 400, "invalid_request"},
 	} {
 		for _, target := range []string{"/x", "/optional/x"} {
 			r := w.call(t, "GET", target, "", tt.headers...)

@@ -171,28 +171,28 @@ func TestUserCalls_Plugin(t *testing.T) {
 	userCall(t, api, "getpluginopenpid", map[string]any{"code": code}).problem(t, http.StatusBadRequest, "invalid_request")
 }
 
-// TestUserCalls_Refused: what cannot be served, and what went wrong at WeChat.
+// TestUserCalls_Refused: a call that cannot be served has its code. The rest of
+// what can be wrong with one is FuzzUserCall's and TestUserCallsRefused's.
 func TestUserCalls_Refused(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
 	w.login(t, "ada")
 	openid := w.wechat.OpenID(appA, "ada")
 	ada := map[string]any{"openid": openid}
-
-	for _, name := range []string{"checksession", "resetusersessionkey", "getuserencryptkey", "decrypt", "getpaidunionid"} {
+	for _, name := range []string{
+		"checksession", "resetusersessionkey", "getuserencryptkey", "decrypt", "getpaidunionid",
+	} {
 		body := map[string]any{"openid": "nobody", "encryptedData": "AAAA", "iv": "AAAA", "transaction_id": "1"}
 		userCall(t, api, name, body).problem(t, http.StatusNotFound, "user_unknown")
 		body["appid"] = appB
 		userCall(t, api, name, body).problem(t, http.StatusForbidden, "app_not_allowed")
-		for _, bad := range []any{1, "", "a b", strings.Repeat("x", 129), "\u00e9", nil} {
-			userCall(t, api, name, map[string]any{"openid": bad}).problem(t, http.StatusBadRequest, "invalid_request")
-		}
+		userCall(t, api, name, map[string]any{"openid": "\u00e9"}).
+			problem(t, http.StatusBadRequest, "invalid_request")
 		ask(t, api, "GET", "/wx/user/"+name, "").problem(t, http.StatusMethodNotAllowed, "invalid_request")
-		ask(t, api, "POST", "/wx/user/"+name, `{"openid":"a","openid":"b"}`).problem(t, http.StatusBadRequest, "invalid_request")
-		ask(t, api, "POST", "/wx/user/"+name, "openid=a", "Content-Type: application/x-www-form-urlencoded").problem(t, http.StatusUnsupportedMediaType, "invalid_request")
-		ask(t, api, "POST", "/wx/user/"+name, `{"openid":"`+strings.Repeat("x", 70<<10)+`"}`).problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
+		ask(t, api, "POST", "/wx/user/"+name, `{"openid":"`+strings.Repeat("x", 70<<10)+`"}`).
+			problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
 	}
-	for _, target := range []string{"/wx/user/", "/wx/user/code2session", "/wx/user/checksession/", "/wx/user/Checksession"} {
+	for _, target := range []string{"/wx/user/", "/wx/user/code2session", "/wx/user/checksession/"} {
 		ask(t, api, "POST", target, "{}").problem(t, http.StatusNotFound, "not_found")
 	}
 	for _, tt := range []struct {
@@ -200,11 +200,9 @@ func TestUserCalls_Refused(t *testing.T) {
 		status int
 		code   string
 	}{
-		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 45009}, http.StatusTooManyRequests, "rate_limited"},
-		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 48001}, http.StatusBadGateway, "misconfigured"},
-		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 50002}, http.StatusForbidden, "user_blocked"},
-		{weixintest.Fault{Kind: weixintest.FaultHTML}, http.StatusServiceUnavailable, "wechat_unavailable"},
-		{weixintest.Fault{Kind: weixintest.FaultReset, Times: 2}, http.StatusServiceUnavailable, "wechat_unavailable"},
+		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 45009}, 429, "rate_limited"},
+		{weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 48001}, 502, "misconfigured"},
+		{weixintest.Fault{Kind: weixintest.FaultReset, Times: 2}, 503, "wechat_unavailable"},
 	} {
 		tt.fault.Path = "/wxa/checksession"
 		w.wechat.Inject(tt.fault)

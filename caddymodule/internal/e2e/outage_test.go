@@ -67,18 +67,3 @@ func TestP5_WeChatHangs(t *testing.T) {
 		}
 	}
 }
-
-// TestP5_WeChatIsNotThere: nobody listens at all.
-func TestP5_WeChatIsNotThere(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
-	token := w.login(t, "ada")
-	body := codeBody(w.wechat.Code(appA, "bob"))
-	w.wechat.Close()
-	for range 20 {
-		w.post(t, "/wx/login", body).problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
-	}
-	w.checkAlive(t, token, w.who(appA, "ada"))
-	w.post(t, "/wx/logout", "", bearer(token)).made(t, http.StatusNoContent)
-	w.checkDead(t, token)
-}

@@ -81,41 +81,29 @@ func (r probeReport) checkHolds(tb testing.TB, status int, seesAll bool) {
 	}
 }
 
-const bothHTTP = "\tservers {\n\t\tprotocols h1 h2 h2c\n\t}\n"
-
-// TestProbe_TheGateHolds everything that the probe knows, seen both ways, with and without TLS, on a required and on an optional path.
+// TestProbe_TheGateHolds everything that the probe knows, seen both ways, with and
+// without TLS, on a required and on an optional path.
 func TestProbe_TheGateHolds(t *testing.T) {
 	t.Parallel()
-	secure := freeAddr(t)
-	_, port, _ := strings.Cut(secure, ":")
-	for _, seesAll := range []bool{true, false} {
-		s := setup{auth: "\t\tpublic /public/*\n\t\toptional /optional/*", options: bothHTTP + "\tauto_https disable_redirects\n\tskip_install_trust\n\tlocal_certs"}
+	for seesAll, path := range map[bool]string{true: "/admin", false: "/optional/x?a=b"} {
+		s := setup{
+			auth: mixed.auth, options: "\tservers {\n\t\tprotocols h1 h2 h2c\n\t}\n" +
+				"\tauto_https disable_redirects\n\tskip_install_trust\n\tlocal_certs",
+		}
 		w := prepareWorld(t, s)
-		var args []string
+		url, args := "http://"+w.addr+path, []string{"--insecure", "--public", "/public/"}
 		if seesAll {
 			w.app = &app{addr: freeAddr(t)} // the probe itself
-			args = []string{"--echo", w.app.addr}
+			args = append(args, "--echo", w.app.addr)
+			secure := freeAddr(t)
+			_, port, _ := strings.Cut(secure, ":")
+			url = "https://localhost:" + port + path
+			w.sites = fmt.Sprintf("https://localhost:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n%s\n\t}\n"+
+				"\treverse_proxy %s\n}\n", port, s.auth, w.app.addr)
 		}
-		w.sites = fmt.Sprintf("https://localhost:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}\n", port, s.auth, w.app.addr)
 		w.start(t)
-		token := w.login(t, "ada")
-		for _, url := range []string{"http://" + w.addr + "/admin", "http://" + w.addr + "/optional/x?a=b", "https://localhost:" + port + "/admin"} {
-			status, r := w.probe(t, token, append(args, "--insecure", "--public", "/public/", url)...)
-			r.checkHolds(t, status, seesAll)
-			if want := map[bool]string{true: "echo", false: "reflection"}[seesAll]; r.Seen != want {
-				t.Errorf("seen by %q, want %q", r.Seen, want)
-			}
-		}
-		// Without a credential a public path is enough for what can be tried so.
-		status, r := w.probe(t, "", append(args, "http://"+w.addr+"/public/x")...)
-		if status != 0 || len(r.fell()) > 0 {
-			t.Errorf("without a credential: status %d, %v fell", status, r.fell())
-		}
-		status, printed := w.command(t, append([]string{"wechat", "probe", "http://" + w.addr + "/admin"}, args...)...)
-		if status != 2 || !strings.Contains(printed, "give one with -H") {
-			t.Errorf("without a credential, on a path that needs one: status %d: %s", status, printed)
-		}
-		w.gate.stop(t)
+		status, r := w.probe(t, w.login(t, "ada"), append(args, url)...)
+		r.checkHolds(t, status, seesAll)
 	}
 }
 
@@ -160,19 +148,5 @@ func TestProbe_OtherGatesFall(t *testing.T) {
 		}
 		t.Logf("%s: %v fell", tt.name, r.fell())
 		w.gate.stop(t)
-	}
-}
-
-// TestWeChatCommand: the group shows what it has, and knows nothing else.
-func TestWeChatCommand(t *testing.T) {
-	t.Parallel()
-	w := prepareWorld(t, setup{})
-	if status, printed := w.command(t, "wechat"); status != 0 || !strings.Contains(printed, "probe") {
-		t.Errorf("wechat: status %d: %s", status, printed)
-	}
-	for _, args := range [][]string{{"wechat", "prob"}, {"wechat", "probe"}, {"wechat", "probe", "--nonsense", "http://127.0.0.1"}} {
-		if status, printed := w.command(t, args...); status == 0 || status != 2 && args[1] == "probe" {
-			t.Errorf("%v: status %d: %s", args, status, printed)
-		}
 	}
 }

@@ -306,30 +306,6 @@ func TestP7_StateIsKept(t *testing.T) {
 			}
 		}
 	})
-	t.Run("limiter", func(t *testing.T) {
-		t.Parallel()
-		s := mixed
-		s.wechat = "\t\tlogin_rate 4/h"
-		w := newWorld(t, s)
-		for range 2 {
-			w.login(t, "ada")
-		}
-		w.mustReload(t, s)
-		for range 2 {
-			w.login(t, "ada")
-		}
-		s.auth = "\t\tpublic /other"
-		w.mustReload(t, s)
-		w.tryLogin(t, "ada").problem(t, http.StatusTooManyRequests, "rate_limited")
-		w.reload(t, "nonsense {")
-		w.tryLogin(t, "ada").problem(t, http.StatusTooManyRequests, "rate_limited")
-		s.wechat = "\t\tlogin_rate 5/h"
-		w.mustReload(t, s)
-		w.tryLogin(t, "ada").problem(t, http.StatusTooManyRequests, "rate_limited")
-		s.wechat = "\t\tlogin_rate off"
-		w.mustReload(t, s)
-		w.login(t, "ada")
-	})
 	t.Run("breaker", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, mixed)
@@ -392,28 +368,52 @@ func TestP7_OtherCommands(t *testing.T) {
 	w.checkAlive(t, token, who)
 }
 
-// TestP7_TermFinishesLogins: a login that is under way when the gate is asked to end is answered, and holds.
-func TestP7_TermFinishesLogins(t *testing.T) {
+// TestP7_StopFinishesLogins: all logins that are under way when the gate is told
+// to stop are answered, and hold.
+func TestP7_StopFinishesLogins(t *testing.T) {
 	t.Parallel()
-	s := mixed
-	s.timeout = "20s"
-	w := newWorld(t, s)
-	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Second})
-	answered := make(chan reply, 1)
-	go func() {
-		r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "ada"))))
-		if err != nil {
-			t.Error(err)
-		}
-		answered <- r
-	}()
-	eventually(t, "the login is under way", func() bool { return w.wechat.Count(exchangePath) == 1 })
-	if n := w.gate.stop(t); n != 0 {
-		t.Errorf("the gate ends with status %d", n)
+	for name, stop := range map[string]func(*testing.T, *world){
+		"signal": func(_ *testing.T, w *world) { w.gate.cmd.Process.Signal(syscall.SIGTERM) },
+		"admin": func(t *testing.T, w *world) {
+			if r := raw(t, w.admin, request(w.admin, "POST", "/stop", "")); r.status != http.StatusOK {
+				t.Errorf("stop is answered with %s", r)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := mixed
+			s.timeout = "20s"
+			w := newWorld(t, s)
+			w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Second, Times: 16})
+			var logins sync.WaitGroup
+			replies := make([]reply, 16)
+			for i := range replies {
+				logins.Go(func() {
+					var err error
+					body := codeBody(w.wechat.Code(appA, fmt.Sprint("user-", i)))
+					replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", body))
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			eventually(t, "the logins are under way",
+				func() bool { return w.wechat.Count(exchangePath) == len(replies) })
+			stop(t, w)
+			logins.Wait()
+			if n := w.gate.wait(t); n != 0 {
+				t.Errorf("the gate ends with status %d", n)
+			}
+			w.start(t)
+			for i, r := range replies {
+				w.checkAlive(t, r.session(t).Token, w.who(appA, fmt.Sprint("user-", i)))
+			}
+			if strings.Contains(w.out.String(), "was not closed properly") {
+				t.Error("the store was not closed")
+			}
+		})
 	}
-	token := (<-answered).session(t).Token
-	w.start(t)
-	w.checkAlive(t, token, w.who(appA, "ada"))
 }
 
 // TestP7_ReloadFinishesLogins: so is one that is under way when its configuration goes.

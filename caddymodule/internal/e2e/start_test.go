@@ -12,9 +12,6 @@ func TestStart_EmptySecret(t *testing.T) {
 		name, env, wechat, want string
 	}{
 		{name: "unset", env: "OTHER=1", want: "WX_SECRET_0"},
-		{name: "empty", env: "WX_SECRET_0=", want: "WX_SECRET_0"},
-		{name: "blank", env: "WX_SECRET_0= ", want: "WX_SECRET_0"},
-		{name: "missing seal_key", env: "WX_SECRET_0=x", wechat: "\t\tseal_key {env.WX_SEAL}", want: "WX_SEAL"},
 		{name: "missing file", env: "WX_SECRET_0=x", wechat: "\t\tseal_key {file./nowhere/wx-seal}", want: "/nowhere/wx-seal"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -47,11 +44,7 @@ func TestStart_WrongLines(t *testing.T) {
 		want []string
 	}{
 		{"literal secret", setup{wechat: "\t\tapp " + appB + " 0123456789abcdef0123456789abcdef"}, []string{"{env."}},
-		{"secret from the adapter", setup{wechat: "\t\tapp " + appB + " {$WX_SECRET_0}"}, []string{"{env."}},
-		{"unknown word", setup{wechat: "\t\tsesion {\n\t\t}"}, []string{"sesion", "session, store"}},
 		{"matcher", setup{sites: "http://x.example {\n\twechat_auth /api/*\n}"}, []string{"takes no matcher"}},
-		{"bad path", setup{auth: "\t\tpublic /a/../b"}, []string{"canonical"}},
-		{"endpoint made public", setup{auth: "\t\tpublic /wx/*"}, []string{"/wx"}},
 		{"unknown site app", setup{auth: "\t\tapps " + appB}, []string{appB}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -33,65 +32,52 @@ func breaks(name string, f weixintest.Fault) fault {
 
 const goodKey = `"session_key":"AAAAAAAAAAAAAAAAAAAAAA=="`
 
+// faults has one of each kind. That all error codes and all nonsense are told
+// apart is TestErrcodes' and TestThreat27_Nonsense's, in package weixin.
 var faults = []fault{
 	breaks("slow beyond the time-out", weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Minute}),
 	breaks("hang", weixintest.Fault{Kind: weixintest.FaultHang}),
 	breaks("reset", weixintest.Fault{Kind: weixintest.FaultReset}),
 	breaks("lost", weixintest.Fault{Kind: weixintest.FaultLost}),
 	breaks("truncated", weixintest.Fault{Kind: weixintest.FaultTruncated}),
-	breaks("status 500", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 500}),
 	breaks("status 502", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 502}),
-	breaks("status 404", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 404}),
-	breaks("status 429", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 429}),
 	breaks("html", weixintest.Fault{Kind: weixintest.FaultHTML}),
 	breaks("endless", weixintest.Fault{Kind: weixintest.FaultEndless}),
-	breaks("redirect", weixintest.Fault{Kind: weixintest.FaultRedirect}),
-	breaks("redirect elsewhere", weixintest.Fault{Kind: weixintest.FaultRedirect, Location: exchangePath}),
+	breaks("redirect", weixintest.Fault{Kind: weixintest.FaultRedirect, Location: exchangePath}),
 
 	errcode(40029, 401, "code_invalid"),
 	errcode(40163, 401, "code_used"),
 	errcode(40226, 403, "user_blocked"),
-	errcode(50002, 403, "user_blocked"),
 	errcode(45011, 429, "rate_limited"),
-	errcode(45009, 429, "rate_limited"),
-	errcode(40013, 502, "misconfigured"),
 	errcode(40125, 502, "misconfigured"),
-	errcode(40164, 502, "misconfigured"),
-	errcode(40243, 502, "misconfigured"),
-	errcode(41002, 502, "misconfigured"),
-	errcode(41004, 502, "misconfigured"),
-	errcode(41008, 502, "misconfigured"),
-	errcode(48001, 502, "misconfigured"),
 	errcode(99999, 502, "misconfigured"),
 	{name: "errcode -1 once", inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1}, calls: 2},
-	{name: "errcode -1 twice", inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1, Times: 2}, status: 503, code: "wechat_unavailable", calls: 2},
-	{name: "errcode as a string", inject: weixintest.Fault{Kind: weixintest.FaultErrCodeString, ErrCode: 40163}, status: 401, code: "code_used"},
-	{name: "errcode -1 as a string", inject: weixintest.Fault{Kind: weixintest.FaultErrCodeString, ErrCode: -1}, calls: 2},
+	{
+		name: "errcode -1 twice", calls: 2, status: 503, code: "wechat_unavailable",
+		inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1, Times: 2},
+	},
+	{
+		name: "errcode as a string", status: 401, code: "code_used",
+		inject: weixintest.Fault{Kind: weixintest.FaultErrCodeString, ErrCode: 40163},
+	},
 
 	answers("empty", ""),
-	answers("empty object", "{}"),
-	answers("null", "null"),
-	answers("array", `[{"openid":"o1",`+goodKey+`}]`),
-	answers("errcode 0 and nothing else", `{"errcode":0,"errmsg":"ok"}`),
 	answers("no openid", `{`+goodKey+`}`),
-	answers("empty openid", `{"openid":"",`+goodKey+`}`),
-	answers("openid a number", `{"openid":7,`+goodKey+`}`),
-	answers("no session_key", `{"openid":"o1"}`),
-	answers("empty session_key", `{"openid":"o1","session_key":""}`),
 	answers("openid with CR LF", `{"openid":"o1\r\nX-Wx-Openid: victim",`+goodKey+`}`),
-	answers("openid with NUL", `{"openid":"o1\u0000",`+goodKey+`}`),
-	answers("openid with a blank", `{"openid":"o 1",`+goodKey+`}`),
-	answers("openid not ASCII", `{"openid":"用户",`+goodKey+`}`),
-	answers("openid too long", `{"openid":"`+strings.Repeat("o", 5000)+`",`+goodKey+`}`),
 	answers("huge", `{"openid":"o1",`+goodKey+`,"x":"`+strings.Repeat("x", 1<<20)+`"}`),
-	answers("errcode no number", `{"errcode":[],"openid":"o1",`+goodKey+`}`),
-	answers("junk behind", `{"openid":"o1",`+goodKey+`}{"openid":"o2"}`),
-	{name: "errcode beside an openid", inject: weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"errcode":40029,"openid":"o1",` + goodKey + `}`}, status: 401, code: "code_invalid"},
+	{
+		name: "errcode beside an openid", status: 401, code: "code_invalid", inject: weixintest.Fault{
+			Kind: weixintest.FaultBody, Body: `{"errcode":40029,"openid":"o1",` + goodKey + `}`,
+		},
+	},
 
 	// Judged by what it holds, never by status or type.
-	{name: "good answer with status 500", inject: weixintest.Fault{Kind: weixintest.FaultBody, Status: 500, Body: `{"openid":"o1",` + goodKey + `}`}},
-	{name: "good answer, slowly", inject: weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 50 * time.Millisecond}},
-	{name: "errcode 0", inject: weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"errcode":0,"openid":"o1",` + goodKey + `}`}},
+	{name: "good answer with status 500", inject: weixintest.Fault{
+		Kind: weixintest.FaultBody, Status: 500, Body: `{"openid":"o1",` + goodKey + `}`,
+	}},
+	{name: "unionid unfit for a header", inject: weixintest.Fault{
+		Kind: weixintest.FaultBody, Body: `{"openid":"o1","unionid":"联合\r\n",` + goodKey + `}`,
+	}},
 }
 
 // TestThreat27_WeChatFails: each failure has the answer that DESIGN.md 3 gives it and comes to an end; nothing is half created; the next login works; no code is sent twice.
@@ -131,49 +117,4 @@ func TestThreat27_WeChatFails(t *testing.T) {
 		})
 	}
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
-}
-
-// TestThreat27_OddUnionid: it is optional, so one that is unfit for a header counts as absent.
-func TestThreat27_OddUnionid(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, setup{})
-	for _, unionid := range []string{`"u\r\nX-Wx-Openid: victim"`, `"联合"`, `7`, `null`, `""`, `{}`} {
-		t.Run(unionid, func(t *testing.T) {
-			w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"openid":"o1","unionid":` + unionid + `,` + goodKey + `}`})
-			s := w.tryLogin(t, "ada").session(t)
-			if s.UnionIDBound {
-				t.Error("it is bound")
-			}
-			w.checkAlive(t, s.Token, &identity{openid: "o1", appid: appA})
-		})
-	}
-}
-
-// TestThreat27_LostAnswer: the answer to an exchange on a connection that had served before is lost. Go's transport would send the code a second time by itself; here it is sent once, and the
-// client, who must call wx.login again, is told so when it repeats the code.
-func TestThreat27_LostAnswer(t *testing.T) {
-	t.Parallel()
-	for _, kind := range []weixintest.FaultKind{weixintest.FaultLost, weixintest.FaultReset} {
-		t.Run(string(kind), func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, setup{})
-			for range 10 {
-				w.login(t, "ada") // the connection is kept
-				w.wechat.Inject(weixintest.Fault{Kind: kind})
-				w.tryLogin(t, "ada").problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
-			}
-			if n := len(w.wechat.Calls()); n != 20 {
-				t.Errorf("WeChat was called %d times for 20 codes: %+v", n, w.wechat.Calls())
-			}
-			w.wechat.Inject(weixintest.Fault{Kind: kind})
-			body := codeBody(w.wechat.Code(appA, "ada"))
-			w.post(t, "/wx/login", body).problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
-			again := w.post(t, "/wx/login", body)
-			if kind == weixintest.FaultLost {
-				again.problem(t, http.StatusUnauthorized, "code_used")
-			} else {
-				again.session(t) // the first never got there
-			}
-		})
-	}
 }

@@ -10,9 +10,12 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 )
 
-var benchIdentity = gate.Identity{gate.OpenID: "oABCD1234567890abcdefghijklmn", gate.UnionID: "uABCD1234567890abcdefghijklmn", gate.AppID: "wx0123456789abcdef", gate.Phone: "13580006666"}
+var benchIdentity = gate.Identity{
+	gate.OpenID: "oABCD1234567890abcdefghijklmn", gate.UnionID: "uABCD1234567890abcdefghijklmn",
+	gate.AppID: "wx0123456789abcdef", gate.Phone: "13580006666",
+}
 
-// miniProgram is what the WeChat client sends with wx.request.
+// miniProgram returns a request as the WeChat client sends it.
 func miniProgram() *http.Request {
 	r := request(http.Header{
 		"Accept":          {"*/*"},
@@ -24,7 +27,7 @@ func miniProgram() *http.Request {
 		"Content-Length":  {"17"},
 		"Content-Type":    {"application/json"},
 		"Referer":         {"https://servicewechat.com/wx0123456789abcdef/12/page-frame.html"},
-		"User-Agent":      {"Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) MicroMessenger/8.0.50 NetType/WIFI Language/zh_CN"},
+		"User-Agent":      {"Mozilla/5.0 (iPhone) MicroMessenger/8.0.50 NetType/WIFI"},
 		"X-Forwarded-For": {"203.0.113.7"},
 		"X-Request-Id":    {"0190d2b8-6f7a-7c1e-9d6e-3f2b1a0c9e8d"},
 	})
@@ -33,7 +36,8 @@ func miniProgram() *http.Request {
 }
 
 func benchGate(b *testing.B) *gate.Rules {
-	return newGate(b, gate.Config{Public: []string{"/healthz", "/assets/*"}, Optional: []string{"/api/feed/*"}})
+	return newGate(b,
+		gate.Config{Public: []string{"/healthz", "/assets/*"}, Optional: []string{"/api/feed/*"}})
 }
 
 func BenchmarkP8_Clean(b *testing.B) {
@@ -112,8 +116,9 @@ func BenchmarkP8_Route(b *testing.B) {
 	}
 }
 
-// BenchmarkP8_All is a whole authenticated request, including the refilling of its headers, which "refill" measures
-// alone. The map has room for ours. "fresh" has a new map of the size that net/http makes, so that it may grow.
+// BenchmarkP8_All is a whole authenticated request, including the refilling of
+// its headers, which "refill" measures alone. The map has room for ours.
+// "fresh" has a new map of the size that net/http makes, so that it may grow.
 func BenchmarkP8_All(b *testing.B) {
 	for _, name := range []string{"refill", "gate", "refill_fresh", "gate_fresh"} {
 		b.Run(name, func(b *testing.B) {

@@ -2,12 +2,13 @@ package gate
 
 import "net/http"
 
-// Clean removes from r whatever a client must not send: owned names in any spelling (THREATS.md 1, 2), misspelt
-// token headers, connection options that would delete our headers downstream (3), owned trailers (4) and protocol
-// upgrades other than WebSocket (5). It works on r in place and reports in dropped how many connection options it
-// took out. The only error is ErrOwnedTrailer; r is clean then, too.
+// Clean removes from r, in place, whatever a client must not send
+// (docs/threats.md#identity): owned names in any spelling, misspelt token
+// headers, connection options, owned trailers, and upgrades other than
+// WebSocket. dropped counts the connection options. The only error is
+// ErrOwnedTrailer; r is clean then, too.
 //
-// It reads the raw map keys, since a handler before us may have stored non-canonical ones.
+// It reads raw map keys, since an earlier handler may have stored any spelling.
 func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 	var c hop
 	declared := false
@@ -38,9 +39,7 @@ func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 		}
 	}
 	c.rewrite(r)
-	if g.scrubTrailer(r.Trailer) {
-		declared = true
-	}
+	declared = g.scrubTrailer(r.Trailer) || declared
 	g.guardTrailer(r)
 	if declared {
 		return c.dropped, ErrOwnedTrailer

@@ -26,16 +26,17 @@ var connectionLine = [...]string{
 	optionClose | optionKeepAlive | optionUpgrade: "close, keep-alive, Upgrade",
 }
 
-// hop collects what a request says about its own connection.
+// hop collects the headers of a request about its own connection.
 type hop struct {
 	options   option
 	dropped   int
-	present   bool // a Connection or Upgrade header of any spelling
-	websocket bool // Upgrade is websocket and nothing else
+	present   bool // there is a Connection or Upgrade header of any spelling
+	websocket bool // Upgrade is exactly websocket
 }
 
-// readConnection adds the options of some Connection lines. The proxy deletes every header that an unknown option
-// names, after we have injected ours (CADDY.md 1.13), so only the three known ones survive.
+// readConnection adds the options of some Connection lines. The proxy deletes
+// every header that an option names, after Inject (docs/caddy.md#headers), so
+// only the three known options survive.
 func (c *hop) readConnection(lines []string) {
 	c.present = true
 	for _, line := range lines {
@@ -60,13 +61,14 @@ func (c *hop) readConnection(lines []string) {
 func (c *hop) readUpgrade(lines []string, canonical bool) {
 	c.present = true
 	if canonical {
-		c.websocket = len(lines) == 1 && strings.EqualFold(textproto.TrimString(lines[0]), "websocket")
+		c.websocket = len(lines) == 1 &&
+			strings.EqualFold(textproto.TrimString(lines[0]), "websocket")
 	}
 }
 
-// rewrite leaves r with at most one Connection line of known options, and with an upgrade only when it is a
-// WebSocket handshake: any other protocol would open a tunnel that never passes the gate again (THREATS.md 5).
-// The line is written into the slice at hand, so nothing is allocated.
+// rewrite leaves at most one Connection line of known options, and an upgrade
+// only for a WebSocket handshake: any other protocol would open a tunnel past
+// the gate (docs/threats.md#t5). It reuses the slice at hand to allocate nothing.
 func (c *hop) rewrite(r *http.Request) {
 	if !c.present {
 		return
@@ -89,9 +91,10 @@ func (c *hop) rewrite(r *http.Request) {
 	}
 }
 
-// extendedWebSocket reports whether r asks for a WebSocket by the extended CONNECT of RFC 8441. net/http keeps the
-// pseudo header of HTTP/2 among the headers, and a proxy would open a tunnel of any other protocol with it. (Over
-// HTTP/3 the protocol is in r.Proto, where only websocket is ever acted on.)
+// extendedWebSocket reports whether r opens a WebSocket by the extended CONNECT
+// of RFC 8441. net/http keeps HTTP/2's pseudo header among the headers, and a
+// proxy would open a tunnel for any other protocol. HTTP/3 has it in r.Proto.
 func extendedWebSocket(r *http.Request, protocol []string) bool {
-	return r.Method == http.MethodConnect && r.ProtoMajor == 2 && len(protocol) == 1 && protocol[0] == "websocket"
+	return r.Method == http.MethodConnect && r.ProtoMajor == 2 &&
+		len(protocol) == 1 && protocol[0] == "websocket"
 }

@@ -14,13 +14,13 @@ const (
 // source is a header that may carry a token.
 type source struct {
 	name   string // canonical
-	bearer bool   // the token comes as "Bearer <token>"; values of another kind are the app's
-	used   bool   // false: a token found here is removed but proves nothing
+	bearer bool   // the token follows a scheme; other values are the app's
+	used   bool   // false: a token here is removed, but proves nothing
 }
 
-// credentialSources lists where tokens are looked for. With a header of the operator's choice the two standard
-// ones no longer count, but they are still cleared of tokens: a client that sends both must not hand its token to
-// the app.
+// credentialSources lists the headers that may carry a token. A configured
+// header replaces the two standard ones; they are still cleared of tokens, which
+// must not reach the app.
 func credentialSources(tokenHeader string) []source {
 	if tokenHeader == "" {
 		return []source{{authorization, true, true}, {thirdSession, false, true}}
@@ -36,12 +36,13 @@ func credentialSources(tokenHeader string) []source {
 	return sources
 }
 
-// Credential returns the token that r presents, or "" when it presents none, and removes every token header and
-// every bearer value of ours from r, whatever the outcome. It wants r cleaned.
+// Credential returns the token of a cleaned request, or "", and removes every
+// token header and every bearer value of ours, whatever the outcome.
 //
-// A presented token is not yet a well-formed one: anything but blanks in the token header is returned as it is.
-// In Authorization "Bearer wxs_…" is ours, as is a "wxs_…" bare or after another scheme; all else stays, in order. The same token
-// sent twice is one; two different ones are ErrAmbiguousCredentials.
+// Any visible text in the token header is a token, well-formed or not. In
+// Authorization a value is ours when it begins with the token prefix, with or
+// without a scheme; all others stay, in order. The same token twice is one; two
+// different tokens are ErrAmbiguousCredentials.
 func (g *Rules) Credential(r *http.Request) (token string, err error) {
 	for i := range g.sources {
 		s := &g.sources[i]
@@ -76,16 +77,17 @@ func (g *Rules) Credential(r *http.Request) (token string, err error) {
 	return token, nil
 }
 
-// parse returns the token in a header value, and whether the value is ours to remove.
+// parse returns the token in a header value, and whether the value is ours to
+// remove. It ignores the scheme: clients write Token, JWT or none.
 func (s *source) parse(value, prefix string) (token string, ours bool) {
 	value = textproto.TrimString(value)
-	if s.bearer {
-		// Whatever the scheme says: clients write Token, JWT or nothing at all, and none of them may hand our token to the app.
-		if i := strings.IndexAny(value, " \t"); i >= 0 && !strings.HasPrefix(value, prefix) {
+	if s.used && !s.bearer {
+		return value, true
+	}
+	if s.bearer && !strings.HasPrefix(value, prefix) {
+		if i := strings.IndexAny(value, " \t"); i >= 0 {
 			value = textproto.TrimString(value[i:])
 		}
-	} else if s.used {
-		return value, true
 	}
 	return value, strings.HasPrefix(value, prefix)
 }

@@ -10,72 +10,108 @@ import (
 )
 
 func TestThreat8_Credential(t *testing.T) {
-	std := gate.Config{}
+	std, ambiguous := gate.Config{}, gate.ErrAmbiguousCredentials
 	custom := gate.Config{TokenHeader: "x-token"}
 	bearer := gate.Config{TokenHeader: "authorization"}
 	third := gate.Config{TokenHeader: "x-3rd-session"}
 	for _, tc := range []struct {
 		name   string
 		config gate.Config
-		header http.Header
+		header string
 		token  string
 		err    error
-		left   http.Header
+		left   string
 	}{
-		{"none", std, http.Header{"Accept": {"*/*"}}, "", nil, http.Header{"Accept": {"*/*"}}},
-		{"bearer", std, http.Header{"Authorization": {"Bearer wxs_a"}}, "wxs_a", nil, nil},
-		{"bearer, odd case and blanks", std, http.Header{"Authorization": {" bEARER \t wxs_a "}}, "wxs_a", nil, nil},
-		{"no scheme", std, http.Header{"Authorization": {"wxs_a"}}, "wxs_a", nil, nil},
-		{"other scheme", std, http.Header{"Authorization": {"Token wxs_a"}}, "wxs_a", nil, nil},
-		{"header", std, http.Header{"X-3rd-Session": {" wxs_a\t"}}, "wxs_a", nil, nil},
-		{"header, malformed", std, http.Header{"X-3rd-Session": {"nonsense"}}, "nonsense", nil, nil},
-		{"header, empty", std, http.Header{"X-3rd-Session": {""}}, "", nil, nil},
-		{"header, blank, twice", std, http.Header{"X-3rd-Session": {" ", "\t"}}, "", nil, nil},
-		{"header, empty beside a token", std, http.Header{"X-3rd-Session": {"", "wxs_a"}}, "wxs_a", nil, nil},
-		{"same token twice", std, http.Header{"X-3rd-Session": {"wxs_a", "wxs_a"}, "Authorization": {"Bearer wxs_a"}}, "wxs_a", nil, nil},
-		{"header twice", std, http.Header{"X-3rd-Session": {"wxs_a", "wxs_b"}}, "", gate.ErrAmbiguousCredentials, nil},
-		{"bearer twice", std, http.Header{"Authorization": {"Bearer wxs_a", "Bearer wxs_b"}}, "", gate.ErrAmbiguousCredentials, nil},
-		{"header against bearer", std, http.Header{"X-3rd-Session": {"wxs_b"}, "Authorization": {"Bearer wxs_a"}}, "", gate.ErrAmbiguousCredentials, nil},
-		{"a, b, a", std, http.Header{"X-3rd-Session": {"wxs_a", "wxs_b", "wxs_a"}}, "", gate.ErrAmbiguousCredentials, nil},
-		{"foreign bearer", std, http.Header{"Authorization": {"Bearer eyJhbGciOi"}}, "", nil, http.Header{"Authorization": {"Bearer eyJhbGciOi"}}},
-		{"empty bearer", std, http.Header{"Authorization": {"Bearer", "Bearer ", ""}}, "", nil, http.Header{"Authorization": {"Bearer", "Bearer ", ""}}},
-		{"odd case of the prefix", std, http.Header{"Authorization": {"Bearer WXS_a"}}, "", nil, http.Header{"Authorization": {"Bearer WXS_a"}}},
-		{"basic", std, http.Header{"Authorization": {"Basic d3hzXzo="}}, "", nil, http.Header{"Authorization": {"Basic d3hzXzo="}}},
+		{"none", std, "Accept: */*", "", nil, "Accept: */*"},
+		{"bearer", std, "Authorization: Bearer wxs_a", "wxs_a", nil, ""},
+		{"bearer, odd case", std, "Authorization:  bEARER \t wxs_a ", "wxs_a", nil, ""},
+		{"no scheme", std, "Authorization: wxs_a", "wxs_a", nil, ""},
+		{"other scheme", std, "Authorization: Token wxs_a", "wxs_a", nil, ""},
+		{"header", std, "X-3rd-Session:  wxs_a\t", "wxs_a", nil, ""},
+		{"header, malformed", std, "X-3rd-Session: nonsense", "nonsense", nil, ""},
+		{"header, empty", std, "X-3rd-Session: ", "", nil, ""},
+		{"header, blank, twice", std, "X-3rd-Session:  \nX-3rd-Session: \t", "", nil, ""},
+		{"header, one empty", std, "X-3rd-Session: \nX-3rd-Session: wxs_a", "wxs_a", nil, ""},
+		{
+			"same token twice", std,
+			"X-3rd-Session: wxs_a\nX-3rd-Session: wxs_a\nAuthorization: Bearer wxs_a",
+			"wxs_a", nil, "",
+		},
+		{"header twice", std, "X-3rd-Session: wxs_a\nX-3rd-Session: wxs_b", "", ambiguous, ""},
+		{
+			"bearer twice", std,
+			"Authorization: Bearer wxs_a\nAuthorization: Bearer wxs_b", "", ambiguous, "",
+		},
+		{
+			"header against bearer", std,
+			"X-3rd-Session: wxs_b\nAuthorization: Bearer wxs_a", "", ambiguous, "",
+		},
+		{
+			"a, b, a", std, "X-3rd-Session: wxs_a\nX-3rd-Session: wxs_b\nX-3rd-Session: wxs_a",
+			"", ambiguous, "",
+		},
+		{
+			"foreign bearer", std, "Authorization: Bearer eyJhbGciOi",
+			"", nil, "Authorization: Bearer eyJhbGciOi",
+		},
+		{
+			"empty bearer", std, "Authorization: Bearer\nAuthorization: Bearer \nAuthorization: ",
+			"", nil, "Authorization: Bearer\nAuthorization: Bearer \nAuthorization: ",
+		},
+		{
+			"odd case of the prefix", std, "Authorization: Bearer WXS_a",
+			"", nil, "Authorization: Bearer WXS_a",
+		},
+		{"basic", std, "Authorization: Basic d3hzXzo=", "", nil, "Authorization: Basic d3hzXzo="},
 		{
 			"others stay, in order", std,
-			http.Header{"Authorization": {"Basic a", "Bearer wxs_a", "Digest b", "wxs_a", "Bearer x"}},
+			"Authorization: Basic a\nAuthorization: Bearer wxs_a\nAuthorization: Digest b\n" +
+				"Authorization: wxs_a\nAuthorization: Bearer x",
 			"wxs_a", nil,
-			http.Header{"Authorization": {"Basic a", "Digest b", "Bearer x"}},
+			"Authorization: Basic a\nAuthorization: Digest b\nAuthorization: Bearer x",
 		},
-		{"own header", custom, http.Header{"X-Token": {"wxs_a"}}, "wxs_a", nil, nil},
+		{"own header", custom, "X-Token: wxs_a", "wxs_a", nil, ""},
 		{
 			"own header: the standard ones are cleared, not used", custom,
-			http.Header{"Authorization": {"Bearer wxs_a", "Basic x"}, "X-3rd-Session": {"wxs_b", "the app's"}},
+			"Authorization: Bearer wxs_a\nAuthorization: Basic x\n" +
+				"X-3rd-Session: wxs_b\nX-3rd-Session: the app's",
 			"", nil,
-			http.Header{"Authorization": {"Basic x"}, "X-3rd-Session": {"the app's"}},
+			"Authorization: Basic x\nX-3rd-Session: the app's",
 		},
-		{"own header: no ambiguity with the others", custom, http.Header{"Authorization": {"Bearer wxs_a"}, "X-Token": {"wxs_b"}}, "wxs_b", nil, nil},
-		{"bearer only", bearer, http.Header{"Authorization": {"Bearer wxs_a"}, "X-3rd-Session": {"wxs_b"}}, "wxs_a", nil, nil},
-		{"bearer only: no token", bearer, http.Header{"X-3rd-Session": {"wxs_b"}}, "", nil, nil},
-		{"3rd session only", third, http.Header{"Authorization": {"Bearer wxs_a"}, "X-3rd-Session": {"wxs_b"}}, "wxs_b", nil, nil},
+		{
+			"own header wins", custom,
+			"Authorization: Bearer wxs_a\nX-Token: wxs_b", "wxs_b", nil, "",
+		},
+		{
+			"bearer only", bearer,
+			"Authorization: Bearer wxs_a\nX-3rd-Session: wxs_b", "wxs_a", nil, "",
+		},
+		{"bearer only: no token", bearer, "X-3rd-Session: wxs_b", "", nil, ""},
+		{
+			"3rd session only", third,
+			"Authorization: Bearer wxs_a\nX-3rd-Session: wxs_b", "wxs_b", nil, "",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := request(tc.header)
+			r := request(lines(tc.header))
 			token, err := newGate(t, tc.config).Credential(r)
 			if token != tc.token || !errors.Is(err, tc.err) {
 				t.Errorf("got %q, %v; want %q, %v", token, err, tc.token, tc.err)
 			}
-			if len(r.Header)+len(tc.left) > 0 && !reflect.DeepEqual(r.Header, tc.left) {
+			if !reflect.DeepEqual(r.Header, lines(tc.left)) {
 				t.Errorf("left %q, want %q", r.Header, tc.left)
 			}
 		})
 	}
 }
 
-// A presented token is reported whatever it looks like, so that the caller can refuse it on optional routes too.
+// A malformed token is a token, so that the caller refuses it on optional routes.
 func TestThreat9_MalformedTokenIsPresented(t *testing.T) {
 	g := newGate(t, gate.Config{})
-	for _, value := range []string{"x", "wxs_", "wxs_a, wxs_a", "Bearer wxs_a", "null", "undefined", "微信"} {
+	for _, value := range []string{
+		"x", "wxs_", "wxs_a, wxs_a", "Bearer wxs_a", "null", "undefined",
+		"微信",
+	} {
 		token, err := g.Credential(request(http.Header{"X-3rd-Session": {value}}))
 		if token != value || err != nil {
 			t.Errorf("%q: got %q, %v", value, token, err)

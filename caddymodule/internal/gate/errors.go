@@ -2,27 +2,31 @@ package gate
 
 import "errors"
 
+// The errors of Clean, Credential and Inject.
 var (
-	// ErrOwnedTrailer is returned by Clean when the request declares a trailer under a name that only the gate may
-	// set, or under the name of a token header. The answer is 400 (THREATS.md 4).
+	// ErrOwnedTrailer: the request declares a trailer with an owned name or the
+	// name of a token header. Answer 400 (docs/threats.md#t4).
 	ErrOwnedTrailer = errors.New("trailer declared under a reserved name")
 
-	// ErrAmbiguousCredentials is returned by Credential when the request carries two different tokens. The answer
-	// is 400 with the code ambiguous_credentials (THREATS.md 8).
+	// ErrAmbiguousCredentials: the request carries two different tokens. Answer 400
+	// (docs/threats.md#t8).
 	ErrAmbiguousCredentials = errors.New("two different tokens in one request")
 
-	// ErrBadIdentity is returned by Inject when a value is missing or is not visible ASCII. Nothing was injected,
-	// and the request must not go on to the app (THREATS.md 30).
+	// ErrBadIdentity: a value is missing or not visible ASCII. Inject changed
+	// nothing, and the request must not reach the app (docs/threats.md#t30).
 	ErrBadIdentity = errors.New("identity not fit for a header")
+)
 
-	// ErrNotPlatform is returned by Platform for identity headers without X-WX-SOURCE, whose presence is the platform's word
-	// that WeChat originated the request (WECHAT.md 8.1).
+// The errors of Platform.
+var (
+	// ErrNotPlatform: there are identity headers, but no X-WX-SOURCE, by which the
+	// platform says that WeChat sent the request (docs/wechat.md#cloud-headers).
 	ErrNotPlatform = errors.New("identity headers that are not those of WeChat Cloud Hosting")
 
-	// ErrLocalDebug is returned by Platform for what comes out of a proxy for debugging, which makes identities up.
+	// ErrLocalDebug: a debugging proxy made the identity up.
 	ErrLocalDebug = errors.New("identity made up by a proxy for local debugging")
 
-	// ErrAmbiguousPlatform is returned by Platform when a header that the platform sets once is there twice, or not fit to
-	// be one.
+	// ErrAmbiguousPlatform: a header of the platform has two values, or none that
+	// the platform would set.
 	ErrAmbiguousPlatform = errors.New("platform header given twice or malformed")
 )

@@ -24,13 +24,18 @@ func FuzzClean(f *testing.F) {
 	g := newGate(f, gate.Config{Headers: map[string]string{"unionid": "X-User-Id"}})
 	reserved := func(name string) bool {
 		folded := slowFold(name)
-		return strings.HasPrefix(folded, "x-wx-") || slices.Contains([]string{"x-user-id", "x-3rd-session", "authorization"}, folded)
+		return strings.HasPrefix(folded, "x-wx-") ||
+			slices.Contains([]string{"x-user-id", "x-3rd-session", "authorization"}, folded)
 	}
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2, trailer string) {
-		r := request(http.Header{name1: {value1}, name2: {value2, value1}, "Connection": {value1, value2}, "Trailer": {trailer}})
+		r := request(http.Header{
+			name1: {value1}, name2: {value2, value1},
+			"Connection": {value1, value2}, "Trailer": {trailer},
+		})
 		r.Trailer = http.Header{trailer: nil}
 		_, err := g.Clean(r)
-		if declared := reserved(trailer) && trailer == strings.Trim(trailer, " \t"); declared && !errors.Is(err, gate.ErrOwnedTrailer) {
+		if declared := reserved(trailer) && trailer == strings.Trim(trailer, " \t"); declared &&
+			!errors.Is(err, gate.ErrOwnedTrailer) {
 			t.Fatalf("trailer %q: err %v", trailer, err)
 		}
 		for name := range r.Trailer {
@@ -55,7 +60,8 @@ func FuzzClean(f *testing.F) {
 					}
 				}
 			case folded == "upgrade":
-				if name != "Upgrade" || len(values) != 1 || strings.ToLower(strings.TrimSpace(values[0])) != "websocket" {
+				if name != "Upgrade" || len(values) != 1 ||
+					strings.ToLower(strings.TrimSpace(values[0])) != "websocket" {
 					t.Fatalf("%q: %q", name, values)
 				}
 			}
@@ -68,7 +74,12 @@ func FuzzCredential(f *testing.F) {
 	f.Add("wxs_a", " ", "bearer\twxs_a", byte(1))
 	f.Add("Bearer eyJ", "undefined", "", byte(2))
 	f.Add("Bearer  wxs_", "wxs_", "Bearer wxs_ ", byte(3))
-	configs := []gate.Config{{}, {TokenHeader: "X-Token"}, {TokenHeader: "Authorization"}, {TokenHeader: "X-3rd-Session"}}
+	configs := []gate.Config{
+		{},
+		{TokenHeader: "X-Token"},
+		{TokenHeader: "Authorization"},
+		{TokenHeader: "X-3rd-Session"},
+	}
 	var gates []*gate.Rules
 	for _, c := range configs {
 		gates = append(gates, newGate(f, c))
@@ -103,7 +114,8 @@ func FuzzCredential(f *testing.F) {
 	})
 }
 
-// holdsToken reports whether a header value is a token, bare or, in Authorization, after any scheme.
+// holdsToken reports whether a header value is a token, bare or, in
+// Authorization, after any scheme.
 func holdsToken(value string, scheme bool) bool {
 	value = strings.Trim(value, " \t\r\n")
 	if strings.HasPrefix(value, "wxs_") {
@@ -115,12 +127,18 @@ func holdsToken(value string, scheme bool) bool {
 
 func FuzzRoute(f *testing.F) {
 	for _, seed := range []string{
-		"/public/x", "/public/../admin", "/public/%E4%BD%A0", "/wx/login", "/WX;x/login", "//wx", "/a/%252e%252e/wx", "*", "",
-		"x:wx/login", "http://x/public/a(1)", "/%5c..%5cwx", "/public/%2e%2e/wx", "/a//../wx", "/wx%00", "/wx ./login", "/public/[]",
+		"/public/x", "/public/../admin", "/public/%E4%BD%A0", "/wx/login", "/WX;x/login", "//wx",
+		"/a/%252e%252e/wx", "*", "",
+		"x:wx/login", "http://x/public/a(1)", "/%5c..%5cwx", "/public/%2e%2e/wx", "/a//../wx",
+		"/wx%00", "/wx ./login", "/public/[]",
 	} {
 		f.Add(seed, seed)
 	}
-	g := newGate(f, gate.Config{Public: []string{"/public/*", "/healthz"}, Optional: []string{"/feed/*", "/a%20b"}})
+	g := newGate(f,
+		gate.Config{
+			Public:   []string{"/public/*", "/healthz"},
+			Optional: []string{"/feed/*", "/a%20b"},
+		})
 	f.Fuzz(func(t *testing.T, target, path string) {
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
@@ -154,8 +172,15 @@ func checkRoute(t *testing.T, g *gate.Rules, u *url.URL) {
 		if decoded, ok := slowCanonical(slowNormal(sent)); !ok || decoded != u.Path {
 			t.Fatalf("%q is %v, but its normal form is not canonical", sent, route.Class)
 		}
-		opened := map[gate.Class][]string{gate.Public: {"/public/", "/healthz"}, gate.Optional: {"/feed/", "/a%20b"}}[route.Class]
-		if !slices.ContainsFunc(opened, func(p string) bool { return sent == p || strings.HasSuffix(p, "/") && strings.HasPrefix(sent, p) }) {
+		opened := map[gate.Class][]string{
+			gate.Public:   {"/public/", "/healthz"},
+			gate.Optional: {"/feed/", "/a%20b"},
+		}[route.Class]
+		if !slices.ContainsFunc(opened,
+			func(p string) bool {
+				return sent == p ||
+					strings.HasSuffix(p, "/") && strings.HasPrefix(sent, p)
+			}) {
 			t.Fatalf("%q is %v by no rule", sent, route.Class)
 		}
 	}
@@ -169,29 +194,36 @@ func checkRoute(t *testing.T, g *gate.Rules, u *url.URL) {
 // slowNormal applies RFC 3986 6.2.2 to a path, except to an encoded dot.
 func slowNormal(escaped string) string {
 	escaped = strings.NewReplacer("[", "%5B", "]", "%5D").Replace(escaped)
-	return regexp.MustCompile("%[0-9a-fA-F]{2}").ReplaceAllStringFunc(escaped, func(s string) string {
-		c, _ := url.PathUnescape(s)
-		if regexp.MustCompile("^[A-Za-z0-9_~-]$").MatchString(c) {
-			return c
-		}
-		return strings.ToUpper(s)
-	})
+	return regexp.MustCompile("%[0-9a-fA-F]{2}").ReplaceAllStringFunc(escaped,
+		func(s string) string {
+			c, _ := url.PathUnescape(s)
+			if regexp.MustCompile("^[A-Za-z0-9_~-]$").MatchString(c) {
+				return c
+			}
+			return strings.ToUpper(s)
+		})
 }
 
-// slowCanonical is the definition of a canonical path, written anew: decode, check, encode, compare.
+// slowCanonical is the definition of a canonical path, written anew: decode,
+// check, encode, compare.
 func slowCanonical(escaped string) (string, bool) {
 	decoded, err := url.PathUnescape(escaped)
-	if err != nil || !utf8.ValidString(decoded) || !strings.HasPrefix(decoded, "/") || strings.ContainsAny(decoded, `\;%#?`) ||
+	if err != nil || !utf8.ValidString(decoded) || !strings.HasPrefix(decoded, "/") ||
+		strings.ContainsAny(decoded, `\;%#?`) ||
 		bytes.ContainsFunc([]byte(decoded), func(c rune) bool { return c < ' ' || c == 0x7f }) ||
-		strings.Contains(decoded, "//") || strings.Contains(decoded+"/", "/./") || strings.Contains(decoded+"/", "/../") {
+		strings.Contains(decoded, "//") || strings.Contains(decoded+"/", "/./") ||
+		strings.Contains(decoded+"/", "/../") {
 		return "", false
 	}
 	var b strings.Builder
 	for _, c := range []byte(decoded) {
-		if strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/", c) >= 0 {
+		const literal = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" +
+			"-._~!$&'()*+,=:@/"
+		if strings.IndexByte(literal, c) >= 0 {
 			b.WriteByte(c)
 		} else {
-			b.WriteString("%" + strings.ToUpper(string("0123456789abcdef"[c>>4])+string("0123456789abcdef"[c&15])))
+			b.WriteString("%" +
+				strings.ToUpper(string("0123456789abcdef"[c>>4])+string("0123456789abcdef"[c&15])))
 		}
 	}
 	return decoded, b.String() == escaped
@@ -227,7 +259,10 @@ func slowReadings(escaped string) (readings []string) {
 }
 
 func FuzzPattern(f *testing.F) {
-	for _, seed := range []string{"/a/*", "/*", "*", "", "/%E4%BD%A0", "/a//b", "X-WX-OPENID", "Authorization", "/wx", "/%", "/\xff*"} {
+	for _, seed := range []string{
+		"/a/*", "/*", "*", "", "/%E4%BD%A0", "/a//b", "X-WX-OPENID",
+		"Authorization", "/wx", "/%", "/\xff*",
+	} {
 		f.Add(seed, seed)
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
@@ -249,7 +284,8 @@ func FuzzPattern(f *testing.F) {
 					t.Fatalf("%q: %v", p, err)
 				}
 				class := g.Route(&http.Request{URL: u}).Class
-				if class != gate.Public && !slices.Contains(c.Optional, strings.TrimSuffix(p, "*")) {
+				if class != gate.Public &&
+					!slices.Contains(c.Optional, strings.TrimSuffix(p, "*")) {
 					t.Fatalf("%q: %v", p, class)
 				}
 			}

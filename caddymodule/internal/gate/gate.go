@@ -1,9 +1,10 @@
-// Package gate is pure request hygiene. It owns the answer to four questions about an *http.Request: which parts a
-// client may not send (Clean), whether it carries our credential (Credential), what the app is told about the caller
-// (Inject), and whether its path needs a session at all (Route).
+// Package gate is pure request hygiene. It answers four questions about an
+// *http.Request: which parts a client may not send (Clean), which token it
+// carries (Credential), what the app is told about the caller (Inject), and
+// whether its path needs a session (Route).
 //
-// It must not know sessions, stores, WeChat or Caddy, and it answers no request: it reports, the caller decides.
-// Clean comes first on every request, whatever its route and whatever its outcome.
+// It does not know sessions, stores, WeChat or Caddy, and it writes no response:
+// it reports, and the caller decides. Clean comes first on every request.
 package gate
 
 import (
@@ -16,21 +17,22 @@ type Config struct {
 	// Headers renames identity headers, by Header.Word.
 	Headers map[string]string
 
-	// TokenHeader is the only header that may carry a token. Default: Authorization with the scheme Bearer, and
-	// X-3rd-Session. Authorization given by name means the Bearer form alone.
+	// TokenHeader is the only header that may carry a token. Default:
+	// Authorization with the scheme Bearer, and X-3rd-Session. Authorization given
+	// by name means the Bearer form alone.
 	TokenHeader string
 
-	// TokenPrefix is what every token begins with. Default: wxs_.
+	// TokenPrefix begins every token. Default: wxs_.
 	TokenPrefix string
 
 	// Endpoints is the path prefix of the gate's own endpoints. Default: /wx.
 	Endpoints string
 
-	// EndpointNames are the paths below Endpoints that are endpoints. All else
-	// below it is NotFound.
+	// EndpointNames are the endpoints: one path segment each, below Endpoints.
 	EndpointNames []string
 
-	// Public and Optional are path patterns (see ValidatePattern) that open what is otherwise Required.
+	// Public and Optional are path patterns (see ValidatePattern) that open paths
+	// which are otherwise Required.
 	Public, Optional []string
 }
 
@@ -44,13 +46,15 @@ type Rules struct {
 	rules       []rule
 }
 
-// New validates the whole of c. An error names the word at fault and what to write instead.
+// New validates the whole of c. An error names the word at fault and what to
+// write instead.
 func New(c Config) (*Rules, error) {
 	c.TokenPrefix = cmp.Or(c.TokenPrefix, "wxs_")
 	c.Endpoints = cmp.Or(c.Endpoints, "/wx")
 
 	if !isToken(c.TokenPrefix) {
-		return nil, fmt.Errorf("token prefix %q: not a word of letters, digits, hyphens and underscores; use wxs_", c.TokenPrefix)
+		return nil, fmt.Errorf("token prefix %q: not a word of letters, digits, hyphens and "+
+			"underscores; use wxs_", c.TokenPrefix)
 	}
 	headers, err := headerNames(c.Headers)
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 )
 
 // Headers is the table of identity headers. The names are those of WeChat Cloud
-// Hosting (WECHAT.md 8.1), but for the phone, which is ours.
+// Hosting (docs/wechat.md#cloud-headers), but for the phone, which is ours.
 var Headers = [...]Header{
 	OpenID:  {Word: "openid", Default: "X-WX-OPENID", platform: true},
 	UnionID: {Word: "unionid", Default: "X-WX-UNIONID", WhenKnown: true, platform: true},

@@ -25,12 +25,23 @@ func newGate(t testing.TB, c gate.Config) *gate.Rules {
 // request returns a GET with raw header keys, as an earlier handler could leave them.
 func request(header http.Header) *http.Request {
 	return &http.Request{
-		Method: http.MethodGet, URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Method: http.MethodGet, URL: &url.URL{Path: "/"},
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: http.NoBody,
 	}
 }
 
-// slowFold is the definition of THREATS.md, written anew.
+// lines returns the headers of a text with raw names, one "Name: value" a line.
+func lines(text string) http.Header {
+	h := make(http.Header)
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		h[name] = append(h[name], value)
+	}
+	return h
+}
+
+// slowFold is the definition of docs/threats.md#t2, written anew.
 func slowFold(name string) string {
 	var b strings.Builder
 	for _, c := range []byte(name) {

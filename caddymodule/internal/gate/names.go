@@ -7,12 +7,14 @@ import (
 	"strings"
 )
 
-// ownedPrefix, folded, begins every name that belongs to WeChat's gateway and therefore to us. The gateway drops
-// such headers from clients too (WECHAT.md 8.9).
+// ownedPrefix, folded, begins every name that WeChat's gateway owns, and so do
+// we. The gateway drops such headers from clients, too
+// (docs/wechat.md#donut-gateway).
 const ownedPrefix = "x-wx-"
 
-// foldTable lower-cases letters, keeps digits and turns every other byte into a hyphen: CGI-like servers map all
-// punctuation to one character, so names that differ only in it may meet again in the app (THREATS.md 2).
+// foldTable lower-cases letters, keeps digits and maps every other byte to a
+// hyphen. CGI-like servers map all punctuation to one character, so names that
+// differ only in it may meet again in the app (docs/threats.md#t2).
 var foldTable = func() (t [256]byte) {
 	for i := range t {
 		switch c := byte(i); {
@@ -49,10 +51,11 @@ func foldsTo(name, folded string) bool {
 }
 
 func hasOwnedPrefix(name string) bool {
-	return len(name) >= len(ownedPrefix) && foldTable[name[0]] == ownedPrefix[0] && foldsTo(name[:len(ownedPrefix)], ownedPrefix)
+	return len(name) >= len(ownedPrefix) && foldTable[name[0]] == ownedPrefix[0] &&
+		foldsTo(name[:len(ownedPrefix)], ownedPrefix)
 }
 
-// kind is what a header name means to Clean.
+// kind is the meaning of a header name to Clean.
 type kind uint8
 
 const (
@@ -63,7 +66,7 @@ const (
 	upgrade            // Upgrade
 	h2cSettings        // HTTP2-Settings
 	pseudo             // :protocol, which net/http keeps among the headers
-	trailerHeader      // Trailer, left over where net/http had no use for it
+	trailerHeader      // Trailer, where net/http did not consume it
 )
 
 type namedKind struct {
@@ -71,8 +74,8 @@ type namedKind struct {
 	kind              kind
 }
 
-// nameTable classifies header names by their fold. It is short, and lengths (bit n: a name of n bytes is listed)
-// lets most names pass without a look at it.
+// nameTable classifies header names by their fold. The list is short, and
+// lengths (bit n: it holds a name of n bytes) spares most names the search.
 type nameTable struct {
 	list    []namedKind
 	lengths uint64
@@ -102,7 +105,8 @@ func newNameTable(identity []string, sources []source) nameTable {
 
 func lengthBit(name string) uint64 { return 1 << min(len(name), 63) }
 
-// classify returns what name means and, for a listed name, whether it is spelled canonically.
+// classify returns what name means and, for a listed name, whether it is
+// spelled canonically.
 func (t *nameTable) classify(name string) (k kind, canonical bool) {
 	if hasOwnedPrefix(name) {
 		return owned, false
@@ -124,18 +128,19 @@ func (t *nameTable) reserved(name string) bool {
 	return k == owned || k == credential
 }
 
-// Names that HTTP, the proxy or the gate itself gives a meaning to, folded. A name in families stands for all
-// names that begin with it.
+// Names, folded, with a meaning in HTTP, the proxy or the gate. A family is all
+// names with that prefix.
 var (
 	takenNames = []string{
-		"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
-		"host", "cookie", "set-cookie", "authorization", "forwarded", "x-real-ip", "x-wxgate",
+		"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+		"http2-settings", "host", "cookie", "set-cookie", "authorization", "forwarded",
+		"x-real-ip", "x-wxgate",
 	}
 	takenFamilies = []string{"proxy-", "content-", "sec-", "x-forwarded-"}
 )
 
-// ValidateHeaderName reports why an identity header may not have this name, and what to write instead
-// (THREATS.md 7).
+// ValidateHeaderName reports why an identity header may not have this name, and
+// what to write instead (docs/threats.md#t7).
 func ValidateHeaderName(name string) error {
 	if fault := nameFault(name); fault != "" {
 		return fmt.Errorf("header name %q: %s; use another, such as X-WX-OPENID", name, fault)
@@ -143,17 +148,20 @@ func ValidateHeaderName(name string) error {
 	return nil
 }
 
-// ValidateTokenHeader reports why the token may not travel in a header of this name, and what to write instead.
+// ValidateTokenHeader reports why a header of this name may not carry the token,
+// and what to write instead.
 func ValidateTokenHeader(name string) error {
 	if strings.EqualFold(name, authorization) {
 		return nil
 	}
 	fault := nameFault(name)
 	if fault == "" && hasOwnedPrefix(name) {
-		fault = "names beginning with X-WX- are removed from every request, here and by WeChat's own gateway"
+		fault = "names beginning with X-WX- are removed from every request, " +
+			"here and by WeChat's own gateway"
 	}
 	if fault != "" {
-		return fmt.Errorf("token header %q: %s; use %s or %s", name, fault, thirdSession, authorization)
+		return fmt.Errorf("token header %q: %s; use %s or %s",
+			name, fault, thirdSession, authorization)
 	}
 	return nil
 }
@@ -163,8 +171,8 @@ func nameFault(name string) string {
 		return "not an HTTP field name (letters, digits and hyphens)"
 	}
 	folded := fold(name)
-	if slices.Contains(takenNames, folded) ||
-		slices.ContainsFunc(takenFamilies, func(f string) bool { return strings.HasPrefix(folded, f) }) {
+	inFamily := func(f string) bool { return strings.HasPrefix(folded, f) }
+	if slices.Contains(takenNames, folded) || slices.ContainsFunc(takenFamilies, inFamily) {
 		return "it has a meaning of its own in HTTP or in the proxy"
 	}
 	return ""
@@ -178,7 +186,8 @@ func checkCollisions(identity []string, sources []source) error {
 	}
 	for _, name := range identity {
 		if other, ok := seen[fold(name)]; ok {
-			return fmt.Errorf("header name %q: it reads the same as %s once punctuation and case are ignored; give each value a name of its own", name, other)
+			return fmt.Errorf("header name %q: it reads the same as %s once punctuation and "+
+				"case are ignored; give each value a name of its own", name, other)
 		}
 		seen[fold(name)] = strconv.Quote(name)
 	}

@@ -232,8 +232,9 @@ func newRules(public, optional []string, own *endpoints) ([]rule, error) {
 			}
 			path, below := strings.CutSuffix(p, "*")
 			if decoded, _ := Canonical(path); own.holds(decoded) {
-				return nil, fmt.Errorf("path pattern %q: the gate itself answers everything "+
-					"under %s; remove the pattern or choose another endpoints prefix", p, own.prefix)
+				return nil, fmt.Errorf("path pattern %q: everything under %s is answered by the "+
+					"gate itself; remove the pattern or choose another endpoints prefix",
+					p, own.prefix)
 			}
 			for _, other := range rules {
 				switch {

@@ -15,7 +15,8 @@ import (
 // parse reads a request as net/http's server does.
 func parse(t testing.TB, method, target string) *http.Request {
 	t.Helper()
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: x\r\n\r\n")))
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target +
+		" HTTP/1.1\r\nHost: x\r\n\r\n")))
 	if err != nil {
 		t.Fatalf("%q: %v", target, err)
 	}
@@ -23,7 +24,8 @@ func parse(t testing.TB, method, target string) *http.Request {
 }
 
 func TestThreat10_OnlyCanonicalPathsAreOpened(t *testing.T) {
-	g := newGate(t, gate.Config{Public: []string{"/public/*", "/healthz"}, Optional: []string{"/feed/*"}})
+	g := newGate(t,
+		gate.Config{Public: []string{"/public/*", "/healthz"}, Optional: []string{"/feed/*"}})
 	for target, want := range map[string]gate.Class{
 		"/public/":                  gate.Public,
 		"/public/a":                 gate.Public,
@@ -125,7 +127,11 @@ func TestThreat10_RewrittenURLsMustAgree(t *testing.T) {
 		{"path only, encoded on the way out", url.URL{Path: "/public/你"}, gate.Public},
 		{"raw path agrees", url.URL{Path: "/public/a(1)", RawPath: "/public/a(1)"}, gate.Public},
 		{"raw path is stale", url.URL{Path: "/admin", RawPath: "/public/a"}, gate.Required},
-		{"raw path is public, path is not", url.URL{Path: "/public/../admin", RawPath: "/public/a"}, gate.Required},
+		{
+			"raw path is public, path is not",
+			url.URL{Path: "/public/../admin", RawPath: "/public/a"},
+			gate.Required,
+		},
 		{"opaque goes out instead", url.URL{Path: "/public/a", Opaque: "/admin"}, gate.Required},
 		{"opaque to the gate", url.URL{Path: "/public/a", Opaque: "/wx/login"}, gate.NotFound},
 		{"empty", url.URL{}, gate.Required},
@@ -156,7 +162,8 @@ func TestThreat10_PublicImpliesNormalForm(t *testing.T) {
 		normal := slowNormal(u.EscapedPath())
 		decoded, ok := slowCanonical(normal)
 		if !ok || decoded != u.Path {
-			t.Fatalf("%q is %v, but its normal form %q is not canonical", u.EscapedPath(), class, normal)
+			t.Fatalf("%q is %v, but its normal form %q is not canonical", u.EscapedPath(), class,
+				normal)
 		}
 		u, _ = url.ParseRequestURI(normal)
 		if meant := g.Route(&http.Request{URL: u}).Class; meant < class {
@@ -226,9 +233,15 @@ func TestThreat13And14_HeadersAndMethodProveNothing(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "TRACE", "PRI"} {
 		r := parse(t, method, "/admin")
 		r.Header = http.Header{
-			"User-Agent": {"GoogleHC/1.0"}, "Referer": {"https://servicewechat.com/wx0/0/page-frame.html"},
-			"X-Original-Url": {"/public/"}, "X-Rewrite-Url": {"/public/"}, "X-Forwarded-Uri": {"/public/"},
-			"X-Http-Method-Override": {"OPTIONS"}, "Access-Control-Request-Method": {"GET"}, "Origin": {"null"},
+			"User-Agent":      {"GoogleHC/1.0"},
+			"Referer":         {"https://servicewechat.com/wx0/0/page-frame.html"},
+			"X-Original-Url":  {"/public/"},
+			"X-Rewrite-Url":   {"/public/"},
+			"X-Forwarded-Uri": {"/public/"},
+			"Origin":          {"null"},
+
+			"X-Http-Method-Override":        {"OPTIONS"},
+			"Access-Control-Request-Method": {"GET"},
 		}
 		if got := g.Route(r); got != (gate.Route{}) {
 			t.Errorf("%s: %v", method, got)
@@ -281,14 +294,22 @@ func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 		}
 	}
 	for _, target := range []string{
-		"/wx", "/wx/", "/wx/nothing", "/WX/login", "/wx/Login", "/Wx/", "/wx/login/", "/wx/login/x", "/wx/login.php", "/wx/phone/", "/wx/Decrypt", "/wx/phone;x",
-		"/wx//login", "//wx/login", "///wx", "/./wx/login", "/wx/./login", "/a/../wx/login", "/../wx/login", "/wx/login/..",
-		"/wx/%6cogin", "/%77x/login", "/%77%78", "/wx%2flogin", "/wx%2Flogin", "/%2fwx", "/wx%252flogin", "/%25252577x/login",
-		`/wx\login`, `/\wx\login`, "/wx%5clogin", "/%5Cwx", "/a%5c..%5cwx", "/wx;a=b/login", "/wx;/login", "/wx/login;x", "/;x/wx",
-		"/a/..;/wx/login", "/a/%2e%2e/wx", "/a/%2e%2e;x/wx", "/wx/../admin", "/wx/..%2fadmin", "/wx/..;/admin", "/wx/%2e%2e/x",
-		"/b/../wx/../admin", "/wx%00", "/wx%00.png", "/wx%3fx", "/wx%23x", "/wx%253f/x", "/wx%20/login", "/wx./login", "/%20wx/login",
-		"x:wx/login", "x:WX", "/a%2fb/../wx", "/x%2fy/../q/%2e%2e/wx", "/a//../wx/../../wx/x", "http://y//wx/login",
-		"/%252577x", "/%" + strings.Repeat("25", 300) + "2fwx", "/wx/" + strings.Repeat("a/../", 500),
+		"/wx", "/wx/", "/wx/nothing", "/WX/login", "/wx/Login", "/Wx/", "/wx/login/", "/wx/login/x",
+		"/wx/login.php", "/wx/phone/", "/wx/Decrypt", "/wx/phone;x",
+		"/wx//login", "//wx/login", "///wx", "/./wx/login", "/wx/./login", "/a/../wx/login",
+		"/../wx/login", "/wx/login/..",
+		"/wx/%6cogin", "/%77x/login", "/%77%78", "/wx%2flogin", "/wx%2Flogin", "/%2fwx",
+		"/wx%252flogin", "/%25252577x/login",
+		`/wx\login`, `/\wx\login`, "/wx%5clogin", "/%5Cwx", "/a%5c..%5cwx", "/wx;a=b/login",
+		"/wx;/login", "/wx/login;x", "/;x/wx",
+		"/a/..;/wx/login", "/a/%2e%2e/wx", "/a/%2e%2e;x/wx", "/wx/../admin", "/wx/..%2fadmin",
+		"/wx/..;/admin", "/wx/%2e%2e/x",
+		"/b/../wx/../admin", "/wx%00", "/wx%00.png", "/wx%3fx", "/wx%23x", "/wx%253f/x",
+		"/wx%20/login", "/wx./login", "/%20wx/login",
+		"x:wx/login", "x:WX", "/a%2fb/../wx", "/x%2fy/../q/%2e%2e/wx", "/a//../wx/../../wx/x",
+		"http://y//wx/login",
+		"/%252577x", "/%" + strings.Repeat("25", 300) + "2fwx",
+		"/wx/" + strings.Repeat("a/../", 500),
 		"//" + strings.Repeat("a/", 1000) + "wx", // too long to be sure
 	} {
 		if got := g.Route(parse(t, "GET", target)); got != (gate.Route{Class: gate.NotFound}) {
@@ -296,11 +317,15 @@ func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 		}
 	}
 	for _, target := range []string{
-		"/wxfoo", "/wx-static/x", "/wx.html", "/wx_/login", "/a/wx/login", "/wxx/../a", "/awx", "//a/wx", "/a//wx/login", "/a%2fwx/login",
-		"/a;b/wx", "/proxy/https://example.com/wx/x", "/a/b/../wx", "/w/x", "/w%2fx", "/?/wx/login", "/a;/wx/login", "/a/%2e/wx", "/%77",
-		"//" + strings.Repeat("a/", 1000), "//" + strings.Repeat("%25", 100) + "a;b", // long and odd, but nothing of ours in them
+		"/wxfoo", "/wx-static/x", "/wx.html", "/wx_/login", "/a/wx/login", "/wxx/../a", "/awx",
+		"//a/wx", "/a//wx/login", "/a%2fwx/login",
+		"/a;b/wx", "/proxy/https://example.com/wx/x", "/a/b/../wx", "/w/x", "/w%2fx", "/?/wx/login",
+		"/a;/wx/login", "/a/%2e/wx", "/%77",
+		"//" + strings.Repeat("a/", 1000), "//" + strings.Repeat("%25", 100) +
+			"a;b", // long and odd, but nothing of ours in them
 	} {
-		if got := g.Route(parse(t, "GET", target)).Class; got != gate.Public && got != gate.Required {
+		if got := g.Route(parse(t, "GET", target)).Class; got != gate.Public &&
+			got != gate.Required {
 			t.Errorf("%s: %v", target, got)
 		}
 	}
@@ -318,14 +343,14 @@ func TestThreat12_LongPrefix(t *testing.T) {
 		"/wx-1/login":                      gate.Public,
 		"/wx/login":                        gate.Public,
 		"/Api/x/../wx-1/login":             gate.NotFound,
-		"/Api/..;a/../wx-1/login":          gate.NotFound, // parameters not cut before dots are resolved
-		"/Api//../wx-1/login":              gate.NotFound, // slashes not collapsed
-		`/Api/a\b/../wx-1/login`:           gate.NotFound, // backslash not a separator
-		"/Api/%2e%2e/../q/%2e%2e/wx-1/x":   gate.NotFound, // dots resolved, then decoded, then resolved
+		"/Api/..;a/../wx-1/login":          gate.NotFound, // dots first, then parameters
+		"/Api//../wx-1/login":              gate.NotFound, // slashes stay
+		`/Api/a\b/../wx-1/login`:           gate.NotFound, // \\ is no separator
+		"/Api/%2e%2e/../q/%2e%2e/wx-1/x":   gate.NotFound, // dots, decoding, dots
 		"/x/../Api/./y/%2e%2e//wx-1%2f":    gate.NotFound,
 		"/Api/x/../y/wx-1/z":               gate.Required,
 		"/Api/../y/wx-1/z":                 gate.Required,
-		"/Api/%2e%2e/wx-1/login":           gate.Required, // each reading is /wx-1/login or /Api/%2e%2e/...
+		"/Api/%2e%2e/wx-1/login":           gate.Required, // no reading reaches it
 		"/Api/a%2f..%2fwx-1":               gate.NotFound,
 		"/Api/wx%2D1/login":                gate.NotFound,
 		"/other/Api//wx-1/login":           gate.Required,
@@ -340,8 +365,10 @@ func TestThreat12_LongPrefix(t *testing.T) {
 // pathParts are pieces of paths in all forms.
 var pathParts = []string{
 	"/", "/", "a", "b", "c", "Z", ".", "..", "%", "%2f", "%2F", "%25", "%2E", "%20", "%E4%BD%A0",
-	"%e4%bd%a0", "%e4", "%C0", "%00", "%5B", "[", "]", "%5d", ";", "%3B", "\\", "%5C", "#", "?", "~",
-	"%7E", "%61", "%63", "(", ")", "%28", "@", ":", "+", "*", "'", "\x00", "\x7f", "é", "\xff", "%7F",
+	"%e4%bd%a0", "%e4", "%C0", "%00", "%5B", "[", "]", "%5d", ";", "%3B", "\\", "%5C", "#", "?",
+	"~",
+	"%7E", "%61", "%63", "(", ")", "%28", "@", ":", "+", "*", "'", "\x00", "\x7f", "é", "\xff",
+	"%7F",
 	"%80", " ",
 }
 

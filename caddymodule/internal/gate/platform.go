@@ -7,7 +7,7 @@ import (
 )
 
 // platformSource is the header whose presence is the platform's word that WeChat
-// sent the request (WECHAT.md 8.1).
+// sent the request (docs/wechat.md#cloud-headers).
 const platformSource = "X-Wx-Source"
 
 // The names of the platform's headers for an Identity: the caller's, and the
@@ -27,29 +27,34 @@ func platformNames(prefix string) (names [len(Headers)]string) {
 }
 
 // platformHeaders lists all headers of the platform. All others that begin with
-// X-WX- come from the client, some of them for the platform's own gateway
-// (WECHAT.md 8.4).
+// X-WX- come from the client (docs/wechat.md#cloud-client-headers).
 var platformHeaders = slices.DeleteFunc(slices.Concat(
-	[]string{platformSource, "X-Wx-Env", "X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token"},
+	[]string{
+		platformSource, "X-Wx-Env",
+		"X-Wx-Cloudbase-Access-Token", "X-Wx-From-Cloudbase-Access-Token",
+	},
 	platformCaller[:], platformFrom[:],
 ), func(name string) bool { return name == "" })
 
-// localDebug is what WeChat's proxies for debugging add, which make up the openid (WECHAT.md 8.8).
+// localDebug is the header, and localDebugSource the source, of the debugging
+// proxies that make identities up (docs/wechat.md#cloud-debug).
 const localDebug, localDebugSource = "x-wx-local-debug", "wx_localdebug"
 
 // Platform is what WeChat Cloud Hosting says of a caller.
 type Platform struct {
-	// Identity is that of the caller. When one app uses the resources of another it is the identity in the calling app (WECHAT.md 8.1, 12.22). A field is empty when the platform does not tell.
+	// Identity is the caller's: in the calling app, when one app uses the resources
+	// of another (docs/wechat.md#cloud-rules). A field that the platform does not
+	// send is empty.
 	Identity Identity
 
 	headers map[string]string // by canonical name
 }
 
-// Platform takes from r what WeChat Cloud Hosting, and nobody else, has to have said. It wants r before Clean, which removes it. The values are as good as the way to r: only where no client reaches
-// the gate but through the platform are they the platform's (WECHAT.md 8.3).
+// Platform reads the platform's headers from r, before Clean removes them. They
+// are true only where clients reach the gate through the platform alone
+// (docs/wechat.md#cloud-trust). A request without them gives the zero Platform.
 //
-// A request of which the platform says nothing gives the zero Platform. ErrNotPlatform means that r names somebody without X-WX-SOURCE, the platform's word for WeChat; ErrLocalDebug that its
-// identity is made up; ErrAmbiguousPlatform that a header is there more than once or holds what no such header holds.
+// Errors: ErrNotPlatform, ErrLocalDebug, ErrAmbiguousPlatform.
 func (g *Rules) Platform(r *http.Request) (Platform, error) {
 	for name := range r.Header {
 		if foldsTo(name, localDebug) {
@@ -59,13 +64,13 @@ func (g *Rules) Platform(r *http.Request) (Platform, error) {
 	p := Platform{headers: make(map[string]string)}
 	for _, name := range platformHeaders {
 		values := r.Header[name]
-		if len(values) == 0 || len(values) == 1 && values[0] == "" { // nothing to tell, in two ways
-			continue
+		if len(values) == 0 || len(values) == 1 && values[0] == "" {
+			continue // absent, in two forms
 		}
 		v := values[0]
 		if name == platformSource {
 			v = strings.ReplaceAll(v, " ", "") // between the hops of a chained call
-		} else if strings.Contains(v, ",") { // how a proxy joins two values
+		} else if strings.Contains(v, ",") { // a proxy joins two values in this way
 			return Platform{}, ErrAmbiguousPlatform
 		}
 		if len(values) > 1 || v == "" || !isVisible(v) {
@@ -95,12 +100,12 @@ func (p *Platform) readIdentity(names [len(Headers)]string) {
 	}
 }
 
-// Restore gives r, once cleaned, what the platform has said, each header with its one value.
+// Restore gives a cleaned r the platform's headers back, one value each.
 func (p Platform) Restore(r *http.Request) {
 	for name, value := range p.headers {
 		r.Header[name] = []string{value}
 	}
 }
 
-// Holds reports whether a header, given by its name, is one that Restore gives back.
+// Holds reports whether Restore sets the header of this name.
 func (p Platform) Holds(name string) bool { _, ok := p.headers[name]; return ok }

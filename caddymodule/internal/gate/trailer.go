@@ -8,8 +8,9 @@ import (
 	"sync"
 )
 
-// declaresReserved reports whether Trailer lines announce a name that no trailer may have. net/http consumes the
-// header on chunked requests (the names are then the keys of r.Trailer) and leaves it in place on all others.
+// declaresReserved reports whether Trailer lines announce a reserved name. On a
+// chunked request net/http moves them into the keys of r.Trailer; on all others
+// the header stays.
 func (g *Rules) declaresReserved(lines []string) bool {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
@@ -21,8 +22,8 @@ func (g *Rules) declaresReserved(lines []string) bool {
 	return false
 }
 
-// scrubTrailer deletes reserved names and reports whether there were any. A map without them is only read, so
-// that it may run beside another reader.
+// scrubTrailer deletes reserved names and reports whether there were any. It
+// does not write to a map without them, which another goroutine may be reading.
 func (g *Rules) scrubTrailer(trailer http.Header) (found bool) {
 	for name := range trailer {
 		if g.names.reserved(name) {
@@ -35,15 +36,17 @@ func (g *Rules) scrubTrailer(trailer http.Header) (found bool) {
 
 // guardTrailer wraps the body of a request that may still bring trailers.
 func (g *Rules) guardTrailer(r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength >= 0 && len(r.Trailer) == 0 {
+	noTrailer := r.ContentLength >= 0 && len(r.Trailer) == 0
+	if r.Body == nil || r.Body == http.NoBody || noTrailer {
 		return
 	}
 	r.Body = &trailerGuard{ReadCloser: r.Body, gate: g, request: r}
 }
 
-// trailerGuard deletes reserved trailers as soon as they can be there. On HTTP/1.1 net/http merges whatever
-// trailers the wire brings, declared or not, into r.Trailer inside the Read that reports io.EOF, or inside a Close
-// that reads on to the end; the proxy copies them right after that Read.
+// trailerGuard deletes reserved trailers as soon as they arrive. net/http merges
+// the trailers of HTTP/1.1, declared or not, into r.Trailer inside the Read that
+// returns io.EOF, or inside a Close that reads to the end; the proxy copies them
+// right after that Read.
 type trailerGuard struct {
 	io.ReadCloser
 	gate    *Rules
