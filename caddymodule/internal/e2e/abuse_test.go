@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +12,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
-// limited is a site that stands behind a proxy, so that many clients can be played from one address. The rates are per hour: what is refilled while a test runs is nothing.
+// limited is a site that stands behind a proxy, so that many clients can be
+// played from one address. The rates are per hour: what is refilled while a
+// test runs is nothing.
 func limited(rate string) setup {
 	s := mixed
 	s.options = "\tservers {\n\t\tprotocols h1 h2c\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}"
@@ -26,11 +27,13 @@ const strictRate = "5/h {\n\t\t\tglobal 20/h\n\t\t\tin_flight 4\n\t\t}"
 // from is the header by which a trusted proxy names the client.
 func from(client string) string { return "X-Forwarded-For: " + client }
 
-// tooMany demands a refusal by the limiter, with a time to wait between one second and the time in which a bucket gains one.
+// tooMany demands a refusal by the limiter, with a time to wait between one
+// second and the time in which a bucket gains one.
 func (r reply) tooMany(tb testing.TB, longest int) {
 	tb.Helper()
-	r.problem(tb, http.StatusTooManyRequests, "rate_limited")
-	if wait, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || wait < 1 || wait > longest {
+	r.problem(tb, 429, "rate_limited")
+	if wait, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || wait < 1 ||
+		wait > longest {
 		tb.Errorf("Retry-After is %q, want 1 to %d seconds", r.header.Get("Retry-After"), longest)
 	}
 }
@@ -45,7 +48,8 @@ func (w *world) asked(tb testing.TB, want int) {
 
 const hourly5, hourly20 = 3600 / 5, 3600 / 20
 
-// TestThreat26_Buckets: each client has a bucket of its own, an IPv6 network shares one, and all together have one. What is refused does not reach WeChat.
+// TestThreat26_Buckets: each client has a bucket of its own, an IPv6 network
+// shares one, and all together have one. What is refused does not reach WeChat.
 func TestThreat26_Buckets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -59,7 +63,10 @@ func TestThreat26_Buckets(t *testing.T) {
 	for i := range 5 {
 		w.login(t, "ada", from(fmt.Sprintf("2001:db8:1:1:%x::1", i)))
 	}
-	for _, same := range []string{"2001:db8:1:1::9", "2001:db8:1:1:ffff:ffff:ffff:ffff", "2001:db8:1:1::1%eth0", "[2001:db8:1:1::1]:4711"} {
+	for _, same := range []string{
+		"2001:db8:1:1::9", "2001:db8:1:1:ffff:ffff:ffff:ffff", "2001:db8:1:1::1%eth0",
+		"[2001:db8:1:1::1]:4711",
+	} {
 		w.tryLogin(t, "ada", from(same)).tooMany(t, hourly5)
 	}
 	w.login(t, "bob", from("2001:db8:1:2::1"))
@@ -73,11 +80,13 @@ func TestThreat26_Buckets(t *testing.T) {
 	w.asked(t, 20)
 }
 
-// TestThreat26_StrictProxies: behind a proxy that appends to X-Forwarded-For, what the client wrote there itself gains it nothing.
+// TestThreat26_StrictProxies: behind a proxy that appends to X-Forwarded-For,
+// what the client wrote there itself gains it nothing.
 func TestThreat26_StrictProxies(t *testing.T) {
 	t.Parallel()
 	s := limited(strictRate)
-	s.options = strings.Replace(s.options, "static 127.0.0.1/32", "static 127.0.0.1/32\n\t\ttrusted_proxies_strict", 1)
+	s.options = strings.Replace(s.options, "static 127.0.0.1/32",
+		"static 127.0.0.1/32\n\t\ttrusted_proxies_strict", 1)
 	w := newWorld(t, s)
 	for i := range 5 {
 		w.login(t, "ada", from(fmt.Sprintf("198.51.100.%d, 203.0.113.1", i)))
@@ -86,30 +95,38 @@ func TestThreat26_StrictProxies(t *testing.T) {
 	w.asked(t, 5)
 }
 
-// TestThreat6_NoTrustedProxy: without trusted_proxies a client is who it is, whatever it says.
+// TestThreat6_NoTrustedProxy: without trusted_proxies a client is who it is,
+// whatever it says.
 func TestThreat6_NoTrustedProxy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{wechat: limited(strictRate).wechat})
 	for i := range 5 {
 		w.login(t, "ada", from(fmt.Sprintf("203.0.113.%d", i)))
 	}
-	for i, header := range []string{"X-Forwarded-For", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X_Forwarded_For", "X-Client-IP"} {
+	for i, header := range []string{
+		"X-Forwarded-For", "X-Real-IP", "True-Client-IP", "CF-Connecting-IP", "X_Forwarded_For",
+		"X-Client-IP",
+	} {
 		w.tryLogin(t, "ada", fmt.Sprintf("%s: 203.0.113.%d", header, 100+i)).tooMany(t, hourly5)
 	}
 	w.tryLogin(t, "ada", "Forwarded: for=203.0.113.99").tooMany(t, hourly5)
 	w.asked(t, 5)
 }
 
-// TestThreat26_BeforeTheBody: an empty bucket is noticed before a byte of the body is read, and nobody waits for one that never comes.
+// TestThreat26_BeforeTheBody: an empty bucket is noticed before a byte of the
+// body is read, and nobody waits for one that never comes.
 func TestThreat26_BeforeTheBody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	for range 5 {
-		w.post(t, "/wx/login", "{", from("203.0.113.1")).problem(t, http.StatusBadRequest, "invalid_request")
+		w.post(t, "/wx/login", "{", from("203.0.113.1")).problem(t, 400, "invalid_request")
 	}
 	head := "POST /wx/login HTTP/1.1\r\nHost: x\r\n" + from("203.0.113.1") + "\r\n"
 	for _, lines := range []string{
-		"Content-Length: 1048576", "Content-Length: 50", "Transfer-Encoding: chunked", "Content-Length: 1048576\r\nConnection: close", "Expect: 100-continue\r\nContent-Length: 1048576", "Expect: 100-continue\r\nContent-Length: 50",
+		"Content-Length: 1048576", "Content-Length: 50", "Transfer-Encoding: chunked",
+		"Content-Length: 1048576\r\nConnection: close",
+		"Expect: 100-continue\r\nContent-Length: 1048576",
+		"Expect: 100-continue\r\nContent-Length: 50",
 	} {
 		t.Run(lines, func(t *testing.T) {
 			t.Parallel()
@@ -121,16 +138,21 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 		})
 	}
 	for name, text := range map[string]string{
-		"with its body": head + "Content-Length: 14\r\n\r\n" + `{"code":"code"}`[:14], "with its chunk": head + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "without a body": head + "\r\n",
+		"with its body":  head + "Content-Length: 14\r\n\r\n" + `{"code":"code"}`[:14],
+		"with its chunk": head + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"without a body": head + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for range 20 {
-				raw(t, w.addr, text+text).tooMany(t, hourly5) // net/http panics when a connection goes on behind a body that nobody has read
+				raw(t, w.addr,
+					text+text).tooMany(t, hourly5) // net/http panics when a connection goes on behind a body that nobody has read
 			}
 		})
 	}
-	withheld := func(t *testing.T) (net.Conn, *bufio.Reader) { // is refused before it has sent its body
+	withheld := func(t *testing.T) (net.Conn,
+		*bufio.Reader,
+	) { // is refused before it has sent its body
 		conn, br := dial(t, w.addr)
 		io.WriteString(conn, head+"Content-Length: 2\r\n\r\n")
 		r, err := readReply(br, "POST")
@@ -163,7 +185,8 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 	t.Cleanup(func() { w.asked(t, 0) })
 }
 
-// TestThreat32_BucketsSurviveReloads: what was spent before a reload is spent after it, whatever else the reload changes.
+// TestThreat32_BucketsSurviveReloads: what was spent before a reload is spent
+// after it, whatever else the reload changes.
 func TestThreat32_BucketsSurviveReloads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -181,7 +204,7 @@ func TestThreat32_BucketsSurviveReloads(t *testing.T) {
 		s := w.setup
 		change(&s)
 		w.mustReload(t, s)
-		if r := w.tryLogin(t, "ada", from("203.0.113.1")); r.status != http.StatusTooManyRequests {
+		if r := w.tryLogin(t, "ada", from("203.0.113.1")); r.status != 429 {
 			t.Errorf("reload %d lets the client in: %s", i, r)
 		}
 	}

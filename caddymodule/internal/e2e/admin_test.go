@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,13 +22,16 @@ var both = setup{apps: []string{appA, appB}}
 // loginTo logs a user of a mini program in.
 func (w *world) loginTo(tb testing.TB, appID, user string) string {
 	tb.Helper()
-	return w.post(tb, "/wx/login", fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appID, user)), quote(appID))).session(tb).Token
+	return w.post(tb, "/wx/login",
+		fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appID, user)), quote(appID))).session(tb).Token
 }
 
-// operate runs `wechat …` against the running gate, which must succeed, and returns what it printed.
+// operate runs `wechat …` against the running gate, which must succeed, and
+// returns what it printed.
 func (w *world) operate(tb testing.TB, args ...string) string {
 	tb.Helper()
-	status, printed := w.command(tb, slices.Concat([]string{"wechat", args[0], "--address", w.admin}, args[1:])...)
+	status, printed := w.command(tb,
+		slices.Concat([]string{"wechat", args[0], "--address", w.admin}, args[1:])...)
 	if status != 0 {
 		tb.Fatalf("wechat %q ends with %d:\n%s", args, status, printed)
 	}
@@ -94,7 +96,8 @@ func (u userSessions) live() (names []string) {
 	return names
 }
 
-// TestP3_AdminRevoke: the list holds what the logins made, and each kind of revocation ends what it names and nothing else, from the next request on.
+// TestP3_AdminRevoke: the list holds what the logins made, and each kind of
+// revocation ends what it names and nothing else, from the next request on.
 func TestP3_AdminRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, both)
@@ -111,8 +114,13 @@ func TestP3_AdminRevoke(t *testing.T) {
 		{[]string{"--appid", appA}, "013"},
 		{[]string{"--all", "--yes"}, "0123"},
 	} {
-		tokens := []string{w.loginTo(t, appA, "ada"), w.loginTo(t, appA, "ada"), w.loginTo(t, appB, "ada"), w.loginTo(t, appA, "bob")}
-		whose := []*identity{w.who(appA, "ada"), w.who(appA, "ada"), w.who(appB, "ada"), w.who(appA, "bob")}
+		tokens := []string{
+			w.loginTo(t, appA, "ada"), w.loginTo(t, appA, "ada"), w.loginTo(t, appB, "ada"),
+			w.loginTo(t, appA, "bob"),
+		}
+		whose := []*identity{
+			w.who(appA, "ada"), w.who(appA, "ada"), w.who(appB, "ada"), w.who(appA, "bob"),
+		}
 		for i, token := range tokens {
 			w.checkAlive(t, token, whose[i]) // and so in the cache
 		}
@@ -125,7 +133,8 @@ func TestP3_AdminRevoke(t *testing.T) {
 		}
 		var got userSessions
 		w.operateJSON(t, &got, append([]string{"sessions"}, user...)...)
-		if !slices.Equal(got.live(), names(0, 1)) || len(got.Users) != 1 || got.Users[0].UnionID != unionID {
+		if !slices.Equal(got.live(), names(0, 1)) || len(got.Users) != 1 ||
+			got.Users[0].UnionID != unionID {
 			t.Errorf("the user's sessions are %+v", got)
 		}
 		w.operateJSON(t, &got, "sessions", "--unionid", unionID)
@@ -155,7 +164,8 @@ func TestP3_AdminRevoke(t *testing.T) {
 	}
 	w.gate.stop(t)
 	w.start(t) // what was ended stays so
-	if got := w.operate(t, append([]string{"sessions"}, user...)...); strings.Contains(got, " live ") {
+	if got := w.operate(t,
+		append([]string{"sessions"}, user...)...); strings.Contains(got, " live ") {
 		t.Errorf("after a restart:\n%s", got)
 	}
 }
@@ -168,7 +178,7 @@ func TestThreat31_AdminCrossSite(t *testing.T) {
 	token := w.login(t, "ada")
 	trusting := strings.Replace(w.caddyfile(w.setup), "admin "+w.admin,
 		"admin "+w.admin+" {\n\t\torigins "+w.admin+" friend.example\n\t}", 1)
-	if status, said := w.reload(t, trusting); status != http.StatusOK {
+	if status, said := w.reload(t, trusting); status != 200 {
 		t.Fatalf("reloading: %d %s", status, said)
 	}
 	ask := func(method, target, body string, headers ...string) reply {
@@ -179,21 +189,23 @@ func TestThreat31_AdminCrossSite(t *testing.T) {
 		"Origin: http://friend.example", "Origin: http://evil.example", "Sec-Fetch-Site: same-site",
 	} {
 		for _, r := range []reply{
-			ask("POST", "/wechat/revoke", all, plain, header), ask("GET", "/wechat/backup", "", header),
+			ask("POST", "/wechat/revoke", all, plain, header),
+			ask("GET", "/wechat/backup", "", header),
 		} {
-			if r.status != http.StatusForbidden || !strings.Contains(r.body, `"error"`) {
+			if r.status != 403 || !strings.Contains(r.body, `"error"`) {
 				t.Errorf("%q is answered with %s", header, r)
 			}
 		}
 	}
 	r := ask("POST", "/wechat/revoke", all, "Content-Type: text/plain") // what a form can send
-	if r.status != http.StatusUnsupportedMediaType {
+	if r.status != 415 {
 		t.Errorf("a form is answered with %s", r)
 	}
 	w.checkAlive(t, token, w.who(appA, "ada"))
 }
 
-// TestThreat32_AdminDuringReloads: whatever configuration is coming or going, the calls are answered by a gate that is open.
+// TestThreat32_AdminDuringReloads: whatever configuration is coming or going,
+// the calls are answered by a gate that is open.
 func TestThreat32_AdminDuringReloads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -201,7 +213,9 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 	var asked atomic.Int64
 	var clients sync.WaitGroup
 	stop := make(chan struct{})
-	for _, target := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/backup", "/wechat/keys"} {
+	for _, target := range []string{
+		"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/backup", "/wechat/keys",
+	} {
 		clients.Go(func() {
 			for {
 				select {
@@ -209,11 +223,12 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 					return
 				default:
 				}
-				// A connection that the endpoint which is replaced no longer takes is Caddy's; an answer is ours.
+				// A connection that the endpoint which is replaced no longer
+				// takes is Caddy's; an answer is ours.
 				r, err := exchange(w.admin, request(w.admin, "GET", target, ""))
 				if err == nil && r.status != 0 {
 					asked.Add(1)
-					if r.status != http.StatusOK {
+					if r.status != 200 {
 						t.Errorf("%s is answered with %s", target, r)
 						return
 					}
@@ -233,7 +248,9 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 	}
 }
 
-// TestP2_BackupUnderLoad: every login that was answered before the backup began is in it, and a gate on the restored file knows them; it does not start with another key.
+// TestP2_BackupUnderLoad: every login that was answered before the backup began
+// is in it, and a gate on the restored file knows them; it does not start with
+// another key.
 func TestP2_BackupUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -275,7 +292,8 @@ func TestP2_BackupUnderLoad(t *testing.T) {
 		break
 	}
 	w.gate.stop(t)
-	if status, printed := restore(); status != 0 || !strings.Contains(printed, w.database()+".replaced-") {
+	if status, printed := restore(); status != 0 ||
+		!strings.Contains(printed, w.database()+".replaced-") {
 		t.Fatalf("restoring ends with %d:\n%s", status, printed)
 	}
 	w.start(t)
@@ -312,13 +330,17 @@ func TestP2_BackupUnderLoad(t *testing.T) {
 // refusesToStart demands that the gate ends with a reason.
 func (w *world) refusesToStart(tb testing.TB, reason string) {
 	tb.Helper()
-	status, printed := w.command(tb, "run", "--adapter", "caddyfile", "--config", filepath.Join(w.home, "Caddyfile"))
-	if last := printed[strings.LastIndexByte(strings.TrimSpace(printed), '\n')+1:]; status == 0 || !strings.Contains(last, reason) {
+	status, printed := w.command(tb, "run", "--adapter", "caddyfile", "--config",
+		filepath.Join(w.home, "Caddyfile"))
+	if last := printed[strings.LastIndexByte(strings.TrimSpace(printed), '\n')+1:]; status == 0 ||
+		!strings.Contains(last, reason) {
 		tb.Errorf("it ends with %d and says at last, want %q:\n%s", status, reason, last)
 	}
 }
 
-// TestAdmin_RotateKeys: a new key in front logs nobody out; an old one that is dropped too early is missed by name, at a reload and at a start, and nothing is lost.
+// TestAdmin_RotateKeys: a new key in front logs nobody out; an old one that is
+// dropped too early is missed by name, at a reload and at a start, and nothing
+// is lost.
 func TestAdmin_RotateKeys(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})
@@ -348,7 +370,8 @@ func TestAdmin_RotateKeys(t *testing.T) {
 	put(next, first)
 	file2 := filepath.Join(w.home, "Caddyfile")
 	for {
-		status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter", "caddyfile", "--config", file2)
+		status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter",
+			"caddyfile", "--config", file2)
 		if status == 0 {
 			break
 		}
@@ -361,12 +384,14 @@ func TestAdmin_RotateKeys(t *testing.T) {
 	w.checkAlive(t, old, w.who(appA, "ada"))
 	fresh := w.login(t, "bob")
 	w.operateJSON(t, &listed, "keys")
-	if len(listed.Keys) != 2 || listed.Keys[0].State != "signs" || listed.Keys[0].ID == firstName || listed.Keys[1].ID != firstName || listed.Keys[1].State != "needed" {
+	if len(listed.Keys) != 2 || listed.Keys[0].State != "signs" || listed.Keys[0].ID == firstName ||
+		listed.Keys[1].ID != firstName || listed.Keys[1].State != "needed" {
 		t.Fatalf("the keys are %+v", listed)
 	}
 
 	put(next)
-	if status, said := w.reload(t, w.caddyfile(w.setup)); status == http.StatusOK || !strings.Contains(said, firstName) {
+	if status, said := w.reload(t, w.caddyfile(w.setup)); status == 200 ||
+		!strings.Contains(said, firstName) {
 		t.Errorf("dropping a needed key is answered with %d %s", status, said)
 	}
 	checkBoth := func() {
@@ -389,7 +414,8 @@ func TestAdmin_RotateKeys(t *testing.T) {
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
 }
 
-// TestP6_AdminShowsNoSecret: neither answers, nor what the commands print, nor the log of it, nor the backup hold a secret.
+// TestP6_AdminShowsNoSecret: neither answers, nor what the commands print, nor
+// the log of it, nor the backup hold a secret.
 func TestP6_AdminShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	s := setup{options: "\tdebug"}
@@ -403,7 +429,8 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 	}
 	d := sha256.Sum256([]byte(token))
 	secrets := canaries{
-		"the AppSecret": secretOf(appA), "the master key": strings.TrimSpace(string(key)), "a token": token, "a code": code, "a session_key": w.wechat.SessionKey(appA, "ada"),
+		"the AppSecret": secretOf(appA), "the master key": strings.TrimSpace(string(key)),
+		"a token": token, "a code": code, "a session_key": w.wechat.SessionKey(appA, "ada"),
 		"the rest of a digest": hex.EncodeToString(d[8:]),
 	}
 	user := []string{"--appid", appA, "--openid", w.wechat.OpenID(appA, "ada")}
@@ -428,7 +455,8 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 		{"POST", "/wechat/revoke", `{"all":`},
 		{"GET", "/wechat/nothing"},
 	} {
-		r := raw(t, w.admin, request(w.admin, call[0], call[1], call[2], "Content-Type: application/json"))
+		r := raw(t, w.admin,
+			request(w.admin, call[0], call[1], call[2], "Content-Type: application/json"))
 		fmt.Fprintln(&said, r)
 	}
 	copied, err := os.ReadFile(backup)

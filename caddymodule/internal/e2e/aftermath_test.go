@@ -11,7 +11,9 @@ import (
 	"testing"
 )
 
-// TestThreat26_Aftermath: all of it at once, with reloads in between. WeChat hears no more than the buckets hold; and when it is over, users are served as before and nothing is left of it.
+// TestThreat26_Aftermath: all of it at once, with reloads in between. WeChat
+// hears no more than the buckets hold; and when it is over, users are served as
+// before and nothing is left of it.
 func TestThreat26_Aftermath(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -22,7 +24,8 @@ func TestThreat26_Aftermath(t *testing.T) {
 	goroutines, heap := w.gauge(t, "go_goroutines"), w.heapObjects(t)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%.0f goroutines before, and now:\n%s", goroutines, w.adminGet(t, "/debug/pprof/goroutine?debug=1"))
+			t.Logf("%.0f goroutines before, and now:\n%s", goroutines,
+				w.adminGet(t, "/debug/pprof/goroutine?debug=1"))
 		}
 	})
 
@@ -60,9 +63,12 @@ func TestThreat26_Aftermath(t *testing.T) {
 	s := w.setup
 	s.wechat = "\t\tlogin_rate off {\n\t\t\tglobal off\n\t\t}"
 	w.mustReload(t, s)
-	eventually(t, "users log in again", func() bool { return w.tryLogin(t, "bob", from("192.0.2.9")).status == http.StatusOK })
-	// Connections that are kept to WeChat and to the app have two each; the storm leaves hundreds if it leaves any.
-	eventually(t, "the goroutines are gone", func() bool { return w.gauge(t, "go_goroutines") <= goroutines+50 })
+	eventually(t, "users log in again",
+		func() bool { return w.tryLogin(t, "bob", from("192.0.2.9")).status == 200 })
+	// Connections that are kept to WeChat and to the app have two each; the
+	// storm leaves hundreds if it leaves any.
+	eventually(t, "the goroutines are gone",
+		func() bool { return w.gauge(t, "go_goroutines") <= goroutines+50 })
 	eventually(t, "the memory is free", func() bool { return w.heapObjects(t) <= heap+20000 })
 }
 
@@ -71,7 +77,8 @@ func (w *world) gauge(tb testing.TB, name string) float64 {
 	tb.Helper()
 	// The connections over which we ask are not what is asked for.
 	http.DefaultClient.CloseIdleConnections()
-	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(w.adminGet(tb, "/metrics"))
+	m := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(w.adminGet(tb,
+		"/metrics"))
 	if m == nil {
 		tb.Fatalf("there is no series %s", name)
 	}

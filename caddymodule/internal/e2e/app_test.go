@@ -16,8 +16,11 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
-// app is an app that knows nothing of WeChat. It reads requests off the socket by hand, so that nothing is normalised, joined or dropped before a test sees it, and answers with what it was
-// sent. `?status=` chooses another status than 200. A WebSocket handshake is accepted: the first line sent back is what was received, then everything is echoed.
+// app is an app that knows nothing of WeChat. It reads requests off the socket
+// by hand, so that nothing is normalised, joined or dropped before a test sees
+// it, and answers with what it was sent. `?status=` chooses another status than
+// 200. A WebSocket handshake is accepted: the first line sent back is what was
+// received, then everything is echoed.
 type app struct {
 	addr string
 	mu   sync.Mutex
@@ -69,7 +72,9 @@ func (a *app) serve(conn net.Conn) {
 		a.mu.Unlock()
 		said, _ := json.Marshal(r)
 		if r.WebSocket() {
-			fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-App: echo\r\n\r\n%s\n", said)
+			fmt.Fprintf(conn,
+				"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-App: echo\r\n\r\n%s\n",
+				said)
 			io.Copy(conn, br)
 			return
 		}
@@ -77,7 +82,8 @@ func (a *app) serve(conn net.Conn) {
 		if u, err := url.Parse(r.Target()); err == nil && u.Query().Get("status") != "" {
 			status, _ = strconv.Atoi(u.Query().Get("status"))
 		}
-		head := fmt.Sprintf("HTTP/1.1 %d Status\r\nX-App: echo\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", status, len(said))
+		head := fmt.Sprintf("HTTP/1.1 %d Status\r\nX-App: echo\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+			status, len(said))
 		if strings.HasPrefix(r.Line, "HEAD ") {
 			said = nil
 		}
@@ -105,7 +111,8 @@ func (id *identity) lines() (lines []string) {
 	return lines
 }
 
-// owned returns, sorted, the header and trailer lines whose names any server could read as one of ours (THREATS.md, owned name), the name in lower case.
+// owned returns, sorted, the header and trailer lines whose names any server
+// could read as one of ours (THREATS.md, owned name), the name in lower case.
 func (r received) owned() (lines []string) {
 	for _, line := range slices.Concat(r.Headers, r.Trailers) {
 		name, value, _ := strings.Cut(line, ":")
@@ -123,7 +130,8 @@ func (r received) owned() (lines []string) {
 	return lines
 }
 
-// check demands that the app was told exactly the identity, or nothing when it is nil, and nothing of any token (DESIGN.md P1).
+// check demands that the app was told exactly the identity, or nothing when it
+// is nil, and nothing of any token (DESIGN.md P1).
 func (r received) check(tb testing.TB, want *identity) {
 	tb.Helper()
 	if got := r.owned(); !slices.Equal(got, want.lines()) {

@@ -87,7 +87,8 @@ func appAttacks() []attack {
 	}
 	var misspelt []string
 	for _, mark := range strings.Split(punctuation, "") {
-		misspelt = append(misspelt, "X"+mark+"3rd"+mark+"Session: {good}", "X-3rd"+mark+"Session: {good}")
+		misspelt = append(misspelt, "X"+mark+"3rd"+mark+"Session: {good}",
+			"X-3rd"+mark+"Session: {good}")
 	}
 	return append(
 		rows, strange,
@@ -98,7 +99,8 @@ func appAttacks() []attack {
 		rowOf("path of another server", get("Script-Filename: /admin", "Path-Info: /admin",
 			"Request-Uri: /admin", "X-Script-Name: /public"), nil),
 		rowOf("basic auth of the app's own", get("Proxy-Authorization: Basic dmljdGltOng="), nil),
-		rowOf("mount point", strings.Replace(getAt("/public/admin"), "{auth}", mountPoint+"\r\n", 1), anything),
+		rowOf("mount point",
+			strings.Replace(getAt("/public/admin"), "{auth}", mountPoint+"\r\n", 1), anything),
 		rowOf("misspelt token header", get(misspelt...), nil),
 		rowOf("bare token", credentialOnly("Authorization: {dead}"), oneBad),
 		rowOf("dead token, twice", credentialOnly("aUTHORIZATION: bEARER\t {dead} ", bearer("{dead}"),
@@ -118,7 +120,9 @@ func (s *stage) attacks(t *testing.T, addr string, rows []attack) {
 	none, bad, good := s.creds[0], s.creds[1], s.creds[2]
 	for _, r := range rows {
 		t.Run(r.Name, func(t *testing.T) {
-			routes := map[route][]credential{public: {good}, optional: {none}, required: {bad, good}}
+			routes := map[route][]credential{
+				public: {good}, optional: {none}, required: {bad, good},
+			}
 			if !r.has("{target}") {
 				routes = map[route][]credential{public: {none}}
 			}
@@ -147,7 +151,9 @@ func (s *stage) attack(t *testing.T, addr string, r attack, at route, c credenti
 	} else {
 		// What reached the app counts here, not how.
 		method, _, _ := strings.Cut(text, " ")
-		o := outcome{method: method, route: at, cred: c, reply: answer, app: make([]received, len(views))}
+		o := outcome{
+			method: method, route: at, cred: c, reply: answer, app: make([]received, len(views)),
+		}
 		if r.want == nil {
 			asUsual(t, o)
 		} else {

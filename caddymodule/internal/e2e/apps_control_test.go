@@ -12,18 +12,28 @@ import (
 
 // targets are ways to write /admin so that it looks public, and the other way round.
 var targets = []string{
-	"/public/../admin", "/public/..%2fadmin", "/public/..%2Fadmin", "/public/%2e%2e/admin", "/public/%2E%2E%2Fadmin", "/public/.%2e/admin", "/public/..;/admin", "/public/..;x=y/admin", "/public/%252e%252e/admin", "/public/..%252fadmin",
-	"/public/..\\admin", "/public/%5c..%5cadmin", "/public/..%5cadmin", "/public/%23/../../admin", "/public/..%00/admin", "/public%00/../admin", "/public/x/..//../admin", "/public//../admin", "/public/./../admin", "/public/../../admin", "/public/..//admin",
-	"//public//x", "//public/../admin", "//admin/public/x", "//public/../../admin", "/public;/../admin", "/public/..%3b/admin", "/public/%c0%ae%c0%ae/admin", "/public/%u002e%u002e/admin", "/public/..%c0%afadmin", "/%70ublic/../admin", "/PUBLIC/../admin",
-	"/admin/..%2fpublic/x", "/admin/%2e%2e/public/x", "/admin/..;/public/x", "/admin?/public/x", "/admin%3f/../public/x", "/admin;/public/x", "/admin%2f..%2fpublic/x", "/optional/..%2fadmin", "/optional/%2e%2e/admin", "/x:/public/../admin", "http://public/../admin", "x:/public/../admin",
+	"/public/../admin", "/public/..%2fadmin", "/public/..%2Fadmin", "/public/%2e%2e/admin",
+	"/public/%2E%2E%2Fadmin", "/public/.%2e/admin", "/public/..;/admin", "/public/..;x=y/admin",
+	"/public/%252e%252e/admin", "/public/..%252fadmin",
+	"/public/..\\admin", "/public/%5c..%5cadmin", "/public/..%5cadmin", "/public/%23/../../admin",
+	"/public/..%00/admin", "/public%00/../admin", "/public/x/..//../admin", "/public//../admin",
+	"/public/./../admin", "/public/../../admin", "/public/..//admin",
+	"//public//x", "//public/../admin", "//admin/public/x", "//public/../../admin",
+	"/public;/../admin", "/public/..%3b/admin", "/public/%c0%ae%c0%ae/admin",
+	"/public/%u002e%u002e/admin", "/public/..%c0%afadmin", "/%70ublic/../admin", "/PUBLIC/../admin",
+	"/admin/..%2fpublic/x", "/admin/%2e%2e/public/x", "/admin/..;/public/x", "/admin?/public/x",
+	"/admin%3f/../public/x", "/admin;/public/x", "/admin%2f..%2fpublic/x", "/optional/..%2fadmin",
+	"/optional/%2e%2e/admin", "/x:/public/../admin", "http://public/../admin", "x:/public/../admin",
 }
 
-// paths sends every target through the gate. None is public; nobody gets through without a good token.
+// paths sends every target through the gate. None is public; nobody gets
+// through without a good token.
 func (s *stage) paths(t *testing.T) {
 	for _, target := range targets {
 		t.Run(target, func(t *testing.T) {
 			for _, c := range s.creds {
-				answer, views := s.ask(t, s.gated, request(s.gated, "GET", target, "", cmp.Or(c.line, "Accept: */*")))
+				answer, views := s.ask(t, s.gated,
+					request(s.gated, "GET", target, "", cmp.Or(c.line, "Accept: */*")))
 				if c.who == nil && (len(views) > 0 || answer.fromApp() || answer.status/100 == 2) {
 					t.Errorf("with %s: %s, the app is reached: %+v", c.name, answer, views)
 				}
@@ -33,7 +43,9 @@ func (s *stage) paths(t *testing.T) {
 			}
 		})
 	}
-	for _, target := range []string{"/public/", "/public/x", "/public/admin", "/public/x?/../admin", "/public/admin/public"} {
+	for _, target := range []string{
+		"/public/", "/public/x", "/public/admin", "/public/x?/../admin", "/public/admin/public",
+	} {
 		_, views := s.ask(t, s.gated, request(s.gated, "GET", target, ""))
 		if len(views) != 1 || views[0].nearAdmin() {
 			t.Errorf("%s is public, and the app is reached so: %+v", target, views)
@@ -47,7 +59,9 @@ func controls() (rows []attack) {
 	for _, name := range slices.Concat(aliases(), strangers, belongings) {
 		add(name, forging(name)...)
 	}
-	for _, line := range []string{"X-WX-OPENID:victim", "X-WX-OPENID:\t victim \t", "X WX OPENID: victim"} {
+	for _, line := range []string{
+		"X-WX-OPENID:victim", "X-WX-OPENID:\t victim \t", "X WX OPENID: victim",
+	} {
 		add(line, line)
 	}
 	add("all at once", forging(aliases()...)...)
@@ -57,9 +71,11 @@ func controls() (rows []attack) {
 	add("empty and forged", "X-WX-OPENID:", "X-WX-OPENID: "+victim)
 	for _, name := range []string{"X-WX-OPENID", "X_WX_OPENID"} {
 		for kind, declared := range map[string]string{
-			"declared trailer": name, "undeclared trailer": "X-None", "trailer behind a declared one": "X-Last",
+			"declared trailer": name, "undeclared trailer": "X-None",
+			"trailer behind a declared one": "X-Last",
 		} {
-			text := strings.Replace(get("Transfer-Encoding: chunked", "Trailer: "+declared), "GET", "POST", 1)
+			text := strings.Replace(get("Transfer-Encoding: chunked", "Trailer: "+declared), "GET",
+				"POST", 1)
 			if declared == "X-None" {
 				text = strings.Replace(text, "Trailer: X-None\r\n", "", 1)
 			}
@@ -70,11 +86,13 @@ func controls() (rows []attack) {
 	return rows
 }
 
-// control sends the same forgeries without a gate. An app that believed none would be no test of the gate.
+// control sends the same forgeries without a gate. An app that believed none
+// would be no test of the gate.
 func (s *stage) control(t *testing.T, addr string, known []string) {
 	var fooled, table []string
 	for _, row := range controls() {
-		answer, views := s.ask(t, addr, words("app", s.token, public, credential{}).Replace(row.Bytes))
+		answer, views := s.ask(t, addr,
+			words("app", s.token, public, credential{}).Replace(row.Bytes))
 		verdict := fmt.Sprint(answer.status)
 		for _, v := range views {
 			verdict += " openid " + said(v.OpenID)
@@ -84,7 +102,8 @@ func (s *stage) control(t *testing.T, addr string, known []string) {
 		}
 		table = append(table, fmt.Sprintf("%-40q %s", row.Name, verdict))
 	}
-	t.Logf("what %s makes of a forgery:\n%s\nfooled by %q", s.name, strings.Join(table, "\n"), fooled)
+	t.Logf("what %s makes of a forgery:\n%s\nfooled by %q", s.name, strings.Join(table, "\n"),
+		fooled)
 	if len(known) == 0 {
 		t.Error("no forgery is known")
 	}
@@ -93,13 +112,16 @@ func (s *stage) control(t *testing.T, addr string, known []string) {
 			t.Errorf("%q is not believed: this test proves less than it says", name)
 		}
 	}
-	_, views := s.ask(t, addr, request("app", "GET", string(public), "", bearer("wxs_x"), "X_3rd_Session: wxs_x", "X-3rd-Session: wxs_x"))
-	if len(views) != 1 || !slices.ContainsFunc(views[0].variables(), func(v variable) bool { return strings.Contains(v.Value, "wxs_") }) {
+	_, views := s.ask(t, addr,
+		request("app", "GET", string(public), "", bearer("wxs_x"), "X_3rd_Session: wxs_x", "X-3rd-Session: wxs_x"))
+	if len(views) != 1 || !slices.ContainsFunc(views[0].variables(),
+		func(v variable) bool { return strings.Contains(v.Value, "wxs_") }) {
 		t.Errorf("a token is not seen: %+v", views)
 	}
 }
 
-// readings shows how the app reads paths: asked directly, and behind a matcher of Caddy's that means to close all but /public/*.
+// readings shows how the app reads paths: asked directly, and behind a matcher
+// of Caddy's that means to close all but /public/*.
 func (s *stage) readings(t *testing.T) {
 	if s.direct != "" {
 		s.read(t, s.direct, s.misled)
@@ -108,7 +130,8 @@ func (s *stage) readings(t *testing.T) {
 	s.read(t, s.careful, []string{"/admin/..%2fpublic/x", "/admin/%2e%2e/public/x"})
 }
 
-// read demands that the app takes the targets known for /admin. mountPoint stands for a public path with that header.
+// read demands that the app takes the targets known for /admin. mountPoint
+// stands for a public path with that header.
 func (s *stage) read(t *testing.T, addr string, known []string) {
 	t.Helper()
 	var misled, table []string
@@ -141,13 +164,15 @@ func (s *stage) removal(t *testing.T) {
 	if len(views) != 1 || views[0].OpenID == nil || *views[0].OpenID != trueOpenID {
 		t.Fatalf("the header set by hand does not arrive: %+v", views)
 	}
-	_, views = s.ask(t, s.careful, request("app", "GET", string(public), "", "Connection: X-Wx-Openid"))
+	_, views = s.ask(t, s.careful,
+		request("app", "GET", string(public), "", "Connection: X-Wx-Openid"))
 	if len(views) != 1 || views[0].OpenID != nil {
 		t.Errorf("the header set by hand is not removed: %+v", views)
 	}
 }
 
-// test shows that what an app believes when it is asked directly does not pass the gate.
+// test shows that what an app believes when it is asked directly does not pass
+// the gate.
 func (p platform) test(t *testing.T) {
 	t.Helper()
 	t.Parallel()
@@ -162,7 +187,8 @@ func (p platform) test(t *testing.T) {
 	t.Run("control: header removed", s.removal)
 	t.Run("control: paths", s.readings)
 	t.Run("headers", func(t *testing.T) { s.attacks(t, s.gated, appAttacks()) })
-	t.Run("headers that Caddy lets through", func(t *testing.T) { s.attacks(t, s.lenient, only(table(), 2)) })
+	t.Run("headers that Caddy lets through",
+		func(t *testing.T) { s.attacks(t, s.lenient, only(table(), 2)) })
 	t.Run("paths", s.paths)
 }
 

@@ -10,7 +10,9 @@ import (
 	"testing"
 )
 
-// TestApp_PHP_FastCGIUser: with FastCGI the openid is REMOTE_USER, too, and a path that was rewritten before the gate is judged as rewritten, while the app is told the one that was asked for.
+// TestApp_PHP_FastCGIUser: with FastCGI the openid is REMOTE_USER, too, and a
+// path that was rewritten before the gate is judged as rewritten, while the app
+// is told the one that was asked for.
 func TestApp_PHP_FastCGIUser(t *testing.T) {
 	t.Parallel()
 	for _, program := range fastCGI.needs {
@@ -22,7 +24,11 @@ func TestApp_PHP_FastCGIUser(t *testing.T) {
 	}
 	handler := fastCGI.start(t, t.TempDir(), freeAddr(t), seen)
 	_, port, _ := net.SplitHostPort(addr)
-	s := &stage{seen: seen, world: newWorld(t, setup{sites: fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\trewrite /old/* /public/x\n\twechat_auth {\n%s\n\t}\n%s\n}\n", port, mixed.auth, handler)})}
+	s := &stage{
+		seen: seen,
+		world: newWorld(t,
+			setup{sites: fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\trewrite /old/* /public/x\n\twechat_auth {\n%s\n\t}\n%s\n}\n", port, mixed.auth, handler)}),
+	}
 	token, ada := s.login(t, "ada"), s.who(appA, "ada")
 
 	for _, tt := range []struct {
@@ -31,8 +37,14 @@ func TestApp_PHP_FastCGIUser(t *testing.T) {
 		want         *identity
 		uri          string
 	}{
-		{name: "caller", target: "/x?y", headers: []string{bearer(token), "Remote-User: victim"}, want: ada, uri: "/x"},
-		{name: "guest", target: "/optional/x", headers: []string{"Remote-User: victim"}, uri: "/optional/x"},
+		{
+			name: "caller", target: "/x?y", headers: []string{bearer(token), "Remote-User: victim"},
+			want: ada, uri: "/x",
+		},
+		{
+			name: "guest", target: "/optional/x", headers: []string{"Remote-User: victim"},
+			uri: "/optional/x",
+		},
 		{name: "public", target: "/public/x", headers: []string{bearer(token)}, uri: "/public/x"},
 		{name: "rewritten", target: "/old/admin", uri: "/old/admin"},
 	} {

@@ -17,32 +17,45 @@ import (
 )
 
 // asWritten is what no server is meant to resist.
-var asWritten = []string{"X-WX-OPENID", "x-wx-openid", "x-WX-oPeNiD", "list", "empty and forged", "X-WX-OPENID:victim", "X-WX-OPENID:\t victim \t"}
+var asWritten = []string{
+	"X-WX-OPENID", "x-wx-openid", "x-WX-oPeNiD", "list", "empty and forged", "X-WX-OPENID:victim",
+	"X-WX-OPENID:\t victim \t",
+}
 
 // unresolved are dotted paths as some proxies leave them.
-var unresolved = []string{"/public/../admin", "/public/%2e%2e/admin", "/public/%2E%2E%2Fadmin", "/public/..%2fadmin"}
+var unresolved = []string{
+	"/public/../admin", "/public/%2e%2e/admin", "/public/%2E%2E%2Fadmin", "/public/..%2fadmin",
+}
 
 // without leaves out the names that hold any of the bytes.
 func without(names []string, bytes string) []string {
-	return slices.DeleteFunc(names, func(name string) bool { return strings.ContainsAny(name, bytes) })
+	return slices.DeleteFunc(names,
+		func(name string) bool { return strings.ContainsAny(name, bytes) })
 }
 
-// php is PHP's own server with a router script. It makes "_" of "-", "." and blanks, and headers of trailers.
+// php is PHP's own server with a router script. It makes "_" of "-", "." and
+// blanks, and headers of trailers.
 var php = platform{
 	name: "PHP", forks: true, needs: []string{"php"},
 	fooled: slices.Concat(asWritten, []string{
-		"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID", "X.WX.OPENID", "X.WX-OPENID", "X-WX.OPENID", "X_WX.OPENID", "X WX OPENID: victim", "truth first", "all at once",
-		"declared trailer X-WX-OPENID", "undeclared trailer X-WX-OPENID", "undeclared trailer X_WX_OPENID",
+		"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID", "X.WX.OPENID", "X.WX-OPENID",
+		"X-WX.OPENID", "X_WX.OPENID", "X WX OPENID: victim", "truth first", "all at once",
+		"declared trailer X-WX-OPENID", "undeclared trailer X-WX-OPENID",
+		"undeclared trailer X_WX_OPENID",
 	}),
-	fooledCaddy: slices.Concat(asWritten, []string{"declared trailer X-WX-OPENID", "trailer behind a declared one X-WX-OPENID", "trailer behind a declared one X_WX_OPENID"}),
-	misled:      unresolved,
+	fooledCaddy: slices.Concat(asWritten,
+		[]string{"declared trailer X-WX-OPENID", "trailer behind a declared one X-WX-OPENID", "trailer behind a declared one X_WX_OPENID"}),
+	misled: unresolved,
 	start: func(tb testing.TB, dir, addr, seen string) string {
-		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "php", "-n", "-S", addr, "-t", dir, script(tb, "caller.php"))
+		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "php", "-n", "-S", addr, "-t", dir,
+			script(tb, "caller.php"))
 		return "\treverse_proxy " + addr
 	},
 }
 
-// cgi is PHP by CGI under lighttpd, which makes "_" of all punctuation and lets the last one win. The scripts are called public, optional and admin, as a site without a front controller has them.
+// cgi is PHP by CGI under lighttpd, which makes "_" of all punctuation and lets
+// the last one win. The scripts are called public, optional and admin, as a
+// site without a front controller has them.
 var cgi = platform{
 	name: "CGI", forks: true, needs: []string{"lighttpd", "php-cgi"},
 	fooled:      slices.Concat(asWritten, aliases(), []string{"truth first", "all at once"}),
@@ -58,7 +71,8 @@ var cgi = platform{
 		}
 		host, port, _ := net.SplitHostPort(addr)
 		config := filepath.Join(dir, "lighttpd.conf")
-		text := fmt.Sprintf("server.modules = (\"mod_setenv\", \"mod_cgi\")\nserver.bind = %q\nserver.port = %s\nserver.document-root = %q\nserver.upload-dirs = (%q)\ncgi.assign = (\"\" => \"/usr/bin/php-cgi\")\nsetenv.set-environment = (\"APP_SEEN\" => %q, \"PHP_INI_SCAN_DIR\" => \"\")\n", host, port, root, dir, seen)
+		text := fmt.Sprintf("server.modules = (\"mod_setenv\", \"mod_cgi\")\nserver.bind = %q\nserver.port = %s\nserver.document-root = %q\nserver.upload-dirs = (%q)\ncgi.assign = (\"\" => \"/usr/bin/php-cgi\")\nsetenv.set-environment = (\"APP_SEEN\" => %q, \"PHP_INI_SCAN_DIR\" => \"\")\n",
+			host, port, root, dir, seen)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			tb.Fatal(err)
 		}
@@ -73,7 +87,8 @@ var fastCGI = platform{
 	fooledCaddy: asWritten,
 	start: func(tb testing.TB, dir, addr, seen string) string {
 		copyFile(tb, script(tb, "caller.php"), filepath.Join(dir, "index.php"))
-		spawn(tb, dir, []string{"APP_SEEN=" + seen, "PHP_FCGI_MAX_REQUESTS=0"}, addr, "php-cgi", "-n", "-b", addr)
+		spawn(tb, dir, []string{"APP_SEEN=" + seen, "PHP_FCGI_MAX_REQUESTS=0"}, addr, "php-cgi",
+			"-n", "-b", addr)
 		return "\troot " + dir + "\n\tphp_fastcgi " + addr
 	},
 }
@@ -81,11 +96,14 @@ var fastCGI = platform{
 // wsgi is Python's interface under gunicorn.
 var wsgi = platform{
 	name: "WSGI", forks: true, needs: []string{"gunicorn"},
-	fooled:      slices.Concat(asWritten, []string{"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID"}),
+	fooled: slices.Concat(asWritten,
+		[]string{"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID"}),
 	fooledCaddy: asWritten,
 	misled:      append([]string{mountPoint}, unresolved...),
 	start: func(tb testing.TB, dir, addr, seen string) string {
-		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "gunicorn", "--bind", addr, "--config", script(tb, "gunicorn.conf.py"), "--pythonpath", filepath.Dir(script(tb, "caller.py")), "caller:application")
+		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "gunicorn", "--bind", addr, "--config",
+			script(tb, "gunicorn.conf.py"), "--pythonpath", filepath.Dir(script(tb, "caller.py")),
+			"caller:application")
 		return "\treverse_proxy " + addr
 	},
 }
@@ -125,8 +143,15 @@ func goApp(tb testing.TB, seen string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body) // up to the trailers
 		_, pattern := mux.Handler(r)
-		v := view{Paths: map[string]string{"Path": r.URL.Path, "Clean": path.Clean(r.URL.Path), "ServeMux": pattern}}
-		for name, field := range map[string]**string{"X-Wx-Openid": &v.OpenID, "X-Wx-Unionid": &v.UnionID, "X-Wx-Appid": &v.AppID, "X-Wx-Source": &v.Source} {
+		v := view{
+			Paths: map[string]string{
+				"Path": r.URL.Path, "Clean": path.Clean(r.URL.Path), "ServeMux": pattern,
+			},
+		}
+		for name, field := range map[string]**string{
+			"X-Wx-Openid": &v.OpenID, "X-Wx-Unionid": &v.UnionID, "X-Wx-Appid": &v.AppID,
+			"X-Wx-Source": &v.Source,
+		} {
 			if values := r.Header.Values(name); len(values) > 0 {
 				*field = new(strings.Join(values, ", "))
 			}

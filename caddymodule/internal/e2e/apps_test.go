@@ -17,18 +17,23 @@ import (
 	"testing"
 )
 
-// platform is a server that people run behind the gate. Who is calling is what its own API says; how it reads names and paths is its own affair, and differs from one to the next.
+// platform is a server that people run behind the gate. Who is calling is what
+// its own API says; how it reads names and paths is its own affair, and differs
+// from one to the next.
 type platform struct {
 	name  string
 	needs []string // programs
 
-	// start runs an app at an address. The app notes every request in the file seen, as one line with the JSON of a view. With it comes what Caddy needs to send requests on to it.
+	// start runs an app at an address. The app notes every request in the file
+	// seen, as one line with the JSON of a view. With it comes what Caddy needs
+	// to send requests on to it.
 	start func(tb testing.TB, dir, addr, seen string) (handler string)
 
 	forks   bool // too slow for a short run
 	fastCGI bool // there is no asking it without a web server
 
-	// What is known of it, by the names of the rows. An app that were not fooled without a gate would be no test of the gate.
+	// What is known of it, by the names of the rows. An app that were not
+	// fooled without a gate would be no test of the gate.
 	fooled      []string // forgeries that it believes when it is asked directly
 	fooledCaddy []string // forgeries that it believes behind a plain reverse_proxy or php_fastcgi
 	misled      []string // targets that it reads as /admin when it is asked directly
@@ -48,12 +53,18 @@ func need(tb testing.TB, program string) {
 	tb.Skipf("%s is not installed", program)
 }
 
-// spawn runs a program until the test ends, in a process group that ends with this process, too.
+// spawn runs a program until the test ends, in a process group that ends with
+// this process, too.
 func spawn(tb testing.TB, dir string, env []string, addr, program string, args ...string) {
 	tb.Helper()
-	cmd := exec.Command("sh", append([]string{"-c", `"$@" </dev/null & read -r _; kill -9 0`, "sh", program}, args...)...)
+	cmd := exec.Command("sh",
+		append([]string{"-c", `"$@" </dev/null & read -r _; kill -9 0`, "sh", program}, args...)...)
 	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin", "HOME=" + dir, "TMPDIR=" + dir, "PYTHONDONTWRITEBYTECODE=1"}, env...)
+	cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH") + ":/usr/sbin", "HOME=" + dir, "TMPDIR=" + dir,
+		"PYTHONDONTWRITEBYTECODE=1",
+	},
+		env...)
 	out := new(output)
 	cmd.Stdout, cmd.Stderr = out, out
 	stdin, err := cmd.StdinPipe()
@@ -129,7 +140,8 @@ func folded(name string) string {
 
 // believes reports whether the app takes the caller for the victim of a forgery.
 func (v view) believes() bool {
-	return slices.ContainsFunc([]*string{v.OpenID, v.UnionID, v.AppID, v.Source}, func(s *string) bool { return s != nil && strings.Contains(*s, victim) })
+	return slices.ContainsFunc([]*string{v.OpenID, v.UnionID, v.AppID, v.Source},
+		func(s *string) bool { return s != nil && strings.Contains(*s, victim) })
 }
 
 // atAdmin reports whether any of the platform's readings of the path is /admin.
@@ -146,28 +158,37 @@ func (v view) atAdmin() bool {
 func (v view) nearAdmin() bool {
 	for _, p := range v.Paths {
 		for range 4 {
-			p = strings.NewReplacer("%2e", ".", "%2E", ".", "%2f", "/", "%2F", "/", "%5c", "/", "%5C", "/", `\`, "/", "%25", "%", "%3b", ";", "%3B", ";").Replace(p)
+			p = strings.NewReplacer("%2e", ".", "%2E", ".", "%2f", "/", "%2F", "/", "%5c", "/",
+				"%5C", "/", `\`, "/", "%25", "%", "%3b", ";", "%3B", ";").Replace(p)
 		}
 		segments := strings.Split(p, "/")
 		for i, s := range segments {
 			segments[i], _, _ = strings.Cut(s, ";")
 		}
-		if p = path.Clean("/" + strings.Join(segments, "/")); p == "/admin" || strings.HasPrefix(p, "/admin/") {
+		if p = path.Clean("/" + strings.Join(segments, "/")); p == "/admin" ||
+			strings.HasPrefix(p, "/admin/") {
 			return true
 		}
 	}
 	return false
 }
 
-// check demands that the app knows the caller exactly as told, by every way of asking, and nothing of a token. Of our names it may see no other. Those in harmless are no name of ours for any
-// server, and may arrive.
+// check demands that the app knows the caller exactly as told, by every way of
+// asking, and nothing of a token. Of our names it may see no other. Those in
+// harmless are no name of ours for any server, and may arrive.
 func (v view) check(t *testing.T, want *identity, harmless []string) {
 	t.Helper()
 	told := map[string]string{}
 	if want != nil {
-		told = map[string]string{"x-wx-openid": want.openid, "x-wx-unionid": want.unionid, "x-wx-appid": want.appid, "x-wx-source": "wx_client"}
+		told = map[string]string{
+			"x-wx-openid": want.openid, "x-wx-unionid": want.unionid, "x-wx-appid": want.appid,
+			"x-wx-source": "wx_client",
+		}
 	}
-	for name, got := range map[string]*string{"x-wx-openid": v.OpenID, "x-wx-unionid": v.UnionID, "x-wx-appid": v.AppID, "x-wx-source": v.Source} {
+	for name, got := range map[string]*string{
+		"x-wx-openid": v.OpenID, "x-wx-unionid": v.UnionID, "x-wx-appid": v.AppID,
+		"x-wx-source": v.Source,
+	} {
 		if value, ok := told[name]; ok != (got != nil) || ok && *got != value {
 			t.Errorf("asked for %s the app says %s, want %q", name, said(got), value)
 		}
@@ -200,7 +221,8 @@ func said(s *string) string {
 	return fmt.Sprintf("%q", *s)
 }
 
-// stage is an app with several sites of one Caddy before it, and the world that these share.
+// stage is an app with several sites of one Caddy before it, and the world that
+// these share.
 type stage struct {
 	*world
 	platform
@@ -224,7 +246,10 @@ func newStage(t *testing.T, p platform) *stage {
 	for _, program := range p.needs {
 		need(t, program)
 	}
-	s := &stage{platform: p, seen: filepath.Join(t.TempDir(), "seen"), direct: freeAddr(t), gated: freeAddr(t), lenient: freeAddr(t), plain: freeAddr(t), careful: freeAddr(t)}
+	s := &stage{
+		platform: p, seen: filepath.Join(t.TempDir(), "seen"), direct: freeAddr(t),
+		gated: freeAddr(t), lenient: freeAddr(t), plain: freeAddr(t), careful: freeAddr(t),
+	}
 	if err := os.WriteFile(s.seen, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +268,9 @@ func newStage(t *testing.T, p platform) *stage {
 		_, port, _ := net.SplitHostPort(addr)
 		fmt.Fprintf(&sites, "http://:%s {\n\tbind 127.0.0.1\n%s%s\n}\n", port, lines, handler)
 	}
-	let := fmt.Sprintf("\tservers %s {\n\t\texpected_underscore_headers %s\n\t\texpected_dot_headers %s\n\t}\n", s.lenient, strings.Join(everyName(aliasesWith("_")...), " "), strings.Join(everyName(aliasesWith(".")...), " "))
+	let := fmt.Sprintf("\tservers %s {\n\t\texpected_underscore_headers %s\n\t\texpected_dot_headers %s\n\t}\n",
+		s.lenient, strings.Join(everyName(aliasesWith("_")...), " "),
+		strings.Join(everyName(aliasesWith(".")...), " "))
 	s.world = newWorld(t, setup{auth: mixed.auth, options: let, sites: sites.String()})
 	good, dead := s.login(t, "ada"), s.login(t, "eve")
 	s.post(t, "/wx/logout", "", bearer(dead))

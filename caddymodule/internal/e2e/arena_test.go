@@ -40,7 +40,8 @@ func rowOf(name, bytes string, want func(*testing.T, outcome)) attack {
 
 // get is an ordinary request with further lines.
 func get(lines ...string) string {
-	return "GET {target} HTTP/1.1\r\nHost: {host}\r\n{auth}" + strings.Join(append(lines, "", ""), "\r\n")
+	return "GET {target} HTTP/1.1\r\nHost: {host}\r\n{auth}" + strings.Join(append(lines, "", ""),
+		"\r\n")
 }
 
 // getAt is an ordinary request for a target.
@@ -109,7 +110,7 @@ func newArena(tb testing.TB, s setup) *arena {
 	if strings.Contains(s.wechat, "remember") {
 		bob.phone = "13580006666"
 		code := w.wechat.PhoneCode(appA, bob.phone)
-		w.post(tb, "/wx/phone", codeBody(code), bearer(other)).made(tb, http.StatusOK)
+		w.post(tb, "/wx/phone", codeBody(code), bearer(other)).made(tb, 200)
 	}
 	w.app.take()
 	noah := &identity{openid: w.wechat.OpenID(appA, "noah"), appid: appA}
@@ -117,13 +118,17 @@ func newArena(tb testing.TB, s setup) *arena {
 		world: w, wire: http11, target: w.addr,
 		none:      credential{name: "no token"},
 		malformed: credential{name: "malformed", line: bearer("wxs_short")},
-		forged:    credential{name: "forged", line: bearer("wxs_" + (rand.Text() + rand.Text())[:41])},
-		revoked:   credential{name: "revoked", line: bearer(dead)},
-		good:      credential{name: "good", line: bearer(good), who: w.who(appA, "ada")},
-		other:     credential{name: "in the other header", line: "X-3rd-Session: " + other, who: bob},
-		plain:     credential{name: "without unionid", line: bearer(plain), who: noah},
-		token:     good,
-		tokens:    strings.NewReplacer("{good}", good, "{other}", other, "{dead}", dead),
+		forged: credential{
+			name: "forged", line: bearer("wxs_" + (rand.Text() + rand.Text())[:41]),
+		},
+		revoked: credential{name: "revoked", line: bearer(dead)},
+		good:    credential{name: "good", line: bearer(good), who: w.who(appA, "ada")},
+		other: credential{
+			name: "in the other header", line: "X-3rd-Session: " + other, who: bob,
+		},
+		plain:  credential{name: "without unionid", line: bearer(plain), who: noah},
+		token:  good,
+		tokens: strings.NewReplacer("{good}", good, "{other}", other, "{dead}", dead),
 	}
 }
 
@@ -145,7 +150,9 @@ func newArenaOver2(t *testing.T, over wire, env ...string) *arena {
 	s.sites = fmt.Sprintf("https://localhost:%[1]s, https://:%[1]s {\n\tbind 127.0.0.1\n"+
 		"\ttls internal\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}", port, s.auth, a.app.addr)
 	a.mustReload(t, s)
-	a.tls = &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"h2"}}
+	a.tls = &tls.Config{
+		InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"h2"},
+	}
 	eventually(t, "the certificate is there", func() bool {
 		c, err := dialH2(a.target, a.tls)
 		if err == nil {
@@ -181,14 +188,18 @@ func (a *arena) run(t *testing.T, rows []attack) {
 	}
 	if a.wire != http11 {
 		full = map[route][]credential{
-			required: {a.revoked, a.good}, optional: {a.none, a.plain}, public: {a.other}, endpoint: {a.none},
+			required: {
+				a.revoked, a.good,
+			}, optional: {a.none, a.plain}, public: {a.other}, endpoint: {a.none},
 		}
 	}
 	for _, r := range rows {
 		t.Run(r.Name, func(t *testing.T) {
 			pairs := full
 			if !r.has("{target}") {
-				pairs = map[route][]credential{required: {a.none, a.malformed, a.revoked, a.good, a.plain}}
+				pairs = map[route][]credential{
+					required: {a.none, a.malformed, a.revoked, a.good, a.plain},
+				}
 			}
 			for at, creds := range pairs {
 				if !r.has("{auth}") {
@@ -324,15 +335,15 @@ func asUsual(t *testing.T, o outcome) {
 	case o.route == public:
 		o.reaches(t)
 	case o.route == endpoint && o.method != "GET":
-		o.refused(t, http.StatusMethodNotAllowed, "invalid_request")
+		o.refused(t, 405, "invalid_request")
 	case o.cred.bad():
-		o.refused(t, http.StatusUnauthorized, "session_invalid")
+		o.refused(t, 401, "session_invalid")
 	case o.cred.line == "" && o.route == optional:
 		o.reaches(t)
 	case o.cred.line == "":
-		o.refused(t, http.StatusUnauthorized, "session_missing")
+		o.refused(t, 401, "session_missing")
 	case o.route == endpoint:
-		o.reply.made(t, http.StatusOK)
+		o.reply.made(t, 200)
 		o.apart(t)
 	default:
 		o.reaches(t)
@@ -342,7 +353,7 @@ func asUsual(t *testing.T, o outcome) {
 // reaches demands that the app, and nobody else, answered one request.
 func (o outcome) reaches(t *testing.T) {
 	t.Helper()
-	answered := o.reply.status == http.StatusOK || o.reply.status == http.StatusSwitchingProtocols
+	answered := o.reply.status == 200 || o.reply.status == http.StatusSwitchingProtocols
 	if len(o.app) != 1 || !answered || !o.reply.fromApp() || o.reply.fromGate() {
 		t.Errorf("want an answer of the app")
 	}
@@ -371,7 +382,7 @@ func refused(status int, code string) func(*testing.T, outcome) {
 	return func(t *testing.T, o outcome) { t.Helper(); o.refused(t, status, code) }
 }
 
-var notFound = refused(http.StatusNotFound, "not_found")
+var notFound = refused(404, "not_found")
 
 // neverOpen: nothing reaches the app without a session, whoever refuses it. With
 // one it may.
@@ -416,5 +427,5 @@ func ambiguous(t *testing.T, o outcome) {
 		o.reaches(t)
 		return
 	}
-	o.refused(t, http.StatusBadRequest, "ambiguous_credentials")
+	o.refused(t, 400, "ambiguous_credentials")
 }

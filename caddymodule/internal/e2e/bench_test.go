@@ -12,8 +12,11 @@ import (
 	"testing"
 )
 
-// BenchmarkProxy measures what the gate costs a request (DESIGN.md 7): the same request through `wechat_auth` + `reverse_proxy`, through a bare `reverse_proxy`, and through Caddy's
-// `forward_auth` to a server that says 204 to everything, all sites of one process, with kept connections. Ratios mean something within one run only.
+// BenchmarkProxy measures what the gate costs a request (DESIGN.md 7): the same
+// request through `wechat_auth` + `reverse_proxy`, through a bare
+// `reverse_proxy`, and through Caddy's `forward_auth` to a server that says 204
+// to everything, all sites of one process, with kept connections. Ratios mean
+// something within one run only.
 func BenchmarkProxy(b *testing.B) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 	b.Cleanup(upstream.Close)
@@ -23,12 +26,16 @@ func BenchmarkProxy(b *testing.B) {
 
 	w := prepareWorld(b, setup{})
 	w.app.addr = host(upstream)
-	sites := map[string]string{"wechat_auth": w.addr, "bare": freeAddr(b), "forward_auth": freeAddr(b)}
+	sites := map[string]string{
+		"wechat_auth": w.addr, "bare": freeAddr(b), "forward_auth": freeAddr(b),
+	}
 	one := func(addr, lines string) string {
 		_, port, _ := strings.Cut(addr, ":")
-		return fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n%s\n\treverse_proxy %s\n}\n", port, lines, host(upstream))
+		return fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n%s\n\treverse_proxy %s\n}\n", port,
+			lines, host(upstream))
 	}
-	w.sites = one(sites["bare"], "") + one(sites["forward_auth"], "\tforward_auth "+host(yes)+" {\n\t\turi /auth\n\t}")
+	w.sites = one(sites["bare"], "") + one(sites["forward_auth"],
+		"\tforward_auth "+host(yes)+" {\n\t\turi /auth\n\t}")
 	w.start(b)
 	token := w.login(b, "ada")
 
@@ -59,7 +66,7 @@ func BenchmarkProxy(b *testing.B) {
 					}
 					io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()
-					if resp.StatusCode != http.StatusOK {
+					if resp.StatusCode != 200 {
 						b.Errorf("status %d", resp.StatusCode)
 						return
 					}
@@ -69,8 +76,9 @@ func BenchmarkProxy(b *testing.B) {
 	}
 }
 
-// cpu returns the nanoseconds that the process's threads have run, or 0 where the system does not tell. The client and the servers share the machine with the gate, so its own share is the
-// sharper figure.
+// cpu returns the nanoseconds that the process's threads have run, or 0 where
+// the system does not tell. The client and the servers share the machine with
+// the gate, so its own share is the sharper figure.
 func (p *process) cpu() (sum float64) {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
 	for _, name := range threads {
@@ -90,14 +98,15 @@ func BenchmarkLogin(b *testing.B) {
 	defer client.CloseIdleConnections()
 	b.RunParallel(func(pb *testing.PB) {
 		for n := 0; pb.Next(); n++ {
-			resp, err := client.Post("http://"+w.addr+"/wx/login", "application/json", strings.NewReader(codeBody(w.wechat.Code(appA, fmt.Sprint("user", n)))))
+			resp, err := client.Post("http://"+w.addr+"/wx/login", "application/json",
+				strings.NewReader(codeBody(w.wechat.Code(appA, fmt.Sprint("user", n)))))
 			if err != nil {
 				b.Error(err)
 				return
 			}
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
+			if resp.StatusCode != 200 {
 				b.Errorf("status %d", resp.StatusCode)
 				return
 			}

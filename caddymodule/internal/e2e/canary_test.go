@@ -20,34 +20,44 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// canaries are secrets by the name of what they are. None may be found where operators, attackers or other programs look.
+// canaries are secrets by the name of what they are. None may be found where
+// operators, attackers or other programs look.
 type canaries map[string]string
 
-// find reports every canary in a text, in any of the forms in which a printer could have written it.
+// find reports every canary in a text, in any of the forms in which a printer
+// could have written it.
 func (c canaries) find(tb testing.TB, where, text string) {
 	tb.Helper()
 	for what, secret := range c {
 		quoted := quote(secret)
 		for _, form := range []string{
-			secret, url.QueryEscape(secret), url.PathEscape(secret), quoted[1 : len(quoted)-1], hex.EncodeToString([]byte(secret)),
-			base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)), fmt.Sprint([]byte(secret)),
+			secret, url.QueryEscape(secret), url.PathEscape(secret), quoted[1 : len(quoted)-1],
+			hex.EncodeToString([]byte(secret)),
+			base64.StdEncoding.EncodeToString([]byte(secret)),
+			base64.RawURLEncoding.EncodeToString([]byte(secret)), fmt.Sprint([]byte(secret)),
 		} {
 			if i := strings.Index(text, form); i >= 0 {
-				tb.Errorf("%s holds %s: …%s…", where, what, text[max(i-200, 0):min(i+len(form)+80, len(text))])
+				tb.Errorf("%s holds %s: …%s…", where, what,
+					text[max(i-200, 0):min(i+len(form)+80, len(text))])
 				break
 			}
 		}
 	}
 }
 
-// TestP6_NoSecretIsShown: at debug level, with access log and traces, through logins, every kind of failure, an outage, reloads and refused configurations, nothing that is printed, answered
-// or written by the administration holds a secret, a session_key, a token or a code.
+// TestP6_NoSecretIsShown: at debug level, with access log and traces, through
+// logins, every kind of failure, an outage, reloads and refused configurations,
+// nothing that is printed, answered or written by the administration holds a
+// secret, a session_key, a token or a code.
 func TestP6_NoSecretIsShown(t *testing.T) {
 	t.Parallel()
 	var seal [32]byte
 	rand.Read(seal[:])
 	literal := "canary" + hex.EncodeToString(seal[:13]) // an AppSecret as careless people write it
-	secrets := canaries{"the AppSecret": secretOf(appA), "the seal_key": base64.StdEncoding.EncodeToString(seal[:]), "a literal secret": literal}
+	secrets := canaries{
+		"the AppSecret": secretOf(appA), "the seal_key": base64.StdEncoding.EncodeToString(seal[:]),
+		"a literal secret": literal,
+	}
 	s := mixed
 	s.timeout = "1s"
 	s.options = "\tdebug\n\tmetrics\n\tservers {\n\t\ttrace\n\t}"
@@ -63,7 +73,7 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 		note("a code", code)
 		note("a session_key", w.wechat.SessionKey(appA, user))
 		r := w.post(t, "/wx/login", codeBody(code), headers...)
-		if r.status != http.StatusOK {
+		if r.status != 200 {
 			fmt.Fprintln(&answers, r)
 			return r
 		}
@@ -92,7 +102,8 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 			f.inject.Path = exchangePath
 			f.inject.ErrMsg = "echo of " + secretOf(appA)
 			if f.inject.Kind == weixintest.FaultBody && f.code != "" {
-				f.inject.Body = strings.Replace(f.inject.Body, "}", `,"echo":"`+secretOf(appA)+`"}`, 1)
+				f.inject.Body = strings.Replace(f.inject.Body, "}", `,"echo":"`+secretOf(appA)+`"}`,
+					1)
 			}
 			w.wechat.Inject(f.inject)
 			login("user of " + f.name)
@@ -103,7 +114,7 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 			login("outage")
 		}
 		w.wechat.Reset()
-		eventually(t, "logins work again", func() bool { return login("outage").status == http.StatusOK })
+		eventually(t, "logins work again", func() bool { return login("outage").status == 200 })
 	}
 	exercise()
 	w.mustReload(t, s)
@@ -123,7 +134,7 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 		}
 		resp.Write(said)
 		resp.Body.Close()
-		if resp.StatusCode == http.StatusOK {
+		if resp.StatusCode == 200 {
 			t.Error("a configuration with a literal secret is accepted")
 		}
 	}
@@ -147,7 +158,12 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	exercise()
 
 	file := filepath.Join(w.home, "Caddyfile")
-	for _, args := range [][]string{{"validate"}, {"adapt", "--pretty"}, {"adapt", "--validate"}, {"reload", "--force", "--address", w.admin}} {
+	for _, args := range [][]string{
+		{"validate"},
+		{"adapt", "--pretty"},
+		{"adapt", "--validate"},
+		{"reload", "--force", "--address", w.admin},
+	} {
 		status, printed := w.command(t, append(args, "--adapter", "caddyfile", "--config", file)...)
 		if status != 0 {
 			t.Errorf("%q ends with %d:\n%s", args, status, printed)
@@ -159,7 +175,10 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 		_, printed := w.command(t, command, "--adapter", "caddyfile", "--config", bad)
 		said.WriteString(printed)
 	}
-	for _, path := range []string{"/config/", "/metrics", "/reverse_proxy/upstreams", "/debug/vars", "/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline"} {
+	for _, path := range []string{
+		"/config/", "/metrics", "/reverse_proxy/upstreams", "/debug/vars",
+		"/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline",
+	} {
 		got := w.adminGet(t, path)
 		if path == "/metrics" && !strings.Contains(got, "caddy_wechat_logins_total") {
 			t.Error("the metrics are not there")
@@ -171,7 +190,11 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	}
 
 	printed := w.out.String()
-	for _, kind := range []string{`"level":"debug"`, "handled request", `"msg":"login"`, "login refused", "decrypt refused", "phone refused", "phone number given", "unionid changed", "WeChat is unavailable", "\"user_id\":\"" + w.wechat.OpenID(appA, "ada")} {
+	for _, kind := range []string{
+		`"level":"debug"`, "handled request", `"msg":"login"`, "login refused", "decrypt refused",
+		"phone refused", "phone number given", "unionid changed", "WeChat is unavailable",
+		"\"user_id\":\"" + w.wechat.OpenID(appA, "ada"),
+	} {
 		if !strings.Contains(printed, kind) {
 			t.Errorf("the log does not hold %q: the search would find nothing", kind)
 		}
@@ -183,7 +206,8 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	t.Logf("%d secrets, %d bytes of log", len(secrets), len(printed))
 }
 
-// exerciseUserData has open data opened and numbers fetched, well and not, and notes what nobody but the client may see of it.
+// exerciseUserData has open data opened and numbers fetched, well and not, and
+// notes what nobody but the client may see of it.
 func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
 	t.Helper()
 	user := "user of " + rand.Text()
@@ -194,7 +218,8 @@ func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
 	note("a token", token)
 	unionID, name := "u-"+rand.Text(), "canary-"+rand.Text()
 	note("open data", name)
-	good := w.openData(t, appA, user, fmt.Sprintf(`{"openId":%q,"unionId":%q,"nickName":%q}`, w.wechat.OpenID(appA, user), unionID, name))
+	good := w.openData(t, appA, user,
+		fmt.Sprintf(`{"openId":%q,"unionId":%q,"nickName":%q}`, w.wechat.OpenID(appA, user), unionID, name))
 	var sealed weixintest.OpenData
 	if err := json.Unmarshal([]byte(good), &sealed); err != nil {
 		t.Fatal(err)
@@ -202,11 +227,21 @@ func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
 	note("sealed data", sealed.EncryptedData)
 	note("a signature", sealed.Signature)
 	bad := strings.Replace(good, `"signature":"`, `"signature":"0`, 1)
-	foreign := w.openData(t, appA, user, fmt.Sprintf(`{"nickName":%q,"watermark":{"timestamp":1,"appid":%q}}`, name, appB))
-	for _, body := range []string{good, bad, foreign, name, `{"encryptedData":"` + name + `","iv":"` + name + `"}`} {
+	foreign := w.openData(t, appA, user,
+		fmt.Sprintf(`{"nickName":%q,"watermark":{"timestamp":1,"appid":%q}}`, name, appB))
+	for _, body := range []string{
+		good, bad, foreign, name, `{"encryptedData":"` + name + `","iv":"` + name + `"}`,
+	} {
 		w.post(t, "/wx/decrypt", body, bearer(token))
 	}
-	for i, fault := range []weixintest.Fault{{}, {Kind: weixintest.FaultErrCode, ErrCode: 40029}, {Kind: weixintest.FaultErrCode, ErrCode: 40001}, {Kind: weixintest.FaultErrCode, ErrCode: -1}, {Kind: weixintest.FaultHTML}, {Kind: weixintest.FaultReset}} {
+	for i, fault := range []weixintest.Fault{
+		{},
+		{Kind: weixintest.FaultErrCode, ErrCode: 40029},
+		{Kind: weixintest.FaultErrCode, ErrCode: 40001},
+		{Kind: weixintest.FaultErrCode, ErrCode: -1},
+		{Kind: weixintest.FaultHTML},
+		{Kind: weixintest.FaultReset},
+	} {
 		number := fmt.Sprintf("852-%08d", mathrand.IntN(1e8))
 		code := w.wechat.PhoneCode(appA, number)
 		if i > 0 {
@@ -214,7 +249,7 @@ func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
 			w.wechat.Inject(fault)
 		}
 		r := w.post(t, "/wx/phone", codeBody(code), bearer(token))
-		if given := r.status == http.StatusOK; i == 0 && !given {
+		if given := r.status == 200; i == 0 && !given {
 			t.Errorf("no number is given: %s", r)
 		}
 		note("a code", code)
@@ -223,7 +258,8 @@ func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
 	note("an access_token", w.stableToken(t))
 }
 
-// searchFiles looks through what the processes left on the disk: autosave, database, keys.
+// searchFiles looks through what the processes left on the disk: autosave,
+// database, keys.
 func (w *world) searchFiles(t *testing.T, secrets canaries) {
 	t.Helper()
 	var files []string
@@ -256,7 +292,10 @@ func (w *world) searchFiles(t *testing.T, secrets canaries) {
 // TestP6_TheSearchFinds: every form that is looked for is found.
 func TestP6_TheSearchFinds(t *testing.T) {
 	const secret = "s/cr+t\"=ü"
-	for _, text := range []string{secret, "x" + secret + "y", url.QueryEscape(secret), quote(secret), hex.EncodeToString([]byte(secret)), base64.StdEncoding.EncodeToString([]byte(secret))} {
+	for _, text := range []string{
+		secret, "x" + secret + "y", url.QueryEscape(secret), quote(secret),
+		hex.EncodeToString([]byte(secret)), base64.StdEncoding.EncodeToString([]byte(secret)),
+	} {
 		if !finds(canaries{"it": secret}, text) {
 			t.Errorf("it is not found in %q", text)
 		}

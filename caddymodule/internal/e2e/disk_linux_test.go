@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,11 +17,14 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
-// What must be done to the product's process from within is asked for in its environment.
+// What must be done to the product's process from within is asked for in its
+// environment.
 const (
-	// diskEnv holds the path of a file for which the disk is full, and has room again, by turns: each SIGWINCH is one.
+	// diskEnv holds the path of a file for which the disk is full, and has room
+	// again, by turns: each SIGWINCH is one.
 	diskEnv = "WXGATE_E2E_DISK"
-	// plainEnv takes the privilege away by which root may do what a file's mode forbids.
+	// plainEnv takes the privilege away by which root may do what a file's mode
+	// forbids.
 	plainEnv = "WXGATE_E2E_PLAIN"
 )
 
@@ -54,14 +56,16 @@ func obeyModes() {
 	runtime.LockOSThread() // the set belongs to the thread, and goes with the thread that calls exec
 	os.Unsetenv(plainEnv)
 	for _, capability := range []uintptr{1, 2} {
-		if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, capability, 0); e != 0 && os.Getuid() == 0 {
+		if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, capability, 0); e != 0 &&
+			os.Getuid() == 0 {
 			panic(fmt.Sprint("dropping a capability: ", e))
 		}
 	}
 	panic(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 }
 
-// fillDisk makes every write to the file fail with "no space left on device", until the returned function is called.
+// fillDisk makes every write to the file fail with "no space left on device",
+// until the returned function is called.
 func fillDisk(path string) (giveBack func() error, err error) {
 	links, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil {
@@ -97,8 +101,11 @@ func (w *world) turn(t *testing.T, said string) {
 	w.gate.printed(t, from, said+" <nil>")
 }
 
-// TestP4_DiskFullThroughTheGate: while the disk is full nobody is logged out, guests and public routes go on, a login is told to wait before its code is spent, and nothing is told as done
-// that was not: a log-out is refused, and so is its session from then on. When there is room again all goes on by itself, the log-out included, and a kill at that point loses nothing.
+// TestP4_DiskFullThroughTheGate: while the disk is full nobody is logged out,
+// guests and public routes go on, a login is told to wait before its code is
+// spent, and nothing is told as done that was not: a log-out is refused, and so
+// is its session from then on. When there is room again all goes on by itself,
+// the log-out included, and a kill at that point loses nothing.
 func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, mixed)
@@ -109,7 +116,7 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	from := w.out.Len()
 	unavailable := func(r reply) {
 		t.Helper()
-		r.problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		r.problem(t, 503, "store_unavailable")
 	}
 
 	w.turn(t, "the disk is full")
@@ -139,16 +146,20 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	var cat string
 	eventually(t, "logins work again", func() bool {
 		r := w.tryLogin(t, "cat")
-		if r.status != http.StatusOK {
+		if r.status != 200 {
 			unavailable(r)
 			return false
 		}
 		cat = r.session(t).Token
 		return true
 	})
-	eventually(t, "the log-out is made", func() bool { return strings.Contains(w.adminGet(t, "/wechat/status"), `"pending_revocations":0`) })
+	eventually(t, "the log-out is made",
+		func() bool { return strings.Contains(w.adminGet(t, "/wechat/status"), `"pending_revocations":0`) })
 	printed := w.out.String()[from:]
-	for _, line := range []string{"session store cannot be written to", "session store can be written to again", "session store is unavailable", "session store is back"} {
+	for _, line := range []string{
+		"session store cannot be written to", "session store can be written to again",
+		"session store is unavailable", "session store is back",
+	} {
 		if n := strings.Count(printed, line); n != 1 {
 			t.Errorf("%q is logged %d times, want once", line, n)
 		}
@@ -182,7 +193,8 @@ func files(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// TestStart_ReadOnly: a gate that may not write its sessions says so and ends; it changes nothing, and when it may, everything is there.
+// TestStart_ReadOnly: a gate that may not write its sessions says so and ends;
+// it changes nothing, and when it may, everything is there.
 func TestStart_ReadOnly(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{env: []string{plainEnv + "=1"}})
@@ -192,13 +204,18 @@ func TestStart_ReadOnly(t *testing.T) {
 		t.Fatalf("the gate ends with status %d", n)
 	}
 	before := files(t, filepath.Dir(w.database()))
-	for path, modes := range map[string][2]os.FileMode{w.database(): {0o400, 0o600}, filepath.Dir(w.database()): {0o500, 0o700}} {
+	for path, modes := range map[string][2]os.FileMode{
+		w.database(): {0o400, 0o600}, filepath.Dir(w.database()): {0o500, 0o700},
+	} {
 		if err := os.Chmod(path, modes[0]); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { os.Chmod(path, modes[1]) })
-		status, printed := w.command(t, "run", "--adapter", "caddyfile", "--config", filepath.Join(w.home, "Caddyfile"))
-		if last := tail(printed, 1000); status == 0 || !strings.Contains(last, "opening session store") || !strings.Contains(last, w.database()) || !strings.Contains(last, "permission denied") {
+		status, printed := w.command(t, "run", "--adapter", "caddyfile", "--config",
+			filepath.Join(w.home, "Caddyfile"))
+		if last := tail(printed, 1000); status == 0 ||
+			!strings.Contains(last, "opening session store") ||
+			!strings.Contains(last, w.database()) || !strings.Contains(last, "permission denied") {
 			t.Errorf("with %s read-only it ends with %d and says at last:\n%s", path, status, last)
 		}
 		if err := os.Chmod(path, modes[1]); err != nil {
@@ -224,8 +241,10 @@ func (w *world) damaged(t *testing.T) (name, text string) {
 	return "", ""
 }
 
-// TestP4_DamagedFileThroughTheGate: a gate that was killed and whose file was damaged serves, with nobody logged in. The file is kept as it was, the operator is told in the log and by a metric,
-// and clients are told to log in, which works.
+// TestP4_DamagedFileThroughTheGate: a gate that was killed and whose file was
+// damaged serves, with nobody logged in. The file is kept as it was, the
+// operator is told in the log and by a metric, and clients are told to log in,
+// which works.
 func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 	t.Parallel()
 	pageSize := os.Getpagesize()
@@ -260,7 +279,8 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 
 			from := w.out.Len()
 			w.start(t)
-			if text := w.out.String()[from:]; strings.Count(text, "session store is damaged and was set aside") != 1 || !strings.Contains(text, `"set_aside":"`+w.database()+".damaged-2") {
+			if text := w.out.String()[from:]; strings.Count(text,
+				"session store is damaged and was set aside") != 1 || !strings.Contains(text, `"set_aside":"`+w.database()+".damaged-2") {
 				t.Error("the log does not tell")
 			}
 			if _, text := w.damaged(t); text != string(bad) {
@@ -285,8 +305,9 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 	}
 }
 
-// TestStart_DamagedAfterCleanStop: damage done to a file since it was closed properly, as by a copy that was broken off, does not end the process that opens it, in a goroutine of bbolt's: the file is
-// set aside at once.
+// TestStart_DamagedAfterCleanStop: damage done to a file since it was closed
+// properly, as by a copy that was broken off, does not end the process that
+// opens it, in a goroutine of bbolt's: the file is set aside at once.
 func TestStart_DamagedAfterCleanStop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -313,8 +334,10 @@ func TestStart_DamagedAfterCleanStop(t *testing.T) {
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
 }
 
-// TestP4_FileLostUnderTheGate: pages that can no longer be read under a gate that runs, as on a disk that dies, neither end the process nor log anybody out: the cached go on, the others are told
-// to wait. The next start finds the damage.
+// TestP4_FileLostUnderTheGate: pages that can no longer be read under a gate
+// that runs, as on a disk that dies, neither end the process nor log anybody
+// out: the cached go on, the others are told to wait. The next start finds the
+// damage.
 func TestP4_FileLostUnderTheGate(t *testing.T) {
 	t.Parallel()
 	for pages := range 3 { // from the third on it is only the trees that are lost, before that it is what every transaction begins with
@@ -341,8 +364,8 @@ func testFileLost(t *testing.T, pages int) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		w.call(t, "GET", "/app/x", "", bearer(bob)).problem(t, http.StatusServiceUnavailable, "store_unavailable")
-		w.tryLogin(t, "cat").problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		w.call(t, "GET", "/app/x", "", bearer(bob)).problem(t, 503, "store_unavailable")
+		w.tryLogin(t, "cat").problem(t, 503, "store_unavailable")
 		w.checkAlive(t, ada, w.who(appA, "ada"))
 		if r := w.call(t, "GET", "/optional/x", ""); !r.fromApp() {
 			t.Errorf("a guest is answered with %s", r)
@@ -351,7 +374,8 @@ func testFileLost(t *testing.T, pages int) {
 	if status := w.adminGet(t, "/wechat/status"); !strings.Contains(status, `"up":false`) {
 		t.Errorf("the status is %s", status)
 	}
-	if n := strings.Count(w.out.String(), "session store failed; no writes until it is opened again"); n != 1 {
+	if n := strings.Count(w.out.String(),
+		"session store failed; no writes until it is opened again"); n != 1 {
 		t.Errorf("the log tells %d times", n)
 	}
 	w.gate.stop(t)

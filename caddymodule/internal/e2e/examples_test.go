@@ -19,7 +19,8 @@ import (
 // moduleRoot is seen from this package's folder, where its tests run.
 const moduleRoot = "../../.."
 
-// caddyfiles returns every Caddyfile of the repository that users may copy, by its path from the root.
+// caddyfiles returns every Caddyfile of the repository that users may copy, by
+// its path from the root.
 func caddyfiles(tb testing.TB) map[string]string {
 	tb.Helper()
 	found := make(map[string]string)
@@ -45,7 +46,8 @@ func caddyfiles(tb testing.TB) map[string]string {
 
 // adapt turns a Caddyfile into JSON as `wxgate adapt` does.
 func adapt(text string) (config []byte, err error) {
-	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text),
+		map[string]any{"filename": "Caddyfile"})
 	if err == nil && len(warnings) > 0 {
 		err = fmt.Errorf("warnings: %v", warnings)
 	}
@@ -89,7 +91,8 @@ type patched struct {
 	api   string // address of the listener with a wechat_api, if there is one
 }
 
-// patch changes the addresses of a configuration, and nothing else: the listener, without TLS; the upstreams; the API of WeChat.
+// patch changes the addresses of a configuration, and nothing else: the
+// listener, without TLS; the upstreams; the API of WeChat.
 func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string) (p patched) {
 	tb.Helper()
 	var c struct {
@@ -126,7 +129,8 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 		if holdsHandler(s, "wechat_api") {
 			p.api = freeAddr(tb)
 			s["listen"] = []string{p.api}
-			delete(s["routes"].([]any)[0].(map[string]any), "match") // the address, by which it is called here
+			delete(s["routes"].([]any)[0].(map[string]any),
+				"match") // the address, by which it is called here
 			continue
 		}
 		guarding++
@@ -183,7 +187,9 @@ func walkJSON(v any, visit func(map[string]any)) {
 	}
 }
 
-// TestExamples_Run starts each Caddyfile with nothing but its addresses changed; on every site of it a user of every mini program logs in and calls the app.
+// TestExamples_Run starts each Caddyfile with nothing but its addresses
+// changed; on every site of it a user of every mini program logs in and calls
+// the app.
 func TestExamples_Run(t *testing.T) {
 	t.Parallel()
 	for name, text := range caddyfiles(t) {
@@ -201,7 +207,9 @@ func TestExamples_Run(t *testing.T) {
 				w.env = append(w.env, variable+"="+secretOf(id))
 			}
 			if strings.Contains(text, "store redis") {
-				w.env = append(w.env, "REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr, "REDIS_PASSWORD="+fleetPassword, "WX_SEAL_KEY="+fleetSealKey)
+				w.env = append(w.env,
+					"REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr,
+					"REDIS_PASSWORD="+fleetPassword, "WX_SEAL_KEY="+fleetSealKey)
 			}
 			from := w.out.Len()
 			w.gate = w.launch(t, "run", "--config", w.write(t, "caddy.json", string(p.json)))
@@ -213,11 +221,13 @@ func TestExamples_Run(t *testing.T) {
 				for _, id := range s.apps {
 					s.try(t, w, id)
 				}
-				raw(t, w.addr, request(s.host, "GET", "/hello", "")).problem(t, 401, "session_missing")
+				raw(t, w.addr,
+					request(s.host, "GET", "/hello", "")).problem(t, 401, "session_missing")
 			}
 			if p.api != "" {
 				openid := w.wechat.OpenID(ids[0], "ada")
-				if r := userCall(t, p.api, "checksession", map[string]any{"appid": ids[0], "openid": openid}).object(t); r["valid"] != true {
+				if r := userCall(t, p.api, "checksession",
+					map[string]any{"appid": ids[0], "openid": openid}).object(t); r["valid"] != true {
 					t.Errorf("the app's side answers %v", r)
 				}
 			}
@@ -244,7 +254,9 @@ func TestExamples_AreAll(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".." && name != moduleRoot):
+		case d.IsDir() &&
+			(d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".." &&
+				name != moduleRoot):
 			return filepath.SkipDir
 		case !d.IsDir() && strings.Contains(d.Name(), "Caddyfile"):
 			from, err := filepath.Rel(moduleRoot, name)

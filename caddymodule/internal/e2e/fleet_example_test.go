@@ -18,7 +18,8 @@ func TestFleet_Example(t *testing.T) {
 		need(t, program)
 	}
 	_, port, _ := strings.Cut(freeAddr(t), ":")
-	cmd := exec.CommandContext(t.Context(), "bash", filepath.Join(moduleRoot, "examples/deploy/redis-fleet/run"), "--once")
+	cmd := exec.CommandContext(t.Context(), "bash",
+		filepath.Join(moduleRoot, "examples/deploy/redis-fleet/run"), "--once")
 	cmd.Env = append(os.Environ(), "BASE_PORT="+port)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -29,7 +30,8 @@ func TestFleet_Example(t *testing.T) {
 	}
 }
 
-// TestFleet_ExampleAdapts: the load balancer's file is no gate's, so the other tests of examples pass it by.
+// TestFleet_ExampleAdapts: the load balancer's file is no gate's, so the other
+// tests of examples pass it by.
 func TestFleet_ExampleAdapts(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(moduleRoot, "examples/deploy/redis-fleet/balancer.caddyfile"))
 	if err != nil {

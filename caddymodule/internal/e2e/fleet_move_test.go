@@ -2,13 +2,14 @@ package e2e_test
 
 import (
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// TestFleet_MoveFromBolt is the move that the README tells: a gate goes on running while its sessions go from its file into Redis. Nobody has to log in again, and whoever logged out stays out.
+// TestFleet_MoveFromBolt is the move that the README tells: a gate goes on
+// running while its sessions go from its file into Redis. Nobody has to log in
+// again, and whoever logged out stays out.
 func TestFleet_MoveFromBolt(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -27,24 +28,27 @@ func TestFleet_MoveFromBolt(t *testing.T) {
 	config := w.write(t, "new.Caddyfile", w.caddyfile(later))
 	migrate := func(args ...string) string {
 		t.Helper()
-		status, printed := w.command(t, append([]string{"wechat", "migrate", "--to", "redis", "--adapter", "caddyfile", "--config", config}, args...)...)
+		status, printed := w.command(t,
+			append([]string{"wechat", "migrate", "--to", "redis", "--adapter", "caddyfile", "--config", config}, args...)...)
 		if status != 0 {
 			t.Fatalf("migrate ends with %d:\n%s", status, printed)
 		}
 		return printed
 	}
-	if printed := migrate("--from", "bolt:"+backup); !strings.Contains(printed, "2 live sessions, 2 of them new there") {
+	if printed := migrate("--from", "bolt:"+backup); !strings.Contains(printed,
+		"2 live sessions, 2 of them new there") {
 		t.Errorf("migrate prints\n%s", printed)
 	}
 
 	between := w.login(t, "bob")
-	w.post(t, "/wx/logout", "", bearer(ended)).made(t, http.StatusNoContent)
+	w.post(t, "/wx/logout", "", bearer(ended)).made(t, 204)
 	w.mustReload(t, later)
 	w.takesLogins(t)
 	w.checkAlive(t, kept, w.who(appA, "ada"))
 	after := w.login(t, "cid")
 	printed := migrate("--from", "bolt:"+w.database(), "--since", "bolt:"+backup)
-	if !strings.Contains(printed, "1 session ended since the backup") || !strings.Contains(printed, "1 live session, 1 of them new there") {
+	if !strings.Contains(printed, "1 session ended since the backup") ||
+		!strings.Contains(printed, "1 live session, 1 of them new there") {
 		t.Errorf("migrate prints\n%s", printed)
 	}
 
@@ -74,23 +78,28 @@ func TestFleet_MigrateRefuses(t *testing.T) {
 		t.Fatalf("the gate ended with status %d", n)
 	}
 	migrate := func() (int, string) {
-		return w.command(t, "wechat", "migrate", "--from", "bolt:"+w.database(), "--to", "redis", "--adapter", "caddyfile", "--config", w.write(t, "new.Caddyfile", w.caddyfile(later)))
+		return w.command(t, "wechat", "migrate", "--from", "bolt:"+w.database(), "--to", "redis",
+			"--adapter", "caddyfile", "--config", w.write(t, "new.Caddyfile", w.caddyfile(later)))
 	}
-	if status, printed := migrate(); status != 1 || !strings.Contains(printed, "seal_key lacks the master keys") {
+	if status, printed := migrate(); status != 1 ||
+		!strings.Contains(printed, "seal_key lacks the master keys") {
 		t.Errorf("with another key: status %d:\n%s", status, printed)
 	}
 	written := f.redis.Do("KEYS", "wxgate:[suek]*")
 	if keys, err := written.AsStrSlice(); err != nil || len(keys) > 0 {
 		t.Errorf("these keys were written: %q, %v", keys, err)
 	}
-	later.wechat = strings.Replace(later.wechat, "{env.WX_SEAL_KEY}", "{file."+w.database()+".key}", 1)
+	later.wechat = strings.Replace(later.wechat, "{env.WX_SEAL_KEY}", "{file."+w.database()+".key}",
+		1)
 	f.redis.Kill()
-	if status, printed := migrate(); status != 2 || !strings.Contains(printed, "reaching session store") {
+	if status, printed := migrate(); status != 2 ||
+		!strings.Contains(printed, "reaching session store") {
 		t.Errorf("without a server: status %d:\n%s", status, printed)
 	}
 }
 
-// TestFleet_RotateKeys: behind the old key at all gates first, then in front. Nobody is logged out at any time, at any gate.
+// TestFleet_RotateKeys: behind the old key at all gates first, then in front.
+// Nobody is logged out at any time, at any gate.
 func TestFleet_RotateKeys(t *testing.T) {
 	t.Parallel()
 	f := prepareFleet(t, setup{})
@@ -115,7 +124,8 @@ func TestFleet_RotateKeys(t *testing.T) {
 		}
 	}
 	for _, w := range f.gates() {
-		w.setup.wechat = strings.Replace(w.setup.wechat, "{env.WX_SEAL_KEY}", "{file."+filepath.Join(w.home, "master.keys")+"}", 1)
+		w.setup.wechat = strings.Replace(w.setup.wechat, "{env.WX_SEAL_KEY}",
+			"{file."+filepath.Join(w.home, "master.keys")+"}", 1)
 		put(w, first)
 		w.start(t)
 	}
@@ -128,7 +138,8 @@ func TestFleet_RotateKeys(t *testing.T) {
 		}
 	}
 	put(f.a, next)
-	if status, said := f.a.reload(t, f.a.caddyfile(f.a.setup)); status == http.StatusOK || !strings.Contains(said, "needed until") {
+	if status, said := f.a.reload(t, f.a.caddyfile(f.a.setup)); status == 200 ||
+		!strings.Contains(said, "needed until") {
 		t.Errorf("dropping a needed key is answered with %d %s", status, said)
 	}
 	step()

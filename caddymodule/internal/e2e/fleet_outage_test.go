@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,8 +9,9 @@ import (
 	"time"
 )
 
-// TestP4_FleetStoreKilled: both gates are under load while the store dies, stays away and comes back. Nobody is logged out, guests and public routes notice nothing, no code is spent in vain,
-// and all is well again by itself.
+// TestP4_FleetStoreKilled: both gates are under load while the store dies,
+// stays away and comes back. Nobody is logged out, guests and public routes
+// notice nothing, no code is spent in vain, and all is well again by itself.
 func TestP4_FleetStoreKilled(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, mixed)
@@ -45,12 +45,13 @@ func TestP4_FleetStoreKilled(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	f.redis.Kill()
 	for _, w := range f.gates() {
-		eventually(t, "logins are refused", func() bool { return w.tryLogin(t, "bob").status == http.StatusServiceUnavailable })
+		eventually(t, "logins are refused",
+			func() bool { return w.tryLogin(t, "bob").status == 503 })
 	}
 	before := f.a.wechat.Count(exchangePath)
 	for range 10 {
 		for _, w := range f.gates() {
-			w.tryLogin(t, "bob").problem(t, http.StatusServiceUnavailable, "store_unavailable")
+			w.tryLogin(t, "bob").problem(t, 503, "store_unavailable")
 		}
 	}
 	if n := f.a.wechat.Count(exchangePath) - before; n != 0 {
@@ -58,8 +59,9 @@ func TestP4_FleetStoreKilled(t *testing.T) {
 	}
 	for _, w := range f.gates() {
 		w.checkAlive(t, token, ada) // from the cache
-		w.call(t, "GET", "/x", "", bearer(unseen)).problem(t, http.StatusServiceUnavailable, "store_unavailable")
-		w.call(t, "GET", "/x", "", bearer("wxs_"+strings.Repeat("A", 41))).problem(t, http.StatusUnauthorized, "session_invalid") // no store is asked about that
+		w.call(t, "GET", "/x", "", bearer(unseen)).problem(t, 503, "store_unavailable")
+		w.call(t, "GET", "/x", "",
+			bearer("wxs_"+strings.Repeat("A", 41))).problem(t, 401, "session_invalid") // no store is asked about that
 	}
 	time.Sleep(300 * time.Millisecond)
 
@@ -96,7 +98,7 @@ func TestP4_FleetStalledStoreSpendsNoCode(t *testing.T) {
 	before := f.a.wechat.Count(exchangePath)
 	f.redis.Pause()
 	for _, w := range f.gates() {
-		w.post(t, "/wx/login", body).problem(t, http.StatusServiceUnavailable, "store_unavailable")
+		w.post(t, "/wx/login", body).problem(t, 503, "store_unavailable")
 	}
 	if n := f.a.wechat.Count(exchangePath) - before; n != 0 {
 		t.Errorf("%d codes were spent while Redis hung", n)
@@ -107,7 +109,7 @@ func TestP4_FleetStalledStoreSpendsNoCode(t *testing.T) {
 	}
 	token := f.b.post(t, "/wx/login", body).session(t).Token
 	f.a.checkAlive(t, token, f.a.who(appA, "ada"))
-	f.a.post(t, "/wx/login", body).problem(t, http.StatusUnauthorized, "code_used")
+	f.a.post(t, "/wx/login", body).problem(t, 401, "code_used")
 }
 
 // clientOf makes the n-th call of a client and returns an answer that must not be.
@@ -122,13 +124,15 @@ func clientOf(w *world, n int, token string) (wrong string, err error) {
 		path = "/public/x"
 	}
 	r, err := exchange(w.addr, request(w.addr, "GET", path, "", headers...))
-	if err == nil && r.status != http.StatusOK {
+	if err == nil && r.status != 200 {
 		wrong = fmt.Sprintf("%s is answered with %s", path, r)
 	}
 	return wrong, err
 }
 
-// TestP4_FleetStaleness: without a word of the store a gate believes its cache for max_staleness. Then it says 503, and the sessions are still there afterwards.
+// TestP4_FleetStaleness: without a word of the store a gate believes its cache
+// for max_staleness. Then it says 503, and the sessions are still there
+// afterwards.
 func TestP4_FleetStaleness(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -141,7 +145,7 @@ func TestP4_FleetStaleness(t *testing.T) {
 	eventually(t, "the cache is not believed any more", func() bool {
 		r := f.b.call(t, "GET", "/x", "", bearer(token))
 		if !r.fromApp() {
-			r.problem(t, http.StatusServiceUnavailable, "store_unavailable")
+			r.problem(t, 503, "store_unavailable")
 		}
 		return !r.fromApp()
 	})
@@ -153,7 +157,8 @@ func TestP4_FleetStaleness(t *testing.T) {
 	f.b.checkAlive(t, token, ada)
 }
 
-// TestP4_FleetStartsAlone: a gate starts while the store is away, serves what needs none, and recovers by itself.
+// TestP4_FleetStartsAlone: a gate starts while the store is away, serves what
+// needs none, and recovers by itself.
 func TestP4_FleetStartsAlone(t *testing.T) {
 	t.Parallel()
 	f := prepareFleet(t, mixed)
@@ -162,7 +167,8 @@ func TestP4_FleetStartsAlone(t *testing.T) {
 	token := f.a.login(t, "ada")
 	f.redis.Kill()
 
-	status, printed := f.b.command(t, "validate", "--adapter", "caddyfile", "--config", f.b.write(t, "Caddyfile", f.b.caddyfile(f.b.setup)))
+	status, printed := f.b.command(t, "validate", "--adapter", "caddyfile", "--config",
+		f.b.write(t, "Caddyfile", f.b.caddyfile(f.b.setup)))
 	if status != 0 || !strings.Contains(printed, "Valid configuration") {
 		t.Errorf("validate ends with %d:\n%s", status, printed)
 	}
@@ -172,13 +178,13 @@ func TestP4_FleetStartsAlone(t *testing.T) {
 			t.Errorf("%s is answered with %s", path, r)
 		}
 	}
-	f.b.call(t, "GET", "/x", "").problem(t, http.StatusUnauthorized, "session_missing")
-	f.b.call(t, "GET", "/x", "", bearer(token)).problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	f.b.call(t, "GET", "/x", "").problem(t, 401, "session_missing")
+	f.b.call(t, "GET", "/x", "", bearer(token)).problem(t, 503, "store_unavailable")
 	if printed := f.b.operate(t, "status"); !strings.Contains(printed, "DOWN") {
 		t.Errorf("status prints\n%s", printed)
 	}
 	before := f.b.wechat.Count(exchangePath)
-	f.b.tryLogin(t, "bob").problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	f.b.tryLogin(t, "bob").problem(t, 503, "store_unavailable")
 	if n := f.b.wechat.Count(exchangePath); n != before {
 		t.Error("a code was spent")
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// TestFleet_Places: the store may be a server behind TLS or a unix socket, watched by sentinels, or a cluster. Two gates share it in each case.
+// TestFleet_Places: the store may be a server behind TLS or a unix socket,
+// watched by sentinels, or a cluster. Two gates share it in each case.
 func TestFleet_Places(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -18,7 +19,8 @@ func TestFleet_Places(t *testing.T) {
 	}{
 		{"TLS", func(t *testing.T) string {
 			srv := redistest.Start(t, redistest.WithTLS(), redistest.Password(fleetPassword))
-			return "address " + srv.Addr + "\npassword {env.REDIS_PASSWORD}\ndb 3\ntls {\nca " + srv.Dir + "/ca.crt\ncert " + srv.Dir + "/leaf.crt\nkey " + srv.Dir + "/leaf.key\n}"
+			return "address " + srv.Addr + "\npassword {env.REDIS_PASSWORD}\ndb 3\ntls {\nca " +
+				srv.Dir + "/ca.crt\ncert " + srv.Dir + "/leaf.crt\nkey " + srv.Dir + "/leaf.key\n}"
 		}},
 		{"UnixSocket", func(t *testing.T) string {
 			socket := filepath.Join(t.TempDir(), "s")
@@ -27,17 +29,20 @@ func TestFleet_Places(t *testing.T) {
 		}},
 		{"Sentinel", func(t *testing.T) string {
 			watched := redistest.StartReplicaWithSentinel(t, 3, redistest.Password(fleetPassword))
-			return "address " + strings.Join(watched.Addresses(), " ") + "\npassword {env.REDIS_PASSWORD}\nsentinel {\nmaster " + watched.Master + "\n}"
+			return "address " + strings.Join(watched.Addresses(),
+				" ") + "\npassword {env.REDIS_PASSWORD}\nsentinel {\nmaster " + watched.Master + "\n}"
 		}},
 		{"Cluster", func(t *testing.T) string {
-			return "address " + strings.Join(redistest.StartCluster(t, 3, 0).Addresses(), " ") + "\ncluster"
+			return "address " + strings.Join(redistest.StartCluster(t, 3, 0).Addresses(),
+				" ") + "\ncluster"
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := setup{
-				wechat: "\t\tstore redis {\n" + tt.lines(t) + "\n\t\t}\n\t\tseal_key {env.WX_SEAL_KEY}\n",
-				env:    []string{"REDIS_PASSWORD=" + fleetPassword, "WX_SEAL_KEY=" + fleetSealKey},
+				wechat: "\t\tstore redis {\n" + tt.lines(t) +
+					"\n\t\t}\n\t\tseal_key {env.WX_SEAL_KEY}\n",
+				env: []string{"REDIS_PASSWORD=" + fleetPassword, "WX_SEAL_KEY=" + fleetSealKey},
 			}
 			a, b := newWorld(t, s), prepareWorld(t, s)
 			b.wechat = a.wechat

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,7 +78,7 @@ func (w *world) operateAll(t *testing.T) {
 	}
 	out, gone := w.loginTo(t, appA, "ada"), w.loginTo(t, appB, "bob")
 	w.checkAlive(t, out, w.who(appA, "ada"))
-	w.post(t, "/wx/logout", "", bearer(out)).made(t, http.StatusNoContent)
+	w.post(t, "/wx/logout", "", bearer(out)).made(t, 204)
 	w.checkDead(t, out)
 	for _, args := range [][]string{
 		{"status"},

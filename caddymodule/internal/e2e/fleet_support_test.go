@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -36,13 +35,17 @@ func newFleet(tb testing.TB, s setup, opts ...redistest.Option) *fleet {
 // prepareFleet starts all but the gates.
 func prepareFleet(tb testing.TB, s setup, opts ...redistest.Option) *fleet {
 	tb.Helper()
-	f := &fleet{redis: redistest.Start(tb, append(opts, redistest.Password(fleetPassword), redistest.With("appendonly yes"), redistest.With("appendfsync always"), redistest.With("maxmemory-policy noeviction"))...)}
+	f := &fleet{
+		redis: redistest.Start(tb,
+			append(opts, redistest.Password(fleetPassword), redistest.With("appendonly yes"), redistest.With("appendfsync always"), redistest.With("maxmemory-policy noeviction"))...),
+	}
 	s = shared(s, f.redis.Addr)
 	f.a, f.b = prepareWorld(tb, s), prepareWorld(tb, s)
 	f.b.wechat = f.a.wechat
 	tb.Cleanup(func() {
 		for _, w := range f.gates() {
-			if strings.Contains(w.out.String(), fleetPassword) || strings.Contains(w.out.String(), fleetSealKey) {
+			if strings.Contains(w.out.String(), fleetPassword) ||
+				strings.Contains(w.out.String(), fleetSealKey) {
 				tb.Error("a gate has printed a secret of the store")
 			}
 		}
@@ -50,9 +53,11 @@ func prepareFleet(tb testing.TB, s setup, opts ...redistest.Option) *fleet {
 	return f
 }
 
-// shared makes a setup keep its sessions in Redis. The machine may be slower than a gate should put up with.
+// shared makes a setup keep its sessions in Redis. The machine may be slower
+// than a gate should put up with.
 func shared(s setup, addr string, lines ...string) setup {
-	s.wechat += fmt.Sprintf("\t\tstore redis %s {\n\t\t\tpassword {env.REDIS_PASSWORD}\n\t\t\tread_timeout 2s\n%s\n\t\t}\n", addr, strings.Join(lines, "\n"))
+	s.wechat += fmt.Sprintf("\t\tstore redis %s {\n\t\t\tpassword {env.REDIS_PASSWORD}\n\t\t\tread_timeout 2s\n%s\n\t\t}\n",
+		addr, strings.Join(lines, "\n"))
 	if !strings.Contains(s.wechat, "seal_key") {
 		s.wechat += "\t\tseal_key {env.WX_SEAL_KEY}\n"
 	}
@@ -62,25 +67,28 @@ func shared(s setup, addr string, lines ...string) setup {
 
 func (f *fleet) gates() []*world { return []*world{f.a, f.b} }
 
-// takesLogins waits until a login is answered well. Until then it is answered 503 and nothing else.
+// takesLogins waits until a login is answered well. Until then it is answered
+// 503 and nothing else.
 func (w *world) takesLogins(tb testing.TB) {
 	tb.Helper()
 	eventually(tb, "logins are taken", func() bool {
-		r := w.post(tb, "/wx/login", fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appA, "warm-up")), quote(appA)))
-		if r.status != http.StatusOK {
-			r.problem(tb, http.StatusServiceUnavailable, "store_unavailable")
+		r := w.post(tb, "/wx/login",
+			fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appA, "warm-up")), quote(appA)))
+		if r.status != 200 {
+			r.problem(tb, 503, "store_unavailable")
 		}
-		return r.status == http.StatusOK
+		return r.status == 200
 	})
 }
 
-// refuses waits until a token that was good opens nothing any more. Until then it opens the app; there is no third answer.
+// refuses waits until a token that was good opens nothing any more. Until then
+// it opens the app; there is no third answer.
 func (w *world) refuses(tb testing.TB, token string) {
 	tb.Helper()
 	eventually(tb, "the token is refused", func() bool {
 		r := w.call(tb, "GET", "/x", "", bearer(token))
 		if !r.fromApp() {
-			r.problem(tb, http.StatusUnauthorized, "session_invalid")
+			r.problem(tb, 401, "session_invalid")
 		}
 		return !r.fromApp()
 	})

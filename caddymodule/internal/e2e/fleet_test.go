@@ -1,14 +1,14 @@
 package e2e_test
 
 import (
-	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 )
 
-// TestFleet_OneSession: a session that one gate made is as good at the other, and gone there when it is gone.
+// TestFleet_OneSession: a session that one gate made is as good at the other,
+// and gone there when it is gone.
 func TestFleet_OneSession(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, mixed)
@@ -16,9 +16,9 @@ func TestFleet_OneSession(t *testing.T) {
 	token := f.a.login(t, "ada")
 	for _, w := range f.gates() {
 		w.checkAlive(t, token, ada)
-		w.call(t, "GET", "/wx/session", "", bearer(token)).made(t, http.StatusOK)
+		w.call(t, "GET", "/wx/session", "", bearer(token)).made(t, 200)
 	}
-	f.b.post(t, "/wx/logout", "", bearer(token)).made(t, http.StatusNoContent)
+	f.b.post(t, "/wx/logout", "", bearer(token)).made(t, 204)
 	f.b.checkDead(t, token)
 	f.a.refuses(t, token)
 
@@ -30,7 +30,7 @@ func TestFleet_OneSession(t *testing.T) {
 	third := f.b.login(t, "ada", bearer(first)) // ends the session presented with it
 	f.a.refuses(t, first)
 	f.a.checkAlive(t, second, ada)
-	f.a.post(t, "/wx/logout", `{"all":true}`, bearer(second)).made(t, http.StatusNoContent)
+	f.a.post(t, "/wx/logout", `{"all":true}`, bearer(second)).made(t, 204)
 	for _, token := range []string{second, third} {
 		f.a.checkDead(t, token)
 		f.b.refuses(t, token)
@@ -57,7 +57,10 @@ func TestFleet_OperatorsRevoke(t *testing.T) {
 		args []string
 		dead [4]bool // ada in A and B, bob in A and B
 	}{
-		{[]string{"--appid", appA, "--openid", f.a.wechat.OpenID(appA, "ada")}, [4]bool{true, false, false, false}},
+		{
+			[]string{"--appid", appA, "--openid", f.a.wechat.OpenID(appA, "ada")},
+			[4]bool{true, false, false, false},
+		},
 		{[]string{"--unionid", f.a.wechat.UnionID("bob")}, [4]bool{false, false, true, true}},
 		{[]string{"--appid", appB}, [4]bool{false, true, false, true}},
 		{[]string{"--all", "--yes"}, [4]bool{true, true, true, true}},
@@ -66,7 +69,7 @@ func TestFleet_OperatorsRevoke(t *testing.T) {
 		f.b.operate(t, append([]string{"revoke"}, tt.args...)...)
 		for i, token := range tokens {
 			if !tt.dead[i] {
-				f.a.call(t, "GET", "/wx/session", "", bearer(token)).made(t, http.StatusOK)
+				f.a.call(t, "GET", "/wx/session", "", bearer(token)).made(t, 200)
 				continue
 			}
 			f.b.checkDead(t, token)
@@ -86,21 +89,24 @@ func TestFleet_OneCode(t *testing.T) {
 		for i, w := range f.gates() {
 			both.Go(func() {
 				var err error
-				if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", body)); err != nil {
+				if replies[i], err = exchange(w.addr,
+					request(w.addr, "POST", "/wx/login", body)); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		both.Wait()
-		if replies[0].status != http.StatusOK {
+		if replies[0].status != 200 {
 			slices.Reverse(replies[:])
 		}
 		replies[0].session(t)
-		replies[1].problem(t, http.StatusUnauthorized, "code_used")
+		replies[1].problem(t, 401, "code_used")
 	}
 }
 
-// TestP3_FleetRevocation: how long after a log-out was answered by one gate the other, which has just accepted the session, refuses it. The times are told, not judged.
+// TestP3_FleetRevocation: how long after a log-out was answered by one gate the
+// other, which has just accepted the session, refuses it. The times are told,
+// not judged.
 func TestP3_FleetRevocation(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, setup{})
@@ -109,12 +115,12 @@ func TestP3_FleetRevocation(t *testing.T) {
 	for range 100 {
 		token := f.a.login(t, "ada")
 		f.b.checkAlive(t, token, ada)
-		f.a.post(t, "/wx/logout", "", bearer(token)).made(t, http.StatusNoContent)
+		f.a.post(t, "/wx/logout", "", bearer(token)).made(t, 204)
 		began := time.Now()
 		for {
 			r := f.b.call(t, "GET", "/x", "", bearer(token))
 			if !r.fromApp() {
-				r.problem(t, http.StatusUnauthorized, "session_invalid")
+				r.problem(t, 401, "session_invalid")
 				break
 			}
 			if time.Since(began) > patience {
@@ -124,5 +130,6 @@ func TestP3_FleetRevocation(t *testing.T) {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	t.Logf("refused by the other gate, counted from the answer of the first, one request included: p50 %v, p90 %v, p99 %v, most %v", took[50], took[90], took[98], took[99])
+	t.Logf("refused by the other gate, counted from the answer of the first, one request included: p50 %v, p90 %v, p99 %v, most %v",
+		took[50], took[90], took[98], took[99])
 }

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -16,15 +15,17 @@ import (
 // loginFrom is the text of a login by a client behind the trusted proxy.
 func (w *world) loginFrom(client, code string) string {
 	body := codeBody(code)
-	return fmt.Sprintf("POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n%s", from(client), len(body), body)
+	return fmt.Sprintf("POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n%s",
+		from(client), len(body), body)
 }
 
-// tally counts answers of the login endpoint by status and demands that they are the gate's.
+// tally counts answers of the login endpoint by status and demands that they
+// are the gate's.
 func tally(t *testing.T, replies []reply) map[int]int {
 	t.Helper()
 	n := make(map[int]int)
 	for _, r := range replies {
-		if n[r.status]++; r.status == http.StatusOK {
+		if n[r.status]++; r.status == 200 {
 			r.session(t)
 		} else {
 			r.tooMany(t, hourly5)
@@ -33,7 +34,8 @@ func tally(t *testing.T, replies []reply) map[int]int {
 	return n
 }
 
-// TestThreat26_OneConnection: what comes down one connection counts like what comes on many.
+// TestThreat26_OneConnection: what comes down one connection counts like what
+// comes on many.
 func TestThreat26_OneConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -65,7 +67,8 @@ func TestThreat26_OneConnection(t *testing.T) {
 		for i := range replies {
 			all.Go(func() {
 				var err error
-				if replies[i], err = exchange(w.addr, w.loginFrom("203.0.113.3", w.wechat.Code(appA, "eve"))); err != nil {
+				if replies[i], err = exchange(w.addr,
+					w.loginFrom("203.0.113.3", w.wechat.Code(appA, "eve"))); err != nil {
 					t.Error(err)
 				}
 			})
@@ -79,7 +82,8 @@ func TestThreat26_OneConnection(t *testing.T) {
 	})
 }
 
-// TestThreat26_Cancelled: a client that goes away while WeChat is asked has spent its token.
+// TestThreat26_Cancelled: a client that goes away while WeChat is asked has
+// spent its token.
 func TestThreat26_Cancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -90,7 +94,8 @@ func TestThreat26_Cancelled(t *testing.T) {
 		eventually(t, "WeChat is asked", func() bool { return w.wechat.Count(exchangePath) == i+1 })
 		conn.Close()
 		eventually(t, "the login and the exchange are over", func() bool {
-			return w.sum(t, "caddy_wechat_logins_total") == i+1 && w.sum(t, "caddy_wechat_weixin_calls_total") == i+1
+			return w.sum(t, "caddy_wechat_logins_total") == i+1 &&
+				w.sum(t, "caddy_wechat_weixin_calls_total") == i+1
 		})
 	}
 	w.tryLogin(t, "ada", from("203.0.113.1")).tooMany(t, hourly5)
@@ -108,7 +113,8 @@ func (w *world) sum(tb testing.TB, name string) (n int) {
 	return n
 }
 
-// TestThreat26_CancelledExchanges: the cap is on exchanges. One whose client has gone is still under way, so going away makes no room for the next.
+// TestThreat26_CancelledExchanges: the cap is on exchanges. One whose client
+// has gone is still under way, so going away makes no room for the next.
 func TestThreat26_CancelledExchanges(t *testing.T) {
 	t.Parallel()
 	s := limited(strictRate)
@@ -117,7 +123,8 @@ func TestThreat26_CancelledExchanges(t *testing.T) {
 	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
 	for i := range 12 {
 		conn, br := dial(t, w.addr)
-		io.WriteString(conn, w.loginFrom(fmt.Sprintf("203.0.113.%d", i), w.wechat.Code(appA, "ada")))
+		io.WriteString(conn,
+			w.loginFrom(fmt.Sprintf("203.0.113.%d", i), w.wechat.Code(appA, "ada")))
 		answered := make(chan struct{})
 		go func() {
 			br.Peek(1)
@@ -133,19 +140,23 @@ func TestThreat26_CancelledExchanges(t *testing.T) {
 			}
 		})
 		conn.Close()
-		eventually(t, "the login is over", func() bool { return w.sum(t, "caddy_wechat_logins_total") == i+1 })
+		eventually(t, "the login is over",
+			func() bool { return w.sum(t, "caddy_wechat_logins_total") == i+1 })
 	}
 	w.asked(t, 4)
 }
 
-// TestThreat26_HalfSentBodies: clients that never send the rest of a login keep nobody else from logging in.
+// TestThreat26_HalfSentBodies: clients that never send the rest of a login keep
+// nobody else from logging in.
 func TestThreat26_HalfSentBodies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	const half = `{"code":`
 	for i := range 4 {
 		conn, _ := dial(t, w.addr)
-		fmt.Fprintf(conn, "POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: 100\r\n\r\n%s", from(fmt.Sprintf("203.0.113.%d", i)), half)
+		fmt.Fprintf(conn,
+			"POST /wx/login HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: 100\r\n\r\n%s",
+			from(fmt.Sprintf("203.0.113.%d", i)), half)
 	}
 	c := mustDialH2(t, w.addr, nil)
 	for i := range 4 {
@@ -153,7 +164,8 @@ func TestThreat26_HalfSentBodies(t *testing.T) {
 	}
 	c.Flush()
 	time.Sleep(200 * time.Millisecond) // until they are there; if they are not yet, the test proves less, but does not fail
-	eventually(t, "somebody else can log in", func() bool { return w.tryLogin(t, "ada", from("203.0.113.100")).status == http.StatusOK })
+	eventually(t, "somebody else can log in",
+		func() bool { return w.tryLogin(t, "ada", from("203.0.113.100")).status == 200 })
 	w.asked(t, 1)
 }
 
@@ -176,7 +188,8 @@ func (w *world) resets(t *testing.T, client string, n int) {
 	c.Close()
 }
 
-// tryDialH2 connects to a gate that may be opening its listeners anew, when the kernel resets what waits at the old ones.
+// tryDialH2 connects to a gate that may be opening its listeners anew, when the
+// kernel resets what waits at the old ones.
 func (w *world) tryDialH2(t *testing.T) (c *probe.Conn) {
 	t.Helper()
 	var err error
@@ -189,14 +202,15 @@ func (w *world) tryDialH2(t *testing.T) (c *probe.Conn) {
 	return nil
 }
 
-// TestThreat26_RapidReset: logins that are opened and reset at once take their tokens like any other and reach WeChat no more often.
+// TestThreat26_RapidReset: logins that are opened and reset at once take their
+// tokens like any other and reach WeChat no more often.
 func TestThreat26_RapidReset(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
 	token := w.login(t, "ada", from("192.0.2.1"))
 	w.resets(t, "203.0.113.1", 300)
 	eventually(t, "the bucket is empty", func() bool {
-		return w.post(t, "/wx/login", "{", from("203.0.113.1")).status == http.StatusTooManyRequests
+		return w.post(t, "/wx/login", "{", from("203.0.113.1")).status == 429
 	})
 	if n := w.wechat.Count(exchangePath); n > 1+5 {
 		t.Errorf("WeChat was called %d times, want at most 6", n)
@@ -206,7 +220,7 @@ func TestThreat26_RapidReset(t *testing.T) {
 		w.resets(t, fmt.Sprintf("198.51.100.%d", i), 10)
 	}
 	eventually(t, "the bucket of all is empty", func() bool {
-		return w.post(t, "/wx/login", "{", from("192.0.2.2")).status == http.StatusTooManyRequests
+		return w.post(t, "/wx/login", "{", from("192.0.2.2")).status == 429
 	})
 	if n := w.wechat.Count(exchangePath); n > 20 {
 		t.Errorf("WeChat was called %d times, want at most 20", n)

@@ -1,7 +1,12 @@
-// Package e2e_test drives the whole product as its users do: a real gate in a process of its own between a raw client, an app that reports every byte it is sent, and the simulator of WeChat.
+// Package e2e_test drives the whole product as its users do: a real gate in a
+// process of its own between a raw client, an app that reports every byte it is
+// sent, and the simulator of WeChat.
 //
-// It owns what can only be seen from outside: the wire of DESIGN.md 3, the attacks of THREATS.md over raw sockets, kills, reloads and whatever the process prints. It must not know the insides:
-// of this module it imports the module face, the public simulator, and what checks the file of a gate that was killed.
+// It owns what can only be seen from outside: the wire of DESIGN.md 3, the
+// attacks of THREATS.md over raw sockets, kills, reloads and whatever the
+// process prints. It must not know the insides: of this module it imports the
+// module face, the public simulator, and what checks the file of a gate that
+// was killed.
 package e2e_test
 
 import (
@@ -52,7 +57,8 @@ func slow(tb testing.TB) {
 	}
 }
 
-// patience bounds every wait for something that must come. No test asserts how long anything takes.
+// patience bounds every wait for something that must come. No test asserts how
+// long anything takes.
 const patience = 30 * time.Second
 
 // process is one run of the product.
@@ -74,7 +80,8 @@ func launch(tb testing.TB, out *output, dir string, env []string, args ...string
 	p := &process{cmd: exec.Command(self, args...), out: out, exited: make(chan struct{})}
 	// Nothing of the tester's own environment: no proxy, no Caddy data, no secret.
 	p.cmd.Env = append([]string{
-		childEnv + "=1", "HOME=" + dir, "XDG_DATA_HOME=" + filepath.Join(dir, "data"), "XDG_CONFIG_HOME=" + filepath.Join(dir, "config"),
+		childEnv + "=1", "HOME=" + dir, "XDG_DATA_HOME=" + filepath.Join(dir, "data"),
+		"XDG_CONFIG_HOME=" + filepath.Join(dir, "config"),
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "GOCOVERDIR=" + dir, "NO_COLOR=1",
 	}, env...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
@@ -103,10 +110,13 @@ func launch(tb testing.TB, out *output, dir string, env []string, args ...string
 	return p
 }
 
-// ourRaces returns the reports of the race detector that name a line of this module. Caddy has races of its own, between forward_auth and reverse_proxy for one.
+// ourRaces returns the reports of the race detector that name a line of this
+// module. Caddy has races of its own, between forward_auth and reverse_proxy
+// for one.
 func ourRaces(printed string) (reports []string) {
 	for report := range strings.SplitSeq(printed, "==================") {
-		if strings.Contains(report, "DATA RACE") && strings.Contains(report, "github.com/wxgate/wxgate/") {
+		if strings.Contains(report, "DATA RACE") &&
+			strings.Contains(report, "github.com/wxgate/wxgate/") {
 			reports = append(reports, report)
 		}
 	}
@@ -138,10 +148,12 @@ func (p *process) stop(tb testing.TB) int {
 	return p.wait(tb)
 }
 
-// printed waits until the process has printed the text after what it had printed by then.
+// printed waits until the process has printed the text after what it had
+// printed by then.
 func (p *process) printed(tb testing.TB, from int, text string) {
 	tb.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(p.out.String()[from:], text); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !strings.Contains(p.out.String()[from:],
+		text); time.Sleep(2 * time.Millisecond) {
 		select {
 		case <-p.exited:
 			if !strings.Contains(p.out.String()[from:], text) {
@@ -175,7 +187,8 @@ func (o *output) panicked() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for line := range strings.Lines(o.buf.String()) {
-		if (strings.Contains(line, "panic: ") || strings.Contains(line, "panic serving")) && (o.expected == "" || !strings.Contains(line, o.expected)) {
+		if (strings.Contains(line, "panic: ") || strings.Contains(line, "panic serving")) &&
+			(o.expected == "" || !strings.Contains(line, o.expected)) {
 			_, after, _ := strings.Cut(o.buf.String(), line)
 			return line + after
 		}
@@ -203,7 +216,8 @@ func (o *output) Len() int {
 
 func tail(s string, n int) string { return s[max(len(s)-n, 0):] }
 
-// nextPort hands out ports below those that the system gives to outgoing connections, so that a port stays free while its gate is down.
+// nextPort hands out ports below those that the system gives to outgoing
+// connections, so that a port stays free while its gate is down.
 var nextPort = struct {
 	sync.Mutex
 	n int

@@ -53,7 +53,8 @@ func (l *ledger) check(t *testing.T, w *world, but *ledger) {
 		if but.ended[token] != "" {
 			continue
 		}
-		if r := w.call(t, "GET", "/dead", "", bearer(token)); r.status != http.StatusUnauthorized || !strings.Contains(r.body, "session_invalid") {
+		if r := w.call(t, "GET", "/dead", "", bearer(token)); r.status != 401 ||
+			!strings.Contains(r.body, "session_invalid") {
 			t.Errorf("a %s was answered, and now the token is answered with %s", end, r)
 		}
 	}
@@ -66,8 +67,9 @@ func (l *ledger) clone() *ledger {
 // ends are the ways in which a session is ended by somebody.
 var ends = []string{"logout", "logout of all", "revocation of a session", "revocation of a user"}
 
-// TestP2_AnsweredLoginsSurviveKills: 16 clients log in and out, and have sessions revoked, while the gate is killed at a random instant and started again on what it left. What was answered
-// holds, and the file is whole.
+// TestP2_AnsweredLoginsSurviveKills: 16 clients log in and out, and have
+// sessions revoked, while the gate is killed at a random instant and started
+// again on what it left. What was answered holds, and the file is whole.
 func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -128,7 +130,8 @@ func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 	}
 }
 
-// live is one client's life: a login, or two and an end of one of them or of both. It reports whether the gate was there all the time.
+// live is one client's life: a login, or two and an end of one of them or of
+// both. It reports whether the gate was there all the time.
 func (l *ledger) live(t *testing.T, w *world, user, end string) bool {
 	first := l.login(t, w, user)
 	if first == "" {
@@ -158,11 +161,12 @@ func (l *ledger) live(t *testing.T, w *world, user, end string) bool {
 
 // login returns a token, or nothing when there was no answer.
 func (l *ledger) login(t *testing.T, w *world, user string) string {
-	r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, user))))
+	r, err := exchange(w.addr,
+		request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, user))))
 	if err != nil || r.status == 0 {
 		return ""
 	}
-	if r.status != http.StatusOK {
+	if r.status != 200 {
 		t.Errorf("a login is answered with %s", r)
 		return ""
 	}
@@ -173,7 +177,8 @@ func (l *ledger) login(t *testing.T, w *world, user string) string {
 	return s.Token
 }
 
-// end ends a user's session in the way given, or all of the user's, and reports whether that was answered.
+// end ends a user's session in the way given, or all of the user's, and reports
+// whether that was answered.
 func (w *world) end(t *testing.T, user, token, end string) bool {
 	var r reply
 	var err error
@@ -183,13 +188,15 @@ func (w *world) end(t *testing.T, user, token, end string) bool {
 	case "logout":
 		r, err = exchange(w.addr, request(w.addr, "POST", "/wx/logout", "", bearer(token)))
 	case "logout of all":
-		r, err = exchange(w.addr, request(w.addr, "POST", "/wx/logout", `{"all":true}`, bearer(token)))
+		r, err = exchange(w.addr,
+			request(w.addr, "POST", "/wx/logout", `{"all":true}`, bearer(token)))
 	case "revocation of a session":
 		target += fmt.Sprintf(`,"session":%q`, nameOf(token))
 		fallthrough
 	default:
 		want = http.StatusOK
-		r, err = exchange(w.admin, request(w.admin, "POST", "/wechat/revoke", "{"+target+"}", "Content-Type: application/json"))
+		r, err = exchange(w.admin,
+			request(w.admin, "POST", "/wechat/revoke", "{"+target+"}", "Content-Type: application/json"))
 	}
 	if err != nil || r.status == 0 {
 		return false

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -22,19 +21,23 @@ func TestLogin_WholeWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
 
-	w.call(t, "GET", "/hello", "").problem(t, http.StatusUnauthorized, "session_missing")
+	w.call(t, "GET", "/hello", "").problem(t, 401, "session_missing")
 
 	r := w.tryLogin(t, "ada")
 	s := r.session(t)
 	if !s.UnionIDBound || s.ExpiresIn < 48*3600-60 || s.ExpiresIn > 48*3600 {
 		t.Errorf("the session is %+v", s)
 	}
-	if strings.Contains(r.body, w.wechat.OpenID(appA, "ada")) || strings.Contains(r.body, w.wechat.UnionID("ada")) {
+	if strings.Contains(r.body, w.wechat.OpenID(appA, "ada")) ||
+		strings.Contains(r.body, w.wechat.UnionID("ada")) {
 		t.Errorf("the login answer tells who it is: %s", r)
 	}
-	for _, header := range []string{bearer(s.Token), "X-3rd-Session: " + s.Token, "authorization:bearer   " + s.Token, "Authorization: " + s.Token} {
+	for _, header := range []string{
+		bearer(s.Token), "X-3rd-Session: " + s.Token, "authorization:bearer   " + s.Token,
+		"Authorization: " + s.Token,
+	} {
 		r = w.call(t, "GET", "/hello?q=1", "", header)
-		if r.status != http.StatusOK || r.fromGate() || !r.fromApp() {
+		if r.status != 200 || r.fromGate() || !r.fromApp() {
 			t.Fatalf("%s is answered with %s", header, r)
 		}
 		got := r.received(t)
@@ -48,26 +51,27 @@ func TestLogin_WholeWay(t *testing.T) {
 	}
 
 	r = w.call(t, "GET", "/wx/session", "", bearer(s.Token))
-	r.made(t, http.StatusOK)
+	r.made(t, 200)
 	var fields map[string]any
-	if err := json.Unmarshal([]byte(r.body), &fields); err != nil || !slices.Equal(slices.Sorted(maps.Keys(fields)), []string{"expires_in", "unionid_bound"}) {
+	if err := json.Unmarshal([]byte(r.body), &fields); err != nil ||
+		!slices.Equal(slices.Sorted(maps.Keys(fields)), []string{"expires_in", "unionid_bound"}) {
 		t.Errorf("/wx/session says %s", r.body)
 	}
 
 	for _, again := range []string{"", ", again"} {
 		r = w.post(t, "/wx/logout", "", bearer(s.Token))
-		if r.made(t, http.StatusNoContent); r.body != "" {
+		if r.made(t, 204); r.body != "" {
 			t.Errorf("the logout%s has a body: %s", again, r)
 		}
 	}
 	w.checkDead(t, s.Token)
-	w.call(t, "GET", "/wx/session", "", bearer(s.Token)).problem(t, http.StatusUnauthorized, "session_invalid")
-	w.call(t, "GET", "/optional/x", "", bearer(s.Token)).problem(t, http.StatusUnauthorized, "session_invalid")
+	w.call(t, "GET", "/wx/session", "", bearer(s.Token)).problem(t, 401, "session_invalid")
+	w.call(t, "GET", "/optional/x", "", bearer(s.Token)).problem(t, 401, "session_invalid")
 	if r := w.call(t, "GET", "/public/x", "", bearer(s.Token)); !r.fromApp() {
 		t.Errorf("a dead token on a public route is answered with %s", r)
 	}
-	w.call(t, "GET", "/wx/session", "").problem(t, http.StatusUnauthorized, "session_missing")
-	w.post(t, "/wx/logout", "").problem(t, http.StatusUnauthorized, "session_missing")
+	w.call(t, "GET", "/wx/session", "").problem(t, 401, "session_missing")
+	w.post(t, "/wx/logout", "").problem(t, 401, "session_missing")
 }
 
 // TestLogin_AppAnswers: what the app says is passed on as it is, its own 401 included.
@@ -76,16 +80,17 @@ func TestLogin_AppAnswers(t *testing.T) {
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
 	r := w.call(t, "GET", "/hello?status=401", "", bearer(token))
-	if r.status != http.StatusUnauthorized || r.fromGate() || !r.fromApp() || r.header.Get("WWW-Authenticate") != "" {
+	if r.status != 401 || r.fromGate() || !r.fromApp() || r.header.Get("WWW-Authenticate") != "" {
 		t.Errorf("the app's 401 arrives as %s", r)
 	}
 	got := w.call(t, "POST", "/orders", "\x00\xff body", bearer(token))
-	if r := w.app.take(); got.status != http.StatusOK || r[len(r)-1].Body != "\x00\xff body" {
+	if r := w.app.take(); got.status != 200 || r[len(r)-1].Body != "\x00\xff body" {
 		t.Errorf("the body arrives as %q", r[len(r)-1].Body)
 	}
 }
 
-// TestLogin_Unionid: no unionid means no header, whatever the client sends; one that WeChat tells later shows on the sessions that are there.
+// TestLogin_Unionid: no unionid means no header, whatever the client sends; one
+// that WeChat tells later shows on the sessions that are there.
 func TestLogin_Unionid(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -95,7 +100,8 @@ func TestLogin_Unionid(t *testing.T) {
 		t.Error("a unionid is bound, want none")
 	}
 	anonymous := &identity{openid: w.wechat.OpenID(appA, "bob"), appid: appA}
-	w.call(t, "GET", "/x", "", bearer(s.Token), "X-WX-UNIONID: somebody").received(t).check(t, anonymous)
+	w.call(t, "GET", "/x", "", bearer(s.Token),
+		"X-WX-UNIONID: somebody").received(t).check(t, anonymous)
 
 	w.wechat.SetUser(appA, "bob", weixintest.UserOptions{})
 	if !w.tryLogin(t, "bob").session(t).UnionIDBound {
@@ -114,7 +120,8 @@ func TestLogin_RealClients(t *testing.T) {
 	code := func() string { return w.wechat.Code(appA, "ada") }
 	post(t, codeBody(code()), "Content-Type: application/json ; ;;charset").session(t)
 	post(t, codeBody(code())).session(t)
-	post(t, fmt.Sprintf(`{"scene":1001,"code":%q,"Code":"x","nick":null,"appid":""}`, code())).session(t)
+	post(t,
+		fmt.Sprintf(`{"scene":1001,"code":%q,"Code":"x","nick":null,"appid":""}`, code())).session(t)
 	w.post(t, "/wx/login?from=share", codeBody(code())).session(t)
 
 	stale := w.login(t, "ada")
@@ -155,15 +162,15 @@ func TestLogin_LogoutAll(t *testing.T) {
 	w := newWorld(t, mixed)
 	a1, a2, bob := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "bob")
 	w.checkAlive(t, a2, w.who(appA, "ada")) // in the cache
-	w.post(t, "/wx/logout", `{"all":"true"}`, bearer(a1)).problem(t, http.StatusBadRequest, "invalid_request")
+	w.post(t, "/wx/logout", `{"all":"true"}`, bearer(a1)).problem(t, 400, "invalid_request")
 	w.checkAlive(t, a1, w.who(appA, "ada"))
-	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).made(t, http.StatusNoContent)
+	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).made(t, 204)
 	w.checkDead(t, a1)
 	w.checkDead(t, a2)
 	w.checkAlive(t, bob, w.who(appA, "bob"))
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
 	// Who may not act for the user any more ends nothing.
-	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).problem(t, http.StatusUnauthorized, "session_invalid")
+	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).problem(t, 401, "session_invalid")
 }
 
 // TestLogin_OtherCredentials: what does not begin with wxs_ is the app's.
@@ -171,10 +178,12 @@ func TestLogin_OtherCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
 	token := w.login(t, "ada")
-	for _, foreign := range []string{"Bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi", "Bearer", "bearer  x", "Digest a=\"wxs_\""} {
+	for _, foreign := range []string{
+		"Bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi", "Bearer", "bearer  x", "Digest a=\"wxs_\"",
+	} {
 		t.Run(foreign, func(t *testing.T) {
 			line := "Authorization: " + foreign
-			w.call(t, "GET", "/x", "", line).problem(t, http.StatusUnauthorized, "session_missing")
+			w.call(t, "GET", "/x", "", line).problem(t, 401, "session_missing")
 			for _, c := range []struct {
 				path  string
 				token []string
@@ -205,13 +214,15 @@ func TestLogin_OtherCredentials(t *testing.T) {
 	}
 }
 
-// TestLogin_SeveralMiniPrograms behind one gate: appid, Referer as a hint, and a site that takes one of them only.
+// TestLogin_SeveralMiniPrograms behind one gate: appid, Referer as a hint, and
+// a site that takes one of them only.
 func TestLogin_SeveralMiniPrograms(t *testing.T) {
 	t.Parallel()
 	staff := freeAddr(t)
 	_, port, _ := strings.Cut(staff, ":")
 	w := prepareWorld(t, setup{apps: []string{appA, appB}})
-	w.sites = fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tapps %s\n\t}\n\treverse_proxy %s\n}", port, appB, w.app.addr)
+	w.sites = fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tapps %s\n\t}\n\treverse_proxy %s\n}",
+		port, appB, w.app.addr)
 	w.start(t)
 	body := func(code, appid string) string { return fmt.Sprintf(`{"code":%q,"appid":%q}`, code, appid) }
 	referer := func(appid string) string {
@@ -222,36 +233,53 @@ func TestLogin_SeveralMiniPrograms(t *testing.T) {
 	b := w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB)).session(t).Token
 	w.checkAlive(t, a, w.who(appA, "ada"))
 	w.checkAlive(t, b, w.who(appB, "ada"))
-	w.checkAlive(t, w.post(t, "/wx/login", codeBody(w.wechat.Code(appB, "ada")), referer(appB)).session(t).Token, w.who(appB, "ada"))
-	w.checkAlive(t, w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB), referer(appA)).session(t).Token, w.who(appB, "ada"))
+	w.checkAlive(t,
+		w.post(t, "/wx/login", codeBody(w.wechat.Code(appB, "ada")),
+			referer(appB)).session(t).Token,
+		w.who(appB, "ada"))
+	w.checkAlive(t,
+		w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB),
+			referer(appA)).session(t).Token,
+		w.who(appB, "ada"))
 
 	w.wechat.Reset()
-	w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada"))).problem(t, http.StatusBadRequest, "invalid_request")
-	for _, hint := range []string{"Referer: https://servicewechat.com/wx1111111111111111/1/", "Referer: https://evil.example/" + appA + "/", "Referer: https://servicewechat.com/" + appA, "Referer: " + appA} {
-		w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada")), hint).problem(t, http.StatusBadRequest, "invalid_request")
+	w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada"))).problem(t, 400, "invalid_request")
+	for _, hint := range []string{
+		"Referer: https://servicewechat.com/wx1111111111111111/1/",
+		"Referer: https://evil.example/" + appA + "/", "Referer: https://servicewechat.com/" + appA,
+		"Referer: " + appA,
+	} {
+		w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada")),
+			hint).problem(t, 400, "invalid_request")
 	}
-	w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), "wx1111111111111111")).problem(t, http.StatusForbidden, "app_not_allowed")
-	w.post(t, "/wx/login", `{"code":"abc","appid":7}`).problem(t, http.StatusBadRequest, "invalid_request")
+	w.post(t, "/wx/login",
+		body(w.wechat.Code(appA, "ada"), "wx1111111111111111")).problem(t, 403, "app_not_allowed")
+	w.post(t, "/wx/login", `{"code":"abc","appid":7}`).problem(t, 400, "invalid_request")
 	if n := w.wechat.Count(exchangePath); n != 0 {
 		t.Errorf("WeChat was called %d times for calls that say no good mini program", n)
 	}
-	w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appB)).problem(t, http.StatusUnauthorized, "code_invalid")
+	w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appB)).problem(t, 401, "code_invalid")
 
 	other := *w
 	other.addr = staff
 	for range 2 { // the second time from the cache
-		other.call(t, "GET", "/x", "", bearer(a)).problem(t, http.StatusForbidden, "app_not_allowed")
+		other.call(t, "GET", "/x", "", bearer(a)).problem(t, 403, "app_not_allowed")
 		other.checkAlive(t, b, w.who(appB, "ada"))
 	}
-	other.call(t, "GET", "/wx/session", "", bearer(a)).problem(t, http.StatusForbidden, "app_not_allowed")
-	other.post(t, "/wx/logout", `{"all":true}`, bearer(a)).problem(t, http.StatusForbidden, "app_not_allowed")
-	other.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appA)).problem(t, http.StatusForbidden, "app_not_allowed")
+	other.call(t, "GET", "/wx/session", "", bearer(a)).problem(t, 403, "app_not_allowed")
+	other.post(t, "/wx/logout", `{"all":true}`, bearer(a)).problem(t, 403, "app_not_allowed")
+	other.post(t, "/wx/login",
+		body(w.wechat.Code(appA, "ada"), appA)).problem(t, 403, "app_not_allowed")
 	w.checkAlive(t, a, w.who(appA, "ada"))
 	// The site serves one mini program, so the appid may be left out.
-	other.checkAlive(t, other.post(t, "/wx/login", codeBody(w.wechat.Code(appB, "bob")), referer(appA)).session(t).Token, w.who(appB, "bob"))
+	other.checkAlive(t,
+		other.post(t, "/wx/login", codeBody(w.wechat.Code(appB, "bob")),
+			referer(appA)).session(t).Token,
+		w.who(appB, "bob"))
 }
 
-// TestThreat25_OneCodeOneSession: the same code in parallel, and again after a lost answer, is one exchange and one session.
+// TestThreat25_OneCodeOneSession: the same code in parallel, and again after a
+// lost answer, is one exchange and one session.
 func TestThreat25_OneCodeOneSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -262,7 +290,8 @@ func TestThreat25_OneCodeOneSession(t *testing.T) {
 	for i := range replies {
 		all.Go(func() {
 			var err error
-			if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", body)); err != nil {
+			if replies[i], err = exchange(w.addr,
+				request(w.addr, "POST", "/wx/login", body)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -284,5 +313,5 @@ func TestThreat25_OneCodeOneSession(t *testing.T) {
 	w.mustReload(t, s)
 	body = codeBody(w.wechat.Code(appA, "ada"))
 	w.post(t, "/wx/login", body).session(t)
-	w.post(t, "/wx/login", body).problem(t, http.StatusUnauthorized, "code_used")
+	w.post(t, "/wx/login", body).problem(t, 401, "code_used")
 }

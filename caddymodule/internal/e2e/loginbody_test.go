@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -43,11 +42,11 @@ func TestThreat24_MalformedLogin(t *testing.T) {
 		w.call(t, "POST", "/wx/login", tt.body, tt.header).problem(t, tt.status, "invalid_request")
 	}
 	w.post(t, "/wx/login", `{"code":"abc","appid":"wx1111111111111111"}`).
-		problem(t, http.StatusForbidden, "app_not_allowed")
+		problem(t, 403, "app_not_allowed")
 	for _, method := range []string{"GET", "PUT", "OPTIONS", "HEAD", "post", "QUERY"} {
 		r := w.call(t, method, "/wx/login", good, plain)
-		if r.made(t, http.StatusMethodNotAllowed); method != "HEAD" {
-			r.problem(t, http.StatusMethodNotAllowed, "invalid_request")
+		if r.made(t, 405); method != "HEAD" {
+			r.problem(t, 405, "invalid_request")
 		}
 		if r.header.Get("Allow") != "POST" {
 			t.Errorf("Allow is %q, want POST", r.header.Get("Allow"))
@@ -60,7 +59,7 @@ func TestThreat24_MalformedLogin(t *testing.T) {
 	// A code is visible ASCII, and no placeholder.
 	for _, code := range []string{"{env.WX_SECRET_0}", "x&appid=" + appB} {
 		w.wechat.Reset()
-		w.post(t, "/wx/login", codeBody(code)).problem(t, http.StatusUnauthorized, "code_invalid")
+		w.post(t, "/wx/login", codeBody(code)).problem(t, 401, "code_invalid")
 		digest := sha256.Sum256([]byte(code))
 		calls := w.wechat.Calls()
 		if len(calls) != 1 || calls[0].AppID != appA || calls[0].Code == "" ||
@@ -76,7 +75,9 @@ func TestThreat24_Framing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
 	head := func(lines ...string) string {
-		return "POST /wx/login HTTP/1.1\r\nHost: " + w.addr + "\r\n" + strings.Join(append(lines, "Connection: close"), "\r\n") + "\r\n\r\n"
+		return "POST /wx/login HTTP/1.1\r\nHost: " + w.addr + "\r\n" + strings.Join(append(lines,
+			"Connection: close"),
+			"\r\n") + "\r\n\r\n"
 	}
 	chunked := func(body string, size int) string {
 		var b strings.Builder
@@ -88,10 +89,13 @@ func TestThreat24_Framing(t *testing.T) {
 	body := func() string { return codeBody(w.wechat.Code(appA, "ada")) }
 
 	raw(t, w.addr, head("Transfer-Encoding: chunked")+chunked(body(), 1)).session(t)
-	raw(t, w.addr, head("Transfer-Encoding: chunked", "Trailer: X-Checksum")+strings.TrimSuffix(chunked(body(), 9), "\r\n")+"X-Checksum: 7\r\n\r\n").session(t)
-	raw(t, w.addr, head("Transfer-Encoding: chunked", "Trailer: X-Wx-Openid")+strings.TrimSuffix(chunked(body(), 9), "\r\n")+"X-Wx-Openid: x\r\n\r\n").problem(t, http.StatusBadRequest, "invalid_request")
-	raw(t, w.addr, head("Transfer-Encoding: chunked")+chunked(strings.Repeat(" ", 1<<20), 1<<14)).problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
-	raw(t, w.addr, head("Transfer-Encoding: chunked")+"zz\r\n").problem(t, http.StatusBadRequest, "invalid_request")
+	raw(t, w.addr,
+		head("Transfer-Encoding: chunked", "Trailer: X-Checksum")+strings.TrimSuffix(chunked(body(), 9), "\r\n")+"X-Checksum: 7\r\n\r\n").session(t)
+	raw(t, w.addr,
+		head("Transfer-Encoding: chunked", "Trailer: X-Wx-Openid")+strings.TrimSuffix(chunked(body(), 9), "\r\n")+"X-Wx-Openid: x\r\n\r\n").problem(t, 400, "invalid_request")
+	raw(t, w.addr,
+		head("Transfer-Encoding: chunked")+chunked(strings.Repeat(" ", 1<<20), 1<<14)).problem(t, 413, "invalid_request")
+	raw(t, w.addr, head("Transfer-Encoding: chunked")+"zz\r\n").problem(t, 400, "invalid_request")
 
 	b := body()
 	r := raw(t, w.addr, head("Expect: 100-continue", fmt.Sprintf("Content-Length: %d", len(b)))+b)
@@ -99,8 +103,9 @@ func TestThreat24_Framing(t *testing.T) {
 	if r.continued != 1 {
 		t.Errorf("%d answers 100, want one", r.continued)
 	}
-	r = raw(t, w.addr, head("Expect: 100-continue", "Content-Type: text/plain", "Content-Length: 99"))
-	r.problem(t, http.StatusUnsupportedMediaType, "invalid_request")
+	r = raw(t, w.addr,
+		head("Expect: 100-continue", "Content-Type: text/plain", "Content-Length: 99"))
+	r.problem(t, 415, "invalid_request")
 	if r.continued != 0 {
 		t.Error("a refused call is asked for its body")
 	}
@@ -128,7 +133,7 @@ func TestThreat24_Framing(t *testing.T) {
 		b := body()
 		io.WriteString(conn, head(fmt.Sprintf("Content-Length: %d", len(b)+1))+b)
 		conn.(*net.TCPConn).CloseWrite()
-		if r, err := readReply(br, "POST"); err != nil || r.status != 0 && r.status != http.StatusBadRequest {
+		if r, err := readReply(br, "POST"); err != nil || r.status != 0 && r.status != 400 {
 			t.Errorf("half a call is answered with %s, %v", r, err)
 		}
 		if n := w.wechat.Count(exchangePath); n != 0 {

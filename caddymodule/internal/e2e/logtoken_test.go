@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,8 +8,9 @@ import (
 	"testing"
 )
 
-// TestP6_LogFormatInPlace: Caddy shows all headers but Authorization and Cookie in its access and error logs. With the format of the README, at debug level, no token is in them, whichever
-// header it came in; without it, it would be.
+// TestP6_LogFormatInPlace: Caddy shows all headers but Authorization and Cookie
+// in its access and error logs. With the format of the README, at debug level,
+// no token is in them, whichever header it came in; without it, it would be.
 func TestP6_LogFormatInPlace(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -18,7 +18,10 @@ func TestP6_LogFormatInPlace(t *testing.T) {
 		shown     bool
 	}{
 		{"format wechat", "\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat\n\t}", false},
-		{"wrapped", "\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat {\n\t\t\twrap console\n\t\t}\n\t}", false},
+		{
+			"wrapped",
+			"\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat {\n\t\t\twrap console\n\t\t}\n\t}", false,
+		},
 		{"no format", "\tlog {\n\t\tlevel DEBUG\n\t}", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -27,10 +30,10 @@ func TestP6_LogFormatInPlace(t *testing.T) {
 			s.options, s.site = tt.log, "\tlog\n\thandle /app/down {\n\t\treverse_proxy 127.0.0.1:1\n\t}" // for the error log
 			w := newWorld(t, s)
 			token := w.login(t, "ada")
-			if r := w.call(t, "GET", "/app/x", "", "X-3rd-Session: "+token); r.status != http.StatusOK {
+			if r := w.call(t, "GET", "/app/x", "", "X-3rd-Session: "+token); r.status != 200 {
 				t.Fatal(r)
 			}
-			if r := w.call(t, "GET", "/app/down", "", "X-3rd-Session: "+token); r.status != http.StatusBadGateway {
+			if r := w.call(t, "GET", "/app/down", "", "X-3rd-Session: "+token); r.status != 502 {
 				t.Fatal(r)
 			}
 			w.gate.stop(t)

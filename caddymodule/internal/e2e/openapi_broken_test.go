@@ -35,7 +35,8 @@ func (w *world) brokenLine(tb testing.TB, id string) (line string) {
 	return line
 }
 
-// TestOpenAPI_BreaksOff: an answer that has begun and does not end is no success, and the log says which call it was and why.
+// TestOpenAPI_BreaksOff: an answer that has begun and does not end is no
+// success, and the log says which call it was and why.
 func TestOpenAPI_BreaksOff(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "\t\ttimeout 500ms", ok)
@@ -48,40 +49,56 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 		name, method, path, pattern, why string
 		answer                           http.HandlerFunc
 	}{
-		{"truncated", "POST", "/wxa/getwxacode", "/wxa/getwxacode", "unexpected EOF", func(w http.ResponseWriter, _ *http.Request) { begin(w) }},
-		{"out of time", "POST", "/cgi-bin/message/x/y", "/cgi-bin/message/*", "no answer in time", func(w http.ResponseWriter, r *http.Request) {
+		{
+			"truncated", "POST", "/wxa/getwxacode", "/wxa/getwxacode", "unexpected EOF",
+			func(w http.ResponseWriter, _ *http.Request) { begin(w) },
+		},
+		{"out of time", "POST", "/cgi-bin/message/x/y", "/cgi-bin/message/*", "no answer in time", func(w http.ResponseWriter,
+			r *http.Request,
+		) {
 			begin(w)
 			<-r.Context().Done()
 		}},
-		{"out of time, no body", "GET", "/cgi-bin/media/get", "/cgi-bin/media/get", "no answer in time", func(w http.ResponseWriter, r *http.Request) {
+		{"out of time, no body", "GET", "/cgi-bin/media/get", "/cgi-bin/media/get", "no answer in time", func(w http.ResponseWriter,
+			r *http.Request,
+		) {
 			begin(w)
 			<-r.Context().Done()
 		}},
-		{"a refusal, truncated", "POST", "/wxa/getwxacodeunlimit", "/wxa/getwxacodeunlimit", "unexpected EOF", func(w http.ResponseWriter, _ *http.Request) {
+		{"a refusal, truncated", "POST", "/wxa/getwxacodeunlimit", "/wxa/getwxacodeunlimit", "unexpected EOF", func(w http.ResponseWriter,
+			_ *http.Request,
+		) {
 			w.Header().Set("Content-Length", "1000")
 			io.WriteString(w, `{"errcode":40001`)
 		}},
 	} {
 		wechat.script(tt.answer)
-		head, _, _ := strings.Cut(everything(t, api, request(api, tt.method, tt.path, map[string]string{"POST": "{}"}[tt.method])), "\r\n\r\n")
+		head, _, _ := strings.Cut(everything(t, api,
+			request(api, tt.method, tt.path, map[string]string{"POST": "{}"}[tt.method])),
+			"\r\n\r\n")
 		_, id, ok := strings.Cut(head, "\r\nX-Openapi-Seqid: ")
 		if !ok {
 			t.Fatalf("%s: not numbered: %s", tt.name, head)
 		}
 		id, _, _ = strings.Cut(id, "\r\n")
 		line := w.brokenLine(t, id)
-		for _, want := range []string{`"level":"warn"`, `"path":"` + tt.pattern + `"`, `"appid":"` + appA + `"`, tt.why} {
+		for _, want := range []string{
+			`"level":"warn"`, `"path":"` + tt.pattern + `"`, `"appid":"` + appA + `"`, tt.why,
+		} {
 			if !strings.Contains(line, want) {
 				t.Errorf("%s: no %s in %s", tt.name, want, line)
 			}
 		}
-		if broken, fine, gone := w.apiCalls(t, tt.pattern, "broken_off"), w.apiCalls(t, tt.pattern, "ok"), w.apiCalls(t, tt.pattern, "client_gone"); broken != "1" || fine != "0" || gone != "0" {
-			t.Errorf("%s: counted as broken off %s times, as ok %s, as client gone %s", tt.name, broken, fine, gone)
+		if broken, fine, gone := w.apiCalls(t, tt.pattern,
+			"broken_off"), w.apiCalls(t, tt.pattern, "ok"), w.apiCalls(t,
+			tt.pattern, "client_gone"); broken != "1" || fine != "0" || gone != "0" {
+			t.Errorf("%s: counted as broken off %s times, as ok %s, as client gone %s", tt.name,
+				broken, fine, gone)
 		}
 	}
 	wechat.script(ok)
 	ask(t, api, "POST", "/wxa/msg_sec_check", "{}")
-	userCall(t, api, "revoke", map[string]any{"openid": "nobody"}).made(t, http.StatusNoContent)
+	userCall(t, api, "revoke", map[string]any{"openid": "nobody"}).made(t, 204)
 	for _, path := range []string{"/wxa/msg_sec_check", "/wx/user/revoke"} {
 		if n := w.apiCalls(t, path, "ok"); n != "1" {
 			t.Errorf("%s: counted as ok %s times, want 1", path, n)
@@ -89,7 +106,8 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_ClientGone: an app that hangs up breaks its own answer off, and has nobody to blame.
+// TestOpenAPI_ClientGone: an app that hangs up breaks its own answer off, and
+// has nobody to blame.
 func TestOpenAPI_ClientGone(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "", ok)
@@ -121,7 +139,8 @@ func TestOpenAPI_ClientGone(t *testing.T) {
 			id = resp.Header.Get("X-Openapi-Seqid")
 		}
 		conn.Close()
-		eventually(t, "the call is counted", func() bool { return w.apiCalls(t, tt.path, "client_gone") == "1" })
+		eventually(t, "the call is counted",
+			func() bool { return w.apiCalls(t, tt.path, "client_gone") == "1" })
 		if tt.begins {
 			if line := w.brokenLine(t, id); !strings.Contains(line, `"level":"info"`) {
 				t.Errorf("the log says %s", line)

@@ -19,11 +19,14 @@ func TestOpenAPI_Calls(t *testing.T) {
 	w.login(t, "ada")
 	openid := w.wechat.OpenID(appA, "ada")
 
-	sent := ask(t, api, "POST", "/cgi-bin/message/subscribe/send", fmt.Sprintf(`{"touser":%q,"template_id":"t","data":{}}`, openid), "Content-Type: application/json")
+	sent := ask(t, api, "POST", "/cgi-bin/message/subscribe/send",
+		fmt.Sprintf(`{"touser":%q,"template_id":"t","data":{}}`, openid),
+		"Content-Type: application/json")
 	if got := sent.errCode(t); got != 0 {
 		t.Fatalf("errcode %d: %s", got, sent)
 	}
-	checked := ask(t, api, "POST", "/wxa/msg_sec_check", fmt.Sprintf(`{"openid":%q,"content":"a risky text"}`, openid))
+	checked := ask(t, api, "POST", "/wxa/msg_sec_check",
+		fmt.Sprintf(`{"openid":%q,"content":"a risky text"}`, openid))
 	if !strings.Contains(checked.body, `"risky"`) {
 		t.Errorf("the answer is %s", checked)
 	}
@@ -35,15 +38,19 @@ func TestOpenAPI_Calls(t *testing.T) {
 		t.Errorf("%d access tokens were asked for, want 1", n)
 	}
 	picture := ask(t, api, "POST", "/wxa/getwxacodeunlimit", `{"scene":"a=1"}`)
-	if picture.header.Get("Content-Type") != "image/jpeg" || !strings.HasPrefix(picture.body, "\xff\xd8") || len(picture.body) < 5000 {
+	if picture.header.Get("Content-Type") != "image/jpeg" ||
+		!strings.HasPrefix(picture.body, "\xff\xd8") || len(picture.body) < 5000 {
 		t.Errorf("the picture is %v, %d bytes", picture.header, len(picture.body))
 	}
 }
 
-// TestOpenAPI_WhatWeChatSees: the call, the token of the gate and nothing that is between the app and the gate.
+// TestOpenAPI_WhatWeChatSees: the call, the token of the gate and nothing that
+// is between the app and the gate.
 func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 	t.Parallel()
-	_, api, wechat := standInWorld(t, setup{}, "\t\tallow default /cgi-bin/express/*", func(w http.ResponseWriter, r *http.Request) {
+	_, api, wechat := standInWorld(t, setup{}, "\t\tallow default /cgi-bin/express/*", func(w http.ResponseWriter,
+		r *http.Request,
+	) {
 		w.Header().Set("X-Openapi-Seqid", "of another relay")
 		w.Header().Set("X-Echo", "https://api.weixin.qq.com/?"+r.URL.RawQuery)
 		w.Header().Set("Wechatmp-Signature", "theirs")
@@ -71,7 +78,10 @@ func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 	if want := strings.TrimPrefix(wechat.URL, "http://"); got.Host != want {
 		t.Errorf("WeChat was called %q, want %q", got.Host, want)
 	}
-	want := map[string]string{"Content-Type": "application/json", "User-Agent": "my-app", "Wechatmp-Appid": appA, "Content-Length": "7"}
+	want := map[string]string{
+		"Content-Type": "application/json", "User-Agent": "my-app", "Wechatmp-Appid": appA,
+		"Content-Length": "7",
+	}
 	for name, values := range got.Header {
 		if want[name] != values[0] || len(values) != 1 {
 			t.Errorf("WeChat saw %s: %q", name, values)
@@ -111,7 +121,8 @@ func TestOpenAPI_RenewsToken(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Streams: an answer that is no JSON object begins before it ends and outlives a reload, and a body goes on its way before it has come whole.
+// TestOpenAPI_Streams: an answer that is no JSON object begins before it ends
+// and outlives a reload, and a body goes on its way before it has come whole.
 func TestOpenAPI_Streams(t *testing.T) {
 	t.Parallel()
 	more, arrived := make(chan string), make(chan int, 1)
@@ -148,18 +159,21 @@ func TestOpenAPI_Streams(t *testing.T) {
 	}
 	defer up.Close()
 	half := bytes.Repeat([]byte("x"), 200<<10)
-	fmt.Fprintf(up, "POST /cgi-bin/media/upload HTTP/1.1\r\nHost: %s\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n%s", api, 2*len(half), half)
+	fmt.Fprintf(up,
+		"POST /cgi-bin/media/upload HTTP/1.1\r\nHost: %s\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n%s",
+		api, 2*len(half), half)
 	if n := <-arrived; n == 0 { // while the other half has not been sent
 		t.Error("nothing arrives")
 	}
 	up.Write(half)
 	uploaded, err := http.ReadResponse(bufio.NewReader(up), nil)
-	if err != nil || uploaded.StatusCode != http.StatusOK {
+	if err != nil || uploaded.StatusCode != 200 {
 		t.Errorf("%v, %v", uploaded, err)
 	}
 }
 
-// newStreamingStandIn answers a GET with what comes through more, as it comes, and tells of the first piece of a POST's body.
+// newStreamingStandIn answers a GET with what comes through more, as it comes,
+// and tells of the first piece of a POST's body.
 func newStreamingStandIn(tb testing.TB, more <-chan string, arrived chan<- int) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /cgi-bin/stable_token", func(w http.ResponseWriter, r *http.Request) {

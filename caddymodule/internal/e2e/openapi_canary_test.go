@@ -10,8 +10,10 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// TestP6_OpenAPIShowsNoSecret: at debug level, with access log and traces, through calls of all kinds and failures of all kinds, no access token, session_key, AppSecret or key to a user's data is
-// in anything that is printed or answered, but for what a call is there to answer.
+// TestP6_OpenAPIShowsNoSecret: at debug level, with access log and traces,
+// through calls of all kinds and failures of all kinds, no access token,
+// session_key, AppSecret or key to a user's data is in anything that is printed
+// or answered, but for what a call is there to answer.
 func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	secrets := canaries{"the AppSecret": secretOf(appA)}
@@ -42,12 +44,17 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 		call("GET", "/cgi-bin/token?grant_type=client_credential", "")
 		call("GET", "/wxa/nothing", "")
 		call("POST", "/wxa/resetusersessionkey?openid="+openid, "")
-		for name := range map[string]bool{"checksession": true, "decrypt": true, "getpaidunionid": true, "getpluginopenpid": true, "nothing": true} {
+		for name := range map[string]bool{
+			"checksession": true, "decrypt": true, "getpaidunionid": true, "getpluginopenpid": true,
+			"nothing": true,
+		} {
 			user(name, ada)
 			user(name, `{"openid":1}`)
 		}
-		// What it answers belongs to the app, and nobody else: the answer is not searched, the log is.
-		for _, key := range userCall(t, api, "getuserencryptkey", map[string]any{"openid": openid}).object(t)["key_info_list"].([]any) {
+		// What it answers belongs to the app, and nobody else: the answer is
+		// not searched, the log is.
+		for _, key := range userCall(t, api, "getuserencryptkey",
+			map[string]any{"openid": openid}).object(t)["key_info_list"].([]any) {
 			secrets["a user's encryption key"] = key.(map[string]any)["encrypt_key"].(string)
 		}
 	}
@@ -57,7 +64,10 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 
 	for _, f := range []weixintest.Fault{
 		{Kind: weixintest.FaultErrCode, ErrCode: 40001, ErrMsg: "echo " + secretOf(appA)},
-		{Kind: weixintest.FaultRedirect, Location: "https://elsewhere.example/?access_token=" + token},
+		{
+			Kind:     weixintest.FaultRedirect,
+			Location: "https://elsewhere.example/?access_token=" + token,
+		},
 		{Kind: weixintest.FaultStatus, Status: 503},
 		{Kind: weixintest.FaultBody, Body: "HTTP/1.1 200 OK"},
 		{Kind: weixintest.FaultReset},
@@ -84,10 +94,13 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 	exercise()
 	user("revoke", ada)
 
-	for _, path := range []string{"/config/", "/metrics", "/reverse_proxy/upstreams", "/debug/pprof/goroutine?debug=2"} {
+	for _, path := range []string{
+		"/config/", "/metrics", "/reverse_proxy/upstreams", "/debug/pprof/goroutine?debug=2",
+	} {
 		got := w.adminGet(t, path)
 		secrets.find(t, path, got)
-		if path == "/metrics" && !strings.Contains(got, `caddy_wechat_api_calls_total{path="/cgi-bin/message/*",result="ok"}`) {
+		if path == "/metrics" && !strings.Contains(got,
+			`caddy_wechat_api_calls_total{path="/cgi-bin/message/*",result="ok"}`) {
 			t.Error("the calls are not counted by the pattern of their path")
 		}
 	}
@@ -95,7 +108,10 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 		t.Errorf("the gate ends with %d", n)
 	}
 	printed := w.out.String()
-	for _, kind := range []string{`"level":"debug"`, "upstream roundtrip", "handled request", "call refused", `"logger":"wechat.audit"`} {
+	for _, kind := range []string{
+		`"level":"debug"`, "upstream roundtrip", "handled request", "call refused",
+		`"logger":"wechat.audit"`,
+	} {
 		if !strings.Contains(printed, kind) {
 			t.Errorf("the log does not hold %q: the search would find nothing", kind)
 		}
@@ -105,10 +121,12 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 	secrets.find(t, "an answer", answers.String())
 }
 
-// stableToken returns the access token that the gate uses: in normal mode WeChat gives everybody the same (WECHAT.md 5.1).
+// stableToken returns the access token that the gate uses: in normal mode
+// WeChat gives everybody the same (WECHAT.md 5.1).
 func (w *world) stableToken(tb testing.TB) string {
 	tb.Helper()
-	resp, err := http.Post(w.wechat.URL+"/cgi-bin/stable_token", "application/json", strings.NewReader(fmt.Sprintf(`{"grant_type":"client_credential","appid":%q,"secret":%q}`, appA, secretOf(appA))))
+	resp, err := http.Post(w.wechat.URL+"/cgi-bin/stable_token", "application/json",
+		strings.NewReader(fmt.Sprintf(`{"grant_type":"client_credential","appid":%q,"secret":%q}`, appA, secretOf(appA))))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -2,32 +2,42 @@ package e2e_test
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// genuine are the headers of the platform for one user, in lower case as it sends them (WECHAT.md 8.1).
-var genuine = []string{"x-wx-source: wx_client", "x-wx-openid: o-ada", "x-wx-appid: " + appA, "x-wx-unionid: u-ada", "x-wx-env: prod-1"}
+// genuine are the headers of the platform for one user, in lower case as it
+// sends them (WECHAT.md 8.1).
+var genuine = []string{
+	"x-wx-source: wx_client", "x-wx-openid: o-ada", "x-wx-appid: " + appA, "x-wx-unionid: u-ada",
+	"x-wx-env: prod-1",
+}
 
-// owns demands that the app was told exactly these lines, and nothing else under such names.
+// owns demands that the app was told exactly these lines, and nothing else
+// under such names.
 func (r reply) owns(tb testing.TB, lines ...string) {
 	tb.Helper()
 	if !r.fromApp() {
 		tb.Errorf("the app was not asked: %s", r)
 		return
 	}
-	if got, want := r.received(tb).owned(), slices.Sorted(slices.Values(lines)); !slices.Equal(got, want) {
+	if got, want := r.received(tb).owned(), slices.Sorted(slices.Values(lines)); !slices.Equal(got,
+		want) {
 		tb.Errorf("the app is told %q, want %q", got, want)
 	}
 }
 
-// TestCloudrun: what the platform says goes on to the app, and all that a client says under such names does not.
+// TestCloudrun: what the platform says goes on to the app, and all that a
+// client says under such names does not.
 func TestCloudrun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tcloudrun\n\t\tpublic /public/*\n\t\toptional /optional/*"})
-	client := []string{"X-WX-SERVICE: s", "X-WX-EXCLUDE-CREDENTIALS: cloudbase-access-token", "X-WX-Region: r", "X-WX-CALL-ID: c", "X_WX_OPENID: victim", "X-WX-PHONE: 1", "x-wx-openid2: x", "X~WX~Openid: victim"}
+	client := []string{
+		"X-WX-SERVICE: s", "X-WX-EXCLUDE-CREDENTIALS: cloudbase-access-token", "X-WX-Region: r",
+		"X-WX-CALL-ID: c", "X_WX_OPENID: victim", "X-WX-PHONE: 1", "x-wx-openid2: x",
+		"X~WX~Openid: victim",
+	}
 	with := func(base []string, more ...string) []string { return slices.Concat(base, more) }
 
 	w.call(t, "GET", "/x", "", with(genuine, client...)...).owns(t, genuine...)
@@ -35,16 +45,21 @@ func TestCloudrun(t *testing.T) {
 	w.call(t, "GET", "/public/x", "", genuine...).owns(t)
 	w.call(t, "GET", "/optional/x", "").owns(t)
 	w.call(t, "GET", "/public/x", "", "x-wx-openid: forged").owns(t)
-	// The platform leaves out what a client asks it to (WECHAT.md 8.4), and has nobody to name in a message push (8.7).
+	// The platform leaves out what a client asks it to (WECHAT.md 8.4), and has
+	// nobody to name in a message push (8.7).
 	w.call(t, "GET", "/x", "", genuine[:3]...).owns(t, genuine[:3]...)
 	push := []string{"x-wx-source: wx_trigger", "x-wx-appid: " + appA}
 	w.call(t, "POST", "/optional/push", "{}", push...).owns(t, push...)
-	w.call(t, "POST", "/x", "{}", push...).problem(t, http.StatusForbidden, "identity_missing")
+	w.call(t, "POST", "/x", "{}", push...).problem(t, 403, "identity_missing")
 	// One app that uses another's resources (8.1).
-	reuse := []string{"x-wx-source: wx_client", "x-wx-from-openid: o-ada", "x-wx-from-appid: " + appA, "x-wx-from-unionid: u-ada"}
+	reuse := []string{
+		"x-wx-source: wx_client", "x-wx-from-openid: o-ada", "x-wx-from-appid: " + appA,
+		"x-wx-from-unionid: u-ada",
+	}
 	w.call(t, "GET", "/x", "", reuse...).owns(t, reuse...)
 	chained := []string{"x-wx-source: wx_client,scf", "x-wx-openid: o-ada", "x-wx-appid: " + appA}
-	w.call(t, "GET", "/x", "", "x-wx-source: wx_client, scf", chained[1], chained[2]).owns(t, chained...)
+	w.call(t, "GET", "/x", "", "x-wx-source: wx_client, scf", chained[1],
+		chained[2]).owns(t, chained...)
 
 	// No session is asked for, none is taken, and none is handed on.
 	token := "wxs_" + strings.Repeat("a", 41)
@@ -53,19 +68,21 @@ func TestCloudrun(t *testing.T) {
 	if strings.Contains(r.body, token) {
 		t.Error("the app sees a token")
 	}
-	w.call(t, "GET", "/x", "", bearer(token)).problem(t, http.StatusForbidden, "identity_missing")
-	w.call(t, "POST", "/wx/login", `{"code":"x"}`, genuine...).problem(t, http.StatusNotFound, "not_found")
+	w.call(t, "GET", "/x", "", bearer(token)).problem(t, 403, "identity_missing")
+	w.call(t, "POST", "/wx/login", `{"code":"x"}`, genuine...).problem(t, 404, "not_found")
 	if n := w.wechat.Count(exchangePath); n != 0 {
 		t.Errorf("%d codes were exchanged", n)
 	}
 }
 
-// TestThreat1_CloudrunForgeries: what the platform would not say gets nobody in, on no route that asks who is calling.
+// TestThreat1_CloudrunForgeries: what the platform would not say gets nobody
+// in, on no route that asks who is calling.
 func TestThreat1_CloudrunForgeries(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tcloudrun\n\t\toptional /optional/*"})
 	replace := func(name, line string) []string {
-		lines := slices.DeleteFunc(slices.Clone(genuine), func(l string) bool { return strings.HasPrefix(l, name+":") })
+		lines := slices.DeleteFunc(slices.Clone(genuine),
+			func(l string) bool { return strings.HasPrefix(l, name+":") })
 		if line != "" {
 			lines = append(lines, line)
 		}
@@ -76,14 +93,28 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 		status  int
 		code    string
 	}{
-		"no source":            {replace("x-wx-source", ""), 403, "identity_refused"},
-		"two sources":          {append(slices.Clone(genuine), "X-WX-SOURCE: wx_client"), 403, "identity_refused"},
-		"local debugging":      {append(slices.Clone(genuine), "X-WX-LOCAL-DEBUG: 1"), 403, "identity_refused"},
-		"two openids":          {append(slices.Clone(genuine), "X-WX-OPENID: victim"), 403, "identity_refused"},
-		"two openids in one":   {replace("x-wx-openid", "x-wx-openid: o-ada,victim"), 403, "identity_refused"},
-		"openid not ASCII":     {replace("x-wx-openid", "x-wx-openid: o-\xff"), 403, "identity_refused"},
-		"another mini program": {replace("x-wx-appid", "x-wx-appid: "+appB), 403, "app_not_allowed"},
-		"a trailer":            {append(slices.Clone(genuine), "Trailer: X-WX-OPENID"), 400, "invalid_request"},
+		"no source": {replace("x-wx-source", ""), 403, "identity_refused"},
+		"two sources": {
+			append(slices.Clone(genuine), "X-WX-SOURCE: wx_client"), 403, "identity_refused",
+		},
+		"local debugging": {
+			append(slices.Clone(genuine), "X-WX-LOCAL-DEBUG: 1"), 403, "identity_refused",
+		},
+		"two openids": {
+			append(slices.Clone(genuine), "X-WX-OPENID: victim"), 403, "identity_refused",
+		},
+		"two openids in one": {
+			replace("x-wx-openid", "x-wx-openid: o-ada,victim"), 403, "identity_refused",
+		},
+		"openid not ASCII": {
+			replace("x-wx-openid", "x-wx-openid: o-\xff"), 403, "identity_refused",
+		},
+		"another mini program": {
+			replace("x-wx-appid", "x-wx-appid: "+appB), 403, "app_not_allowed",
+		},
+		"a trailer": {
+			append(slices.Clone(genuine), "Trailer: X-WX-OPENID"), 400, "invalid_request",
+		},
 	} {
 		for _, target := range []string{"/x", "/optional/x"} {
 			r := w.call(t, "GET", target, "", tt.headers...)
@@ -92,11 +123,14 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 			}
 		}
 	}
-	w.call(t, "GET", "/x", "", replace("x-wx-openid", "x-wx-openid: ")...).problem(t, http.StatusForbidden, "identity_missing") // as if it were not there
+	w.call(t, "GET", "/x", "",
+		replace("x-wx-openid", "x-wx-openid: ")...).problem(t, 403, "identity_missing") // as if it were not there
 	for _, line := range []string{"Connection: close, X-WX-OPENID", "Connection: x-wx-source"} {
 		w.call(t, "GET", "/x", "", append(slices.Clone(genuine), line)...).owns(t, genuine...)
 	}
-	for _, alias := range []string{"X_WX_OPENID: victim", "X.WX.Openid: victim", "X-WX!OPENID: victim", "X-WX-openid-: victim"} {
+	for _, alias := range []string{
+		"X_WX_OPENID: victim", "X.WX.Openid: victim", "X-WX!OPENID: victim", "X-WX-openid-: victim",
+	} {
 		w.call(t, "GET", "/x", "", append(slices.Clone(genuine), alias)...).owns(t, genuine...)
 		w.call(t, "GET", "/optional/x", "", alias, "X~WX~SOURCE: wx_client").owns(t)
 	}
@@ -105,22 +139,26 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 	}
 }
 
-// TestCloudrun_SessionModeBelievesNothing: the very headers of the platform are worth nothing where it was not configured.
+// TestCloudrun_SessionModeBelievesNothing: the very headers of the platform are
+// worth nothing where it was not configured.
 func TestCloudrun_SessionModeBelievesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\toptional /optional/*"})
-	w.call(t, "GET", "/x", "", genuine...).problem(t, http.StatusUnauthorized, "session_missing")
+	w.call(t, "GET", "/x", "", genuine...).problem(t, 401, "session_missing")
 	w.call(t, "GET", "/optional/x", "", genuine...).owns(t)
 	token := w.login(t, "ada")
-	w.call(t, "GET", "/x", "", append(slices.Clone(genuine), bearer(token))...).received(t).check(t, w.who(appA, "ada"))
+	w.call(t, "GET", "/x", "",
+		append(slices.Clone(genuine), bearer(token))...).received(t).check(t, w.who(appA, "ada"))
 }
 
-// TestCloudrun_NeedsNoApp: behind the platform there is no AppSecret to configure, and nothing is kept.
+// TestCloudrun_NeedsNoApp: behind the platform there is no AppSecret to
+// configure, and nothing is kept.
 func TestCloudrun_NeedsNoApp(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})
 	_, port, _ := strings.Cut(w.addr, ":")
-	text := fmt.Sprintf("{\n\tadmin %s\n}\nhttp://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tcloudrun\n\t}\n\treverse_proxy %s\n}\n", w.admin, port, w.app.addr)
+	text := fmt.Sprintf("{\n\tadmin %s\n}\nhttp://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tcloudrun\n\t}\n\treverse_proxy %s\n}\n",
+		w.admin, port, w.app.addr)
 	from := w.out.Len()
 	w.gate = w.launch(t, "run", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", text))
 	w.gate.printed(t, from, "serving initial configuration")

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestThreat28_OddUpstreams: an upstream that echoes what it was sent gets the access token to the app in no part of an answer, nor into the log.
+// TestThreat28_OddUpstreams: an upstream that echoes what it was sent gets the
+// access token to the app in no part of an answer, nor into the log.
 func TestThreat28_OddUpstreams(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tdebug", site: "\tlog"}, "", ok)
@@ -52,16 +53,28 @@ func TestThreat28_OddUpstreams(t *testing.T) {
 			ok(w, r)
 		}, `"errcode":0`},
 		{"status", hijacked("HTTP/1.1 200 " + echo + "\r\nContent-Length: 2\r\n\r\n{}"), "{}"},
-		{"JSON", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, `{"url":%q}`, r.RequestURI) }, "wechat_unavailable"},
+		{
+			"JSON",
+			func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, `{"url":%q}`, r.RequestURI) },
+			"wechat_unavailable",
+		},
 		{"refusal", func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, `{"errcode":40001,"errmsg":%q}`, r.RequestURI)
 		}, "wechat_unavailable"},
-		{"not found", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no "+r.RequestURI, http.StatusNotFound) }, "wechat_unavailable"},
+		{
+			"not found",
+			func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no "+r.RequestURI, http.StatusNotFound) },
+			"wechat_unavailable",
+		},
 		{"error of a server", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusInternalServerError)
 			fmt.Fprintf(w, `{"errcode":-1,"errmsg":%q}`, r.RequestURI)
 		}, "wechat_unavailable"},
-		{"malformed trailer", hijacked("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n\xff\xd8!\r\n0\r\n" + echo + "\r\n\r\n"), "\xff\xd8!"},
+		{
+			"malformed trailer",
+			hijacked("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n\xff\xd8!\r\n0\r\n" + echo + "\r\n\r\n"),
+			"\xff\xd8!",
+		},
 		{"malformed head", hijacked(echo + "\r\n\r\n"), "wechat_unavailable"},
 	} {
 		wechat.script(tt.answer)
@@ -70,7 +83,8 @@ func TestThreat28_OddUpstreams(t *testing.T) {
 			t.Errorf("%s: the app gets %q", tt.name, got)
 		}
 	}
-	eventually(t, "the last call is in the log", func() bool { return strings.Contains(w.out.String(), "the answer is not HTTP") })
+	eventually(t, "the last call is in the log",
+		func() bool { return strings.Contains(w.out.String(), "the answer is not HTTP") })
 	for line := range strings.Lines(w.out.String()) {
 		if strings.Contains(line, "canary-token") {
 			t.Errorf("the log holds the token: %s", line)
@@ -78,7 +92,8 @@ func TestThreat28_OddUpstreams(t *testing.T) {
 	}
 }
 
-// everything sends a request and returns all that comes back, to the end of the connection.
+// everything sends a request and returns all that comes back, to the end of the
+// connection.
 func everything(tb testing.TB, addr, request string) string {
 	tb.Helper()
 	conn, err := net.Dial("tcp", addr)

@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// TestExample_OpenData runs all of examples/wechat/open-data: the page outside of WeChat, the Caddyfile with its addresses changed, the app.
+// TestExample_OpenData runs all of examples/wechat/open-data: the page outside
+// of WeChat, the Caddyfile with its addresses changed, the app.
 func TestExample_OpenData(t *testing.T) {
 	t.Parallel()
 	need(t, "node")
@@ -35,15 +36,20 @@ func TestExample_OpenData(t *testing.T) {
 	p := patch(t, config, w.addr, w.admin, upstream, w.wechat.URL)
 	w.env = append(w.env, p.apps[appA]+"="+secretOf(appA))
 	_, port, _ := net.SplitHostPort(upstream)
-	spawn(t, t.TempDir(), []string{"PORT=" + port, "WECHAT=http://" + p.api}, upstream, "node", filepath.Join(example, "app.js"))
+	spawn(t, t.TempDir(), []string{"PORT=" + port, "WECHAT=http://" + p.api}, upstream, "node",
+		filepath.Join(example, "app.js"))
 	from := w.out.Len()
 	w.gate = w.launch(t, "run", "--config", w.write(t, "caddy.json", string(p.json)))
 	w.gate.printed(t, from, "serving initial configuration")
 
 	run := func(steps ...string) map[string]any {
 		t.Helper()
-		cmd := exec.Command("node", append([]string{script(t, "miniprogram.js"), filepath.Join(example, "page.js")}, steps...)...)
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GATE=http://" + w.addr, "SITE=" + p.sites[0].host, "SIM=" + w.wechat.URL, "APPID=" + appA, "USER=ada"}
+		cmd := exec.Command("node",
+			append([]string{script(t, "miniprogram.js"), filepath.Join(example, "page.js")}, steps...)...)
+		cmd.Env = []string{
+			"PATH=" + os.Getenv("PATH"), "GATE=http://" + w.addr, "SITE=" + p.sites[0].host,
+			"SIM=" + w.wechat.URL, "APPID=" + appA, "USER=ada",
+		}
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
@@ -58,17 +64,24 @@ func TestExample_OpenData(t *testing.T) {
 	}
 	who := w.who(appA, "ada")
 	phone := w.wechat.PhoneCode(appA, "13580006666")
-	got := run("onLoad", "onSteps", "onPhone", fmt.Sprintf(`{"detail":{"code":%q}}`, phone), "onComment", `{"detail":{"value":"a fine day"}}`)
-	for name, want := range map[string]any{"openid": who.openid, "unionid": who.unionid, "steps": 4711.0, "phoneNumber": "13580006666", "accepted": true} {
+	got := run("onLoad", "onSteps", "onPhone", fmt.Sprintf(`{"detail":{"code":%q}}`, phone),
+		"onComment", `{"detail":{"value":"a fine day"}}`)
+	for name, want := range map[string]any{
+		"openid": who.openid, "unionid": who.unionid, "steps": 4711.0, "phoneNumber": "13580006666",
+		"accepted": true,
+	} {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
 	}
-	if got := run("onPhone", `{"detail":{}}`, "onComment", `{"detail":{"value":"a risky one"}}`); got["accepted"] != false || got["phoneNumber"] != nil {
+	if got := run("onPhone", `{"detail":{}}`, "onComment",
+		`{"detail":{"value":"a risky one"}}`); got["accepted"] != false || got["phoneNumber"] != nil {
 		t.Errorf("after a no: %v", got)
 	}
-	// A session that has ended, and a session_key that has changed, cost the user nothing.
-	if got := run("forget", "onLoad", "rotate", "onSteps", "onClose"); got["openid"] != who.openid || got["steps"] != 4711.0 || got["closed"] != true {
+	// A session that has ended, and a session_key that has changed, cost the
+	// user nothing.
+	if got := run("forget", "onLoad", "rotate", "onSteps",
+		"onClose"); got["openid"] != who.openid || got["steps"] != 4711.0 || got["closed"] != true {
 		t.Errorf("after trouble: %v", got)
 	}
 	w.audited(t, "sessions revoked by the app")

@@ -13,23 +13,34 @@ import (
 
 // kept lead to tokens, secrets and session_keys.
 var kept = []string{
-	"/cgi-bin/token", "/cgi-bin/stable_token", "/sns/jscode2session", "/sns/component/jscode2session", "/cgi-bin/component/api_component_token", "/cgi-bin/clear_quota/v2",
+	"/cgi-bin/token", "/cgi-bin/stable_token", "/sns/jscode2session",
+	"/sns/component/jscode2session", "/cgi-bin/component/api_component_token",
+	"/cgi-bin/clear_quota/v2",
 	"/wxa/checksession", "/wxa/resetusersessionkey", "/wxa/business/getuserencryptkey",
 }
 
-// spellings are other ways to write a path, at least one of which some server takes for the same.
+// spellings are other ways to write a path, at least one of which some server
+// takes for the same.
 func spellings(path string) []string {
 	dir, last := path[:strings.LastIndexByte(path, '/')], path[strings.LastIndexByte(path, '/')+1:]
 	return []string{
-		path, path + "/", path + "/x", path + "?x=1", path + "?", path + "#f", strings.ToUpper(path), dir + "/" + strings.ToUpper(last[:1]) + last[1:],
-		"/" + path, dir + "//" + last, dir + "/./" + last, "/x/.." + path, "/wxa/msg_sec_check/../.." + path, "/wxa/msg_sec_check/%2e%2e/.." + path, "/wxa/msg_sec_check/..%2f.." + path,
-		dir + "/%" + fmt.Sprintf("%02x", last[0]) + last[1:], dir + "/%25" + fmt.Sprintf("%02x", last[0]) + last[1:], dir + "%2f" + last, dir + "%5c" + last, dir + `\` + last,
-		path + ";a=b", dir + ";a/" + last, path + "%00", path + "%20", path + ".", path + "%2e", path + "%3fx=1", path + "%23", dir + "/%20" + last,
+		path, path + "/", path + "/x", path + "?x=1", path + "?", path + "#f",
+		strings.ToUpper(path), dir + "/" + strings.ToUpper(last[:1]) + last[1:],
+		"/" + path, dir + "//" + last, dir + "/./" + last, "/x/.." + path,
+		"/wxa/msg_sec_check/../.." + path, "/wxa/msg_sec_check/%2e%2e/.." + path,
+		"/wxa/msg_sec_check/..%2f.." + path,
+		dir + "/%" + fmt.Sprintf("%02x", last[0]) + last[1:],
+		dir + "/%25" + fmt.Sprintf("%02x", last[0]) + last[1:], dir + "%2f" + last,
+		dir + "%5c" + last, dir + `\` + last,
+		path + ";a=b", dir + ";a/" + last, path + "%00", path + "%20", path + ".", path + "%2e",
+		path + "%3fx=1", path + "%23", dir + "/%20" + last,
 		"http://api.weixin.qq.com" + path, "//api.weixin.qq.com" + path, "x:" + path[1:],
 	}
 }
 
-// TestThreat28_KeptCallsAreRefused: however a call for a token, a secret or a session_key is written, and whatever the operator allows, WeChat does not see it.
+// TestThreat28_KeptCallsAreRefused: however a call for a token, a secret or a
+// session_key is written, and whatever the operator allows, WeChat does not see
+// it.
 func TestThreat28_KeptCallsAreRefused(t *testing.T) {
 	t.Parallel()
 	_, api, wechat := standInWorld(t, setup{}, "\t\tallow /*", ok)
@@ -37,10 +48,10 @@ func TestThreat28_KeptCallsAreRefused(t *testing.T) {
 		for _, target := range spellings(path) {
 			for _, method := range []string{"GET", "POST"} {
 				r := ask(t, api, method, target, "{}")
-				if r.status != http.StatusForbidden && r.status != http.StatusBadRequest {
+				if r.status != 403 && r.status != 400 {
 					t.Errorf("%s %s: %s", method, target, r)
-				} else if r.status == http.StatusForbidden {
-					r.problem(t, http.StatusForbidden, "call_not_allowed")
+				} else if r.status == 403 {
+					r.problem(t, 403, "call_not_allowed")
 				}
 				if r.header.Get("X-Openapi-Seqid") != "" {
 					t.Errorf("%s: numbered", target)
@@ -56,7 +67,8 @@ func TestThreat28_KeptCallsAreRefused(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Callers: who is not a program on this machine gets nothing, through a proxy on it neither.
+// TestOpenAPI_Callers: who is not a program on this machine gets nothing,
+// through a proxy on it neither.
 func TestOpenAPI_Callers(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
@@ -72,11 +84,15 @@ func TestOpenAPI_Callers(t *testing.T) {
 	if r := ask(t, base, "POST", target, "{}"); r.errCode(t) != 0 {
 		t.Errorf("the app: %s", r)
 	}
-	for _, header := range []string{"X-Forwarded-For: 127.0.0.1", "Origin: http://127.0.0.1", "x-forwarded-for: ", "Host: evil.example"} {
-		r := strings.Replace(request(base, "POST", target, "{}", header), "Host: "+base+"\r\n", "", strings.Count(header, "Host:"))
-		raw(t, base, r).problem(t, http.StatusForbidden, "caller_not_allowed")
+	for _, header := range []string{
+		"X-Forwarded-For: 127.0.0.1", "Origin: http://127.0.0.1", "x-forwarded-for: ",
+		"Host: evil.example",
+	} {
+		r := strings.Replace(request(base, "POST", target, "{}", header), "Host: "+base+"\r\n", "",
+			strings.Count(header, "Host:"))
+		raw(t, base, r).problem(t, 403, "caller_not_allowed")
 	}
-	ask(t, front, "POST", target, "{}").problem(t, http.StatusForbidden, "caller_not_allowed")
+	ask(t, front, "POST", target, "{}").problem(t, 403, "caller_not_allowed")
 	if seen := wechat.take(); len(seen) != 1 {
 		t.Errorf("WeChat saw %d calls, want that of the app", len(seen))
 	}
@@ -98,18 +114,26 @@ func TestOpenAPI_Apps(t *testing.T) {
 	t.Parallel()
 	wechat := newStandIn(t, ok)
 	any, only := freeAddr(t), freeAddr(t)
-	newWorld(t, setup{base: wechat.URL, apps: []string{appA, appB}, sites: apiSite(any, "") + apiSite(only, "\t\tapp "+appB)})
+	newWorld(t,
+		setup{base: wechat.URL, apps: []string{appA, appB}, sites: apiSite(any, "") + apiSite(only, "\t\tapp "+appB)})
 	const target = "/wxa/msg_sec_check"
-	ask(t, any, "POST", target, "{}").problem(t, http.StatusBadRequest, "invalid_request")
-	ask(t, any, "POST", target+"?from_appid=wxffffffffffffffff", "{}").problem(t, http.StatusForbidden, "app_not_allowed")
-	ask(t, any, "POST", target+"?from_appid="+appA+"&from_appid="+appB, "{}").problem(t, http.StatusBadRequest, "invalid_request")
-	ask(t, only, "POST", target+"?from_appid="+appA, "{}").problem(t, http.StatusForbidden, "app_not_allowed")
-	ask(t, any, "POST", target+"?a=%zz", "{}").problem(t, http.StatusBadRequest, "invalid_request")
+	ask(t, any, "POST", target, "{}").problem(t, 400, "invalid_request")
+	ask(t, any, "POST", target+"?from_appid=wxffffffffffffffff",
+		"{}").problem(t, 403, "app_not_allowed")
+	ask(t, any, "POST", target+"?from_appid="+appA+"&from_appid="+appB,
+		"{}").problem(t, 400, "invalid_request")
+	ask(t, only, "POST", target+"?from_appid="+appA, "{}").problem(t, 403, "app_not_allowed")
+	ask(t, any, "POST", target+"?a=%zz", "{}").problem(t, 400, "invalid_request")
 	if len(wechat.take()) > 0 {
 		t.Error("WeChat saw a call")
 	}
 	tokens := make(map[string]bool)
-	for _, call := range []struct{ api, target string }{{any, target + "?from_appid=" + appA}, {any, target + "?from_appid=" + appB}, {only, target}, {only, target + "?from_appid=" + appB}} {
+	for _, call := range []struct{ api, target string }{
+		{any, target + "?from_appid=" + appA},
+		{any, target + "?from_appid=" + appB},
+		{only, target},
+		{only, target + "?from_appid=" + appB},
+	} {
 		if r := ask(t, call.api, "POST", call.target, "{}"); r.errCode(t) != 0 {
 			t.Errorf("%s: %s", call.target, r)
 		}
@@ -124,64 +148,80 @@ func TestOpenAPI_Apps(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Failures: bodies that are too long, a WeChat that is not there, and one that gives no token.
+// TestOpenAPI_Failures: bodies that are too long, a WeChat that is not there,
+// and one that gives no token.
 func TestOpenAPI_Failures(t *testing.T) {
 	t.Parallel()
-	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "\t\tmax_body 100KiB\n\t\ttimeout 500ms", ok)
+	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"},
+		"\t\tmax_body 100KiB\n\t\ttimeout 500ms", ok)
 	const target = "/wxa/msg_sec_check"
 	long := strings.Repeat("x", 100<<10+1)
-	ask(t, api, "POST", target, long).problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
-	chunked := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", target, len(long), long)
-	raw(t, api, chunked).problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
+	ask(t, api, "POST", target, long).problem(t, 413, "invalid_request")
+	chunked := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
+		target, len(long), long)
+	raw(t, api, chunked).problem(t, 413, "invalid_request")
 	wechat.take()
-	short := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\n{}\r\n0\r\nX-T: 1\r\n\r\n", target)
+	short := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\n{}\r\n0\r\nX-T: 1\r\n\r\n",
+		target)
 	if r := raw(t, api, short); r.errCode(t) != 0 {
 		t.Errorf("a chunked body: %s", r)
 	}
-	if seen := wechat.take(); len(seen) != 1 || seen[0].ContentLength != 2 || len(seen[0].TransferEncoding) > 0 || len(seen[0].Trailer) > 0 {
+	if seen := wechat.take(); len(seen) != 1 || seen[0].ContentLength != 2 ||
+		len(seen[0].TransferEncoding) > 0 || len(seen[0].Trailer) > 0 {
 		t.Errorf("WeChat saw %d calls, the first of %d bytes", len(seen), seen[0].ContentLength)
 	}
 	for name, h := range map[string]http.HandlerFunc{
-		"redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) },
-		"bad gateway": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusBadGateway) },
-		"hangs":       func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"breaks off":  func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) },
+		"bad gateway": func(w http.ResponseWriter,
+			r *http.Request,
+		) {
+			w.WriteHeader(http.StatusBadGateway)
+		},
+		"hangs":      func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"breaks off": func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
 	} {
 		wechat.script(h)
 		r := ask(t, api, "POST", target, "{}")
-		r.problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		r.problem(t, 503, "wechat_unavailable")
 		id := r.header.Get("X-Openapi-Seqid")
 		if id == "" {
 			t.Errorf("%s: not numbered", name)
 		}
-		eventually(t, name+": the log names the call", func() bool { return strings.Contains(w.out.String(), id) })
+		eventually(t, name+": the log names the call",
+			func() bool { return strings.Contains(w.out.String(), id) })
 	}
 	wechat.script(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusPreconditionFailed)
 		io.WriteString(w, "<html>")
 	})
-	if r := ask(t, api, "POST", target, "{}"); r.status != http.StatusPreconditionFailed || r.body != "<html>" {
+	if r := ask(t, api, "POST", target, "{}"); r.status != http.StatusPreconditionFailed ||
+		r.body != "<html>" {
 		t.Errorf("another status: %s", r)
 	}
 	if n := w.apiCalls(t, target, "wechat_unavailable"); n != "4" {
 		t.Errorf("%s calls are counted as failed, want 4", n)
 	}
-	for _, text := range []string{"canary-token", "WeChat API is"} { // a call that fails is no outage
+	for _, text := range []string{
+		"canary-token", "WeChat API is",
+	} { // a call that fails is no outage
 		if strings.Contains(w.out.String(), text) {
 			t.Errorf("the log holds %q", text)
 		}
 	}
 }
 
-// TestOpenAPI_NoToken: without a token the app is told that it is not its fault, and the operator why.
+// TestOpenAPI_NoToken: without a token the app is told that it is not its
+// fault, and the operator why.
 func TestOpenAPI_NoToken(t *testing.T) {
 	t.Parallel()
 	api := freeAddr(t)
-	refusing := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"errcode":40164,"errmsg":"x"}`) }))
+	refusing := serve(t,
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"errcode":40164,"errmsg":"x"}`) }))
 	w := newWorld(t, setup{base: refusing, sites: apiSite(api, "")})
-	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, http.StatusBadGateway, "misconfigured")
-	eventually(t, "the log tells the cause", func() bool { return strings.Contains(w.out.String(), "IP whitelist") })
+	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, 502, "misconfigured")
+	eventually(t, "the log tells the cause",
+		func() bool { return strings.Contains(w.out.String(), "IP whitelist") })
 	api = freeAddr(t)
 	newWorld(t, setup{base: "http://" + freeAddr(t), sites: apiSite(api, "")})
-	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, 503, "wechat_unavailable")
 }

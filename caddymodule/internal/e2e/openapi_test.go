@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// apiWorld is a world with a listener for the app beside its site: a wechat_api with the lines given. base is the address of that listener.
+// apiWorld is a world with a listener for the app beside its site: a wechat_api
+// with the lines given. base is the address of that listener.
 func apiWorld(tb testing.TB, s setup, lines string) (w *world, base string) {
 	tb.Helper()
 	addr := freeAddr(tb)
@@ -34,13 +35,14 @@ func ask(tb testing.TB, addr, method, target, body string, headers ...string) re
 func (r reply) errCode(tb testing.TB) int {
 	tb.Helper()
 	var env struct{ ErrCode int }
-	if err := json.Unmarshal([]byte(r.body), &env); err != nil || r.status != http.StatusOK || r.fromGate() {
+	if err := json.Unmarshal([]byte(r.body), &env); err != nil || r.status != 200 || r.fromGate() {
 		tb.Fatalf("not an answer of WeChat: %s", r)
 	}
 	return env.ErrCode
 }
 
-// standIn is WeChat as a test scripts it. It gives out the access tokens canary-token-1, canary-token-2 and so on.
+// standIn is WeChat as a test scripts it. It gives out the access tokens
+// canary-token-1, canary-token-2 and so on.
 type standIn struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -96,7 +98,9 @@ func (s *standIn) take() []relayed {
 }
 
 // standInWorld is apiWorld in front of a scripted WeChat.
-func standInWorld(tb testing.TB, s setup, lines string, answer http.HandlerFunc) (w *world, base string, wechat *standIn) {
+func standInWorld(tb testing.TB, s setup, lines string,
+	answer http.HandlerFunc,
+) (w *world, base string, wechat *standIn) {
 	tb.Helper()
 	wechat = newStandIn(tb, answer)
 	base = freeAddr(tb)

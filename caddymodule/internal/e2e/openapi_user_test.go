@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -22,9 +21,10 @@ func userCall(tb testing.TB, api, name string, body map[string]any) reply {
 // object reads the JSON that the gate answers with.
 func (r reply) object(tb testing.TB) map[string]any {
 	tb.Helper()
-	r.made(tb, http.StatusOK)
+	r.made(tb, 200)
 	var got map[string]any
-	if err := json.Unmarshal([]byte(r.body), &got); err != nil || r.header.Get("Content-Type") != "application/json" {
+	if err := json.Unmarshal([]byte(r.body), &got); err != nil ||
+		r.header.Get("Content-Type") != "application/json" {
 		tb.Fatalf("no JSON object: %s", r)
 	}
 	return got
@@ -49,12 +49,15 @@ func (w *world) sealed(tb testing.TB, user, data string) map[string]any {
 	return got
 }
 
-// audited waits for a line of the audit log with a message, and returns how many there are.
+// audited waits for a line of the audit log with a message, and returns how
+// many there are.
 func (w *world) audited(tb testing.TB, message string) (n int) {
 	tb.Helper()
-	eventually(tb, "the audit line "+message, func() bool { return strings.Contains(w.out.String(), `"msg":"`+message+`"`) })
+	eventually(tb, "the audit line "+message,
+		func() bool { return strings.Contains(w.out.String(), `"msg":"`+message+`"`) })
 	for line := range strings.Lines(w.out.String()) {
-		if strings.Contains(line, `"logger":"wechat.audit"`) && strings.Contains(line, `"msg":"`+message+`"`) {
+		if strings.Contains(line, `"logger":"wechat.audit"`) &&
+			strings.Contains(line, `"msg":"`+message+`"`) {
 			n++
 		}
 	}
@@ -76,14 +79,15 @@ func TestUserCalls(t *testing.T) {
 	}
 
 	data := w.sealed(t, "ada", `{"nickName":"A <b>","openId":"`+openid+`","unionId":"u-of-ada"}`)
-	if got := userCall(t, api, "decrypt", data).object(t); got["nickName"] != "A <b>" || got["unionId"] != "u-of-ada" {
+	if got := userCall(t, api, "decrypt", data).object(t); got["nickName"] != "A <b>" ||
+		got["unionId"] != "u-of-ada" {
 		t.Errorf("decrypt: %v", got)
 	}
 	w.checkAlive(t, token, &identity{openid: openid, unionid: "u-of-ada", appid: appA})
 	data["iv"] = "AAAAAAAAAAAAAAAAAAAAAA=="
-	userCall(t, api, "decrypt", data).problem(t, http.StatusUnprocessableEntity, "data_invalid")
+	userCall(t, api, "decrypt", data).problem(t, 422, "data_invalid")
 
-	userCall(t, api, "resetusersessionkey", ada).made(t, http.StatusNoContent)
+	userCall(t, api, "resetusersessionkey", ada).made(t, 204)
 	second := w.wechat.SessionKey(appA, "ada")
 	if second == first {
 		t.Fatal("the key was not reset")
@@ -110,7 +114,7 @@ func TestUserCalls(t *testing.T) {
 	}
 	for _, name := range []string{"resetusersessionkey", "getuserencryptkey"} {
 		r := userCall(t, api, name, ada)
-		if r.problem(t, http.StatusConflict, "session_key_stale"); !strings.Contains(r.body, `"login_again":true`) {
+		if r.problem(t, 409, "session_key_stale"); !strings.Contains(r.body, `"login_again":true`) {
 			t.Errorf("%s: %s", name, r)
 		}
 	}
@@ -118,16 +122,16 @@ func TestUserCalls(t *testing.T) {
 		t.Error("a session_key is in the log")
 	}
 
-	userCall(t, api, "revoke", ada).made(t, http.StatusNoContent)
+	userCall(t, api, "revoke", ada).made(t, 204)
 	w.checkDead(t, token)
 	if n := w.audited(t, "sessions revoked by the app"); n != 1 {
 		t.Errorf("%d audit lines of the revocation, want 1", n)
 	}
 
 	token = w.loginTo(t, appA, "ada")
-	userCall(t, api, "forget", ada).made(t, http.StatusNoContent)
+	userCall(t, api, "forget", ada).made(t, 204)
 	w.checkDead(t, token)
-	userCall(t, api, "checksession", ada).problem(t, http.StatusNotFound, "user_unknown")
+	userCall(t, api, "checksession", ada).problem(t, 404, "user_unknown")
 	if n := w.audited(t, "user forgotten by the app"); n != 1 {
 		t.Errorf("%d audit lines of the forgetting, want 1", n)
 	}
@@ -143,7 +147,8 @@ func TestUserCalls_Payment(t *testing.T) {
 	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{UnionID: "u-paid"})
 	p := w.wechat.Pay(appA, "ada")
 
-	userCall(t, api, "getpaidunionid", map[string]any{"openid": openid, "transaction_id": "0"}).problem(t, http.StatusUnprocessableEntity, "order_invalid")
+	userCall(t, api, "getpaidunionid",
+		map[string]any{"openid": openid, "transaction_id": "0"}).problem(t, 422, "order_invalid")
 	w.checkAlive(t, token, &identity{openid: openid, appid: appA})
 	for _, order := range []map[string]any{
 		{"openid": openid, "transaction_id": p.TransactionID},
@@ -164,11 +169,14 @@ func TestUserCalls_Plugin(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{apps: []string{appA, appB}}, "")
 	code := w.wechat.PluginCode(appB, appA, "ada")
-	if got := userCall(t, api, "getpluginopenpid", map[string]any{"appid": appB, "code": code}).object(t); got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
+	if got := userCall(t, api, "getpluginopenpid",
+		map[string]any{"appid": appB, "code": code}).object(t); got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
 		t.Errorf("getpluginopenpid: %v", got)
 	}
-	userCall(t, api, "getpluginopenpid", map[string]any{"appid": appB, "code": code}).problem(t, http.StatusUnprocessableEntity, "code_invalid")
-	userCall(t, api, "getpluginopenpid", map[string]any{"code": code}).problem(t, http.StatusBadRequest, "invalid_request")
+	userCall(t, api, "getpluginopenpid",
+		map[string]any{"appid": appB, "code": code}).problem(t, 422, "code_invalid")
+	userCall(t, api, "getpluginopenpid",
+		map[string]any{"code": code}).problem(t, 400, "invalid_request")
 }
 
 // TestUserCalls_Refused: a call that cannot be served has its code. The rest of
@@ -182,18 +190,22 @@ func TestUserCalls_Refused(t *testing.T) {
 	for _, name := range []string{
 		"checksession", "resetusersessionkey", "getuserencryptkey", "decrypt", "getpaidunionid",
 	} {
-		body := map[string]any{"openid": "nobody", "encryptedData": "AAAA", "iv": "AAAA", "transaction_id": "1"}
-		userCall(t, api, name, body).problem(t, http.StatusNotFound, "user_unknown")
+		body := map[string]any{
+			"openid": "nobody", "encryptedData": "AAAA", "iv": "AAAA", "transaction_id": "1",
+		}
+		userCall(t, api, name, body).problem(t, 404, "user_unknown")
 		body["appid"] = appB
-		userCall(t, api, name, body).problem(t, http.StatusForbidden, "app_not_allowed")
+		userCall(t, api, name, body).problem(t, 403, "app_not_allowed")
 		userCall(t, api, name, map[string]any{"openid": "\u00e9"}).
-			problem(t, http.StatusBadRequest, "invalid_request")
-		ask(t, api, "GET", "/wx/user/"+name, "").problem(t, http.StatusMethodNotAllowed, "invalid_request")
+			problem(t, 400, "invalid_request")
+		ask(t, api, "GET", "/wx/user/"+name, "").problem(t, 405, "invalid_request")
 		ask(t, api, "POST", "/wx/user/"+name, `{"openid":"`+strings.Repeat("x", 70<<10)+`"}`).
-			problem(t, http.StatusRequestEntityTooLarge, "invalid_request")
+			problem(t, 413, "invalid_request")
 	}
-	for _, target := range []string{"/wx/user/", "/wx/user/code2session", "/wx/user/checksession/"} {
-		ask(t, api, "POST", target, "{}").problem(t, http.StatusNotFound, "not_found")
+	for _, target := range []string{
+		"/wx/user/", "/wx/user/code2session", "/wx/user/checksession/",
+	} {
+		ask(t, api, "POST", target, "{}").problem(t, 404, "not_found")
 	}
 	for _, tt := range []struct {
 		fault  weixintest.Fault
@@ -213,6 +225,6 @@ func TestUserCalls_Refused(t *testing.T) {
 		t.Errorf("after all that: %v", got)
 	}
 	for _, name := range []string{"revoke", "forget"} {
-		userCall(t, api, name, map[string]any{"openid": "nobody"}).made(t, http.StatusNoContent)
+		userCall(t, api, name, map[string]any{"openid": "nobody"}).made(t, 204)
 	}
 }

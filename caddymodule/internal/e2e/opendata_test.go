@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +14,8 @@ import (
 // remembering is the line of the global option that keeps telephone numbers.
 const remembering = "\t\tphone {\n\t\t\tremember\n\t\t}"
 
-// openData is what WeChat hands to a user's phone of an object, as the body of a decrypt call.
+// openData is what WeChat hands to a user's phone of an object, as the body of
+// a decrypt call.
 func (w *world) openData(tb testing.TB, appID, user, object string) string {
 	tb.Helper()
 	d, err := w.wechat.Encrypt(appID, user, json.RawMessage(object))
@@ -29,21 +29,26 @@ func (w *world) openData(tb testing.TB, appID, user, object string) string {
 	return string(b)
 }
 
-// userinfo is an object of wx.getUserInfo with its watermark, so that nothing is added to it.
+// userinfo is an object of wx.getUserInfo with its watermark, so that nothing
+// is added to it.
 func (w *world) userinfo(user, unionID string) string {
-	return fmt.Sprintf(`{"openId":%q,"nickName":"<é> \u00e9","unionId":%q,"watermark":{"timestamp":%d,"appid":%q}}`, w.wechat.OpenID(appA, user), unionID, time.Now().Unix(), appA)
+	return fmt.Sprintf(`{"openId":%q,"nickName":"<é> \u00e9","unionId":%q,"watermark":{"timestamp":%d,"appid":%q}}`,
+		w.wechat.OpenID(appA, user), unionID, time.Now().Unix(), appA)
 }
 
 // dataInvalid demands the one answer to data that does not pass.
 func (r reply) dataInvalid(tb testing.TB, again bool) {
 	tb.Helper()
-	r.problem(tb, http.StatusUnprocessableEntity, "data_invalid")
-	if strings.Contains(r.body, `"login_again":true`) != again || strings.Count(r.body, "login_again") > 1 {
+	r.problem(tb, 422, "data_invalid")
+	if strings.Contains(r.body, `"login_again":true`) != again ||
+		strings.Count(r.body, "login_again") > 1 {
 		tb.Errorf("the answer is %s, want login_again %v", r.body, again)
 	}
 }
 
-// TestOpenData_UnionID: a unionid that open data brings to light is the user's from the next request on, in every session and through a kill; each binding is one line in the audit log.
+// TestOpenData_UnionID: a unionid that open data brings to light is the user's
+// from the next request on, in every session and through a kill; each binding
+// is one line in the audit log.
 func TestOpenData_UnionID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -59,7 +64,7 @@ func TestOpenData_UnionID(t *testing.T) {
 	}{{"u-first", "unionid bound", 1}, {"u-first", "unionid bound", 1}, {"u-second", "unionid changed", 1}} {
 		object := w.userinfo("noah", c.unionid)
 		r := w.post(t, "/wx/decrypt", w.openData(t, appA, "noah", object), bearer(first))
-		r.made(t, http.StatusOK)
+		r.made(t, 200)
 		if r.body != object || r.header.Get("Content-Type") != "application/json" {
 			t.Errorf("the answer is %s, want %s", r, object)
 		}
@@ -71,7 +76,8 @@ func TestOpenData_UnionID(t *testing.T) {
 			t.Errorf("%q is logged %d times, want %d", c.line, n, c.bound)
 		}
 	}
-	if r := w.call(t, "GET", "/wx/session", "", bearer(second)); !strings.Contains(r.body, `"unionid_bound":true`) {
+	if r := w.call(t, "GET", "/wx/session", "",
+		bearer(second)); !strings.Contains(r.body, `"unionid_bound":true`) {
 		t.Errorf("the session is %s", r)
 	}
 	w.gate.kill()
@@ -84,8 +90,9 @@ func TestOpenData_UnionID(t *testing.T) {
 	}
 }
 
-// TestOpenData_Phone: a number is given to the client, and told the app only where the operator asks for it; it survives a kill, and nobody can forge it. Each that is given out is a line in the audit
-// log, without the number.
+// TestOpenData_Phone: a number is given to the client, and told the app only
+// where the operator asks for it; it survives a kill, and nobody can forge it.
+// Each that is given out is a line in the audit log, without the number.
 func TestOpenData_Phone(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -97,7 +104,8 @@ func TestOpenData_Phone(t *testing.T) {
 		return w.post(t, "/wx/phone", codeBody(w.wechat.PhoneCode(appA, number)), bearer(token))
 	}
 	r := ask(ada, number)
-	if r.made(t, http.StatusOK); r.body != `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}` {
+	if r.made(t,
+		200); r.body != `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}` {
 		t.Errorf("the answer is %s", r)
 	}
 	w.checkAlive(t, ada, who)
@@ -106,25 +114,30 @@ func TestOpenData_Phone(t *testing.T) {
 	w.setup = s.complete()
 	w.mustReload(t, s)
 	w.checkAlive(t, ada, who) // the number of before was not kept
-	ask(ada, number).made(t, http.StatusOK)
+	ask(ada, number).made(t, 200)
 	who.phone = number
 	check := func() {
 		t.Helper()
 		w.checkAlive(t, ada, who)
 		w.checkAlive(t, bob, w.who(appA, "bob"))
-		for _, forged := range []string{"X-WX-PHONE", "x-wx-phone", "X-Wx_Phone", "X_WX_PHONE", "X~WX~PHONE"} {
-			w.call(t, "GET", "/x", "", bearer(ada), forged+": 10000000000").received(t).check(t, who)
-			w.call(t, "GET", "/x", "", bearer(bob), forged+": 10000000000").received(t).check(t, w.who(appA, "bob"))
+		for _, forged := range []string{
+			"X-WX-PHONE", "x-wx-phone", "X-Wx_Phone", "X_WX_PHONE", "X~WX~PHONE",
+		} {
+			w.call(t, "GET", "/x", "", bearer(ada),
+				forged+": 10000000000").received(t).check(t, who)
+			w.call(t, "GET", "/x", "", bearer(bob),
+				forged+": 10000000000").received(t).check(t, w.who(appA, "bob"))
 			w.call(t, "GET", "/public/x", "", forged+": 10000000000").received(t).check(t, nil)
 		}
 		w.call(t, "GET", "/x", "", bearer(ada), "Connection: X-Wx-Phone").received(t).check(t, who)
 	}
 	check()
-	ask(ada, "852-51230000").made(t, http.StatusOK) // another one takes its place
+	ask(ada, "852-51230000").made(t, 200) // another one takes its place
 	who.phone = "85251230000"
 	check()
 	w.gate.kill()
-	w.searchFiles(t, canaries{"a number": number, "another number": "51230000"}) // at rest it is encrypted
+	w.searchFiles(t,
+		canaries{"a number": number, "another number": "51230000"}) // at rest it is encrypted
 	w.start(t)
 	check()
 	if n := w.audited(t, "phone number given"); n != 3 {
@@ -135,12 +148,15 @@ func TestOpenData_Phone(t *testing.T) {
 	named.auth += "\n\t\theaders {\n\t\t\tphone X-User-Phone\n\t\t}"
 	w.mustReload(t, named)
 	for _, forged := range []string{"", "X-User-Phone: 1", "x_user_phone: 1", "X-WX-Phone: 1"} {
-		got := w.call(t, "GET", "/x", "", bearer(ada), "X-Other: 1", cmp.Or(forged, "X-Another: 1")).received(t)
-		if v := got.Values("x-user-phone"); len(v) != 1 || v[0] != who.phone || len(got.Values("x-wx-phone"))+len(got.Values("x_user_phone")) != 0 {
+		got := w.call(t, "GET", "/x", "", bearer(ada), "X-Other: 1",
+			cmp.Or(forged, "X-Another: 1")).received(t)
+		if v := got.Values("x-user-phone"); len(v) != 1 || v[0] != who.phone ||
+			len(got.Values("x-wx-phone"))+len(got.Values("x_user_phone")) != 0 {
 			t.Errorf("with %q the app is told %q", forged, got.Headers)
 		}
 	}
-	if got := w.call(t, "GET", "/x", "", bearer(bob), "X-User-Phone: 1").received(t).Values("x-user-phone"); got != nil {
+	if got := w.call(t, "GET", "/x", "", bearer(bob),
+		"X-User-Phone: 1").received(t).Values("x-user-phone"); got != nil {
 		t.Errorf("the app is told %q of a user without a number", got)
 	}
 
@@ -151,7 +167,9 @@ func TestOpenData_Phone(t *testing.T) {
 	}
 }
 
-// TestOpenData_WeChatAPIOutage: what numbers need of WeChat can be down while logins work. Both are told apart, to clients and in the log, with one line a transition.
+// TestOpenData_WeChatAPIOutage: what numbers need of WeChat can be down while
+// logins work. Both are told apart, to clients and in the log, with one line a
+// transition.
 func TestOpenData_WeChatAPIOutage(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -163,7 +181,7 @@ func TestOpenData_WeChatAPIOutage(t *testing.T) {
 		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Status: 503, Path: path, Times: -1})
 	}
 	for range 3 {
-		w.post(t, "/wx/phone", code, bearer(token)).problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		w.post(t, "/wx/phone", code, bearer(token)).problem(t, 503, "wechat_unavailable")
 		w.login(t, "bob")
 	}
 	w.wechat.Reset()
@@ -171,10 +189,13 @@ func TestOpenData_WeChatAPIOutage(t *testing.T) {
 	eventually(t, "numbers are to be had again", func() bool {
 		users++ // each with a limit of their own
 		token := w.login(t, fmt.Sprint("user ", users))
-		return w.post(t, "/wx/phone", code, bearer(token)).status == http.StatusOK
+		return w.post(t, "/wx/phone", code, bearer(token)).status == 200
 	})
 	out := w.out.String()
-	for line, want := range map[string]int{"WeChat API is unavailable": 1, "WeChat API is back": 1, "WeChat is unavailable": 0, "WeChat is back": 0} {
+	for line, want := range map[string]int{
+		"WeChat API is unavailable": 1, "WeChat API is back": 1, "WeChat is unavailable": 0,
+		"WeChat is back": 0,
+	} {
 		if n := strings.Count(out, line); n != want {
 			t.Errorf("%q is logged %d times, want %d", line, n, want)
 		}

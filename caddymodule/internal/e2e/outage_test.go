@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -9,7 +8,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// TestP5_WeChatHangs: sessions are untouched; logins are told 503, at once when the breaker is open; all is well again when WeChat is back. Each transition is one line in the log.
+// TestP5_WeChatHangs: sessions are untouched; logins are told 503, at once when
+// the breaker is open; all is well again when WeChat is back. Each transition
+// is one line in the log.
 func TestP5_WeChatHangs(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -25,7 +26,8 @@ func TestP5_WeChatHangs(t *testing.T) {
 	for i := range replies {
 		logins.Go(func() {
 			var err error
-			if replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "bob")))); err != nil {
+			if replies[i], err = exchange(w.addr,
+				request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "bob")))); err != nil {
 				t.Error(err)
 			}
 		})
@@ -36,25 +38,25 @@ func TestP5_WeChatHangs(t *testing.T) {
 	}
 	logins.Wait()
 	for _, r := range replies {
-		r.problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		r.problem(t, 503, "wechat_unavailable")
 	}
 	eventually(t, "the breaker answers in WeChat's stead", func() bool {
 		before := w.wechat.Count(exchangePath)
-		w.tryLogin(t, "bob").problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+		w.tryLogin(t, "bob").problem(t, 503, "wechat_unavailable")
 		return w.wechat.Count(exchangePath) == before
 	})
 	w.checkAlive(t, token, who)
-	w.call(t, "GET", "/wx/session", "", bearer(token)).made(t, http.StatusOK)
+	w.call(t, "GET", "/wx/session", "", bearer(token)).made(t, 200)
 	w.checkDead(t, "wxs_"+strings.Repeat("A", 41))
 
 	w.wechat.Reset()
 	var bob string
 	eventually(t, "logins work again", func() bool {
 		r := w.tryLogin(t, "bob")
-		if r.status == http.StatusOK {
+		if r.status == 200 {
 			bob = r.session(t).Token
 		} else {
-			r.problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+			r.problem(t, 503, "wechat_unavailable")
 		}
 		return bob != ""
 	})

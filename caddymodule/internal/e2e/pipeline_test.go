@@ -10,7 +10,9 @@ import (
 	"time"
 )
 
-// talk sends bytes as they are and returns the answers until the connection ends. Where nothing more comes we end our half, so that a server that waits for more of a request gives up on it.
+// talk sends bytes as they are and returns the answers until the connection
+// ends. Where nothing more comes we end our half, so that a server that waits
+// for more of a request gives up on it.
 func talk(addr, text string) (replies []reply, err error) {
 	conn, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
@@ -50,16 +52,19 @@ func mustTalk(tb testing.TB, addr, text string) []reply {
 
 // honest is a request by a user, with a path of its own.
 func honest(user, path, connection, token string) string {
-	return fmt.Sprintf("GET %s?%s HTTP/1.1\r\nHost: x\r\n%s\r\nConnection: %s\r\n\r\n", path, user, bearer(token), connection)
+	return fmt.Sprintf("GET %s?%s HTTP/1.1\r\nHost: x\r\n%s\r\nConnection: %s\r\n\r\n", path, user,
+		bearer(token), connection)
 }
 
-// TestP1_Pipelined: requests of many kinds on one connection, honest ones between hostile ones: each is judged by itself.
+// TestP1_Pipelined: requests of many kinds on one connection, honest ones
+// between hostile ones: each is judged by itself.
 func TestP1_Pipelined(t *testing.T) {
 	t.Parallel()
 	a := newArena(t, mixed)
 	tokens := map[string]string{"ada": a.login(t, "ada"), "bob": a.login(t, "bob")}
 	get := func(path string, lines ...string) string {
-		return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(append(lines, "", ""), "\r\n")
+		return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(append(lines, "", ""),
+			"\r\n")
 	}
 	chunked := "POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%s\r\n3\r\nabc\r\n0\r\n%s\r\n"
 	hostile := []struct {
@@ -67,20 +72,67 @@ func TestP1_Pipelined(t *testing.T) {
 		status      int
 	}{
 		{"forged", get("/admin/hostile", "X-WX-OPENID: victim"), 401},
-		{"forged guest", get("/optional/hostile", "X-WX-OPENID: victim", "X_WX_UNIONID: victim"), 200},
-		{"forged on a public route", get("/public/hostile", "X-WX-OPENID: victim", bearer(tokens["ada"])), 200},
+		{
+			"forged guest", get("/optional/hostile", "X-WX-OPENID: victim", "X_WX_UNIONID: victim"),
+			200,
+		},
+		{
+			"forged on a public route",
+			get("/public/hostile", "X-WX-OPENID: victim", bearer(tokens["ada"])), 200,
+		},
 		{"bad token", get("/admin/hostile", bearer("wxs_bad"), "X-WX-OPENID: victim"), 401},
-		{"two tokens", get("/admin/hostile", bearer(tokens["ada"]), "X-3rd-Session: "+tokens["bob"]), 400},
-		{"removes the identity", get("/optional/hostile", "Connection: keep-alive, X-Wx-Openid"), 200},
-		{"h2c", get("/public/hostile", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"), 200},
-		{"websocket refused", get("/admin/hostile", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 401},
-		{"declared trailer", fmt.Sprintf(chunked, "public/hostile", "Trailer: X-Wx-Openid\r\n", "X-Wx-Openid: victim\r\n"), 400},
-		{"undeclared trailer", fmt.Sprintf(chunked, "public/hostile", "", "X-Wx-Openid: victim\r\n"), 200},
-		{"trailer behind another", fmt.Sprintf(chunked, "optional/hostile", "Trailer: X-A\r\n", "X-A: 1\r\nX-Wx-Openid: victim\r\nAuthorization: Bearer "+tokens["bob"]+"\r\n"), 200},
-		{"refused body", "POST /admin/hostile HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n" + strings.Repeat("GET /admin HTTP/1.1\r\nX-WX-OPENID: victim\r\n\r\n", 2000)[:65536], 401},
+		{
+			"two tokens",
+			get("/admin/hostile", bearer(tokens["ada"]), "X-3rd-Session: "+tokens["bob"]), 400,
+		},
+		{
+			"removes the identity", get("/optional/hostile", "Connection: keep-alive, X-Wx-Openid"),
+			200,
+		},
+		{
+			"h2c",
+			get("/public/hostile", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+				"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"),
+			200,
+		},
+		{
+			"websocket refused",
+			get("/admin/hostile", "Connection: Upgrade", "Upgrade: websocket",
+				"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+			401,
+		},
+		{
+			"declared trailer",
+			fmt.Sprintf(chunked, "public/hostile", "Trailer: X-Wx-Openid\r\n",
+				"X-Wx-Openid: victim\r\n"),
+			400,
+		},
+		{
+			"undeclared trailer",
+			fmt.Sprintf(chunked, "public/hostile", "", "X-Wx-Openid: victim\r\n"), 200,
+		},
+		{
+			"trailer behind another",
+			fmt.Sprintf(chunked, "optional/hostile", "Trailer: X-A\r\n",
+				"X-A: 1\r\nX-Wx-Openid: victim\r\nAuthorization: Bearer "+tokens["bob"]+"\r\n"),
+			200,
+		},
+		{
+			"refused body",
+			"POST /admin/hostile HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n" +
+				strings.Repeat("GET /admin HTTP/1.1\r\nX-WX-OPENID: victim\r\n\r\n",
+					2000)[:65536],
+			401,
+		},
 		{"under the prefix", get("/wx/..%2fadmin/hostile"), 404},
-		{"malformed login", "POST /wx/login HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{", 400},
-		{"logout without a token", "POST /wx/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 401},
+		{
+			"malformed login", "POST /wx/login HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{",
+			400,
+		},
+		{
+			"logout without a token",
+			"POST /wx/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 401,
+		},
 		{"odd path", get("/public/..%2fhostile"), 401},
 		{"folded line", get("/public/hostile", "X-A: b", " X-WX-OPENID: victim"), 200},
 	}
@@ -88,9 +140,11 @@ func TestP1_Pipelined(t *testing.T) {
 		t.Run(h.name, func(t *testing.T) {
 			ada := honest("ada", "/optional/honest", "keep-alive", tokens["ada"])
 			bob := honest("bob", "/honest", "keep-alive", tokens["bob"])
-			text := h.bytes + ada + h.bytes + h.bytes + bob + h.bytes + honest("ada", "/honest", "close", tokens["ada"])
+			text := h.bytes + ada + h.bytes + h.bytes + bob + h.bytes + honest("ada", "/honest",
+				"close", tokens["ada"])
 			if h.name == "forged" {
-				text = strings.ReplaceAll(text, "?ada HTTP/1.1", "?ada HTTP/1.0") // which may be kept alive as well
+				text = strings.ReplaceAll(text, "?ada HTTP/1.1",
+					"?ada HTTP/1.0") // which may be kept alive as well
 			}
 			a.app.take()
 			replies := mustTalk(t, a.addr, text)
@@ -111,7 +165,9 @@ func TestP1_Pipelined(t *testing.T) {
 	}
 }
 
-// honestOnly checks who the app was told that each request came from: ada and bob in their own requests, nobody in the others. It returns how often each was there.
+// honestOnly checks who the app was told that each request came from: ada and
+// bob in their own requests, nobody in the others. It returns how often each
+// was there.
 func (a *arena) honestOnly(t *testing.T) map[string]int {
 	t.Helper()
 	seen := make(map[string]int)

@@ -33,7 +33,8 @@ func (r probeReport) fell() (threats []int) {
 	return slices.Compact(threats)
 }
 
-// probe runs the command against a site and returns its exit status and report. The token goes by a file.
+// probe runs the command against a site and returns its exit status and report.
+// The token goes by a file.
 func (w *world) probe(tb testing.TB, token string, args ...string) (status int, r probeReport) {
 	tb.Helper()
 	args = append([]string{"wechat", "probe", "--json"}, args...)
@@ -64,7 +65,8 @@ func (r probeReport) checkHolds(tb testing.TB, status int, seesAll bool) {
 	}
 	for _, row := range r.Rows {
 		if row.Result == "fell" || seesAll && row.Result != "held" {
-			tb.Errorf("%d %s as %s: %s: %s", row.Threat, row.Attack, row.As, row.Result, row.Evidence)
+			tb.Errorf("%d %s as %s: %s: %s", row.Threat, row.Attack, row.As, row.Result,
+				row.Evidence)
 		}
 	}
 	if !r.HTTP2 {
@@ -126,14 +128,31 @@ func TestProbe_OtherGatesFall(t *testing.T) {
 		token      string
 		want       []int // at least
 	}{
-		{"forward_auth", fmt.Sprintf("\tforward_auth %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n\treverse_proxy %s", auth.Listener.Addr(), echo), good, []int{2, 3, 4, 5}},
-		{"forward_auth with an exempted path", fmt.Sprintf("\t@closed not path /public/*\n\tforward_auth @closed %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n\treverse_proxy %s", auth.Listener.Addr(), echo), good, []int{1, 2, 3, 4, 5, 10}},
-		{"a header set for everybody", fmt.Sprintf("\treverse_proxy %s {\n\t\theader_up X-WX-OPENID somebody\n\t}", echo), "", []int{1, 2, 4, 5}},
+		{
+			"forward_auth",
+			fmt.Sprintf("\tforward_auth %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n\treverse_proxy %s",
+				auth.Listener.Addr(), echo),
+			good,
+			[]int{2, 3, 4, 5},
+		},
+		{
+			"forward_auth with an exempted path",
+			fmt.Sprintf("\t@closed not path /public/*\n\tforward_auth @closed %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n\treverse_proxy %s",
+				auth.Listener.Addr(), echo),
+			good,
+			[]int{1, 2, 3, 4, 5, 10},
+		},
+		{
+			"a header set for everybody",
+			fmt.Sprintf("\treverse_proxy %s {\n\t\theader_up X-WX-OPENID somebody\n\t}", echo), "",
+			[]int{1, 2, 4, 5},
+		},
 	} {
 		w := prepareWorld(t, setup{})
 		_, port, _ := strings.Cut(w.addr, ":")
 		from := w.out.Len()
-		w.gate = w.launch(t, "run", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", fmt.Sprintf("{\n\tadmin %s\n}\n\nhttp://:%s {\n\tbind 127.0.0.1\n%s\n}\n", w.admin, port, tt.site)))
+		w.gate = w.launch(t, "run", "--adapter", "caddyfile", "--config",
+			w.write(t, "Caddyfile", fmt.Sprintf("{\n\tadmin %s\n}\n\nhttp://:%s {\n\tbind 127.0.0.1\n%s\n}\n", w.admin, port, tt.site)))
 		w.gate.printed(t, from, "serving initial configuration")
 		args := []string{"--echo", echo, "http://" + w.addr + "/admin"}
 		if strings.Contains(tt.site, "/public/*") {
@@ -142,7 +161,8 @@ func TestProbe_OtherGatesFall(t *testing.T) {
 		status, r := w.probe(t, tt.token, args...)
 		for _, threat := range tt.want {
 			if status != 1 || !slices.Contains(r.fell(), threat) {
-				t.Errorf("%s: status %d, %v fell, want %v at least", tt.name, status, r.fell(), tt.want)
+				t.Errorf("%s: status %d, %v fell, want %v at least", tt.name, status, r.fell(),
+					tt.want)
 				break
 			}
 		}

@@ -14,7 +14,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
-// reply is an answer as it came over the wire. A status of 0 means that the connection ended without one.
+// reply is an answer as it came over the wire. A status of 0 means that the
+// connection ended without one.
 type reply struct {
 	status    int
 	header    http.Header
@@ -87,7 +88,8 @@ func (r reply) made(tb testing.TB, status int) {
 	}
 }
 
-// problem demands an RFC 9457 answer with a stable code, in the form that DESIGN.md 3 gives it.
+// problem demands an RFC 9457 answer with a stable code, in the form that
+// DESIGN.md 3 gives it.
 func (r reply) problem(tb testing.TB, status int, code string) {
 	tb.Helper()
 	r.made(tb, status)
@@ -101,14 +103,15 @@ func (r reply) problem(tb testing.TB, status int, code string) {
 	if err := json.Unmarshal([]byte(r.body), &p); err != nil {
 		tb.Fatalf("the body is no JSON: %s", r)
 	}
-	if p.Code != code || p.Status != status || p.Type != "about:blank" || p.Title != http.StatusText(status) || p.Detail == "" {
+	if p.Code != code || p.Status != status || p.Type != "about:blank" ||
+		p.Title != http.StatusText(status) || p.Detail == "" {
 		tb.Errorf("the problem is %+v, want code %s and status %d", p, code, status)
 	}
 	challenge := r.header.Get("WWW-Authenticate")
-	if (status == http.StatusUnauthorized) != strings.HasPrefix(challenge, "Bearer ") {
+	if (status == 401) != strings.HasPrefix(challenge, "Bearer ") {
 		tb.Errorf("WWW-Authenticate is %q with status %d", challenge, status)
 	}
-	if waiting := status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable; waiting != (r.header.Get("Retry-After") != "") {
+	if waiting := status == 429 || status == 503; waiting != (r.header.Get("Retry-After") != "") {
 		tb.Errorf("Retry-After is %q with status %d", r.header.Get("Retry-After"), status)
 	}
 }
@@ -116,14 +119,15 @@ func (r reply) problem(tb testing.TB, status int, code string) {
 // session demands the answer of a good login.
 func (r reply) session(tb testing.TB) session {
 	tb.Helper()
-	r.made(tb, http.StatusOK)
+	r.made(tb, 200)
 	if got := r.header.Get("Content-Type"); got != "application/json" {
 		tb.Errorf("Content-Type is %q, want application/json", got)
 	}
 	var s session
 	dec := json.NewDecoder(strings.NewReader(r.body))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil || len(s.Token) != 45 || !strings.HasPrefix(s.Token, "wxs_") {
+	if err := dec.Decode(&s); err != nil || len(s.Token) != 45 ||
+		!strings.HasPrefix(s.Token, "wxs_") {
 		tb.Fatalf("no session in the answer: %v: %s", err, r)
 	}
 	return s

@@ -19,8 +19,10 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// storm is a world whose configurations come and go, and what its clients have been told. The sessions are in one of two files: moves counts how often they have changed, and is odd while a
-// change is under way, when either file may be asked.
+// storm is a world whose configurations come and go, and what its clients have
+// been told. The sessions are in one of two files: moves counts how often they
+// have changed, and is odd while a change is under way, when either file may be
+// asked.
 type storm struct {
 	*world
 	moves  atomic.Int64
@@ -37,17 +39,21 @@ type storm struct {
 // place is the file that is asked after so many moves.
 func place(moves int64) int { return int(moves / 2 % 2) }
 
-// config is the n-th configuration on a file. None has a line of settings in common with the one before.
+// config is the n-th configuration on a file. None has a line of settings in
+// common with the one before.
 func (s *storm) config(n, place int) setup {
 	c := setup{
-		timeout: fmt.Sprintf("%dms", 3000+n%7), options: fmt.Sprintf("\tservers {\n\t\tkeepalive_interval %ds\n\t}", 15+n%9),
+		timeout: fmt.Sprintf("%dms",
+			3000+n%7), options: fmt.Sprintf("\tservers {\n\t\tkeepalive_interval %ds\n\t}",
+			15+n%9),
 		auth: mixed.auth + fmt.Sprintf(" /feed-%d/*\n\t\tapps %s", n, appA), apps: []string{appA},
 	}
 	if n%3 == 0 {
 		c.apps = append(c.apps, appB)
 	}
 	if n%2 == 1 {
-		c.auth += " " + appB + "\n\t\ttoken header Authorization\n\t\theaders {\n\t\t\topenid X-WX-Storm-Openid\n\t\t}"
+		c.auth += " " + appB +
+			"\n\t\ttoken header Authorization\n\t\theaders {\n\t\t\topenid X-WX-Storm-Openid\n\t\t}"
 	}
 	c.wechat = fmt.Sprintf(`		session {
 			ttl %dm
@@ -75,14 +81,17 @@ func (s *storm) config(n, place int) setup {
 
 func (s *storm) other() string { return filepath.Join(s.home, "other", "sessions.db") }
 
-// text is a configuration as the gate is given it. Caddy lets go of connections to the app that were in use during a reload only when they have been idle for two minutes; here it is sooner.
+// text is a configuration as the gate is given it. Caddy lets go of connections
+// to the app that were in use during a reload only when they have been idle for
+// two minutes; here it is sooner.
 func (s *storm) text(c setup) string {
-	return strings.Replace(s.caddyfile(c), "reverse_proxy "+s.app.addr, "reverse_proxy "+s.app.addr+" {\n\t\ttransport http {\n\t\t\tkeepalive 1s\n\t\t}\n\t}", 1)
+	return strings.Replace(s.caddyfile(c), "reverse_proxy "+s.app.addr,
+		"reverse_proxy "+s.app.addr+" {\n\t\ttransport http {\n\t\t\tkeepalive 1s\n\t\t}\n\t}", 1)
 }
 
 func (s *storm) accept(t *testing.T, c setup) {
 	t.Helper()
-	if status, said := s.reload(t, s.text(c)); status != http.StatusOK {
+	if status, said := s.reload(t, s.text(c)); status != 200 {
 		t.Fatalf("reloading: status %d: %s", status, said)
 	}
 }
@@ -94,17 +103,20 @@ func (s *storm) bad(n, place int) (text, said string) {
 	case 0: // by the adapter
 		return strings.Replace(s.text(c), "\twechat {", "\twechat {\n\t\tnonsense", 1), "nonsense"
 	case 1: // by another app of the configuration, when ours has started, or not yet: Caddy has no order
-		return s.text(c) + "\nhttp://" + strings.TrimPrefix(s.wechat.URL, "http://") + " {\n\trespond x\n}\n", "address already in use"
+		return s.text(c) + "\nhttp://" + strings.TrimPrefix(s.wechat.URL,
+			"http://") + " {\n\trespond x\n}\n", "address already in use"
 	case 2: // by the sessions, which were made under another key
 		c.wechat += "\n\t\tseal_key {env.WX_OTHER_KEY}"
 		return s.text(c), "needed until"
 	default: // by the disk: there is a file where the folder should be
-		c.wechat = strings.ReplaceAll(c.wechat, "\t\tstore bolt "+s.other(), "") + "\n\t\tstore bolt " + filepath.Join(s.home, "Caddyfile", "sessions.db")
+		c.wechat = strings.ReplaceAll(c.wechat, "\t\tstore bolt "+s.other(),
+			"") + "\n\t\tstore bolt " + filepath.Join(s.home, "Caddyfile", "sessions.db")
 		return s.text(c), "not a directory"
 	}
 }
 
-// told reports whether the app was told of nobody but the user, under the names of one configuration.
+// told reports whether the app was told of nobody but the user, under the names
+// of one configuration.
 func told(got received, who *identity) bool {
 	renamed := who.lines()
 	for i, line := range renamed {
@@ -114,8 +126,11 @@ func told(got received, who *identity) bool {
 	return slices.Equal(got.owned(), who.lines()) || slices.Equal(got.owned(), renamed)
 }
 
-// ask sends a request and returns the status, which is 0 for an answer that is not right.
-func (s *storm) ask(client *http.Client, path, token string, who *identity) (status int, wrong string, err error) {
+// ask sends a request and returns the status, which is 0 for an answer that is
+// not right.
+func (s *storm) ask(client *http.Client, path, token string,
+	who *identity,
+) (status int, wrong string, err error) {
 	req, err := http.NewRequest("GET", "http://"+s.addr+path, nil)
 	if err != nil {
 		return 0, "", err
@@ -137,9 +152,9 @@ func (s *storm) ask(client *http.Client, path, token string, who *identity) (sta
 	}
 	var got received
 	switch {
-	case resp.StatusCode == http.StatusUnauthorized && strings.Contains(string(body), "session_invalid"):
+	case resp.StatusCode == 401 && strings.Contains(string(body), "session_invalid"):
 		return resp.StatusCode, "", nil
-	case resp.StatusCode != http.StatusOK || json.Unmarshal(body, &got) != nil:
+	case resp.StatusCode != 200 || json.Unmarshal(body, &got) != nil:
 		return 0, fmt.Sprintf("%d %s", resp.StatusCode, body), nil
 	case !told(got, who):
 		return 0, fmt.Sprintf("the app is told %q", got.owned()), nil
@@ -147,11 +162,12 @@ func (s *storm) ask(client *http.Client, path, token string, who *identity) (sta
 	return resp.StatusCode, "", nil
 }
 
-// check is one check of a token that the file of the moment has. Only when the file changes meanwhile may it be unknown.
+// check is one check of a token that the file of the moment has. Only when the
+// file changes meanwhile may it be unknown.
 func (s *storm) check(client *http.Client, path string, i int) (wrong string, err error) {
 	before := s.moves.Load()
 	status, wrong, err := s.ask(client, path, s.tokens[place(before)][i], s.ada)
-	if wrong == "" && err == nil && status != http.StatusOK && before%2 == 0 && before == s.moves.Load() {
+	if wrong == "" && err == nil && status != 200 && before%2 == 0 && before == s.moves.Load() {
 		wrong = "a live session is unknown"
 	}
 	return wrong, err
@@ -171,7 +187,8 @@ func (s *storm) until(text string) (reply, error) {
 	return reply{}, errNoAnswer
 }
 
-// live is a login of a new user, a check, and for every third a logout and another check.
+// live is a login of a new user, a check, and for every third a logout and
+// another check.
 func (s *storm) live(client *http.Client) (wrong string, err error) {
 	s.mu.Lock()
 	s.users++
@@ -187,7 +204,7 @@ func (s *storm) live(client *http.Client) (wrong string, err error) {
 		return "", err
 	}
 	var told session
-	if r.status != http.StatusOK || json.Unmarshal([]byte(r.body), &told) != nil {
+	if r.status != 200 || json.Unmarshal([]byte(r.body), &told) != nil {
 		if strings.Contains(r.body, "code_used") && !settled() {
 			return "", nil // an answer was lost, and the file that would know it has gone
 		}
@@ -197,7 +214,7 @@ func (s *storm) live(client *http.Client) (wrong string, err error) {
 	if wrong != "" || err != nil && !errors.Is(err, errNoAnswer) {
 		return wrong, err
 	}
-	if status == http.StatusUnauthorized && settled() {
+	if status == 401 && settled() {
 		return "a session just made is unknown", nil
 	}
 	if n%3 != 0 {
@@ -213,17 +230,20 @@ func (s *storm) live(client *http.Client) (wrong string, err error) {
 	if r, err = s.until(request(s.addr, "POST", "/wx/logout", "", bearer(told.Token))); err != nil {
 		return "", err
 	}
-	if r.status != http.StatusNoContent && (settled() || !strings.Contains(r.body, "session_invalid")) { // the other file has another key
+	if r.status != 204 &&
+		(settled() ||
+			!strings.Contains(r.body, "session_invalid")) { // the other file has another key
 		return "logout: " + r.String(), nil
 	}
-	if status, wrong, err = s.ask(client, "/app/ended", told.Token, who); wrong != "" || err != nil {
+	if status, wrong, err = s.ask(client, "/app/ended", told.Token, who); wrong != "" ||
+		err != nil {
 		return wrong, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if settled() {
 		s.ended[place(before)] = append(s.ended[place(before)], told.Token)
-		if status == http.StatusOK {
+		if status == 200 {
 			return "a session is alive after its logout", nil
 		}
 	}
@@ -262,7 +282,7 @@ func (s *storm) move(t *testing.T, n int) {
 	s.accept(t, s.config(n, place(from+2)))
 	eventually(t, "the other file is asked", func() bool {
 		for _, token := range s.tokens[place(from)] {
-			if s.call(t, "GET", "/app/x", "", bearer(token)).status != http.StatusUnauthorized {
+			if s.call(t, "GET", "/app/x", "", bearer(token)).status != 401 {
 				return false
 			}
 		}
@@ -271,7 +291,8 @@ func (s *storm) move(t *testing.T, n int) {
 	s.moves.Add(1)
 }
 
-// checkAll demands of every token that was told what is true of it in the file of the moment, and returns how many of the doubtful ones are there.
+// checkAll demands of every token that was told what is true of it in the file
+// of the moment, and returns how many of the doubtful ones are there.
 func (s *storm) checkAll(t *testing.T) (doubtful int) {
 	t.Helper()
 	client := &http.Client{Timeout: patience}
@@ -302,7 +323,8 @@ func (s *storm) checkAll(t *testing.T) (doubtful int) {
 	return doubtful
 }
 
-// handles counts the process's open files of a name. Where the system does not tell, it says want.
+// handles counts the process's open files of a name. Where the system does not
+// tell, it says want.
 func (p *process) handles(path string, want int) (n int) {
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
 	if links == nil {
@@ -316,8 +338,11 @@ func (p *process) handles(path string, want int) (n int) {
 	return n
 }
 
-// TestP7_ReloadStorm: sixty configurations, four in ten of them refused for one reason or another, one in ten with another file, while clients check, log in and log out. Nobody is told
-// anything but what is true of the file of the moment, nothing is lost, and when it is over one handle is open and nothing else is left.
+// TestP7_ReloadStorm: sixty configurations, four in ten of them refused for one
+// reason or another, one in ten with another file, while clients check, log in
+// and log out. Nobody is told anything but what is true of the file of the
+// moment, nothing is lost, and when it is over one handle is open and nothing
+// else is left.
 func TestP7_ReloadStorm(t *testing.T) {
 	t.Parallel()
 	reloads := 60
@@ -325,7 +350,8 @@ func TestP7_ReloadStorm(t *testing.T) {
 		reloads = 20
 	}
 	s := &storm{held: [2]map[string]*identity{{}, {}}, doubt: make(map[string]*identity)}
-	s.world = newWorld(t, setup{apps: []string{appA, appB}, auth: mixed.auth, env: []string{"WX_OTHER_KEY=" + strings.Repeat("ab", 32)}})
+	s.world = newWorld(t,
+		setup{apps: []string{appA, appB}, auth: mixed.auth, env: []string{"WX_OTHER_KEY=" + strings.Repeat("ab", 32)}})
 	s.ada = s.who(appA, "ada")
 	for at := range s.tokens {
 		s.accept(t, s.config(at, at))
@@ -334,11 +360,13 @@ func TestP7_ReloadStorm(t *testing.T) {
 		}
 	}
 	s.accept(t, s.config(0, 0))
-	eventually(t, "the other file is closed", func() bool { return s.gate.handles(s.other(), 0) == 0 })
+	eventually(t, "the other file is closed",
+		func() bool { return s.gate.handles(s.other(), 0) == 0 })
 	goroutines := s.gauge(t, "go_goroutines")
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%.0f goroutines before, and now:\n%s", goroutines, s.adminGet(t, "/debug/pprof/goroutine?debug=1"))
+			t.Logf("%.0f goroutines before, and now:\n%s", goroutines,
+				s.adminGet(t, "/debug/pprof/goroutine?debug=1"))
 		}
 	})
 
@@ -353,7 +381,7 @@ func TestP7_ReloadStorm(t *testing.T) {
 			s.move(t, n)
 		case n%5 == 2 || n%5 == 3:
 			text, want := s.bad(n/2, at)
-			if status, said := s.reload(t, text); status != http.StatusBadRequest || !strings.Contains(said, want) {
+			if status, said := s.reload(t, text); status != 400 || !strings.Contains(said, want) {
 				t.Errorf("reload %d: status %d, want one that says %q: %s", n, status, want, said)
 			}
 		default:
@@ -361,7 +389,8 @@ func TestP7_ReloadStorm(t *testing.T) {
 		}
 		if n%50 == 12 {
 			file := s.write(t, "beside.caddyfile", s.text(s.config(n, at)))
-			if status, printed := s.command(t, "validate", "--adapter", "caddyfile", "--config", file); status != 0 {
+			if status, printed := s.command(t, "validate", "--adapter", "caddyfile", "--config",
+				file); status != 0 {
 				t.Errorf("validate beside the gate ends with %d:\n%s", status, printed)
 			}
 		}
@@ -373,16 +402,21 @@ func TestP7_ReloadStorm(t *testing.T) {
 	s.move(t, 1)
 	there += s.checkAll(t)
 	s.move(t, 0)
-	t.Logf("%d and %d sessions, %d and %d ended, %d made during a move", len(s.held[0]), len(s.held[1]), len(s.ended[0]), len(s.ended[1]), len(s.doubt))
+	t.Logf("%d and %d sessions, %d and %d ended, %d made during a move", len(s.held[0]),
+		len(s.held[1]), len(s.ended[0]), len(s.ended[1]), len(s.doubt))
 	if there != len(s.doubt) {
 		t.Errorf("of %d sessions made during a move %d are found", len(s.doubt), there)
 	}
 	if len(s.held[0]) == 0 || len(s.held[1]) == 0 || len(s.ended[0]) == 0 || len(s.ended[1]) == 0 {
 		t.Error("nothing is shown of one of the files")
 	}
-	eventually(t, "one handle is open", func() bool { return s.gate.handles(s.database(), 1) == 1 && s.gate.handles(s.other(), 0) == 0 })
-	eventually(t, "the goroutines are gone", func() bool { return s.gauge(t, "go_goroutines") <= goroutines+20 })
-	for _, complaint := range []string{"the store is closed", "database not open", "closing what the last configuration left"} {
+	eventually(t, "one handle is open",
+		func() bool { return s.gate.handles(s.database(), 1) == 1 && s.gate.handles(s.other(), 0) == 0 })
+	eventually(t, "the goroutines are gone",
+		func() bool { return s.gauge(t, "go_goroutines") <= goroutines+20 })
+	for _, complaint := range []string{
+		"the store is closed", "database not open", "closing what the last configuration left",
+	} {
 		if strings.Contains(s.out.String(), complaint) {
 			t.Errorf("it was logged: %s", complaint)
 		}

@@ -18,7 +18,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// changed is mixed with every setting another that can be without changing what the load meets.
+// changed is mixed with every setting another that can be without changing what
+// the load meets.
 func changed() setup {
 	s := mixed
 	s.timeout = "3s"
@@ -48,7 +49,8 @@ func (w *world) moved() setup {
 	return s
 }
 
-// load is what clients do while configurations come and go. Each kind counts its requests and keeps the first answer that was not as it should be.
+// load is what clients do while configurations come and go. Each kind counts
+// its requests and keeps the first answer that was not as it should be.
 type load struct {
 	clients sync.WaitGroup
 	stop    chan struct{}
@@ -63,11 +65,14 @@ type kind struct {
 	first  atomic.Pointer[string]
 }
 
-// errNoAnswer means that the connection ended before a byte of the answer came. When Caddy opens its listeners anew, the kernel resets connections that the old ones have not accepted yet
-// (SO_REUSEPORT): that happens to a site without the gate just the same, and clients of HTTP repeat the request.
+// errNoAnswer means that the connection ended before a byte of the answer came.
+// When Caddy opens its listeners anew, the kernel resets connections that the
+// old ones have not accepted yet (SO_REUSEPORT): that happens to a site without
+// the gate just the same, and clients of HTTP repeat the request.
 var errNoAnswer = errors.New("no answer")
 
-// run starts a client that repeats one exchange. send returns what was wrong, or nothing, or errNoAnswer.
+// run starts a client that repeats one exchange. send returns what was wrong,
+// or nothing, or errNoAnswer.
 func (l *load) run(name string, send func(*http.Client) (wrong string, err error)) {
 	k := &kind{name: name}
 	l.kinds = append(l.kinds, k)
@@ -114,13 +119,17 @@ func (l *load) end(t *testing.T) {
 	for _, k := range l.kinds {
 		t.Logf("%s: %d answers, %d connections without one", k.name, k.sent.Load(), k.broken.Load())
 		if k.failed.Load() > 0 {
-			t.Errorf("%s: %d of %d requests failed, first: %s", k.name, k.failed.Load(), k.sent.Load(), *k.first.Load())
+			t.Errorf("%s: %d of %d requests failed, first: %s", k.name, k.failed.Load(),
+				k.sent.Load(), *k.first.Load())
 		}
 	}
 }
 
-// get asks for a path and says what is wrong with the answer: the status, or who the app was told of.
-func (w *world) get(client *http.Client, path, token string, want *identity) (wrong string, err error) {
+// get asks for a path and says what is wrong with the answer: the status, or
+// who the app was told of.
+func (w *world) get(client *http.Client, path, token string,
+	want *identity,
+) (wrong string, err error) {
 	req, err := http.NewRequest("GET", "http://"+w.addr+path, nil)
 	if err != nil {
 		return "", err
@@ -141,7 +150,7 @@ func (w *world) get(client *http.Client, path, token string, want *identity) (wr
 		return "", err
 	}
 	var got received
-	if resp.StatusCode != http.StatusOK || json.Unmarshal(body, &got) != nil {
+	if resp.StatusCode != 200 || json.Unmarshal(body, &got) != nil {
 		return fmt.Sprintf("%d %s", resp.StatusCode, body), nil
 	}
 	if o := fmt.Sprint(got.owned()); o != fmt.Sprint(want.lines()) {
@@ -158,7 +167,7 @@ func (w *world) logIn(n int) (token, wrong string, err error) {
 		switch {
 		case err != nil && !errors.Is(err, syscall.ECONNRESET):
 			return "", "", err
-		case r.status == http.StatusOK:
+		case r.status == 200:
 			var s session
 			err = json.Unmarshal([]byte(r.body), &s)
 			return s.Token, "", err
@@ -169,17 +178,20 @@ func (w *world) logIn(n int) (token, wrong string, err error) {
 	return "", "", errNoAnswer
 }
 
-// startLoad keeps guests, public requests, users and logins coming. A user who is told 401 is no failure while mayMove holds.
+// startLoad keeps guests, public requests, users and logins coming. A user who
+// is told 401 is no failure while mayMove holds.
 func (w *world) startLoad(tokens []string, who *identity, mayMove *atomic.Bool) *load {
 	l := &load{stop: make(chan struct{})}
 	l.run("public", func(c *http.Client) (string, error) { return w.get(c, "/public/x", "", nil) })
 	l.run("guest", func(c *http.Client) (string, error) { return w.get(c, "/optional/x", "", nil) })
-	l.run("public with a token", func(c *http.Client) (string, error) { return w.get(c, "/public/x", tokens[0], nil) })
+	l.run("public with a token",
+		func(c *http.Client) (string, error) { return w.get(c, "/public/x", tokens[0], nil) })
 	for i, path := range []string{"/app/x", "/optional/x", "/app/y"} {
 		l.run("user at "+path, func(c *http.Client) (string, error) {
 			moving := mayMove.Load()
 			wrong, err := w.get(c, path, tokens[i], who)
-			if (moving || mayMove.Load()) && strings.HasPrefix(wrong, "401") && strings.Contains(wrong, "session_invalid") {
+			if (moving || mayMove.Load()) && strings.HasPrefix(wrong, "401") &&
+				strings.Contains(wrong, "session_invalid") {
 				return "", nil
 			}
 			return wrong, err
@@ -194,7 +206,8 @@ func (w *world) startLoad(tokens []string, who *identity, mayMove *atomic.Bool) 
 	return l
 }
 
-// TestP7_ReloadUnderLoad: 20 configurations come and go while clients of all kinds are served. None of them notices.
+// TestP7_ReloadUnderLoad: 20 configurations come and go while clients of all
+// kinds are served. None of them notices.
 func TestP7_ReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -212,7 +225,8 @@ func TestP7_ReloadUnderLoad(t *testing.T) {
 		},
 		"empty secret": func() string { return strings.Replace(w.caddyfile(mixed), "{env.WX_SECRET_0}", "{env.NO_SUCH}", 1) },
 		"taken port": func() string {
-			return w.caddyfile(mixed) + "\nhttp://" + strings.TrimPrefix(w.wechat.URL, "http://") + " {\n\trespond x\n}\n"
+			return w.caddyfile(mixed) + "\nhttp://" + strings.TrimPrefix(w.wechat.URL,
+				"http://") + " {\n\trespond x\n}\n"
 		},
 		"wrong key": func() string {
 			s := mixed
@@ -244,7 +258,7 @@ func TestP7_ReloadUnderLoad(t *testing.T) {
 	for name, text := range rejected {
 		for range max(rounds/2, 1) {
 			l.goesOn(t)
-			if status, said := w.reload(t, text()); status != http.StatusBadRequest {
+			if status, said := w.reload(t, text()); status != 400 {
 				t.Errorf("%s: status %d: %s", name, status, said)
 			}
 			for _, token := range tokens {
@@ -255,31 +269,36 @@ func TestP7_ReloadUnderLoad(t *testing.T) {
 	}
 	accepted(changed())
 
-	// With the store goes what is in it. Nobody is told anything but 401, and that only of a token that the new store does not know.
+	// With the store goes what is in it. Nobody is told anything but 401, and
+	// that only of a token that the new store does not know.
 	mayMove.Store(true)
 	w.mustReload(t, w.moved())
 	eventually(t, "the old store's sessions are unknown", func() bool {
-		return w.call(t, "GET", "/app/x", "", bearer(tokens[0])).status == http.StatusUnauthorized
+		return w.call(t, "GET", "/app/x", "", bearer(tokens[0])).status == 401
 	})
 	there := w.login(t, "bob")
 	w.checkAlive(t, there, w.who(appA, "bob"))
 	w.mustReload(t, mixed)
-	eventually(t, "the old sessions are back", func() bool { return w.call(t, "GET", "/app/x", "", bearer(tokens[0])).status == http.StatusOK })
+	eventually(t, "the old sessions are back",
+		func() bool { return w.call(t, "GET", "/app/x", "", bearer(tokens[0])).status == 200 })
 	mayMove.Store(false)
 	accepted(mixed)
 	w.checkDead(t, there)
 	// And there again, with whatever was written meanwhile.
 	mayMove.Store(true)
 	w.mustReload(t, w.moved())
-	eventually(t, "the other store is back", func() bool { return w.call(t, "GET", "/app/x", "", bearer(there)).status == http.StatusOK })
+	eventually(t, "the other store is back",
+		func() bool { return w.call(t, "GET", "/app/x", "", bearer(there)).status == 200 })
 	w.mustReload(t, mixed)
-	eventually(t, "the old sessions are back", func() bool { return w.call(t, "GET", "/app/x", "", bearer(tokens[0])).status == http.StatusOK })
+	eventually(t, "the old sessions are back",
+		func() bool { return w.call(t, "GET", "/app/x", "", bearer(tokens[0])).status == 200 })
 	mayMove.Store(false)
 	accepted(mixed)
 	t.Logf("%d reloads and 4 moves", reloads)
 }
 
-// TestP7_StateIsKept: cache, login limiter and breaker go on as if there had been no reload.
+// TestP7_StateIsKept: cache, login limiter and breaker go on as if there had
+// been no reload.
 func TestP7_StateIsKept(t *testing.T) {
 	t.Parallel()
 	t.Run("cache", func(t *testing.T) {
@@ -300,9 +319,13 @@ func TestP7_StateIsKept(t *testing.T) {
 			w.checkAlive(t, token, w.who(appA, "ada"))
 		}
 		after := w.metrics(t)
-		for series, grown := range map[string]float64{"caddy_wechat_cache_misses_total": 0, "caddy_wechat_cache_hits_total": 6, `caddy_wechat_decisions_total{result="accepted"}`: 6} {
+		for series, grown := range map[string]float64{
+			"caddy_wechat_cache_misses_total": 0, "caddy_wechat_cache_hits_total": 6,
+			`caddy_wechat_decisions_total{result="accepted"}`: 6,
+		} {
 			if _, ok := before[series]; !ok || after[series]-before[series] != grown {
-				t.Errorf("%s goes from %v to %v, want %v more", series, before[series], after[series], grown)
+				t.Errorf("%s goes from %v to %v, want %v more", series, before[series],
+					after[series], grown)
 			}
 		}
 	})
@@ -310,16 +333,17 @@ func TestP7_StateIsKept(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, mixed)
 		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultReset, Times: -1})
-		// An open breaker lets one call through every two seconds; a slow machine may meet it, but not each time.
+		// An open breaker lets one call through every two seconds; a slow
+		// machine may meet it, but not each time.
 		for range 10 {
 			eventually(t, "the breaker opens", func() bool {
 				before := w.wechat.Count(exchangePath)
-				w.tryLogin(t, "ada").problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+				w.tryLogin(t, "ada").problem(t, 503, "wechat_unavailable")
 				return w.wechat.Count(exchangePath) == before
 			})
 			before := w.wechat.Count(exchangePath)
 			w.mustReload(t, mixed)
-			w.tryLogin(t, "ada").problem(t, http.StatusServiceUnavailable, "wechat_unavailable")
+			w.tryLogin(t, "ada").problem(t, 503, "wechat_unavailable")
 			if w.wechat.Count(exchangePath) == before {
 				return
 			}
@@ -328,7 +352,8 @@ func TestP7_StateIsKept(t *testing.T) {
 	})
 }
 
-// TestP7_OtherCommands: what an operator runs beside a running gate does not disturb it.
+// TestP7_OtherCommands: what an operator runs beside a running gate does not
+// disturb it.
 func TestP7_OtherCommands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -342,15 +367,18 @@ func TestP7_OtherCommands(t *testing.T) {
 	}
 	w.checkAlive(t, token, who)
 
-	second := w.write(t, "second.caddyfile", strings.NewReplacer(w.admin, freeAddr(t), strings.TrimPrefix(w.addr, "127.0.0.1"), strings.TrimPrefix(freeAddr(t), "127.0.0.1")).Replace(w.caddyfile(mixed)))
+	second := w.write(t, "second.caddyfile",
+		strings.NewReplacer(w.admin, freeAddr(t), strings.TrimPrefix(w.addr, "127.0.0.1"), strings.TrimPrefix(freeAddr(t), "127.0.0.1")).Replace(w.caddyfile(mixed)))
 	status, printed = w.command(t, "run", "--adapter", "caddyfile", "--config", second)
-	if status == 0 || !strings.Contains(printed, "sessions.db") || !strings.Contains(printed, "locked, probably by another running instance") {
+	if status == 0 || !strings.Contains(printed, "sessions.db") ||
+		!strings.Contains(printed, "locked, probably by another running instance") {
 		t.Errorf("a second gate on the same file ends with %d:\n%s", status, printed)
 	}
 	w.checkAlive(t, token, who)
 
 	w.write(t, "Caddyfile", w.caddyfile(changed()))
-	status, printed = w.command(t, "reload", "--force", "--adapter", "caddyfile", "--config", file, "--address", w.admin)
+	status, printed = w.command(t, "reload", "--force", "--adapter", "caddyfile", "--config", file,
+		"--address", w.admin)
 	if status != 0 {
 		t.Errorf("reload ends with %d:\n%s", status, printed)
 	}
@@ -375,7 +403,7 @@ func TestP7_StopFinishesLogins(t *testing.T) {
 	for name, stop := range map[string]func(*testing.T, *world){
 		"signal": func(_ *testing.T, w *world) { w.gate.cmd.Process.Signal(syscall.SIGTERM) },
 		"admin": func(t *testing.T, w *world) {
-			if r := raw(t, w.admin, request(w.admin, "POST", "/stop", "")); r.status != http.StatusOK {
+			if r := raw(t, w.admin, request(w.admin, "POST", "/stop", "")); r.status != 200 {
 				t.Errorf("stop is answered with %s", r)
 			}
 		},
@@ -426,13 +454,15 @@ func TestP7_ReloadFinishesLogins(t *testing.T) {
 	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 7 * time.Second}) // longer than what is replaced is kept without need
 	answered := make(chan reply, 1)
 	go func() {
-		r, err := exchange(w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "ada"))))
+		r, err := exchange(w.addr,
+			request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "ada"))))
 		if err != nil {
 			t.Error(err)
 		}
 		answered <- r
 	}()
-	eventually(t, "the login is under way", func() bool { return w.wechat.Count(exchangePath) == 1 })
+	eventually(t, "the login is under way",
+		func() bool { return w.wechat.Count(exchangePath) == 1 })
 	w.mustReload(t, w.moved())
 	token := (<-answered).session(t).Token
 	w.checkDead(t, token) // it was made where it began
@@ -440,15 +470,18 @@ func TestP7_ReloadFinishesLogins(t *testing.T) {
 	w.checkAlive(t, token, w.who(appA, "ada"))
 }
 
-// TestP7_RejectedConfigServesNobody: Caddy starts its apps in no particular order, so the listeners of a configuration may be open before its store turns out to be another gate's. Whoever
-// comes in by them must be served as if that configuration had never been.
+// TestP7_RejectedConfigServesNobody: Caddy starts its apps in no particular
+// order, so the listeners of a configuration may be open before its store turns
+// out to be another gate's. Whoever comes in by them must be served as if that
+// configuration had never been.
 func TestP7_RejectedConfigServesNobody(t *testing.T) {
 	t.Parallel()
 	other := newWorld(t, setup{})
 	w := newWorld(t, mixed)
 	token, who := w.login(t, "ada"), w.who(appA, "ada")
 	s := mixed
-	s.wechat = "\t\tstore bolt " + filepath.Join(other.home, "data", "caddy", "wxgate", "sessions.db")
+	s.wechat = "\t\tstore bolt " + filepath.Join(other.home, "data", "caddy", "wxgate",
+		"sessions.db")
 
 	l := &load{stop: make(chan struct{})}
 	fresh := func(path string, headers ...string) func(*http.Client) (string, error) {
@@ -457,7 +490,7 @@ func TestP7_RejectedConfigServesNobody(t *testing.T) {
 			switch {
 			case errors.Is(err, syscall.ECONNRESET) || err == nil && r.status == 0:
 				return "", errNoAnswer
-			case err != nil || r.status == http.StatusOK:
+			case err != nil || r.status == 200:
 				return "", err
 			}
 			return r.String(), nil
@@ -473,7 +506,8 @@ func TestP7_RejectedConfigServesNobody(t *testing.T) {
 		return wrong, err
 	})
 	for range 4 {
-		if status, said := w.reload(t, w.caddyfile(s)); status != http.StatusBadRequest || !strings.Contains(said, "locked") {
+		if status, said := w.reload(t, w.caddyfile(s)); status != 400 ||
+			!strings.Contains(said, "locked") {
 			t.Errorf("status %d: %s", status, said)
 		}
 	}

@@ -5,13 +5,18 @@ import (
 	"testing"
 )
 
-// inner is a request that nobody may ever hear of as one: it needs a session and brings none.
+// inner is a request that nobody may ever hear of as one: it needs a session
+// and brings none.
 const inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\nX-WX-OPENID: victim\r\n\r\n"
 
-// smuggling are heads and bodies on which two readers can disagree about where a request ends. {inner} is a request hidden in the body.
+// smuggling are heads and bodies on which two readers can disagree about where
+// a request ends. {inner} is a request hidden in the body.
 var smuggling = []struct{ name, head, body string }{
 	{"length and chunks", "Content-Length: 61\r\nTransfer-Encoding: chunked", "0\r\n\r\n{inner}"},
-	{"chunks and length", "Transfer-Encoding: chunked\r\nContent-Length: 4", "38\r\n{inner}\r\n0\r\n\r\n"},
+	{
+		"chunks and length", "Transfer-Encoding: chunked\r\nContent-Length: 4",
+		"38\r\n{inner}\r\n0\r\n\r\n",
+	},
 	{"two lengths", "Content-Length: 0\r\nContent-Length: 56", "{inner}"},
 	{"two lengths in one line", "Content-Length: 0, 56", "{inner}"},
 	{"the same length twice", "Content-Length: 3\r\nContent-Length: 3", "abc{inner}"},
@@ -33,35 +38,79 @@ var smuggling = []struct{ name, head, body string }{
 	{"folded coding", "Transfer-Encoding:\r\n chunked", "0\r\n\r\n{inner}"},
 	{"coding in capitals", "transfer-encoding: CHUNKED", "0\r\n\r\n{inner}"},
 	{"quoted coding", "Transfer-Encoding: \"chunked\"", "0\r\n\r\n{inner}"},
-	{"two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "0\r\n\r\n{inner}"},
-	{"coding list", "Transfer-Encoding: chunked, identity\r\nContent-Length: 61", "0\r\n\r\n{inner}"},
+	{
+		"two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+		"0\r\n\r\n{inner}",
+	},
+	{
+		"coding list", "Transfer-Encoding: chunked, identity\r\nContent-Length: 61",
+		"0\r\n\r\n{inner}",
+	},
 	{"identity", "Transfer-Encoding: identity\r\nContent-Length: 3", "abc{inner}"},
 	{"coding twice", "Transfer-Encoding: chunked, chunked", "0\r\n\r\n{inner}"},
-	{"coding in a misspelt header", "Transfer_Encoding: chunked\r\nContent-Length: 3", "abc{inner}"},
+	{
+		"coding in a misspelt header", "Transfer_Encoding: chunked\r\nContent-Length: 3",
+		"abc{inner}",
+	},
 	{"coding behind a bare LF", "X: y\nTransfer-Encoding: chunked", "0\r\n\r\n{inner}"},
-	{"coding behind a bare CR", "X: y\rTransfer-Encoding: chunked\r\nContent-Length: 3", "abc{inner}"},
-	{"coding removed by Connection", "Connection: keep-alive, Transfer-Encoding\r\nTransfer-Encoding: chunked", "0\r\n\r\n{inner}"},
-	{"length removed by Connection", "Connection: keep-alive, Content-Length\r\nContent-Length: 56", "{inner}"},
+	{
+		"coding behind a bare CR", "X: y\rTransfer-Encoding: chunked\r\nContent-Length: 3",
+		"abc{inner}",
+	},
+	{
+		"coding removed by Connection",
+		"Connection: keep-alive, Transfer-Encoding\r\nTransfer-Encoding: chunked",
+		"0\r\n\r\n{inner}",
+	},
+	{
+		"length removed by Connection",
+		"Connection: keep-alive, Content-Length\r\nContent-Length: 56", "{inner}",
+	},
 	{"body of a GET", "Content-Length: 56", "{inner}"},
 	{"request in a good body", "Transfer-Encoding: chunked", "38\r\n{inner}\r\n0\r\n\r\n"},
 	{"chunk extension", "Transfer-Encoding: chunked", "3;a=b;c=\"d\"\r\nabc\r\n0;x\r\n\r\n{inner}"},
-	{"chunk extension with a line break", "Transfer-Encoding: chunked", "3;a=\"\r\nb\"\r\nabc\r\n0\r\n\r\n{inner}"},
-	{"chunk extension with a bare LF", "Transfer-Encoding: chunked", "3;a\nabc\r\n0\r\n\r\n{inner}"},
-	{"chunk extension without end", "Transfer-Encoding: chunked", "3;" + strings.Repeat("a", 1<<16) + "\r\nabc\r\n0\r\n\r\n{inner}"},
+	{
+		"chunk extension with a line break", "Transfer-Encoding: chunked",
+		"3;a=\"\r\nb\"\r\nabc\r\n0\r\n\r\n{inner}",
+	},
+	{
+		"chunk extension with a bare LF", "Transfer-Encoding: chunked",
+		"3;a\nabc\r\n0\r\n\r\n{inner}",
+	},
+	{
+		"chunk extension without end", "Transfer-Encoding: chunked",
+		"3;" + strings.Repeat("a", 1<<16) + "\r\nabc\r\n0\r\n\r\n{inner}",
+	},
 	{"chunk size with 0x", "Transfer-Encoding: chunked", "0x3\r\nabc\r\n0\r\n\r\n{inner}"},
 	{"chunk size with a sign", "Transfer-Encoding: chunked", "+3\r\nabc\r\n0\r\n\r\n{inner}"},
 	{"negative chunk", "Transfer-Encoding: chunked", "-1\r\n{inner}"},
 	{"chunk size with a blank", "Transfer-Encoding: chunked", "3 \r\nabc\r\n0\r\n\r\n{inner}"},
-	{"chunk size beyond all numbers", "Transfer-Encoding: chunked", "fffffffffffffffff3\r\nabc\r\n0\r\n\r\n{inner}"},
-	{"chunk size with many zeros", "Transfer-Encoding: chunked", strings.Repeat("0", 60) + "3\r\nabc\r\n0\r\n\r\n{inner}"},
+	{
+		"chunk size beyond all numbers", "Transfer-Encoding: chunked",
+		"fffffffffffffffff3\r\nabc\r\n0\r\n\r\n{inner}",
+	},
+	{
+		"chunk size with many zeros", "Transfer-Encoding: chunked",
+		strings.Repeat("0", 60) + "3\r\nabc\r\n0\r\n\r\n{inner}",
+	},
 	{"chunk longer than its size", "Transfer-Encoding: chunked", "1\r\nabc\r\n0\r\n\r\n{inner}"},
 	{"chunk without its line end", "Transfer-Encoding: chunked", "3\r\nabc0\r\n\r\n{inner}"},
 	{"bare LF in chunks", "Transfer-Encoding: chunked", "3\nabc\n0\n\n{inner}"},
 	{"bare CR in chunks", "Transfer-Encoding: chunked", "3\rabc\r0\r\r{inner}"},
 	{"request in a trailer", "Transfer-Encoding: chunked", "0\r\nX-A: 1\r\n{inner}"},
-	{"request line as a trailer", "Transfer-Encoding: chunked", "0\r\nGET /smuggled HTTP/1.1\r\nX-WX-OPENID: victim\r\n\r\n"},
-	{"oversized header", "X-Big: " + strings.Repeat("a", 1<<20) + "\r\nContent-Length: 56", "{inner}"},
-	{"many headers", strings.Repeat("X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", 40000) + "Content-Length: 56", "{inner}"},
+	{
+		"request line as a trailer", "Transfer-Encoding: chunked",
+		"0\r\nGET /smuggled HTTP/1.1\r\nX-WX-OPENID: victim\r\n\r\n",
+	},
+	{
+		"oversized header", "X-Big: " + strings.Repeat("a", 1<<20) + "\r\nContent-Length: 56",
+		"{inner}",
+	},
+	{
+		"many headers",
+		strings.Repeat("X-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", 40000) + "Content-Length: 56",
+		"{inner}",
+	},
 	{"header without a name", ": x\r\nContent-Length: 3", "abc{inner}"},
 	{"header without a colon", "X-WX-OPENID\r\nContent-Length: 3", "abc{inner}"},
 	{"header name with a blank", "X WX OPENID: victim\r\nContent-Length: 3", "abc{inner}"},
@@ -71,16 +120,24 @@ var smuggling = []struct{ name, head, body string }{
 	{"identity folded", "X-Wx-Openid:\r\n victim\r\nContent-Length: 3", "abc{inner}"},
 	{"bare LF ends the head", "Content-Length: 3\n\nabc" + inner, ""},
 	{"expectation", "Expect: 100-continue\r\nContent-Length: 56", "{inner}"},
-	{"expectation in a chunked request", "Expect: 100-continue\r\nTransfer-Encoding: chunked", "0\r\n\r\n{inner}"},
-	{"upgrade with a body", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 56", "{inner}"},
+	{
+		"expectation in a chunked request", "Expect: 100-continue\r\nTransfer-Encoding: chunked",
+		"0\r\n\r\n{inner}",
+	},
+	{
+		"upgrade with a body", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 56",
+		"{inner}",
+	},
 	{"cut off in the length", "Content-Length: 100000", "{inner}"},
 	{"cut off in a chunk", "Transfer-Encoding: chunked", "fffff\r\n{inner}"},
 	{"cut off before the last chunk", "Transfer-Encoding: chunked", "3\r\nabc\r\n"},
 	{"cut off in the trailers", "Transfer-Encoding: chunked", "0\r\nX-WX-OPENID: victim\r\n"},
 }
 
-// TestP1_Smuggling: whatever a request says of its own length, the app hears at most of the requests that were there to be heard, each from the one that sent it, and a user's request on the
-// same connection is answered as if it were alone or not at all.
+// TestP1_Smuggling: whatever a request says of its own length, the app hears at
+// most of the requests that were there to be heard, each from the one that sent
+// it, and a user's request on the same connection is answered as if it were
+// alone or not at all.
 func TestP1_Smuggling(t *testing.T) {
 	t.Parallel()
 	a := newArena(t, mixed)
@@ -88,14 +145,23 @@ func TestP1_Smuggling(t *testing.T) {
 	for _, row := range smuggling {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			for _, line := range []string{"POST /public/hostile HTTP/1.1", "POST /optional/hostile HTTP/1.1", "GET /public/hostile HTTP/1.1", "POST /public/hostile HTTP/1.0\r\nConnection: keep-alive", "POST /admin/hostile HTTP/1.1"} {
-				hostile := line + "\r\nHost: x\r\n" + row.head + "\r\n\r\n" + strings.ReplaceAll(row.body, "{inner}", inner)
-				replies := mustTalk(t, a.addr, honest("ada", "/honest", "keep-alive", ada)+hostile+honest("bob", "/optional/honest", "close", bob))
+			for _, line := range []string{
+				"POST /public/hostile HTTP/1.1", "POST /optional/hostile HTTP/1.1",
+				"GET /public/hostile HTTP/1.1",
+				"POST /public/hostile HTTP/1.0\r\nConnection: keep-alive",
+				"POST /admin/hostile HTTP/1.1",
+			} {
+				hostile := line + "\r\nHost: x\r\n" + row.head + "\r\n\r\n" +
+					strings.ReplaceAll(row.body,
+						"{inner}", inner)
+				replies := mustTalk(t, a.addr,
+					honest("ada", "/honest", "keep-alive", ada)+hostile+honest("bob", "/optional/honest", "close", bob))
 				if len(replies) == 0 || !replies[0].fromApp() {
 					t.Errorf("%s: the request before is answered with %v", line, replies)
 				}
 				for _, r := range replies {
-					if r.status == 200 && !r.fromApp() || strings.Contains(r.body, `"Line":"GET /smuggled`) {
+					if r.status == 200 && !r.fromApp() ||
+						strings.Contains(r.body, `"Line":"GET /smuggled`) {
 						t.Errorf("%s: an answer is %s", line, r)
 					}
 				}

@@ -5,14 +5,18 @@ import (
 	"testing"
 )
 
-// TestStart_EmptySecret: a Caddyfile can be checked where its secrets are not, but nothing starts without them.
+// TestStart_EmptySecret: a Caddyfile can be checked where its secrets are not,
+// but nothing starts without them.
 func TestStart_EmptySecret(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, env, wechat, want string
 	}{
 		{name: "unset", env: "OTHER=1", want: "WX_SECRET_0"},
-		{name: "missing file", env: "WX_SECRET_0=x", wechat: "\t\tseal_key {file./nowhere/wx-seal}", want: "/nowhere/wx-seal"},
+		{
+			name: "missing file", env: "WX_SECRET_0=x",
+			wechat: "\t\tseal_key {file./nowhere/wx-seal}", want: "/nowhere/wx-seal",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -23,7 +27,9 @@ func TestStart_EmptySecret(t *testing.T) {
 				return launch(t, out, w.home, []string{tt.env}, args...).wait(t), out.String()
 			}
 			status, printed := command("validate", "--adapter", "caddyfile", "--config", file)
-			if status != 0 || !strings.Contains(printed, tt.want) || !strings.Contains(printed, `"level":"warn"`) || !strings.Contains(printed, "Valid configuration") {
+			if status != 0 || !strings.Contains(printed, tt.want) ||
+				!strings.Contains(printed, `"level":"warn"`) ||
+				!strings.Contains(printed, "Valid configuration") {
 				t.Errorf("validate ends with %d and prints:\n%s", status, printed)
 			}
 			status, printed = command("run", "--adapter", "caddyfile", "--config", file)
@@ -43,14 +49,23 @@ func TestStart_WrongLines(t *testing.T) {
 		s    setup
 		want []string
 	}{
-		{"literal secret", setup{wechat: "\t\tapp " + appB + " 0123456789abcdef0123456789abcdef"}, []string{"{env."}},
-		{"matcher", setup{sites: "http://x.example {\n\twechat_auth /api/*\n}"}, []string{"takes no matcher"}},
+		{
+			"literal secret",
+			setup{wechat: "\t\tapp " + appB + " 0123456789abcdef0123456789abcdef"},
+			[]string{"{env."},
+		},
+		{
+			"matcher",
+			setup{sites: "http://x.example {\n\twechat_auth /api/*\n}"},
+			[]string{"takes no matcher"},
+		},
 		{"unknown site app", setup{auth: "\t\tapps " + appB}, []string{appB}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w := prepareWorld(t, tt.s)
-			status, printed := w.command(t, "validate", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", w.caddyfile(w.setup)))
+			status, printed := w.command(t, "validate", "--adapter", "caddyfile", "--config",
+				w.write(t, "Caddyfile", w.caddyfile(w.setup)))
 			if status == 0 {
 				t.Fatalf("it passes:\n%s", printed)
 			}
@@ -62,7 +77,8 @@ func TestStart_WrongLines(t *testing.T) {
 			if tt.name != "unknown site app" && !strings.Contains(printed, "Caddyfile:") {
 				t.Errorf("no file and line in:\n%s", printed)
 			}
-			if strings.Contains(printed, "0123456789abcdef0123456789abcdef") || strings.Contains(printed, secretOf(appA)) {
+			if strings.Contains(printed, "0123456789abcdef0123456789abcdef") ||
+				strings.Contains(printed, secretOf(appA)) {
 				t.Errorf("the secret is repeated:\n%s", printed)
 			}
 		})
@@ -73,7 +89,8 @@ func TestStart_WrongLines(t *testing.T) {
 func TestStart_NoGlobalOption(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})
-	status, printed := w.command(t, "validate", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", "http://x.example {\n\twechat_auth\n\trespond ok\n}\n"))
+	status, printed := w.command(t, "validate", "--adapter", "caddyfile", "--config",
+		w.write(t, "Caddyfile", "http://x.example {\n\twechat_auth\n\trespond ok\n}\n"))
 	if status == 0 || !strings.Contains(printed, "wechat { app <appid>") {
 		t.Errorf("validate ends with %d and prints:\n%s", status, printed)
 	}

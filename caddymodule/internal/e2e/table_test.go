@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func expected(a probe.Attack) func(*testing.T, outcome) {
 	case a.Threat == 4 && strings.HasPrefix(a.Name, "undeclared"):
 		return asUsual
 	case a.Threat == 4:
-		return refused(http.StatusBadRequest, "invalid_request")
+		return refused(400, "invalid_request")
 	case a.Threat == 5 && a.Bytes == "":
 		return never
 	case a.Threat == 8:
@@ -51,7 +50,7 @@ func expected(a probe.Attack) func(*testing.T, outcome) {
 	case a.Threat == 10, a.Threat == 11:
 		return neverOpen
 	case a.Threat == 12 && a.Name == "/wx/login":
-		return refused(http.StatusMethodNotAllowed, "invalid_request")
+		return refused(405, "invalid_request")
 	case a.Threat == 12:
 		return notFound
 	}
@@ -65,12 +64,13 @@ func oneBad(t *testing.T, o outcome) {
 		o.reaches(t)
 		return
 	}
-	o.refused(t, http.StatusUnauthorized, "session_invalid")
+	o.refused(t, 401, "session_invalid")
 }
 
 // only keeps the rows of some threats.
 func only(rows []attack, threats ...int) []attack {
-	return slices.DeleteFunc(rows, func(r attack) bool { return !slices.Contains(threats, r.Threat) })
+	return slices.DeleteFunc(rows,
+		func(r attack) bool { return !slices.Contains(threats, r.Threat) })
 }
 
 // malformedText reports whether net/http refuses a request of HTTP/1 for its
@@ -117,7 +117,8 @@ func TestThreat1to9_Headers(t *testing.T) {
 	a.run(t, slices.Concat(rows, []attack{
 		rowOf("nothing odd", get("Accept: */*"), nil),
 		rowOf("method of one's own", strings.Replace(get(), "GET", "WX-LOGIN", 1), nil),
-		rowOf("absolute form", strings.Replace(get(), "{target}", "https://evil.example{target}", 1), nil),
+		rowOf("absolute form",
+			strings.Replace(get(), "{target}", "https://evil.example{target}", 1), nil),
 		rowOf("a number of one's own", get("X-WX-PHONE: 1", "x~wx~phone: 1"), nil),
 		rowOf("removes the number", get("Connection: X-Wx-Phone"), nil),
 		rowOf("token in a misspelt header",
@@ -167,19 +168,22 @@ func TestThreat10_Paths(t *testing.T) {
 		"/public/%61": opened, "/public/%e7%a0%81": opened, // equivalent by RFC 3986 6.2.2
 		"/public/[x]": opened,
 		"/":           guarded, "/public": guarded, "/publicx": guarded, "/PUBLIC/x": guarded,
-		"/healthz/": guarded, "/healthz/x": guarded, "/wxother": guarded, "/admin?x=/public/": guarded,
+		"/healthz/": guarded, "/healthz/x": guarded, "/wxother": guarded,
+		"/admin?x=/public/":         guarded,
 		"http://evil.example/admin": guarded, "http://public/admin": guarded,
 		"/admin#/public/x": neverOpen, "/optional/../admin": neverOpen, "/healthz%00": neverOpen,
 		"/healthz/..;/admin": neverOpen, "//healthz": neverOpen, "/%70ublic/x": neverOpen,
 		"/public/\xff": neverOpen, "/public/\x01": neverOpen, "/public/ x": neverOpen,
-		"/public/%zz": neverOpen, "http:public/x": neverOpen, "public/x": neverOpen, "?/public/x": neverOpen,
+		"/public/%zz": neverOpen, "http:public/x": neverOpen, "public/x": neverOpen,
+		"?/public/x": neverOpen,
 	} {
 		rows = append(rows, rowOf(path, getAt(path), want))
 	}
 	newArena(t, mixed).run(t, append(
 		rows,
 		rowOf("no host", "GET /admin HTTP/1.1\r\n{auth}\r\n", never),
-		rowOf("two hosts", strings.Replace(getAt("/admin"), "{auth}", "{auth}Host: public\r\n", 1), never),
+		rowOf("two hosts", strings.Replace(getAt("/admin"), "{auth}", "{auth}Host: public\r\n", 1),
+			never),
 		rowOf("two lengths",
 			"POST /public/x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nGET /", never),
 	))
@@ -191,12 +195,14 @@ func TestThreat12_OwnEndpoints(t *testing.T) {
 	t.Parallel()
 	rows := only(table(), 12)
 	for _, path := range []string{
-		"/wx", "/wx/", "/Wx/session", "/w%78/login", "/wx/../wx/login", "/wx/..%2fwx/login", "/%2fwx/login",
-		"/wx%252flogin", "/public/../wx/login", "/public/..;/wx/login", "http:wx/login", "/wx/../admin",
+		"/wx", "/wx/", "/Wx/session", "/w%78/login", "/wx/../wx/login", "/wx/..%2fwx/login",
+		"/%2fwx/login",
+		"/wx%252flogin", "/public/../wx/login", "/public/..;/wx/login", "http:wx/login",
+		"/wx/../admin",
 	} {
 		rows = append(rows, rowOf(path, getAt(path), notFound))
 	}
-	methods := refused(http.StatusMethodNotAllowed, "invalid_request")
+	methods := refused(405, "invalid_request")
 	newArena(t, mixed).run(t, append(
 		rows,
 		rowOf("/wx/logout?x", getAt("/wx/logout?x"), methods),
@@ -247,16 +253,18 @@ func TestThreat7_OwnNames(t *testing.T) {
 	}
 	r.check(t, nil)
 	public := w.call(t, "GET", "/public/x", "", forged...).received(t)
-	if all := strings.Join(append(r.Headers, public.Headers...), "\n"); strings.Contains(all, "victim") {
+	if all := strings.Join(append(r.Headers, public.Headers...),
+		"\n"); strings.Contains(all, "victim") {
 		t.Errorf("a forgery reaches the app:\n%s", all)
 	}
 	public.check(t, nil)
 	// The usual carriers count no more.
-	w.call(t, "GET", "/x", "", bearer(token)).problem(t, http.StatusUnauthorized, "session_missing")
-	w.call(t, "GET", "/x", "", "X-3rd-Session: "+token).problem(t, http.StatusUnauthorized, "session_missing")
+	w.call(t, "GET", "/x", "", bearer(token)).problem(t, 401, "session_missing")
+	w.call(t, "GET", "/x", "", "X-3rd-Session: "+token).problem(t, 401, "session_missing")
 	s := w.setup
 	s.auth = fmt.Sprintf("\t\theaders {\n\t\t\topenid %q\n\t\t}", "Connection")
-	if status, said := w.reload(t, w.caddyfile(s)); status == http.StatusOK || !strings.Contains(said, "Caddyfile:") {
+	if status, said := w.reload(t, w.caddyfile(s)); status == 200 ||
+		!strings.Contains(said, "Caddyfile:") {
 		t.Errorf("the header name Connection is answered with %d %s", status, said)
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// fault is one way in which WeChat fails and what the client must be told (DESIGN.md 3). An empty code means a good login.
+// fault is one way in which WeChat fails and what the client must be told
+// (DESIGN.md 3). An empty code means a good login.
 type fault struct {
 	name   string
 	inject weixintest.Fault
@@ -19,11 +20,18 @@ type fault struct {
 }
 
 func errcode(n, status int, code string) fault {
-	return fault{name: fmt.Sprint("errcode ", n), inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: n}, status: status, code: code}
+	return fault{
+		name:   fmt.Sprint("errcode ", n),
+		inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: n}, status: status,
+		code: code,
+	}
 }
 
 func answers(name, body string) fault {
-	return fault{name: name, inject: weixintest.Fault{Kind: weixintest.FaultBody, Body: body}, status: 503, code: "wechat_unavailable"}
+	return fault{
+		name: name, inject: weixintest.Fault{Kind: weixintest.FaultBody, Body: body}, status: 503,
+		code: "wechat_unavailable",
+	}
 }
 
 func breaks(name string, f weixintest.Fault) fault {
@@ -35,7 +43,8 @@ const goodKey = `"session_key":"AAAAAAAAAAAAAAAAAAAAAA=="`
 // faults has one of each kind. That all error codes and all nonsense are told
 // apart is TestErrcodes' and TestThreat27_Nonsense's, in package weixin.
 var faults = []fault{
-	breaks("slow beyond the time-out", weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Minute}),
+	breaks("slow beyond the time-out",
+		weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Minute}),
 	breaks("hang", weixintest.Fault{Kind: weixintest.FaultHang}),
 	breaks("reset", weixintest.Fault{Kind: weixintest.FaultReset}),
 	breaks("lost", weixintest.Fault{Kind: weixintest.FaultLost}),
@@ -51,7 +60,10 @@ var faults = []fault{
 	errcode(45011, 429, "rate_limited"),
 	errcode(40125, 502, "misconfigured"),
 	errcode(99999, 502, "misconfigured"),
-	{name: "errcode -1 once", inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1}, calls: 2},
+	{
+		name:   "errcode -1 once",
+		inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1}, calls: 2,
+	},
 	{
 		name: "errcode -1 twice", calls: 2, status: 503, code: "wechat_unavailable",
 		inject: weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1, Times: 2},
@@ -80,10 +92,13 @@ var faults = []fault{
 	}},
 }
 
-// TestThreat27_WeChatFails: each failure has the answer that DESIGN.md 3 gives it and comes to an end; nothing is half created; the next login works; no code is sent twice.
+// TestThreat27_WeChatFails: each failure has the answer that DESIGN.md 3 gives
+// it and comes to an end; nothing is half created; the next login works; no
+// code is sent twice.
 func TestThreat27_WeChatFails(t *testing.T) {
 	t.Parallel()
-	// One session a user: a login that came to nothing must not have ended the session that is there.
+	// One session a user: a login that came to nothing must not have ended the
+	// session that is there.
 	w := newWorld(t, setup{timeout: "1s", wechat: "\t\tsession {\n\t\t\tmax_per_user 1\n\t\t}"})
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
@@ -101,13 +116,16 @@ func TestThreat27_WeChatFails(t *testing.T) {
 				r.problem(t, f.status, f.code)
 				w.checkAlive(t, before, w.who(appA, user))
 			}
-			for _, leak := range []string{"canary", "victim", "openid", "secret", fmt.Sprint(f.inject.ErrCode)} {
+			for _, leak := range []string{
+				"canary", "victim", "openid", "secret", fmt.Sprint(f.inject.ErrCode),
+			} {
 				if leak != "0" && strings.Contains(r.body, leak) {
 					t.Errorf("the client is told %q: %s", leak, r.body)
 				}
 			}
 			if n := w.wechat.Count(exchangePath); n != max(f.calls, 1) {
-				t.Errorf("WeChat was called %d times, want %d: %+v", n, max(f.calls, 1), w.wechat.Calls())
+				t.Errorf("WeChat was called %d times, want %d: %+v", n, max(f.calls, 1),
+					w.wechat.Calls())
 			}
 			if n := len(w.wechat.Calls()); n != max(f.calls, 1) {
 				t.Errorf("WeChat was called on other paths, too: %+v", w.wechat.Calls())

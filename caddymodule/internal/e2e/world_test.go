@@ -25,7 +25,8 @@ const (
 	exchangePath = "/sns/jscode2session"
 )
 
-// setup says how a world differs from the least that works: one mini program, one site in front of one app.
+// setup says how a world differs from the least that works: one mini program,
+// one site in front of one app.
 type setup struct {
 	apps    []string // mini programs; default: appA
 	options string   // lines of the global options
@@ -47,7 +48,8 @@ func (s setup) complete() setup {
 	return s
 }
 
-// world is a gate with WeChat behind it, an app in front of it, and a home for its data.
+// world is a gate with WeChat behind it, an app in front of it, and a home for
+// its data.
 type world struct {
 	setup
 	wechat *weixintest.Server
@@ -104,9 +106,12 @@ func (w *world) caddyfile(s setup) string {
 	for i, id := range s.apps {
 		fmt.Fprintf(&b, "\t\tapp %s {env.WX_SECRET_%d}\n", id, i)
 	}
-	fmt.Fprintf(&b, "\t\tapi {\n\t\t\tbase_url %s\n\t\t\ttimeout %s\n\t\t}\n%s\n\t}\n}\n\n", cmp.Or(s.base, w.wechat.URL), s.timeout, s.wechat)
+	fmt.Fprintf(&b, "\t\tapi {\n\t\t\tbase_url %s\n\t\t\ttimeout %s\n\t\t}\n%s\n\t}\n}\n\n",
+		cmp.Or(s.base, w.wechat.URL), s.timeout, s.wechat)
 	_, port, _ := strings.Cut(w.addr, ":")
-	fmt.Fprintf(&b, "http://:%s {\n\tbind 127.0.0.1\n%s\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}\n%s\n", port, s.site, s.auth, w.app.addr, s.sites)
+	fmt.Fprintf(&b,
+		"http://:%s {\n\tbind 127.0.0.1\n%s\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}\n%s\n",
+		port, s.site, s.auth, w.app.addr, s.sites)
 	return b.String()
 }
 
@@ -114,7 +119,8 @@ func (w *world) caddyfile(s setup) string {
 func (w *world) start(tb testing.TB) {
 	tb.Helper()
 	from := w.out.Len()
-	w.gate = w.launch(tb, "run", "--adapter", "caddyfile", "--config", w.write(tb, "Caddyfile", w.caddyfile(w.setup)))
+	w.gate = w.launch(tb, "run", "--adapter", "caddyfile", "--config",
+		w.write(tb, "Caddyfile", w.caddyfile(w.setup)))
 	w.gate.printed(tb, from, "serving initial configuration")
 }
 
@@ -157,7 +163,7 @@ func (w *world) reload(tb testing.TB, caddyfile string) (status int, said string
 // mustReload loads a setup that must be accepted.
 func (w *world) mustReload(tb testing.TB, s setup) {
 	tb.Helper()
-	if status, said := w.reload(tb, w.caddyfile(s)); status != http.StatusOK {
+	if status, said := w.reload(tb, w.caddyfile(s)); status != 200 {
 		tb.Fatalf("reloading: status %d: %s", status, said)
 	}
 }
@@ -184,7 +190,8 @@ func (w *world) metrics(tb testing.TB) map[string]float64 {
 	sc := bufio.NewScanner(strings.NewReader(w.adminGet(tb, "/metrics")))
 	for sc.Scan() {
 		series, value, ok := strings.Cut(sc.Text(), " ")
-		if v, err := strconv.ParseFloat(value, 64); ok && err == nil && strings.HasPrefix(series, "caddy_wechat_") {
+		if v, err := strconv.ParseFloat(value, 64); ok && err == nil &&
+			strings.HasPrefix(series, "caddy_wechat_") {
 			m[series] = v
 		}
 	}
@@ -196,8 +203,10 @@ func (w *world) call(tb testing.TB, method, target, body string, headers ...stri
 	tb.Helper()
 	text := request(w.addr, method, target, body, headers...)
 	r := raw(tb, w.addr, text)
-	// Caddy drops a connection now and then while it replaces a listener, with or without a gate. A login that was heard all the same is answered again.
-	for try := 0; r.status == 0 && try < 5 && time.Since(time.Unix(0, w.reloaded.Load())) < 2*time.Second; try++ {
+	// Caddy drops a connection now and then while it replaces a listener, with
+	// or without a gate. A login that was heard all the same is answered again.
+	for try := 0; r.status == 0 && try < 5 &&
+		time.Since(time.Unix(0, w.reloaded.Load())) < 2*time.Second; try++ {
 		r = raw(tb, w.addr, text)
 	}
 	return r
@@ -218,7 +227,8 @@ func request(host, method, target, body string, headers ...string) string {
 // post sends a body to an endpoint of the gate.
 func (w *world) post(tb testing.TB, target, body string, headers ...string) reply {
 	tb.Helper()
-	return w.call(tb, "POST", target, body, append([]string{"Content-Type: application/json"}, headers...)...)
+	return w.call(tb, "POST", target, body,
+		append([]string{"Content-Type: application/json"}, headers...)...)
 }
 
 // session is the answer of a login.
@@ -253,7 +263,9 @@ func quote(s string) string {
 
 // who is the identity that the app must be told of a user.
 func (w *world) who(appID, user string) *identity {
-	return &identity{openid: w.wechat.OpenID(appID, user), unionid: w.wechat.UnionID(user), appid: appID}
+	return &identity{
+		openid: w.wechat.OpenID(appID, user), unionid: w.wechat.UnionID(user), appid: appID,
+	}
 }
 
 func bearer(token string) string { return "Authorization: Bearer " + token }
@@ -262,7 +274,7 @@ func bearer(token string) string { return "Authorization: Bearer " + token }
 func (w *world) checkAlive(tb testing.TB, token string, want *identity) {
 	tb.Helper()
 	r := w.call(tb, "GET", "/alive", "", bearer(token))
-	if r.status != http.StatusOK || r.fromGate() {
+	if r.status != 200 || r.fromGate() {
 		tb.Errorf("a good token is answered with %s", r)
 		return
 	}
@@ -272,5 +284,5 @@ func (w *world) checkAlive(tb testing.TB, token string, want *identity) {
 // checkDead demands that a token opens nothing.
 func (w *world) checkDead(tb testing.TB, token string) {
 	tb.Helper()
-	w.call(tb, "GET", "/dead", "", bearer(token)).problem(tb, http.StatusUnauthorized, "session_invalid")
+	w.call(tb, "GET", "/dead", "", bearer(token)).problem(tb, 401, "session_invalid")
 }
