@@ -2,8 +2,8 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -150,6 +150,28 @@ func (s *Store) NeedMasterKeys(
 	})
 }
 
+// needsFresh is how long logins go by the needs that one of them has read. It is
+// shorter than a failover, which may lose a need.
+const needsFresh = time.Second
+
+// recentNeeds are the needs of this release at a time.
+type recentNeeds struct {
+	at    time.Time
+	needs map[string]time.Time
+}
+
+// loginNeeds returns the runs of needScript for a login, none when the need is on
+// record.
+func (db db) loginNeeds(l store.Login, found loginState) []call {
+	recorded := found.needed[needField(l.MasterKey, found.epochs.Global)]
+	until := l.MasterKeyNeed(recorded)
+	if until.Equal(recorded) {
+		return nil
+	}
+	db.lastNeeds.Store(nil)
+	return db.needCalls(l.MasterKey, found.epochs.Global, until, l.Created)
+}
+
 // needCalls returns the runs of needScript that record a need, for this release and
 // for the first.
 func (db db) needCalls(id store.MasterKeyID, epoch uint64, until, now time.Time) []call {
@@ -194,7 +216,8 @@ func (s *Store) needs(res rueidis.RedisResult) (map[string]time.Time, error) {
 }
 
 func needField(id store.MasterKeyID, epoch uint64) string {
-	return fmt.Sprintf("%s%016x", id, epoch)
+	b := append(make([]byte, 0, 12), id[:]...)
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(b, epoch))
 }
 
 // parseNeedField reads the name of a field that ends in suffix.

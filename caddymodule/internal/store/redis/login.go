@@ -48,16 +48,25 @@ func (db db) readFor(ctx context.Context, l store.Login) (found loginState, err 
 	if !l.Ends.IsZero() {
 		keys = append(keys, db.keys.session(l.Ends))
 	}
-	needs := db.c.B().Hgetall().Key(db.keys.needs()).Build()
-	answers := db.c.DoMulti(ctx, append(db.gets(keys), needs)...)
+	cmds := db.gets(keys)
+	recent := db.lastNeeds.Load()
+	if recent == nil || time.Since(recent.at) > needsFresh {
+		recent = &recentNeeds{at: time.Now()}
+		cmds = append(cmds, db.c.B().Hgetall().Key(db.keys.needs()).Build())
+	}
+	answers := db.c.DoMulti(ctx, cmds...)
 	texts, err := textsOf(answers[:len(keys)])
 	if err != nil {
 		return found, err
 	}
 	found.record = texts[0]
-	if found.needed, err = db.needs(answers[len(keys)]); err != nil {
-		return found, err
+	if len(answers) > len(keys) {
+		if recent.needs, err = db.needs(answers[len(keys)]); err != nil {
+			return found, err
+		}
+		db.lastNeeds.Store(recent)
 	}
+	found.needed = recent.needs
 	if found.epochs.App, err = db.ensureEpoch(ctx, keys[1], texts[1]); err != nil {
 		return found, err
 	}
@@ -145,12 +154,7 @@ func (db db) putSession(ctx context.Context, l store.Login, found loginState) er
 		// is too long ago (the encoding of UsedUntil). The note corrects it.
 		cmds = append(cmds, set(db.keys.touched(l.Digest), noteOf(l.UsedUntil)))
 	}
-	var needs []call
-	recorded := found.needed[needField(l.MasterKey, found.epochs.Global)]
-	if until := l.MasterKeyNeed(recorded); !until.Equal(recorded) {
-		needs = db.needCalls(l.MasterKey, found.epochs.Global, until, l.Created)
-	}
-	return needScript.runAll(ctx, db.c, needs, cmds...)
+	return needScript.runAll(ctx, db.c, db.loginNeeds(l, found), cmds...)
 }
 
 // endLeaving ends the sessions that a login ends, then takes them off the lists.

@@ -46,6 +46,8 @@ type Store struct {
 	keys layout
 	link *link
 
+	lastNeeds atomic.Pointer[recentNeeds]
+
 	touches *store.Touches
 	lagging atomic.Bool // the last revocation did not reach a replica in time
 
