@@ -70,28 +70,19 @@ otherwise. The exit status is 0 when all is copied, 1 when it was refused or fai
 	}
 	f := cmd.Flags()
 	f.StringVar(
-		&m.from,
-		"from",
-		"",
+		&m.from, "from", "",
 		"The store to read: bolt:<file>, or the name of the configuration's store",
 	)
 	f.StringVar(
-		&m.to,
-		"to",
-		"",
+		&m.to, "to", "",
 		"The store to add to: bolt:<file>, or the name of the configuration's store",
 	)
 	f.StringVar(
-		&m.since,
-		"since",
-		"",
+		&m.since, "since", "",
 		"The backup, bolt:<file>, that was copied before: only what has changed since is carried over",
 	)
 	f.StringVarP(
-		&m.config,
-		"config",
-		"c",
-		"",
+		&m.config, "config", "c", "",
 		"Configuration file that holds the store (default: the Caddyfile in this folder)",
 	)
 	f.StringVarP(&m.adapter, "adapter", "a", "", "Name of the config adapter")
@@ -132,27 +123,18 @@ type migratedAmount struct {
 // write is for people.
 func (r migrated) write(out io.Writer) error {
 	fmt.Fprintf(
-		out,
-		"From %s to %s.\n%s, %d of them new there; %s, %d of them new there.\n",
-		r.From,
-		r.To,
-		cli.Amount(r.Users.Read, "user"),
-		r.Users.Added,
-		cli.Amount(r.Sessions.Read, "live session"),
-		r.Sessions.Added,
+		out, "From %s to %s.\n%s, %d of them new there; %s, %d of them new there.\n", r.From, r.To,
+		cli.Amount(r.Users.Read, "user"), r.Users.Added,
+		cli.Amount(r.Sessions.Read, "live session"), r.Sessions.Added,
 	)
 	if r.since {
 		fmt.Fprintf(
-			out,
-			"%s ended since the backup, and now there too.\n",
-			cli.Amount(r.Ended, "session"),
+			out, "%s ended since the backup, and now there too.\n", cli.Amount(r.Ended, "session"),
 		)
 	}
 	if r.Damaged > 0 {
 		fmt.Fprintf(
-			out,
-			"%s cannot be read and stayed behind.\n",
-			cli.Amount(int(r.Damaged), "record"),
+			out, "%s cannot be read and stayed behind.\n", cli.Amount(int(r.Damaged), "record"),
 		)
 	}
 	if !r.since && r.Sessions.Added < r.Sessions.Read {

@@ -163,7 +163,6 @@ func (s *migrateStores) checkKeys(needed map[store.MasterKeyID]time.Time) error 
 	slices.Sort(missing)
 	return fmt.Errorf(
 		"seal_key lacks the master keys that the sessions of %s were made under (%s): put the content of <database>.key, or what seal_key was there, into seal_key of all gates, behind a newer one if there is one",
-		s.from.name,
-		strings.Join(missing, ", "),
+		s.from.name, strings.Join(missing, ", "),
 	)
 }

@@ -84,9 +84,7 @@ func boltFile(side string) (path string, ok bool) {
 // snapshot opens a file. A gate that has just been told to use another store
 // keeps its own for some seconds (linger).
 func (s *migrateStores) snapshot(
-	ctx context.Context,
-	m *migration,
-	path string,
+	ctx context.Context, m *migration, path string,
 ) (*bolt.Snapshot, error) {
 	for began := time.Now(); ; {
 		snap, err := bolt.OpenSnapshot(path, caddy.Log())
@@ -159,9 +157,7 @@ func (s *migrateStores) openTo(ctx context.Context, m *migration) error {
 // configured opens the store of the configuration, which must be of the kind
 // that the side names.
 func (s *migrateStores) configured(
-	ctx context.Context,
-	m *migration,
-	side string,
+	ctx context.Context, m *migration, side string,
 ) (name string, st store.Store, err error) {
 	if side == "bolt" || strings.Contains(side, ":") {
 		// It is not repeated: a URL may hold a password.
@@ -176,8 +172,7 @@ func (s *migrateStores) configured(
 	if kind := a.Opener().(caddy.Module).CaddyModule().ID.Name(); kind != side {
 		return "", nil, fmt.Errorf(
 			"the store of the configuration is %s, not %s: give the configuration that is to use it by --config",
-			kind,
-			side,
+			kind, side,
 		)
 	}
 	if a.KeyRing() == nil {

@@ -71,10 +71,7 @@ func (w *migrateWorld) path(name string) string { return filepath.Join(w.dir, na
 func (w *migrateWorld) configure(name, kind, sealKey string) string {
 	text := fmt.Sprintf(
 		`{"apps":{"wechat":{"apps":[{"appid":%q,"secret":"{env.WX_SECRET}"}],"seal_key":%q,"store":{"type":%q,"path":%q}}}}`,
-		caddytest.AppID,
-		sealKey,
-		kind,
-		w.path("shelf.db"),
+		caddytest.AppID, sealKey, kind, w.path("shelf.db"),
 	)
 	if err := os.WriteFile(w.path(name), []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
@@ -178,9 +175,7 @@ func TestMigrate(t *testing.T) {
 	status, out, said := w.run("--from", db, "--to", "shelf", "--config", w.config)
 	want := fmt.Sprintf(
 		"From %s to shelf:%s.\n3 users, 3 of them new there; 3 live sessions, 3 of them new there.\nThe gates need the master keys of these sessions, %s, in seal_key until `wxgate wechat keys` no longer calls them needed.\n",
-		db,
-		w.path("shelf.db"),
-		key,
+		db, w.path("shelf.db"), key,
 	)
 	if status != 0 || out != want {
 		t.Errorf("status %d, %s\nprinted %s\nwant    %s", status, said, out, want)
@@ -195,10 +190,7 @@ func TestMigrate(t *testing.T) {
 
 	r := w.must("--from", db, "--to", "shelf")
 	if r.Users != (migratedAmount{3, 0}) || r.Sessions != (migratedAmount{3, 0}) ||
-		len(r.Keys) != 1 ||
-		r.Keys[0] != key ||
-		r.Ended != 0 ||
-		r.Damaged != 0 {
+		len(r.Keys) != 1 || r.Keys[0] != key || r.Ended != 0 || r.Damaged != 0 {
 		t.Errorf("the second time it did %+v", r)
 	}
 	_, out, _ = w.run("--from", db, "--to", "shelf", "--config", w.config)
@@ -303,19 +295,14 @@ func TestMigrateSinceForgotten(t *testing.T) {
 	w.login("shelf.db", "eve.2")               // as somebody new, too
 	for range 2 {
 		w.must(
-			"--from",
-			"bolt:"+w.path("sessions.db"),
-			"--since",
-			"bolt:"+w.path("before.db"),
-			"--to",
+			"--from", "bolt:"+w.path("sessions.db"), "--since", "bolt:"+w.path("before.db"), "--to",
 			"shelf",
 		)
 		w.check("shelf.db", all, "bob.2 dan.1 eve.2")
 		w.open("shelf.db", func(s store.Store) {
 			for _, u := range []string{"ada", "cid"} {
 				if got, err := s.User(t.Context(), store.UserID{AppID: caddytest.AppID, OpenID: u}); !errors.Is(
-					err,
-					store.ErrNotFound,
+					err, store.ErrNotFound,
 				) {
 					t.Errorf("%s is known as %+v, %v", u, got, err)
 				}
@@ -433,10 +420,8 @@ func TestMigrateReach(t *testing.T) {
 			t.Error(err)
 		}
 		if err := reach(t.Context(), away{from: time.Now().Add(time.Hour)}); !errors.Is(
-			err,
-			store.ErrUnavailable,
-		) ||
-			!strings.Contains(err.Error(), "connection refused") {
+			err, store.ErrUnavailable,
+		) || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("got %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -58,8 +58,7 @@ The exit status is 0 when nothing fell (what was not tried is listed), 1 when an
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return cli.ExitWith(
-					cmd,
-					probeBlind,
+					cmd, probeBlind,
 					errors.New("give one URL: wxgate wechat probe <URL>; see --help"),
 				)
 			}
@@ -82,43 +81,28 @@ The exit status is 0 when nothing fell (what was not tried is listed), 1 when an
 	})
 	f := cmd.Flags()
 	f.StringVar(
-		&o.echo,
-		"echo",
-		"",
+		&o.echo, "echo", "",
 		"Address where the probe answers as the app; the gate's upstream points there",
 	)
 	f.StringArrayVarP(
-		&o.headers,
-		"header",
-		"H",
-		nil,
+		&o.headers, "header", "H", nil,
 		"Header of a logged-in user, 'Name: value'; {env.NAME} and {file./path} are filled in; repeatable",
 	)
 	f.StringVar(
-		&o.headerFile,
-		"header-file",
-		"",
-		"File of such headers, one a line; - for standard input",
+		&o.headerFile, "header-file", "", "File of such headers, one a line; - for standard input",
 	)
 	f.StringSliceVar(
-		&o.config.Identity,
-		"identity",
-		probe.DefaultIdentity,
+		&o.config.Identity, "identity", probe.DefaultIdentity,
 		"Names of the headers that the gate tells the app of the user with, the one that is always there first",
 	)
 	f.StringVar(
-		&o.config.Public,
-		"public",
-		"",
+		&o.config.Public, "public", "",
 		"Prefix under which the gate asks for nothing, such as /public/",
 	)
 	f.StringVar(&o.config.Endpoints, "endpoints", "/wx", "Prefix of the gate's own endpoints")
 	f.BoolVar(&o.config.Insecure, "insecure", false, "Accept any certificate of the gate")
 	f.DurationVar(
-		&o.config.Timeout,
-		"timeout",
-		probe.DefaultTimeout,
-		"Longest that one request may take",
+		&o.config.Timeout, "timeout", probe.DefaultTimeout, "Longest that one request may take",
 	)
 	f.BoolVar(&o.json, "json", false, "Print JSON")
 	return cmd
@@ -126,9 +110,7 @@ The exit status is 0 when nothing fell (what was not tried is listed), 1 when an
 
 // run probes, prints the report, and returns the exit status with the reason for it.
 func (o *probeOptions) run(
-	ctx context.Context,
-	in io.Reader,
-	out io.Writer,
+	ctx context.Context, in io.Reader, out io.Writer,
 ) (status int, err error) {
 	if o.config.Credential, err = o.credential(in); err != nil {
 		return probeBlind, err

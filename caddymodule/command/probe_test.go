@@ -89,13 +89,8 @@ func TestProbeExitStatus(t *testing.T) {
 		status, out, said := runProbe(t, tt.stdin, tt.args...)
 		if status != tt.status || !strings.Contains(out+said, tt.want) {
 			t.Errorf(
-				"%s: status %d, want %d with %q:\n%s\n%s",
-				tt.name,
-				status,
-				tt.status,
-				tt.want,
-				said,
-				out,
+				"%s: status %d, want %d with %q:\n%s\n%s", tt.name, status, tt.status, tt.want,
+				said, out,
 			)
 		}
 		if strings.Contains(out+said, caddytest.Canary) {
@@ -114,8 +109,7 @@ func TestProbeJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status != probeFell || report.Seen != probe.SeenInAnswer || report.Count(probe.Fell) == 0 ||
-		report.Count(probe.Held) == 0 ||
-		report.Count(probe.NotTried) == 0 {
+		report.Count(probe.Held) == 0 || report.Count(probe.NotTried) == 0 {
 		t.Errorf("status %d, %s: %+v", status, said, report)
 	}
 }

@@ -44,8 +44,7 @@ func TestRestoreCommand(t *testing.T) {
 		{[]string{junk, "--to", db}, db},
 	} {
 		if status, out, said := caddytest.RunCommand(t, restoreCommand(), tt.args...); status != cli.Failed ||
-			!strings.Contains(said, tt.want) ||
-			out != "" {
+			!strings.Contains(said, tt.want) || out != "" {
 			t.Errorf("%v: %d %s", tt.args, status, said)
 		}
 	}

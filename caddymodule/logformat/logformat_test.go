@@ -38,8 +38,7 @@ func TestP6_LogFormat(t *testing.T) {
 			enc.AddString("kept", "before "+token)
 			b, err := enc.EncodeEntry(zapcore.Entry{Message: "request " + token + "."}, []zap.Field{
 				zap.Strings(
-					"X-3rd-Session",
-					[]string{token, "wxs_short", "wxs_"},
+					"X-3rd-Session", []string{token, "wxs_short", "wxs_"},
 				), zap.String("uri", "/x?t="+token+"&u=1"), zap.String("other", "wx_"+token[4:]),
 			})
 			if err != nil {
@@ -51,8 +50,7 @@ func TestP6_LogFormat(t *testing.T) {
 				t.Errorf("a token is left, or too much is gone: %s", line)
 			}
 			if !strings.Contains(line, "&u=1") && !strings.Contains(line, `\u0026u=1`) ||
-				!strings.Contains(line, "wx_"+token[4:]) ||
-				!strings.Contains(line, blot+".") {
+				!strings.Contains(line, "wx_"+token[4:]) || !strings.Contains(line, blot+".") {
 				t.Errorf("more than tokens was changed: %s", line)
 			}
 		})

@@ -15,19 +15,19 @@ import (
 
 func init() { caddy.RegisterModule(new(BoltStore)) }
 
-// BoltStore keeps the sessions in one file on this machine. It is the default
-// and needs no attention: a login is on the disk before it is answered. The
-// file belongs to one process at a time.
+// BoltStore keeps the sessions in one file on this machine. It is the default. A
+// login is on the disk before the gate answers it. One process at a time can open
+// the file.
 type BoltStore struct {
-	// The database file. Its folder is made when it is missing. The master key,
-	// when `seal_key` gives none, is kept beside it with the suffix `.key`:
-	// whoever restores the one needs the other. Default: `wxgate/sessions.db`
-	// under Caddy's data directory. May contain placeholders.
+	// The database file. The gate makes a missing folder. Without `seal_key` the
+	// master key is in a file beside it with the suffix `.key`; a restore needs both.
+	// Default: `wxgate/sessions.db` under Caddy's data directory. May contain
+	// placeholders.
 	Path string `json:"path,omitempty"`
 
 	path     string
 	identity string
-	newKey   bool // MasterKey has made it
+	newKey   bool // MasterKey made it
 }
 
 // CaddyModule returns the Caddy module information.
@@ -52,7 +52,7 @@ func (s *BoltStore) Provision(caddy.Context) error {
 		return fmt.Errorf("resolving path of bolt store: %w", err)
 	}
 	if s.identity, err = bolt.Locate(s.path); err != nil {
-		s.identity = s.path // opening it will tell
+		s.identity = s.path // Open returns the error
 	}
 	return nil
 }
@@ -62,7 +62,7 @@ func (s *BoltStore) Identity() string { return "bolt:" + s.identity }
 
 // Open opens the database, making it if need be.
 func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
-	// A key from an earlier start tells of a database.
+	// A key from an earlier start means that there was a database.
 	_, err := os.Stat(keyPath(s.path))
 	st, err := bolt.Open(bolt.Config{Path: s.path, Expected: err == nil && !s.newKey, Logger: log})
 	if err != nil {

@@ -59,10 +59,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "max_staleness":
 			err = b.Duration(&a.MaxStaleness, 0)
 		case "seal_key":
-			err = b.Checked(
-				&a.SealKey,
-				func(v string) error { return block.CheckSecret("seal_key", v) },
-			)
+			check := func(v string) error { return block.CheckSecret("seal_key", v) }
+			err = b.Checked(&a.SealKey, check)
 		case "login_rate":
 			err = a.LoginRate.unmarshal(b)
 		case "phone":
@@ -70,9 +68,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "decrypt":
 			err = a.Decrypt.unmarshal(b)
 		default:
-			err = b.Unknown(
-				"app, api, session, store, cache, max_staleness, seal_key, login_rate, phone or decrypt",
-			)
+			err = b.Unknown("app, api, session, store, cache, max_staleness, " +
+				"seal_key, login_rate, phone or decrypt")
 		}
 		if err != nil {
 			return err
@@ -92,9 +89,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) != 2 {
-		return d.Err(
-			"app takes an appid and the placeholder of its secret: app wx0123456789abcdef {env.WX_SECRET}",
-		)
+		return d.Err("app takes an appid and the placeholder of its secret: " +
+			"app wx0123456789abcdef {env.WX_SECRET}")
 	}
 	m := MiniProgram{AppID: args[0], Secret: args[1]}
 	in := block.New(d)
@@ -172,7 +168,7 @@ func (s *SessionLimits) unmarshal(b *block.Block) error {
 				return err
 			}
 			if s.Replay == 0 {
-				s.Replay = -1 // said, as opposed to left out
+				s.Replay = -1 // never; 0 is the default
 			}
 			return nil
 		}
@@ -217,11 +213,8 @@ func (a *App) unmarshalStore(b *block.Block) (mod caddyfile.Unmarshaler, err err
 	}
 	name := d.Val()
 	if _, err := caddy.GetModule("wechat.stores." + name); err != nil {
-		return nil, d.Errf(
-			"there is no store %q in this build: it has %s",
-			name,
-			strings.Join(storeNames(), ", "),
-		)
+		return nil, d.Errf("there is no store %q in this build: it has %s",
+			name, strings.Join(storeNames(), ", "))
 	}
 	if mod, err = caddyfile.UnmarshalModule(d, "wechat.stores."+name); err != nil {
 		return nil, err

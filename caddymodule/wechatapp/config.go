@@ -24,9 +24,9 @@ type MiniProgram struct {
 	// The AppSecret, as a placeholder: `{env.WX_SECRET}` or `{file./run/secrets/wx}`.
 	Secret string `json:"secret,omitempty"`
 
-	// A file in which somebody else keeps the access_token, and nothing else.
-	// It is read at each call. Default: the gate asks WeChat for a token
-	// itself.
+	// A file that holds the access_token and nothing else, written by another
+	// program. The gate reads it at each call. Default: the gate asks WeChat for a
+	// token itself.
 	TokenFile string `json:"token_file,omitempty"`
 
 	// The same for the token that WeChat Cloud Hosting mounts into its
@@ -46,7 +46,7 @@ func (m MiniProgram) tokenFile() (weixin.TokenFile, error) {
 	return weixin.TokenFile{Path: path, Cloud: m.CloudTokenFile != ""}, checkTokenFile(path)
 }
 
-// API is how WeChat is reached.
+// API is how the gate reaches WeChat.
 type API struct {
 	// Where the API lives. Default: https://api.weixin.qq.com.
 	BaseURL string `json:"base_url,omitempty"`
@@ -61,17 +61,17 @@ type SessionLimits struct {
 	// give a session_key three days, so more than 72h is a warning.
 	TTL caddy.Duration `json:"ttl,omitempty"`
 
-	// A session that is not used for this long ends. Use is noted lazily, so it
-	// may come up to a twentieth early (a quarter, for limits of a few
-	// minutes). Default: no such limit.
+	// Idle timeout: a session without a request for this long ends. The gate notes
+	// requests lazily, so the end may come a twentieth of the time early (a quarter,
+	// for a few minutes). Default: none.
 	Idle caddy.Duration `json:"idle,omitempty"`
 
 	// How many sessions one user may have at a time; the oldest goes. Default:
 	// 10. Negative: no limit.
 	MaxPerUser int `json:"max_per_user,omitempty"`
 
-	// How long a finished login is answered again when the same client sends
-	// the same code, because the answer got lost on the way. Default: 10s.
+	// How long the gate replays the answer of a login when the same client sends the
+	// same code again, since answers get lost on mobile networks. Default: 10s.
 	// Negative: never.
 	Replay caddy.Duration `json:"replay,omitempty"`
 }
@@ -83,24 +83,22 @@ type Cache struct {
 	MaxSessions int64 `json:"max_sessions,omitempty"`
 }
 
-// Phone is what becomes of the telephone numbers that the endpoint `phone`
-// brings to light.
+// Phone is what the gate does with telephone numbers from the endpoint `phone`.
 type Phone struct {
-	// Keep a user's number, encrypted, and tell it to the apps as `X-WX-PHONE`
-	// from the next request on. Default: no, it goes to the client alone. A
-	// number that was kept before is not told while this is off; it is
-	// forgotten with its user, half a year after the last login.
+	// Keep a user's number, encrypted, and send it to the apps as `X-WX-PHONE` from
+	// the next request on. Default: only the client gets it. While this is off the
+	// gate sends no number that it kept before; it removes the number with the user,
+	// half a year after the last login.
 	Remember bool `json:"remember,omitempty"`
 }
 
-// Decrypt is what open data has to be like.
+// Decrypt is what open data the gate accepts.
 type Decrypt struct {
-	// Refuse what WeChat made longer ago than this, by the watermark. Default:
-	// no such limit, beyond that the session_key must still be known that it
-	// was sealed under: the last or last but one of the user. Whatever stands
-	// here, what is ahead of the clock by more than 10 minutes is refused, and
-	// a unionid that is older than the last login by more than that does not
-	// take the place of another.
+	// Refuse data with an older watermark than this. Default: no limit, but the gate
+	// must still know the session_key that sealed the data: the current or the
+	// previous one of the user. In any case the gate refuses data more than 10
+	// minutes ahead of its clock, and keeps its unionid when the data is more than
+	// 10 minutes older than the last login.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 }
 
@@ -131,24 +129,21 @@ func (a *App) setDefaults() {
 // and cut-off ends are the common mistakes (WECHAT.md 11.29).
 var appIDPattern = regexp.MustCompile(`^wx[0-9a-z]{16}$`)
 
+// CheckAppID refuses a text that is no AppID. It shows the text only when it begins
+// with wx: any other may be an AppSecret in the wrong place.
 func CheckAppID(id string) error {
 	if appIDPattern.MatchString(id) {
 		return nil
 	}
 	shown := "this"
-	if strings.HasPrefix(
-		strings.ToLower(strings.TrimSpace(id)),
-		"wx",
-	) { // anything else may be an AppSecret in the wrong place
+	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(id)), "wx") {
 		shown = strconv.Quote(id)
 	}
-	return fmt.Errorf(
-		"%s is not an AppID: it is wx followed by 16 lower-case letters or digits, as the WeChat console shows it",
-		shown,
-	)
+	return fmt.Errorf("%s is not an AppID: it is wx followed by "+
+		"16 lower-case letters or digits, as the WeChat console shows it", shown)
 }
 
-// inClear reports whether calls of WeChat's API leave for a public place unencrypted.
+// inClear reports whether calls go to a public host without TLS.
 func (c API) inClear() bool {
 	u, err := url.Parse(c.BaseURL)
 	if err != nil || u.Scheme != "http" {
@@ -160,7 +155,7 @@ func (c API) inClear() bool {
 	return strings.Contains(u.Hostname(), ".")
 }
 
-// checkBaseURL asks the client whether it would take it. Nothing is opened.
+// checkBaseURL refuses a base URL that the client refuses. It opens nothing.
 func checkBaseURL(base string) error {
 	c, err := weixin.New(weixin.Config{BaseURL: base})
 	if err == nil {

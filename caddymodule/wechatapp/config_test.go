@@ -75,12 +75,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := fmt.Sprint(
-		a.API,
-		a.Session,
-		a.Cache,
-		time.Duration(a.MaxStaleness),
-		string(a.StoreRaw),
-		a.limits,
+		a.API, a.Session, a.Cache, time.Duration(a.MaxStaleness), string(a.StoreRaw), a.limits,
 	)
 	want := fmt.Sprint(
 		API{BaseURL: "https://api.weixin.qq.com", Timeout: caddy.Duration(5 * time.Second)},
@@ -192,11 +187,7 @@ func TestClearWarning(t *testing.T) {
 		}
 		if got := logs.FilterLevelExact(zapcore.WarnLevel).Len(); got != want {
 			t.Errorf(
-				"base_url %s: %d warnings, want %d:\n%s",
-				base,
-				got,
-				want,
-				caddytest.Lines(logs),
+				"base_url %s: %d warnings, want %d:\n%s", base, got, want, caddytest.Lines(logs),
 			)
 		}
 	}
@@ -225,11 +216,9 @@ func TestUnsetPlaceholders(t *testing.T) {
 				t.Errorf("logged %s", caddytest.Lines(logs))
 			}
 			err = a.Start()
-			if err == nil || !strings.Contains(err.Error(), c.want) ||
-				!strings.Contains(
-					err.Error(),
-					"set the environment variable or write the file that it names",
-				) {
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(
+				err.Error(), "set the environment variable or write the file that it names",
+			) {
 				t.Errorf("Start: %v", err)
 			}
 			if len(a.held.keys) > 0 {

@@ -18,10 +18,9 @@ import (
 // keyPath returns where the master key of a database is kept.
 func keyPath(db string) string { return db + ".key" }
 
-// masterKeyBeside returns the master key kept in the file beside db, and makes
-// it on the first start. It refuses to make a new one for a database that
-// exists: every token in it would be void and every session_key unreadable,
-// without anybody having decided so.
+// masterKeyBeside returns the master key in the file beside db. The first start
+// makes it. It refuses to make one for a database that exists: a new key would void
+// all its tokens and session_keys.
 func masterKeyBeside(db string) (key string, made bool, err error) {
 	path := keyPath(db)
 	removeKeyTemps(path)
@@ -33,46 +32,39 @@ func masterKeyBeside(db string) (key string, made bool, err error) {
 		return "", false, err
 	}
 	if _, err := os.Stat(db); !errors.Is(err, fs.ErrNotExist) {
-		return "", false, fmt.Errorf(
-			"%s is missing, and with it the key to %s: restore the file, or set seal_key to the key it held, or remove the database to log everybody out",
-			path,
-			db,
-		)
+		return "", false, fmt.Errorf("%s is missing, and with it the key to %s: "+
+			"restore the file, or set seal_key to the key it held, "+
+			"or remove the database to log all users out", path, db)
 	}
 	if err := makeKeyFile(path); err != nil {
 		return "", false, err
 	}
-	// Read back: another process may have been first, and its key is then the one.
+	// Read back: another process may have been first, and its key counts.
 	text, err = os.ReadFile(path)
 	return strings.TrimSpace(string(text)), true, err
 }
 
-// warnOfOpenKey says so when others than the owner may read or write the key.
+// warnOfOpenKey warns when other users can read or write the key.
 func warnOfOpenKey(path string, log *zap.Logger) {
 	info, err := os.Stat(path)
-	if err != nil || info.Mode()&0o077 == 0 ||
-		runtime.GOOS == "windows" { // where a mode says nothing about others
+	const unknown = runtime.GOOS == "windows" // a mode says nothing about other users there
+	if err != nil || info.Mode()&0o077 == 0 || unknown {
 		return
 	}
-	log.Warn(
-		"the master key is open to others than its owner; run chmod 600 on the file",
-		zap.String("file", path),
-		zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())),
-	)
+	log.Warn("other users can read the master key; run chmod 600 on the file",
+		zap.String("file", path), zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())))
 }
 
 const (
-	// keyTemp and a number follow the name of the key file in the name of one
-	// that is being written.
+	// keyTemp and a number end the name of a key file that is being written.
 	keyTemp = ".tmp-"
 
-	// keyTempAge is the age from which a process that was writing such a file
-	// counts as dead: another may be in its first start at the same moment.
+	// keyTempAge is the age at which the writer of such a file counts as dead:
+	// another process may be in its first start at the same moment.
 	keyTempAge = time.Minute
 )
 
-// removeKeyTemps removes what processes that died in their first start have
-// left behind, as far as it can: nothing depends on it.
+// removeKeyTemps removes the files of processes that died in their first start.
 func removeKeyTemps(path string) {
 	entries, _ := os.ReadDir(filepath.Dir(path)) // there may be none yet
 	for _, e := range entries {
@@ -87,8 +79,8 @@ func removeKeyTemps(path string) {
 	}
 }
 
-// makeKeyFile writes a new key so that the file either is not there or is
-// whole, readable by its owner only. An existing file is left alone.
+// makeKeyFile writes a new key, for its owner only. The file is whole or absent at
+// any instant. makeKeyFile keeps an existing file.
 func makeKeyFile(path string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -135,11 +135,10 @@ func TestKeyFileOpen(t *testing.T) {
 		}
 		core, logs := observer.New(zap.WarnLevel)
 		warnOfOpenKey(path, zap.New(core))
-		if logs.Len() != want ||
-			logs.FilterMessageSnippet("chmod 600").
-				FilterField(zap.String("file", path)).
-				Len() !=
-				want {
+		if logs.Len() != want || logs.FilterMessageSnippet("chmod 600").
+			FilterField(zap.String("file", path)).
+			Len() !=
+			want {
 			t.Errorf("mode %v: %v", mode, logs.All())
 		}
 	}
@@ -171,8 +170,7 @@ func TestKeyFileGarbage(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, _, err := provisionAlone(
-				t,
-				caddytest.AppJSON(`"store":{"type":"bolt","path":"`+db+`"}`),
+				t, caddytest.AppJSON(`"store":{"type":"bolt","path":"`+db+`"}`),
 			)
 			if err != nil {
 				t.Fatal(err)

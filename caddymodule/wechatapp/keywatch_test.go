@@ -24,8 +24,7 @@ func provisionFleet(t testing.TB, path, rest string) *App {
 		caddytest.AppJSON(
 			fmt.Sprintf(
 				`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"fleet","path":%q}%s`,
-				path,
-				rest,
+				path, rest,
 			),
 		),
 	)

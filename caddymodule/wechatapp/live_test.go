@@ -24,8 +24,7 @@ func TestP7_RefusedConfigIsServedByTheRunning(t *testing.T) {
 		t,
 		caddytest.AppJSON(
 			fmt.Sprintf(
-				`"store":{"type":"switch","path":%q,"refuse":true}`,
-				filepath.Join(dir, "t.db"),
+				`"store":{"type":"switch","path":%q,"refuse":true}`, filepath.Join(dir, "t.db"),
 			),
 		),
 	)
@@ -168,8 +167,7 @@ func TestKeyRingChecked(t *testing.T) {
 			t,
 			caddytest.AppJSON(
 				fmt.Sprintf(
-					`"seal_key":"{env.WX_SEAL_KEY}","store":{"type":"bolt","path":%q}`,
-					path,
+					`"seal_key":"{env.WX_SEAL_KEY}","store":{"type":"bolt","path":%q}`, path,
 				),
 			),
 		)
@@ -190,8 +188,7 @@ func TestKeyRingChecked(t *testing.T) {
 	without := provisionWith(newest)
 	err = without.Start()
 	if !errors.Is(err, session.ErrKeyMissing) || !strings.Contains(err.Error(), name) ||
-		strings.Contains(err.Error(), older) ||
-		without.live.Load() != nil {
+		strings.Contains(err.Error(), older) || without.live.Load() != nil {
 		t.Errorf("started without a key that is needed: %v", err)
 	}
 	without.Close()

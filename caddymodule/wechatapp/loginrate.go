@@ -10,19 +10,16 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 )
 
-// LoginRate is how many logins are let in, decided before a login's body is
-// read. A rate is written as a number per second, minute or hour: `30/m`; `off`
-// is no limit. As many as the number says may come at once. Gates that share a
-// store count the rate per client together, as far as the store answers; the
-// other two limits are each gate's own.
+// LoginRate is the rate limits of logins. The gate asks them before it reads the body
+// of a login. A rate is a number per second, minute or hour: `30/m`; `off` is no limit.
+// That number may come at once. Gates that share a store count the rate per client
+// together, while the store answers; each gate counts the other limits alone.
 type LoginRate struct {
 	// Per client address; IPv6 addresses count by /64. The address is Caddy's
-	// `{client_ip}`, so behind a load balancer its `trusted_proxies` must be
-	// set, with `trusted_proxies_strict` when that one appends to
-	// `X-Forwarded-For`. Default: 30/m for public addresses only: a private or
-	// loopback address is mostly that of a load balancer, behind which
-	// everybody would share one limit. A rate that is given applies to all
-	// addresses.
+	// `{client_ip}`: behind a load balancer set `trusted_proxies`, and
+	// `trusted_proxies_strict` when it appends to `X-Forwarded-For`. Default: 30/m for
+	// public addresses. A private or loopback address is mostly a load balancer's and
+	// stands for many clients, so the default exempts it; a given rate does not.
 	PerClient string `json:"per_client,omitempty"`
 
 	// For all clients of this gate together. Default: 60000/m, or the rate per
@@ -33,7 +30,7 @@ type LoginRate struct {
 	InFlight int64 `json:"in_flight,omitempty"`
 }
 
-// config returns what the limiter is told.
+// config returns the limits for the limiter.
 func (r LoginRate) config() (limit.Config, error) {
 	c := limit.Config{
 		PerClient: limit.Rate{Events: 30, Per: time.Minute},
@@ -74,8 +71,7 @@ func parseRate(text string) (limit.Rate, error) {
 	per := map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}[unit]
 	if err != nil || n < 1 || per == 0 {
 		return limit.Rate{}, fmt.Errorf(
-			"%q is not a rate: write a number per s, m or h, such as 30/m, or off",
-			text,
+			"%q is not a rate: write a number per s, m or h, such as 30/m, or off", text,
 		)
 	}
 	return limit.Rate{Events: int(n), Per: per}, nil

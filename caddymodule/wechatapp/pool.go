@@ -15,10 +15,10 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// pool keeps what must outlive a configuration: open stores with the cache in
-// front of them, WeChat clients with their breaker, the login limiter. Keys
-// name the resource and nothing else, so that a reload which changes some
-// unrelated setting finds the same one (CADDY.md 1.6).
+// pool keeps what outlives a configuration: open stores with their cache, WeChat
+// clients with their circuit breaker, rate limits. A key names the resource and
+// nothing else, so that a reload with another setting finds the same resource
+// (CADDY.md 1.6).
 var pool = caddy.NewUsagePool()
 
 type (
@@ -54,9 +54,7 @@ type holdings struct {
 }
 
 // take finds or makes the pooled object of a key. release gives it back.
-func take[T caddy.Destructor](
-	h *holdings, key any, construct func() (T, error),
-) (v T, err error) {
+func take[T caddy.Destructor](h *holdings, key any, construct func() (T, error)) (v T, err error) {
 	got, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return construct() })
 	if err != nil {
 		return v, err
@@ -108,13 +106,8 @@ func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCo
 func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 	c, err := take(h, wechatKey{api}, func() (pooledWeChat, error) {
 		log := Logger("weixin")
-		logins, rest := &session.Outage{
-			What: "WeChat",
-			Log:  log,
-		}, &session.Outage{
-			What: "WeChat API",
-			Log:  log,
-		}
+		logins := &session.Outage{What: "WeChat", Log: log}
+		rest := &session.Outage{What: "WeChat API", Log: log}
 		c, err := weixin.New(weixin.Config{
 			BaseURL: api.BaseURL,
 			Timeout: time.Duration(api.Timeout),
@@ -123,8 +116,8 @@ func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 				switch call.Name {
 				case "code2session":
 					noteOutage(logins, call)
-				case "relayed": // to any path that an app chooses: one that fails says nothing of the others, and each is logged
-				default: // which can be ill while everybody logs in
+				case "relayed": // one path of an app's choice says nothing of the others
+				default: // can fail while logins succeed
 					noteOutage(rest, call)
 				}
 			},
@@ -134,10 +127,10 @@ func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 	return c.Client, err
 }
 
-// noteOutage tells an answer of WeChat, whatever it says, from silence.
+// noteOutage counts any answer of WeChat as up, and silence as an outage.
 func noteOutage(o *session.Outage, call weixin.Call) {
 	switch call.Class {
-	case weixin.ClassCanceled: // nobody waited to hear
+	case weixin.ClassCanceled: // the caller has gone
 		return
 	case weixin.ClassUnavailable:
 		o.Note(fmt.Errorf("%s: %s", call.Name, call.Class))
@@ -147,11 +140,8 @@ func noteOutage(o *session.Outage, call weixin.Call) {
 }
 
 func takeLimiter(h *holdings, cfg limit.Config) (*limit.Limiter, error) {
-	l, err := take(
-		h,
-		limiterKey{},
-		func() (pooledLimiter, error) { return pooledLimiter{limit.New(cfg)}, nil },
-	)
+	construct := func() (pooledLimiter, error) { return pooledLimiter{limit.New(cfg)}, nil }
+	l, err := take(h, limiterKey{}, construct)
 	return l.Limiter, err
 }
 

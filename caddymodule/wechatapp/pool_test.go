@@ -23,8 +23,7 @@ import (
 func storeApp(path, rest string) string {
 	return caddytest.AppJSON(
 		fmt.Sprintf(
-			`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"switch","path":%q%s}`,
-			path,
+			`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"switch","path":%q%s}`, path,
 			rest,
 		),
 	)
@@ -179,12 +178,8 @@ func TestThreat32_FailedStart(t *testing.T) {
 			})
 			if opened != want || closed != want || len(late.held.keys) != 0 {
 				t.Errorf(
-					"%s: opened %d and closed %d stores, want %d; holds %v",
-					path,
-					opened,
-					closed,
-					want,
-					late.held.keys,
+					"%s: opened %d and closed %d stores, want %d; holds %v", path, opened, closed,
+					want, late.held.keys,
 				)
 			}
 			opened, closed = opens(func() {

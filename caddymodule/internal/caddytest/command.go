@@ -13,9 +13,7 @@ import (
 
 // RunCommand runs a command. It returns the exit status, standard output, and the
 // error with standard error.
-func RunCommand(
-	t testing.TB, cmd *cobra.Command, args ...string,
-) (status int, out, said string) {
+func RunCommand(t testing.TB, cmd *cobra.Command, args ...string) (status int, out, said string) {
 	t.Helper()
 	return RunCommandWith(t, cmd, strings.NewReader(""), args...)
 }

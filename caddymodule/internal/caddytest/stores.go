@@ -172,9 +172,7 @@ func (f fleetLink) Lookup(ctx context.Context, d store.Digest) (store.Record, er
 	return f.Store.Lookup(ctx, d)
 }
 
-func (f fleetLink) MasterKeys(
-	ctx context.Context,
-) (map[store.MasterKeyID]time.Time, error) {
+func (f fleetLink) MasterKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
 	if err := f.up(); err != nil {
 		return nil, err
 	}
