@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -101,7 +102,8 @@ func parallelNeeds(t *testing.T, a, b *fixture) {
 		var wg sync.WaitGroup
 		made := make([]store.Login, workers)
 		for i := range made {
-			made[i] = newLogin(alice, under(masterKeys[i%2]), lives(time.Duration(1+round+i)*time.Hour))
+			id := store.UserID{AppID: alice.AppID, OpenID: fmt.Sprint("o", i)}
+			made[i] = newLogin(id, under(masterKeys[i%2]), lives(time.Duration(1+round+i)*time.Hour))
 			wg.Go(func() {
 				defer left.Add(-1)
 				if _, err := []*fixture{a, b}[i/2%2].Login(t.Context(), made[i]); err != nil {
