@@ -77,7 +77,8 @@ for i = 1, #all, 2 do
 	end
 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], field, ends, unpack(kept))
+redis.call('HSET', KEYS[1], field, ends)
+for i = 1, #kept, 2 do redis.call('HSET', KEYS[1], kept[i], kept[i + 1]) end
 return 1
 `)
 
