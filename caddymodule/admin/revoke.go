@@ -12,7 +12,6 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
@@ -104,7 +103,7 @@ func known(
 	}
 	u, err := live.Sessions.User(ctx, t.user())
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, session.ErrUnknownUser):
 		return nil, nil
 	case err != nil:
 		return nil, err

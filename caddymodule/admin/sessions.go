@@ -13,7 +13,6 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
@@ -50,11 +49,11 @@ func serveSessions(live *wechatapp.Live, w http.ResponseWriter, r *http.Request)
 		var u session.UserInfo
 		u, err = live.Sessions.User(
 			r.Context(),
-			store.UserID{AppID: q.Get("appid"), OpenID: q.Get("openid")},
+			session.User{AppID: q.Get("appid"), OpenID: q.Get("openid")},
 		)
 		if err == nil {
 			users = []session.UserInfo{u}
-		} else if errors.Is(err, store.ErrNotFound) {
+		} else if errors.Is(err, session.ErrUnknownUser) {
 			err = nil // nobody
 		}
 	case asksFor(q, "unionid"):

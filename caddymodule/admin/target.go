@@ -8,12 +8,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"github.com/spf13/cobra"
-
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
@@ -26,7 +25,7 @@ type adminTarget struct {
 	All     bool   `json:"all,omitempty"`
 }
 
-func (t adminTarget) user() store.UserID { return store.UserID{AppID: t.AppID, OpenID: t.OpenID} }
+func (t adminTarget) user() session.User { return session.User{AppID: t.AppID, OpenID: t.OpenID} }
 
 // targetKinds are the kinds of targets by the members that name them, exactly
 // these and no other.

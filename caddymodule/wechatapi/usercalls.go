@@ -9,7 +9,6 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
@@ -30,7 +29,7 @@ type userCall struct {
 
 // userRequest is the body of a user call.
 type userRequest struct {
-	id   store.UserID
+	id   session.User
 	body reply.Object
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -140,7 +139,7 @@ func LoginsInFlight() int64 { return metrics.loginsInFlight.Load() }
 
 // spend takes one event from a bucket that all gates of the store share.
 func (l *Live) spend(ctx context.Context, bucket string, r limit.Rate) (time.Duration, bool) {
-	rate := store.Rate{Every: max(1, r.Per/time.Duration(r.Events)), Burst: r.Events}
+	rate := session.Rate{Every: max(1, r.Per/time.Duration(r.Events)), Burst: r.Events}
 	wait := l.Core.Spend(ctx, bucket, rate)
 	return wait, wait <= 0
 }

@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
 // Logger returns the logger `wechat`, or `wechat.<name>`, for what outlives a
@@ -31,7 +31,7 @@ func Audit(r *http.Request, what string, err error, fields ...zap.Field) {
 
 // auditUnionID writes the line of a unionid that a call other than a login brought
 // to light. The unionid itself stays out of the log.
-func auditUnionID(u store.UserID, changed bool) {
+func auditUnionID(u session.User, changed bool) {
 	what := "unionid bound"
 	if changed {
 		what = "unionid changed"

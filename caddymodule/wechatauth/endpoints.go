@@ -11,7 +11,6 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // endpoint is one of the gate's own endpoints.
@@ -120,5 +119,5 @@ func (h *Handler) logout(r *http.Request, token string, all bool) error {
 	if err != nil {
 		return err
 	}
-	return live.Sessions.RevokeUser(r.Context(), store.UserID{AppID: id.AppID, OpenID: id.OpenID})
+	return live.Sessions.RevokeUser(r.Context(), session.User{AppID: id.AppID, OpenID: id.OpenID})
 }

@@ -10,13 +10,12 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // ownDataCall returns data of the user, as the body of an answer.
 type ownDataCall func(
-	h *Handler, w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u store.UserID,
+	h *Handler, w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u session.User,
 ) (json.RawMessage, error)
 
 // ownData serves a call of a user for the user's own data. The log line of a
@@ -26,7 +25,7 @@ func ownData(
 ) func(*Handler, http.ResponseWriter, *http.Request, string) error {
 	return func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error {
 		return h.checked(w, r, token, func(id session.Identity) error {
-			u := store.UserID{AppID: id.AppID, OpenID: id.OpenID}
+			u := session.User{AppID: id.AppID, OpenID: id.OpenID}
 			body, err := h.callOwnData(w, r, call, u)
 			if err == nil {
 				metrics.endpointCalls.WithLabelValues(name, "ok").Inc()
@@ -44,7 +43,7 @@ func ownData(
 }
 
 func (h *Handler) callOwnData(
-	w http.ResponseWriter, r *http.Request, call ownDataCall, u store.UserID,
+	w http.ResponseWriter, r *http.Request, call ownDataCall, u session.User,
 ) (json.RawMessage, error) {
 	live, err := h.app.Live(r.Context())
 	if err != nil {
@@ -64,7 +63,7 @@ func outcome(r *http.Request, p reply.Problem) (code string, level zapcore.Level
 
 // decrypt opens data that WeChat has sealed for the user.
 func (h *Handler) decrypt(
-	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u store.UserID,
+	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u session.User,
 ) (json.RawMessage, error) {
 	if wait, ok := live.AllowDecrypt(u); !ok {
 		reply.LeaveBody(w, r)
@@ -95,7 +94,7 @@ type phoneAnswer struct {
 // phone exchanges a code for the telephone number of the user. A number costs
 // money, so the rate limit counts the calls of WeChat and nothing else.
 func (h *Handler) phone(
-	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u store.UserID,
+	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u session.User,
 ) (json.RawMessage, error) {
 	body, err := reply.ReadObject(w, r, reply.MaxBody)
 	if err != nil {

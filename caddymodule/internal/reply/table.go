@@ -59,7 +59,8 @@ var byError = []struct {
 	{session.ErrExpired, all(SessionInvalid)},
 	{session.ErrRevoked, all(SessionInvalid)},
 	// A client's user is forgotten between the check and the call.
-	{session.ErrUnknown, [4]Problem{SessionInvalid, SessionInvalid, UserUnknown, SessionInvalid}},
+	{session.ErrUnknown, all(SessionInvalid)},
+	{session.ErrUnknownUser, [4]Problem{SessionInvalid, SessionInvalid, UserUnknown, SessionInvalid}},
 	{session.ErrUnavailable, all(StoreDown)},
 }
 

@@ -52,7 +52,8 @@ func TestFor_ErrorByCall_Problem(t *testing.T) {
 		{session.ErrBusy, same("429 rate_limited"), false},
 		{session.ErrUnavailable, same("503 store_unavailable"), false},
 		{session.ErrExpired, same("401 session_invalid"), false},
-		{fmt.Errorf("opening data: %w", session.ErrUnknown), [4]string{
+		{session.ErrUnknown, same("401 session_invalid"), false},
+		{fmt.Errorf("opening data: %w", session.ErrUnknownUser), [4]string{
 			"401 session_invalid", "401 session_invalid", "404 user_unknown",
 			"401 session_invalid",
 		}, false},

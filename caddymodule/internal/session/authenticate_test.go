@@ -119,7 +119,6 @@ func TestCacheLifetime(t *testing.T) {
 func TestThreat22_Reasons(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
-		defer g.core.Close()
 		g.refuse("", session.ErrMalformed)
 		g.refuse(newKeys(t).Mint(), session.ErrForged)
 		g.refuse(g.keys.Mint(), session.ErrUnknown)
@@ -145,7 +144,6 @@ func TestThreat22_Reasons(t *testing.T) {
 func TestAuthenticateOneLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		token := g.login("alice").Token
 		held := make(chan struct{})
 		g.store.Before = func(_ context.Context, op string) error {
@@ -192,7 +190,6 @@ func TestP3_JoinerAfterRevoke(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t)
-				defer g.core.Close()
 				l := g.login("alice")
 				held, first := make(chan struct{}), true
 				g.store.After = func(_ context.Context, op string) error {
@@ -314,7 +311,6 @@ func TestP4_StoreDown(t *testing.T) {
 func TestP4_StoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		token := g.login("alice").Token
 		g.store.Before = func(ctx context.Context, op string) error {
 			if op == "Lookup" {

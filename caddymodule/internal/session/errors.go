@@ -27,7 +27,7 @@ var (
 	ErrUnavailable = store.ErrUnavailable
 
 	// ErrUnknownUser means that the store has no record of a user.
-	ErrUnknownUser error = unknownUser{}
+	ErrUnknownUser = errors.New("no such user")
 
 	// ErrUnknownApp means that a mini program is not configured.
 	ErrUnknownApp = errors.New("mini program not configured")
@@ -47,12 +47,6 @@ var (
 )
 
 var errClosed = fmt.Errorf("%w: closed", ErrUnavailable)
-
-// unknownUser is also the two errors that callers have asked for so far.
-type unknownUser struct{}
-
-func (unknownUser) Error() string        { return "no such user" }
-func (unknownUser) Is(target error) bool { return target == ErrUnknown || target == store.ErrNotFound }
 
 // wrap says in an error what the caller was doing.
 func wrap(doing string, err error) error {

@@ -62,8 +62,6 @@ func TestP3_OtherGates(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						gates, links := newFleet(t, 2, with(func(c *session.Config) { c.MaxPerUser = 2 }))
 						a, b := gates[0], gates[1]
-						defer a.core.Close()
-						defer b.core.Close()
 						l := a.login("alice/union")
 						bystander := a.login("bob/another", inApp(appB)).Token
 						cacheAt(b, l.Token)
@@ -97,8 +95,6 @@ func TestP3_HeardBeforeMarks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 2)
 		a, b := gates[0], gates[1]
-		defer a.core.Close()
-		defer b.core.Close()
 		token := a.login("alice").Token
 		cacheAt(b, token)
 		links[1].SetReports(memstore.Slow)
@@ -127,7 +123,6 @@ func TestStaleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 1)
 		g := gates[0]
-		defer g.core.Close()
 		token := g.login("alice").Token
 		cacheAt(g, token)
 		staleAfter := func(d time.Duration) {
@@ -162,8 +157,6 @@ func TestP4_FleetOutage(t *testing.T) {
 		logger, logged := watch(t)
 		gates, links := newFleet(t, 2, logger)
 		g, link := gates[0], links[0]
-		defer g.core.Close()
-		defer gates[1].core.Close()
 		cached, cold := g.login("alice").Token, g.login("bob").Token
 		cacheAt(g, cached)
 		link.SetReports(memstore.Lost)
@@ -302,8 +295,6 @@ func TestP4_StalledStoreSpendsNoCode(t *testing.T) {
 					w := new(onceOnly)
 					gates, _ := newFleet(t, 2, with(func(c *session.Config) { c.WeChat = w }))
 					g := gates[0]
-					defer g.core.Close()
-					defer gates[1].core.Close()
 					g.store.Before, g.store.After = tt.before, tt.after
 					began := time.Now()
 					for range 3 {
@@ -347,7 +338,6 @@ func TestP4_LoginIsStoredAfterAll(t *testing.T) {
 					gates, _ := newFleet(t, 1)
 					g = gates[0]
 				}
-				defer g.core.Close()
 				began := time.Now()
 				fail := func(_ context.Context, op string) error {
 					if op == "Login" && time.Since(began) < tt.away {
@@ -408,8 +398,6 @@ func TestCloseInLogin(t *testing.T) {
 func TestSpend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 2)
-		defer gates[0].core.Close()
-		defer gates[1].core.Close()
 		spend := func(gate int, key string) time.Duration {
 			return gates[gate].core.Spend(t.Context(), key, store.Rate{Every: 2 * time.Second, Burst: 3})
 		}

@@ -36,8 +36,6 @@ func TestP3_LostRevocation(t *testing.T) {
 				core, logs := observer.New(zap.InfoLevel)
 				gates, links := newFleet(t, 2, func(cc *session.CoreConfig, _ *session.Config) { cc.Logger = zap.New(core) })
 				a, b := gates[0], gates[1]
-				defer a.core.Close()
-				defer b.core.Close()
 				data := links[0].Data
 				l := a.login("alice/union")
 				bystander := b.login("bob", inApp(appB)).Token
@@ -94,7 +92,6 @@ func TestLostRevocations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 1)
 		g := gates[0]
-		defer g.core.Close()
 		data := links[0].Data
 		var tokens []string
 		for range 2000 {

@@ -33,7 +33,6 @@ func weChat(f exchanger) func(*session.CoreConfig, *session.Config) {
 func TestLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
-		defer g.core.Close()
 		l := g.login("alice/union")
 		if l.User != alice || l.Digest != session.DigestOf(l.Token) || !l.UnionIDBound || l.Replayed || !l.Expires.Equal(time.Now().Add(time.Hour)) {
 			t.Errorf("got %+v", l)
@@ -82,7 +81,6 @@ func TestThreat25_ParallelPosts(t *testing.T) {
 					<-held
 					return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
 				}))
-				defer g.core.Close()
 				var mu sync.Mutex
 				tokens, first := make(map[string]int), 0
 				var wg sync.WaitGroup
@@ -149,7 +147,6 @@ func TestThreat25_Replay(t *testing.T) {
 						return s, err
 					})
 				}))
-				defer g.core.Close()
 				l, err := g.Login(t.Context(), request("alice", tt.first))
 				g.must(err)
 				time.Sleep(tt.after)
@@ -267,7 +264,6 @@ func TestP4_LoginStoreFailsLate(t *testing.T) {
 func TestLoginStoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		g.store.Before = func(ctx context.Context, op string) error {
 			if op == "Login" {
 				<-ctx.Done()
@@ -298,7 +294,6 @@ func TestLoginClientGone(t *testing.T) {
 			}
 			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
 		}))
-		defer g.core.Close()
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "trace"))
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -390,7 +385,6 @@ func TestLoginPanic(t *testing.T) {
 			}
 			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
 		}))
-		defer g.core.Close()
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
@@ -495,7 +489,6 @@ func TestLoginBusy(t *testing.T) {
 			<-held
 			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
 		}))
-		defer g.core.Close()
 		taken := 0
 		ask := func(ctx context.Context, code string) (session.Login, error) {
 			r := request(code, phone)

@@ -162,8 +162,6 @@ func TestOpenDataAge(t *testing.T) {
 		p := newPlatform()
 		p.keys["alice"] = key
 		any, limited := newGate(t, on(p)), newGate(t, on(p), with(func(c *session.Config) { c.DataMaxAge = time.Hour }))
-		defer any.core.Close()
-		defer limited.core.Close()
 		any.login("alice")
 		limited.login("alice")
 		made := func(ago time.Duration) session.SealedData {
@@ -201,8 +199,6 @@ func TestP3_UnionIDFound(t *testing.T) {
 			c.UnionIDBound = func(id store.UserID, changed bool) { told = append(told, bound{id, changed}) }
 		}))
 		a, b := gates[0], gates[1]
-		defer a.core.Close()
-		defer b.core.Close()
 		tokens := []string{a.login("alice").Token, b.login("alice").Token}
 		bystander := a.login("bob").Token
 		shows := func(want string) {
@@ -253,7 +249,6 @@ func TestOpenDataOldUnionID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
 		g := newGate(t, on(p))
-		defer g.core.Close()
 		old := object(alice, "old")
 		time.Sleep(time.Hour)
 		token := g.login("alice").Token
@@ -285,7 +280,6 @@ func TestP3_UnionIDFoundMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
 		g := newGate(t, on(p))
-		defer g.core.Close()
 		token := g.login("alice").Token
 		held := make(chan struct{})
 		g.store.After = func(_ context.Context, op string) error {

@@ -45,7 +45,6 @@ func TestP4_OneLogLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, logged := watch(t)
 		g := newGate(t, logger)
-		defer g.core.Close()
 		ctx, token := context.Background(), g.login("alice").Token
 		everything := func() {
 			var wg sync.WaitGroup

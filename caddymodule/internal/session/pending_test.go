@@ -58,7 +58,6 @@ func TestP4_RevokeStoreDown(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					core, logs := observer.New(zap.DebugLevel)
 					g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }))
-					defer g.core.Close()
 					cold := g.login("alice/union").Token
 					token := g.cached("alice/union")
 					bystander := g.login("bob", inApp(appB)).Token
@@ -100,7 +99,6 @@ func TestP4_RevokeStoreDown(t *testing.T) {
 						t.Fatalf("%d are pending, logged %v", g.pending(), lines)
 					}
 					fresh := newGate(t, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Keys = memstore.New(g.store.Data), g.keys })
-					defer fresh.core.Close()
 					for _, at := range []*gate{g, fresh} { // which knows nothing but what is durable
 						at.refuse(token, session.ErrInvalid)
 						if name != "session" {
@@ -127,8 +125,6 @@ func TestP3_PendingAtOtherGates(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				gates, links := newFleet(t, 2)
 				a, b := gates[0], gates[1]
-				defer a.core.Close()
-				defer b.core.Close()
 				token := a.login("alice/union").Token
 				cacheAt(b, token)
 				edit(links[1].Data, func(s *store.Session) { s.Created = s.Created.Add(900 * time.Millisecond) })
@@ -172,7 +168,6 @@ func edit(d *memstore.Data, f func(*store.Session)) {
 func TestPendingIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		l := g.login("alice")
 		g.store.SetReadOnly(true)
 		unavailable(t, g.Logout(t.Context(), l.Token))
@@ -209,7 +204,6 @@ func TestPendingSuperseded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t)
-				defer g.core.Close()
 				token := g.login("alice/union").Token
 				g.store.SetDown(true)
 				unavailable(t, tt.failed(g, token))
@@ -236,7 +230,6 @@ func TestPendingSuperseded(t *testing.T) {
 func TestPendingAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		first := g.login("alice").Token
 		g.store.Before = func(_ context.Context, op string) error {
 			if op == "RevokeUser" {
@@ -262,7 +255,6 @@ func TestPendingEnds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				core, logs := observer.New(zap.DebugLevel)
 				g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }), with(func(c *session.Config) { c.TTL = ttl }))
-				defer g.core.Close()
 				g.Service = session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Minute}) // for sessions to come
 				g.store.SetDown(true)
 				unavailable(t, g.RevokeUser(t.Context(), alice))
@@ -296,7 +288,6 @@ func TestPendingEnds(t *testing.T) {
 func TestPendingPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		for i := range 20 {
 			g.login(fmt.Sprint("user", i))
 		}
@@ -336,7 +327,6 @@ func TestPendingPatience(t *testing.T) {
 func TestPendingMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		g.login("alice")
 		var since string
 		var again atomic.Bool
@@ -368,7 +358,6 @@ func TestPendingMeanwhile(t *testing.T) {
 func TestPendingBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		token := g.cached("alice")
 		g.store.SetDown(true)
 		for i := range session.MaxPending {

@@ -65,8 +65,6 @@ func TestP3_PhoneRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, _ := newFleet(t, 2, on(newPlatform()), remembering)
 		a, b := gates[0], gates[1]
-		defer a.core.Close()
-		defer b.core.Close()
 		tokens := []string{a.login("alice/union").Token, b.login("alice").Token}
 		bystander := a.login("bob").Token
 		shows := func(want string) {

@@ -18,7 +18,6 @@ func TestExpiryExact(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t, with(func(c *session.Config) { c.TTL = 5 * time.Minute }))
-				defer g.core.Close()
 				time.Sleep(700 * time.Microsecond) // logins do not begin on a full millisecond
 				l := g.login("alice")
 				if left := time.Until(l.Expires); left != 5*time.Minute {
@@ -51,7 +50,6 @@ func TestIdle(t *testing.T) {
 	)
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = ttl, idle }))
-		defer g.core.Close()
 		used, unused := g.login("alice").Token, g.login("bob").Token
 		g.accept(used)
 		g.accept(unused)
@@ -90,7 +88,6 @@ func TestIdleInUse(t *testing.T) {
 		t.Run(tt.idle.String()+" "+tt.pace.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle }))
-				defer g.core.Close()
 				token := g.login("alice").Token
 				for d := tt.pace; d < tt.ttl; d += tt.pace {
 					time.Sleep(tt.pace)
@@ -120,8 +117,6 @@ func TestIdleSurvivesCacheLoss(t *testing.T) {
 			})
 		}
 		a, b := node(), node()
-		defer a.core.Close()
-		defer b.core.Close()
 		token := a.cached("alice")
 		b.accept(token)
 		b.settle()
@@ -132,7 +127,6 @@ func TestIdleSurvivesCacheLoss(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		b.accept(token)
 		c := node()
-		defer c.core.Close()
 		c.accept(token)
 		time.Sleep(4 * time.Minute)
 		for _, g := range []*gate{a, b, c} {
@@ -232,8 +226,6 @@ func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
 			})
 		}
 		seldom, often := node(0), node(20*time.Second)
-		defer seldom.core.Close()
-		defer often.core.Close()
 		token := seldom.login("alice").Token
 		for range 6 * 60 * 6 {
 			seldom.accept(token)
@@ -321,7 +313,6 @@ func (n *idleNode) restart(idle time.Duration) {
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		defer g.core.Close()
 		token := g.cached("alice")
 		next := session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Hour, Idle: 5 * time.Minute})
 		if n := g.asks(func() {

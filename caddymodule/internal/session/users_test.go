@@ -35,7 +35,6 @@ func TestUser(t *testing.T) {
 	ctx := context.Background()
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 10*time.Hour, 2*time.Hour }))
-		defer g.core.Close()
 		if _, err := g.User(ctx, alice); !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("nobody: %v", err)
 		}
