@@ -11,7 +11,7 @@ import (
 func TestStore_Contract(t *testing.T) {
 	storetest.Run(t, storetest.Harness{New: func(*testing.T) storetest.Opener {
 		d := memstore.NewData()
-		return func() (store.Store, error) { return memstore.New(d), nil }
+		return func() (store.Store, error) { return memstore.NewShared(d), nil }
 	}})
 }
 

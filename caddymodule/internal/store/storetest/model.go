@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -13,8 +12,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// model is the contract in plain Go: what a store must say after any sequence of calls. Time is the model's own and runs ahead of the clock, so that an engine that removes expired sessions by
-// the clock removes none that the model still knows.
+// model is the contract in plain Go: the answers of a store after any sequence of
+// calls. Its time runs ahead of the clock, so that no engine removes a session
+// that the model still has.
 type model struct {
 	t     *rapid.T
 	s     store.Store
@@ -36,7 +36,7 @@ type modelUser struct {
 type modelSession struct {
 	login       store.Login
 	ended       bool
-	shown, last time.Time // shown: latest UsedUntil that a lookup has shown; last: latest touch
+	shown, last time.Time // UsedUntil: of the last lookup, of the latest touch
 }
 
 var (
@@ -57,10 +57,13 @@ func testModel(t *testing.T, f *fixture) {
 				rt.Errorf("closing: %v", err)
 			}
 		}()
-		for _, id := range modelUsers { // what the sequence before has left
+		for _, id := range modelUsers { // left by the sequence before
 			m.must(m.s.RevokeUser(ctxb, id))
 			if u, err := m.s.User(ctxb, id); err == nil {
-				m.users[id] = &modelUser{unionID: u.UnionID, keyVersion: u.KeyVersion, key: name(u.Key), tag: u.Key.Tag, prev: name(u.PrevKey), phone: string(u.Phone)}
+				m.users[id] = &modelUser{
+					unionID: u.UnionID, phone: string(u.Phone), keyVersion: u.KeyVersion,
+					key: name(u.Key), tag: u.Key.Tag, prev: name(u.PrevKey),
+				}
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
@@ -74,10 +77,8 @@ func testModel(t *testing.T, f *fixture) {
 			"revoke all":  m.revokeAll,
 			"touch":       m.touch,
 			"reopen":      m.reopen,
-			"wait": func(rt *rapid.T) {
-				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40).Draw(rt, "minutes")) * time.Minute)
-			},
-			"": m.check,
+			"wait":        m.wait,
+			"":            m.check,
 		})
 	})
 	f.start()
@@ -97,7 +98,9 @@ func (m *model) start() {
 
 // pick draws a session, mostly one that was made.
 func (m *model) pick(rt *rapid.T) store.Digest {
-	made := slices.SortedFunc(maps.Keys(m.all), func(a, b store.Digest) int { return m.all[a].login.Created.Compare(m.all[b].login.Created) })
+	made := slices.SortedFunc(maps.Keys(m.all), func(a, b store.Digest) int {
+		return m.all[a].login.Created.Compare(m.all[b].login.Created)
+	})
 	if len(made) == 0 || rapid.IntRange(0, 9).Draw(rt, "made") == 0 {
 		return newDigest()
 	}
@@ -106,14 +109,25 @@ func (m *model) pick(rt *rapid.T) store.Digest {
 
 func (m *model) holds(s *modelSession) bool { return !s.ended && s.login.Expires.After(m.now) }
 
+func (m *model) wait(rt *rapid.T) { m.now = m.now.Add(minutes(rt, 1, 40)) }
+
+func minutes(rt *rapid.T, least, most int) time.Duration {
+	return time.Duration(rapid.IntRange(least, most).Draw(rt, "minutes")) * time.Minute
+}
+
+func drawUser(rt *rapid.T) store.UserID { return rapid.SampledFrom(modelUsers).Draw(rt, "user") }
+
 func (m *model) login(rt *rapid.T) {
 	m.now = m.now.Add(time.Millisecond) // keeps the order of pick the order of logins
-	id := rapid.SampledFrom(modelUsers).Draw(rt, "user")
+	id := drawUser(rt)
+	interval := rapid.IntRange(250, 3_600_000).Draw(rt, "interval")
 	l := store.Login{
-		User: id, UnionID: rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(rt, "unionid"),
-		Digest:  newDigest(),
-		Created: m.now, Expires: m.now.Add(time.Duration(rapid.IntRange(1, 90).Draw(rt, "minutes")) * time.Minute),
-		UsedUntil:  m.now.Add(time.Duration(rapid.IntRange(250, 3_600_000).Draw(rt, "interval")) * time.Millisecond),
+		User:       id,
+		UnionID:    rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(rt, "unionid"),
+		Digest:     newDigest(),
+		Created:    m.now,
+		Expires:    m.now.Add(minutes(rt, 1, 90)),
+		UsedUntil:  m.now.Add(time.Duration(interval) * time.Millisecond),
 		MaxPerUser: rapid.IntRange(0, 4).Draw(rt, "max"),
 		MasterKey:  rapid.SampledFrom(masterKeys).Draw(rt, "master key"),
 	}
@@ -159,7 +173,8 @@ func (u *modelUser) setKey(k store.SealedKey, oldTags [][8]byte) {
 	u.tag = k.Tag
 }
 
-// drawKey draws a key under a ring of master keys. The same key has another tag under each of them; those that are named as old are of no meaning to the engine.
+// drawKey draws a key under a ring of master keys. The same key has another tag
+// under each of them.
 func drawKey(rt *rapid.T) (k store.SealedKey, oldTags [][8]byte) {
 	k = key(rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(rt, "key"))
 	tags := func(ring string) [8]byte { return key(name(k) + ring).Tag }
@@ -171,8 +186,11 @@ func drawKey(rt *rapid.T) (k store.SealedKey, oldTags [][8]byte) {
 	return k, oldTags
 }
 
-// checkLogin checks the result against the user as it was before. A store may report more sessions as ended than held, never one that still does.
-func (m *model) checkLogin(l store.Login, res store.LoginResult, u *modelUser, known bool, must []store.Digest) {
+// checkLogin checks the result against the user before it. A store may report
+// more sessions as ended than held, but none that holds.
+func (m *model) checkLogin(
+	l store.Login, res store.LoginResult, u *modelUser, known bool, must []store.Digest,
+) {
 	want := u.unionID
 	if l.UnionID != "" {
 		want = l.UnionID
@@ -180,7 +198,9 @@ func (m *model) checkLogin(l store.Login, res store.LoginResult, u *modelUser, k
 	if res.UnionID != want {
 		m.t.Fatalf("login shows unionid %q, want %q", res.UnionID, want)
 	}
-	if changed := want != u.unionID; res.UnionIDChanged && !(known && changed) || !res.UnionIDChanged && changed && len(u.sessions) > 1 {
+	changed := want != u.unionID
+	if res.UnionIDChanged && !(known && changed) ||
+		!res.UnionIDChanged && changed && len(u.sessions) > 1 {
 		m.t.Fatalf("unionid %q became %q: changed is %v", u.unionID, want, res.UnionIDChanged)
 	}
 	for _, d := range must {
@@ -204,13 +224,61 @@ func (m *model) end(rt *rapid.T) {
 }
 
 func (m *model) revokeUser(rt *rapid.T) {
-	id := rapid.SampledFrom(modelUsers).Draw(rt, "user")
+	id := drawUser(rt)
 	m.must(m.s.RevokeUser(ctxb, id))
 	m.revoke(func(u store.UserID) bool { return u == id })
 }
 
+func (m *model) forget(rt *rapid.T) {
+	id := drawUser(rt)
+	m.must(m.s.Forget(ctxb, id))
+	m.revoke(func(u store.UserID) bool { return u == id })
+	delete(m.users, id)
+}
+
+func (m *model) amend(rt *rapid.T) {
+	m.now = m.now.Add(time.Millisecond)
+	id := drawUser(rt)
+	a := store.Amendment{UnionID: rapid.SampledFrom([]string{"", "u1", "u2"}).Draw(rt, "unionid")}
+	if n := rapid.SampledFrom([]string{"", "p1", "p2"}).Draw(rt, "number"); n != "" {
+		a.Phone = []byte(n)
+	}
+	if rapid.Bool().Draw(rt, "with a key") {
+		a.Key, a.OldTags = drawKey(rt)
+	}
+	u, known := m.users[id]
+	if known && rapid.IntRange(0, 3).Draw(rt, "key was") > 0 {
+		a.KeyWas = u.tag
+	}
+	res, err := m.s.Amend(ctxb, id, a)
+	if !known {
+		if !notFound(err) {
+			m.t.Fatalf("amending an unknown user: %v", err)
+		}
+		return
+	}
+	m.must(err)
+	want := store.Amended{
+		UnionIDWas:     u.unionID,
+		UnionIDChanged: a.UnionID != "" && a.UnionID != u.unionID,
+		KeySet:         a.Key.Box != nil && a.KeyWas == u.tag,
+	}
+	if res != want {
+		m.t.Fatalf("amended %+v, want %+v", res, want)
+	}
+	if want.UnionIDChanged {
+		u.unionID = a.UnionID
+	}
+	if a.Phone != nil {
+		u.phone = string(a.Phone)
+	}
+	if want.KeySet {
+		u.setKey(a.Key, a.OldTags)
+	}
+}
+
 func (m *model) revokeApp(rt *rapid.T) {
-	app := rapid.SampledFrom(modelUsers).Draw(rt, "user").AppID
+	app := drawUser(rt).AppID
 	m.must(m.s.RevokeApp(ctxb, app))
 	m.revoke(func(u store.UserID) bool { return u.AppID == app })
 }
@@ -230,14 +298,14 @@ func (m *model) revoke(hit func(store.UserID) bool) {
 
 func (m *model) touch(rt *rapid.T) {
 	d := m.pick(rt)
-	at := m.now.Add(time.Duration(rapid.IntRange(-60, 60).Draw(rt, "minutes")) * time.Minute)
+	at := m.now.Add(minutes(rt, -60, 60))
 	m.s.Touch(d, at)
 	if s, ok := m.all[d]; ok && at.After(s.last) {
 		s.last = at
 	}
 }
 
-// reopen also is the moment at which every touch must have arrived.
+// reopen closes the store, which writes every touch.
 func (m *model) reopen(*rapid.T) {
 	m.must(m.s.Close())
 	m.start()
@@ -246,7 +314,7 @@ func (m *model) reopen(*rapid.T) {
 	}
 }
 
-// check compares everything the store says with the model.
+// check compares all answers of the store with the model.
 func (m *model) check(rt *rapid.T) {
 	m.must(m.s.Health(ctxb))
 	needs, err := m.s.MasterKeys(ctxb)
@@ -254,7 +322,8 @@ func (m *model) check(rt *rapid.T) {
 	for d, s := range m.all {
 		m.checkSession(d, s)
 		if until := needs[s.login.MasterKey]; m.holds(s) && until.Before(s.login.Expires) {
-			m.t.Fatalf("a session until %v, its master key is needed until %v", s.login.Expires, until)
+			m.t.Fatalf("a session until %v, its master key is needed until %v",
+				s.login.Expires, until)
 		}
 	}
 	for _, id := range modelUsers {
@@ -281,11 +350,11 @@ func (m *model) checkUnion(unionID string) {
 
 func (m *model) checkSession(d store.Digest, s *modelSession) {
 	rec, err := m.s.Lookup(ctxb, d)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	if err != nil && !notFound(err) {
 		m.t.Fatal(err)
 	}
 	if !s.ended && !m.holds(s) {
-		return // expired: a store may keep it or not, the judgement is not its own
+		return // expired: a store may keep it
 	}
 	found := err == nil && live(rec)
 	if found == s.ended {
@@ -295,8 +364,10 @@ func (m *model) checkSession(d store.Digest, s *modelSession) {
 		return
 	}
 	got, l := rec.Session, s.login
-	if got.User != l.User || !got.Created.Equal(l.Created) || !got.Expires.Equal(l.Expires) || rec.UnionID != m.users[l.User].unionID || string(rec.Phone) != m.users[l.User].phone {
-		m.t.Fatalf("session %+v, unionid %q, number %q; login was %+v", got, rec.UnionID, rec.Phone, l)
+	u := m.users[l.User]
+	if got.User != l.User || !got.Created.Equal(l.Created) || !got.Expires.Equal(l.Expires) ||
+		rec.UnionID != u.unionID || string(rec.Phone) != u.phone {
+		m.t.Fatalf("session %+v, login was %+v", rec, l)
 	}
 	if got.UsedUntil.Before(s.shown) || got.UsedUntil.After(s.last) {
 		m.t.Fatalf("used until %v, want from %v to %v", got.UsedUntil, s.shown, s.last)
@@ -308,28 +379,28 @@ func (m *model) checkUser(id store.UserID) {
 	got, err := m.s.User(ctxb, id)
 	want, known := m.users[id]
 	if !known {
-		if !errors.Is(err, store.ErrNotFound) {
+		if !notFound(err) {
 			m.t.Fatalf("user %v: %v", id, err)
 		}
 		return
 	}
 	m.must(err)
-	if got.UnionID != want.unionID || got.KeyVersion != want.keyVersion || name(got.Key) != want.key || name(got.PrevKey) != want.prev || string(got.Phone) != want.phone {
+	if got.UnionID != want.unionID || string(got.Phone) != want.phone ||
+		got.KeyVersion != want.keyVersion ||
+		name(got.Key) != want.key || name(got.PrevKey) != want.prev {
 		m.t.Fatalf("user %+v, want %+v", got, want)
 	}
-	var listed, holding []store.SessionRef
-	for _, r := range got.Sessions {
+	listed := slices.DeleteFunc(got.Sessions, func(r store.SessionRef) bool {
 		s, ok := m.all[r.Digest]
-		if ok && m.holds(s) {
-			listed = append(listed, r)
-		}
-	}
-	for _, s := range want.sessions {
-		if m.holds(s) {
-			holding = append(holding, store.SessionRef{Digest: s.login.Digest, Created: s.login.Created, Expires: s.login.Expires})
-		}
-	}
-	if !slices.EqualFunc(listed, holding, sameRef) {
+		return !ok || !m.holds(s)
+	})
+	holding := slices.DeleteFunc(slices.Clone(want.sessions), func(s *modelSession) bool {
+		return !m.holds(s)
+	})
+	if !slices.EqualFunc(listed, holding, func(r store.SessionRef, s *modelSession) bool {
+		return r.Digest == s.login.Digest && r.Created.Equal(s.login.Created) &&
+			r.Expires.Equal(s.login.Expires)
+	}) {
 		m.t.Fatalf("listed %+v, want %+v", listed, holding)
 	}
 }

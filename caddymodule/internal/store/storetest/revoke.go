@@ -1,51 +1,49 @@
 package storetest
 
 import (
-	"errors"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-func testLookupNotFound(t *testing.T, f *fixture) {
-	for _, d := range []store.Digest{{}, newDigest()} {
-		if _, err := f.Lookup(t.Context(), d); !errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnavailable) {
-			t.Errorf("empty store: %v", err)
+func testNotFound(t *testing.T, f *fixture) {
+	check := func() {
+		t.Helper()
+		for _, d := range []store.Digest{{}, newDigest()} {
+			if _, err := f.Lookup(t.Context(), d); !notFound(err) {
+				t.Errorf("session: %v", err)
+			}
+		}
+		for _, id := range []store.UserID{{}, bob, alice2} {
+			if _, err := f.User(t.Context(), id); !notFound(err) {
+				t.Errorf("user %+v: %v", id, err)
+			}
 		}
 	}
+	check()
 	f.login(alice)
-	if _, err := f.Lookup(t.Context(), newDigest()); !errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("unknown session: %v", err)
-	}
-}
-
-func testUserNotFound(t *testing.T, f *fixture) {
-	f.login(alice)
-	for _, id := range []store.UserID{{}, bob, alice2} {
-		if _, err := f.User(t.Context(), id); !errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnavailable) {
-			t.Errorf("%+v: %v", id, err)
-		}
-	}
+	check()
 }
 
 func testEnd(t *testing.T, f *fixture) {
 	gone, _ := f.login(alice, unionID("union"))
 	keep, _ := f.login(alice)
 	f.must(f.End(t.Context(), gone.Digest))
-	if _, err := f.Lookup(t.Context(), gone.Digest); !errors.Is(err, store.ErrNotFound) {
+	if _, err := f.Lookup(t.Context(), gone.Digest); !notFound(err) {
 		t.Errorf("lookup of an ended session: %v", err)
 	}
-	checkList(t, f, alice, []store.Digest{keep.Digest})
+	f.checkList(alice, keep)
 	for _, d := range []store.Digest{gone.Digest, newDigest(), {}} {
 		if err := f.End(t.Context(), d); err != nil {
 			t.Errorf("ending a session that is not there: %v", err)
 		}
 	}
 	f.reopen()
-	if f.accepted(gone.Digest) || !f.accepted(keep.Digest) {
-		t.Error("a restart changed what holds")
-	}
+	f.checkAccepted(false, "after a restart", gone)
+	f.checkAccepted(true, "after a restart", keep)
 	f.must(f.End(t.Context(), keep.Digest))
 	if u := f.user(alice); u.UnionID != "union" || u.KeyVersion != 1 {
 		t.Errorf("the user's facts went with the last session: %+v", u)
@@ -53,52 +51,58 @@ func testEnd(t *testing.T, f *fixture) {
 }
 
 func testRevokeUser(t *testing.T, f *fixture) {
-	checkRevocation(t, f, []store.UserID{alice}, func() error { return f.RevokeUser(t.Context(), alice) })
+	revoke := func() error { return f.RevokeUser(t.Context(), alice) }
+	checkRevocation(t, f, []store.UserID{alice}, revoke)
 	before := f.user(alice)
-	f.must(f.RevokeUser(t.Context(), alice))
-	checkList(t, f, alice, nil)
-	if after := f.user(alice); after.Epoch == before.Epoch || after.KeyVersion != before.KeyVersion || !sameKey(after.Key, before.Key) {
+	f.must(revoke())
+	f.checkList(alice)
+	after := f.user(alice)
+	if after.Epoch == before.Epoch || after.KeyVersion != before.KeyVersion ||
+		!sameKey(after.Key, before.Key) {
 		t.Errorf("a revocation made %+v of %+v", after, before)
 	}
 }
 
 func testRevokeApp(t *testing.T, f *fixture) {
-	checkRevocation(t, f, []store.UserID{alice, bob}, func() error { return f.RevokeApp(t.Context(), alice.AppID) })
+	checkRevocation(t, f, []store.UserID{alice, bob}, func() error {
+		return f.RevokeApp(t.Context(), alice.AppID)
+	})
 }
 
 func testRevokeAll(t *testing.T, f *fixture) {
-	checkRevocation(t, f, []store.UserID{alice, bob, alice2}, func() error { return f.RevokeAll(t.Context()) })
+	checkRevocation(t, f, []store.UserID{alice, bob, alice2}, func() error {
+		return f.RevokeAll(t.Context())
+	})
 }
 
-// checkRevocation: revoke ends every session of the victims, those of all others go on, later logins hold, and all that survives a restart and further revocations.
+// checkRevocation checks that revoke ends every session of the victims and no
+// other. Later logins hold. Restarts and further revocations change nothing.
 func checkRevocation(t *testing.T, f *fixture, victims []store.UserID, revoke func() error) {
 	everyone := []store.UserID{alice, bob, alice2}
-	owner := make(map[store.Digest]store.UserID)
-	revoked := make(map[store.Digest]bool)
+	var held, revoked []store.Login
 	login := func() {
 		for _, id := range everyone {
 			l, _ := f.login(id)
-			owner[l.Digest] = id
+			held = append(held, l)
 		}
 	}
 	check := func(when string) {
 		t.Helper()
-		for d, id := range owner {
-			if got := f.accepted(d); got == revoked[d] {
-				t.Errorf("%s: session of %v accepted: %v", when, id, got)
-			}
-		}
+		f.checkAccepted(true, when, held...)
+		f.checkAccepted(false, when+", revoked", revoked...)
 	}
 	for range 3 {
 		login()
 		login()
 		check("before")
 		f.must(revoke())
-		for d, id := range owner {
-			if slices.Contains(victims, id) {
-				revoked[d] = true
+		held = slices.DeleteFunc(held, func(l store.Login) bool {
+			if !slices.Contains(victims, l.User) {
+				return false
 			}
-		}
+			revoked = append(revoked, l)
+			return true
+		})
 		check("after")
 		login()
 		check("after new logins")
@@ -112,13 +116,13 @@ func checkRevocation(t *testing.T, f *fixture, victims []store.UserID, revoke fu
 	}
 }
 
-// testRevokeUnknown: revoking what has never been seen is no error, also in an empty store, and harms no later login.
+// Revoking what the store has never seen is no error, and harms no later login.
 func testRevokeUnknown(t *testing.T, f *fixture) {
 	for range 2 {
 		f.must(f.RevokeUser(t.Context(), bob))
 		f.must(f.RevokeApp(t.Context(), bob.AppID))
 		f.must(f.RevokeAll(t.Context()))
-		if _, err := f.User(t.Context(), bob); !errors.Is(err, store.ErrNotFound) {
+		if _, err := f.User(t.Context(), bob); !notFound(err) {
 			t.Errorf("a revocation made a user: %v", err)
 		}
 		f.reopen()
@@ -126,7 +130,44 @@ func testRevokeUnknown(t *testing.T, f *fixture) {
 	l, _ := f.login(bob)
 	f.must(f.RevokeUser(t.Context(), alice))
 	f.must(f.RevokeApp(t.Context(), alice2.AppID))
-	if !f.accepted(l.Digest) {
-		t.Error("revoking an unknown user or mini program ended the session of another")
+	f.checkAccepted(true, "after revoking others", l)
+}
+
+// revokeParallel checks that a session which a gate acknowledged before the
+// revocation began never holds after it, and that a later login holds, while both
+// gates log the user in (P3).
+func revokeParallel(t *testing.T, a, b *fixture) {
+	for range 5 {
+		var mu sync.Mutex
+		var acked []store.Login
+		var stop atomic.Bool
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				for !stop.Load() {
+					l := newLogin(alice, maxPerUser(20))
+					if _, err := []*fixture{a, b}[i%2].Login(t.Context(), l); err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					acked = append(acked, l)
+					mu.Unlock()
+				}
+			})
+		}
+		var before []store.Login
+		await(t, "there are sessions", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			before = slices.Clone(acked)
+			return len(before) >= 32
+		})
+		a.must(a.RevokeUser(t.Context(), alice))
+		b.checkAccepted(false, "after a revocation", before...)
+		stop.Store(true)
+		wg.Wait()
+		l, _ := a.login(alice)
+		b.checkAccepted(true, "after a login", l)
 	}
 }
