@@ -34,16 +34,21 @@ var (
 )
 
 // exchanger is WeChat as a function.
-type exchanger func(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error)
+type exchanger func(context.Context, weixin.Credentials, string) (weixin.Session, error)
 
-func (f exchanger) Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
+func (f exchanger) Code2Session(
+	ctx context.Context, app weixin.Credentials, code string,
+) (weixin.Session, error) {
 	return f(ctx, app, code)
 }
 
-// wechat answers the code "<openid>" or "<openid>/<unionid>", with anything after a '#', and counts its calls.
+// wechat answers the code "<openid>" or "<openid>/<unionid>", with anything after a
+// '#', and counts its calls.
 type wechat struct{ calls atomic.Int64 }
 
-func (w *wechat) Code2Session(_ context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
+func (w *wechat) Code2Session(
+	_ context.Context, _ weixin.Credentials, code string,
+) (weixin.Session, error) {
 	w.calls.Add(1)
 	who, _, _ := strings.Cut(code, "#")
 	openID, unionID, _ := strings.Cut(who, "/")
@@ -61,12 +66,19 @@ type gate struct {
 	cfg    session.Config
 }
 
-// newGate returns a gate on a store in memory. An edit may replace every part but the core.
+// newGate returns a gate on a store in memory. An edit may replace every part but
+// the core.
 func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *gate {
 	t.Helper()
 	g := &gate{t: t, store: memstore.New(memstore.NewData()), wechat: new(wechat)}
 	cc := session.CoreConfig{Store: g.store, MaxSessions: 1 << 12}
-	c := session.Config{WeChat: g.wechat, Apps: []weixin.Credentials{{ID: appA, Secret: "secretA"}, {ID: appB, Secret: "secretB"}}, Keys: newKeys(t), TTL: 2 * time.Hour, Replay: 10 * time.Second}
+	c := session.Config{
+		WeChat: g.wechat,
+		Apps:   []weixin.Credentials{{ID: appA, Secret: "secretA"}, {ID: appB, Secret: "secretB"}},
+		Keys:   newKeys(t),
+		TTL:    2 * time.Hour,
+		Replay: 10 * time.Second,
+	}
 	for _, e := range edit {
 		e(&cc, &c)
 	}
@@ -110,12 +122,21 @@ func newKeys(t testing.TB, text ...string) *keyring.Ring {
 	return ring
 }
 
+// keeping makes a gate keep its sessions in data, under the given master keys.
+func keeping(
+	t testing.TB, data *memstore.Data, masters ...string,
+) func(*session.CoreConfig, *session.Config) {
+	return func(cc *session.CoreConfig, c *session.Config) {
+		cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
+	}
+}
+
 var codes atomic.Int64
 
 // login logs a user in with a code of its own.
 func (g *gate) login(who string, edit ...func(*session.LoginRequest)) session.Login {
 	g.t.Helper()
-	req := session.LoginRequest{AppID: appA, Code: fmt.Sprint(who, "#", codes.Add(1)), Client: phone}
+	req := request(fmt.Sprint(who, "#", codes.Add(1)), phone)
 	for _, e := range edit {
 		e(&req)
 	}
@@ -135,13 +156,15 @@ func (g *gate) cached(who string) string {
 	return token
 }
 
-// settle waits until the cache has taken what it was given.
+// settle waits until the cache has taken every entry put into it.
 func (g *gate) settle() { g.core.SettleCache() }
 
-// authenticate asks again when a busy machine made a look-up too slow: no test of what is true may depend on that.
+// authenticate repeats a look-up that a busy machine made too slow: no test of a
+// fact may depend on that.
 func (g *gate) authenticate(token string) (id session.Identity, err error) {
 	for range 100 {
-		if id, err = g.Authenticate(context.Background(), token); !errors.Is(err, context.DeadlineExceeded) {
+		id, err = g.Authenticate(context.Background(), token)
+		if !errors.Is(err, context.DeadlineExceeded) {
 			break
 		}
 	}
@@ -157,7 +180,7 @@ func (g *gate) accept(token string) session.Identity {
 	return id
 }
 
-// refuse expects a token to be refused for the reason given, and the caller to be told nothing else.
+// refuse expects an error with the reason for a token, and nothing else.
 func (g *gate) refuse(token string, reason error) {
 	g.t.Helper()
 	id, err := g.authenticate(token)

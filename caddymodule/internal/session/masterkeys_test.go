@@ -20,8 +20,11 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// stores open data in memory as a store of one gate, and as one that gates share.
-var stores = map[string]func(*memstore.Data) (store.Store, *memstore.Store){
+// opener opens a store on data, and returns its part in memory, too.
+type opener func(*memstore.Data) (store.Store, *memstore.Store)
+
+// stores are a store of one gate, and one that gates share.
+var stores = map[string]opener{
 	"one gate": func(d *memstore.Data) (store.Store, *memstore.Store) {
 		s := memstore.New(d)
 		return s, s
@@ -41,7 +44,7 @@ func TestCheckMasterKeys_Rotation_NamesMissingKeys(t *testing.T) {
 	}
 }
 
-func testRotation(t *testing.T, open func(*memstore.Data) (store.Store, *memstore.Store)) {
+func testRotation(t *testing.T, open opener) {
 	data, masters := memstore.NewData(), newMasters(3)
 	a, b, c := masters[0], masters[1], masters[2]
 	start := func(ttl time.Duration, ring ...string) *gate {
@@ -51,7 +54,6 @@ func testRotation(t *testing.T, open func(*memstore.Data) (store.Store, *memstor
 			cfg.Keys, cfg.TTL = newKeys(t, ring...), ttl
 		})
 		g.store = mem
-		t.Cleanup(func() { g.core.Close() })
 		return g
 	}
 	check := func(ring []string, missing ...string) {
@@ -112,17 +114,20 @@ func testRotation(t *testing.T, open func(*memstore.Data) (store.Store, *memstor
 
 // keyModel has gates with a store, and the sessions that they made.
 type keyModel struct {
-	t     *rapid.T
-	data  *memstore.Data
-	nodes []*keyNode
-	made  []*keyedSession
+	t       *rapid.T
+	open    opener
+	data    *memstore.Data
+	masters []string
+	nodes   []*keyNode
+	made    []*keyedSession
+	refused *int // starts
 }
 
 type keyNode struct {
 	*session.Service
 	core *session.Core
 	ring *keyring.Ring
-	seen int // sessions that were there when it passed the check
+	seen int // sessions made before it passed the check
 }
 
 type keyedSession struct {
@@ -133,20 +138,70 @@ type keyedSession struct {
 	revoked bool
 }
 
-func (m *keyModel) start(open func(*memstore.Data) (store.Store, *memstore.Store), ttl time.Duration, ring []string) *keyNode {
+func (m *keyModel) start(ttl time.Duration, ring []string) *keyNode {
 	keys, err := keyring.Parse(strings.Join(ring, ","))
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	s, _ := open(m.data)
+	s, _ := m.open(m.data)
 	core, err := session.NewCore(session.CoreConfig{Store: s, MaxSessions: 16})
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	cfg := session.Config{
-		Core: core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}}, Keys: keys, TTL: ttl,
+		Core: core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}},
+		Keys: keys, TTL: ttl,
 	}
 	return &keyNode{Service: session.New(cfg), core: core, ring: keys}
+}
+
+func (m *keyModel) stop() {
+	for _, n := range m.nodes {
+		n.core.Close()
+	}
+}
+
+func (m *keyModel) pick(t *rapid.T) int {
+	return rapid.IntRange(0, len(m.nodes)-1).Draw(t, "gate")
+}
+
+func (m *keyModel) login(t *rapid.T) {
+	n := m.nodes[m.pick(t)]
+	l, err := n.Login(t.Context(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.made = append(m.made, &keyedSession{
+		token: l.Token, by: n, key: n.ring.Signer(), expires: l.Expires,
+	})
+}
+
+func (m *keyModel) revokeAll(t *rapid.T) {
+	if err := m.nodes[m.pick(t)].RevokeAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range m.made {
+		s.revoked = true
+	}
+}
+
+// reload gives a gate another key ring. One that the check refuses has a cause.
+func (m *keyModel) reload(t *rapid.T) {
+	i := m.pick(t)
+	ring := rapid.Permutation(m.masters).Draw(t, "ring")[:rapid.IntRange(1, 4).Draw(t, "keys")]
+	ttl := time.Duration(rapid.IntRange(1, 30).Draw(t, "hours")) * time.Hour
+	next := m.start(ttl, ring)
+	if err := next.CheckMasterKeys(t.Context()); err != nil {
+		next.core.Close()
+		*m.refused++
+		if !errors.Is(err, session.ErrKeyMissing) || !m.needed(next.ring) {
+			t.Fatalf("refused without a cause: %v", err)
+		}
+		return
+	}
+	next.seen = len(m.made)
+	m.nodes[i].core.Close()
+	m.nodes[i] = next
 }
 
 // needed reports whether a ring lacks a key of a session that lives, or lived
@@ -159,15 +214,15 @@ func (m *keyModel) needed(ring *keyring.Ring) bool {
 
 // check demands that each gate opens the sessions that it made, and those that
 // lived when it passed the check.
-func (m *keyModel) check() {
+func (m *keyModel) check(t *rapid.T) {
 	for _, n := range m.nodes {
 		for i, s := range m.made {
 			left := time.Until(s.expires)
 			if s.revoked || left <= time.Millisecond || s.by != n && i >= n.seen {
 				continue
 			}
-			if _, err := n.Authenticate(m.t.Context(), s.token); err != nil {
-				m.t.Fatalf("logged out %v before the end: %v", left, err)
+			if _, err := n.Authenticate(t.Context(), s.token); err != nil {
+				t.Fatalf("logged out %v before the end: %v", left, err)
 			}
 		}
 	}
@@ -183,59 +238,21 @@ func TestCheckMasterKeysModel(t *testing.T) {
 			refused := 0
 			rapid.Check(t, func(t *rapid.T) {
 				rapid.SyncTest(t, func(t *rapid.T) {
-					m := &keyModel{t: t, data: memstore.NewData()}
+					m := &keyModel{t: t, open: open, masters: masters, refused: &refused}
+					m.data = memstore.NewData()
 					for range gates {
-						m.nodes = append(m.nodes, m.start(open, time.Hour, masters[:1]))
+						m.nodes = append(m.nodes, m.start(time.Hour, masters[:1]))
 					}
-					defer func() {
-						for _, n := range m.nodes {
-							n.core.Close()
-						}
-					}()
-					pick := func(t *rapid.T) int { return rapid.IntRange(0, gates-1).Draw(t, "gate") }
+					defer m.stop()
 					t.Repeat(map[string]func(*rapid.T){
-						"login": func(t *rapid.T) {
-							n := m.nodes[pick(t)]
-							code := fmt.Sprint("alice#", codes.Add(1))
-							l, err := n.Login(t.Context(), session.LoginRequest{AppID: appA, Code: code})
-							if err != nil {
-								t.Fatal(err)
-							}
-							m.made = append(m.made, &keyedSession{
-								token: l.Token, by: n, key: n.ring.Signer(), expires: l.Expires,
-							})
-						},
+						"login": m.login,
 						"wait": func(t *rapid.T) {
-							time.Sleep(time.Duration(rapid.IntRange(1, 180).Draw(t, "minutes")) * time.Minute)
+							minutes := rapid.IntRange(1, 180).Draw(t, "minutes")
+							time.Sleep(time.Duration(minutes) * time.Minute)
 						},
-						"revoke all": func(t *rapid.T) {
-							if err := m.nodes[pick(t)].RevokeAll(t.Context()); err != nil {
-								t.Fatal(err)
-							}
-							for _, s := range m.made {
-								s.revoked = true
-							}
-						},
-						"reload": func(t *rapid.T) {
-							i := pick(t)
-							ring := rapid.Permutation(masters).Draw(t, "ring")
-							ring = ring[:rapid.IntRange(1, 4).Draw(t, "keys")]
-							ttl := time.Duration(rapid.IntRange(1, 30).Draw(t, "hours")) * time.Hour
-							next := m.start(open, ttl, ring)
-							err := next.CheckMasterKeys(t.Context())
-							if err != nil {
-								next.core.Close()
-								refused++
-								if !errors.Is(err, session.ErrKeyMissing) || !m.needed(next.ring) {
-									t.Fatalf("refused without a cause: %v", err)
-								}
-								return
-							}
-							next.seen = len(m.made)
-							m.nodes[i].core.Close()
-							m.nodes[i] = next
-						},
-						"": func(*rapid.T) { m.check() },
+						"revoke all": m.revokeAll,
+						"reload":     m.reload,
+						"":           m.check,
 					})
 				})
 			})
@@ -251,31 +268,32 @@ func TestCheckMasterKeysModel(t *testing.T) {
 func TestLogin_RotatedRing_KeepsPreviousSessionKey(t *testing.T) {
 	data, m := memstore.NewData(), newMasters(4)
 	sessionKey := "first"
-	login := func(masters ...string) store.User {
+	weChat := exchanger(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+		return weixin.Session{OpenID: "alice", SessionKey: sessionKey}, nil
+	})
+	login := func(masters ...string) *gate {
 		t.Helper()
-		g := newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
-			c.WeChat = exchanger(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
-				return weixin.Session{OpenID: "alice", SessionKey: sessionKey}, nil
-			})
-		})
+		g := newGate(t, keeping(t, data, masters...), with(func(c *session.Config) {
+			c.WeChat = weChat
+		}))
 		g.login("alice")
-		u, err := g.store.User(t.Context(), alice)
-		g.must(err)
-		if got, err := newKeys(t, masters[0]).OpenSessionKey(keyring.User(alice), u.Key.Box); err != nil || got != sessionKey {
-			t.Fatalf("sealed %q, %v", got, err)
+		got, err := g.keys.OpenSessionKey(keyring.User(alice), g.record(alice).Key.Box)
+		if err != nil || got != sessionKey {
+			t.Fatalf("the current key is %q, %v", got, err)
 		}
-		return u
+		return g
 	}
-	expect := func(u store.User, version uint64, prev string, under ...string) {
+	expect := func(g *gate, version uint64, prev string, under ...string) {
 		t.Helper()
+		u := g.record(alice)
 		if u.KeyVersion != version || (prev == "") != (u.PrevKey.Box == nil) {
 			t.Fatalf("version %d, previous %x", u.KeyVersion, u.PrevKey.Box)
 		}
 		if prev == "" {
 			return
 		}
-		if got, err := newKeys(t, under...).OpenSessionKey(keyring.User(alice), u.PrevKey.Box); err != nil || got != prev {
+		got, err := newKeys(t, under...).OpenSessionKey(keyring.User(alice), u.PrevKey.Box)
+		if err != nil || got != prev {
 			t.Fatalf("previous %q, %v; want %q", got, err, prev)
 		}
 	}

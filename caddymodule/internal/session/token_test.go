@@ -52,9 +52,7 @@ func TestAuthenticate_RotatedRing_AcceptsOldTokens(t *testing.T) {
 	newKey, oldKey := keys[0], keys[1]
 	data := memstore.NewData()
 	under := func(keys ...string) *gate {
-		return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys = memstore.New(data), newKeys(t, keys...)
-		})
+		return newGate(t, keeping(t, data, keys...))
 	}
 	before := under(oldKey).login("alice").Token
 	rotated := under(newKey, oldKey)

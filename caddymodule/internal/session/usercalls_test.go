@@ -16,7 +16,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// keysOf returns the session_keys that a gate has of alice.
+// keysOf returns the session_keys that a gate keeps of a user.
 func (g *gate) keysOf(id store.UserID) (current, previous string) {
 	g.t.Helper()
 	u := g.record(id)
@@ -30,9 +30,11 @@ func (g *gate) keysOf(id store.UserID) (current, previous string) {
 	return current, previous
 }
 
-// TestUserCalls: everything in the name of a user, with WeChat's own client against a stand-in that checks tokens and signatures.
-func TestUserCalls(t *testing.T) {
-	sim := weixintest.NewServer(weixintest.Config{Apps: map[string]string{appA: "secretA", appB: "secretB"}})
+// The simulator checks tokens and signatures of the client.
+func TestUserCalls_Simulator_AnswersAll(t *testing.T) {
+	sim := weixintest.NewServer(weixintest.Config{
+		Apps: map[string]string{appA: "secretA", appB: "secretB"},
+	})
 	defer sim.Close()
 	sim.SetUser(appA, "alice", weixintest.UserOptions{NoUnionID: true}) // at logins
 	client, err := weixin.New(weixin.Config{BaseURL: sim.URL})
@@ -40,17 +42,23 @@ func TestUserCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	g := newGate(t, remembering, with(func(c *session.Config) { c.WeChat, c.Calls = client, client }))
+	asking := with(func(c *session.Config) { c.WeChat, c.Calls = client, client })
+	g := newGate(t, remembering, asking)
 	ctx := t.Context()
 	l, err := g.Login(ctx, session.LoginRequest{AppID: appA, Code: sim.Code(appA, "alice")})
 	g.must(err)
 	id := l.User
 
-	data, err := sim.Encrypt(appA, "alice", map[string]string{"openId": id.OpenID, "unionId": "u1"})
+	object := map[string]string{"openId": id.OpenID, "unionId": "u1"}
+	data, err := sim.Encrypt(appA, "alice", object)
 	g.must(err)
-	sealed := session.SealedData{EncryptedData: data.EncryptedData, IV: data.IV, RawData: []byte(data.RawData), Signature: data.Signature}
-	if got, err := g.OpenData(ctx, id, sealed); err != nil || !strings.Contains(string(got), `"u1"`) {
-		t.Errorf("open data: %q, %v", got, err)
+	sealed := session.SealedData{
+		EncryptedData: data.EncryptedData, IV: data.IV,
+		RawData: []byte(data.RawData), Signature: data.Signature,
+	}
+	opened, err := g.OpenData(ctx, id, sealed)
+	if err != nil || !strings.Contains(string(opened), `"u1"`) {
+		t.Errorf("open data: %q, %v", opened, err)
 	}
 	if p, err := g.Phone(ctx, id, sim.PhoneCode(appA, number)); err != nil || p.Number != number {
 		t.Errorf("phone: %v", err)
@@ -69,8 +77,9 @@ func TestUserCalls(t *testing.T) {
 	}
 	was := sim.SessionKey(appA, "alice")
 	g.must(g.ResetSessionKey(ctx, id))
-	if cur, prev := g.keysOf(id); cur != sim.SessionKey(appA, "alice") || cur == was || prev != was {
-		t.Error("the session_key that WeChat has given is not the one that is kept, or the one before is lost")
+	cur, prev := g.keysOf(id)
+	if cur != sim.SessionKey(appA, "alice") || cur == was || prev != was {
+		t.Error("the gate does not keep the session_key of the reset, or lost the one before")
 	}
 	if valid, err := g.CheckSessionKey(ctx, id); err != nil || !valid {
 		t.Errorf("check after a reset: %v, %v", valid, err)
@@ -81,10 +90,12 @@ func TestUserCalls(t *testing.T) {
 
 	sim.SetUser(appA, "alice", weixintest.UserOptions{UnionID: "u2"})
 	paid := sim.Pay(appA, "alice")
-	if got, err := g.PaidUnionID(ctx, id, weixin.Payment{TransactionID: paid.TransactionID}); err != nil || got != "u2" || g.accept(l.Token).UnionID != "u2" {
+	got, err := g.PaidUnionID(ctx, id, weixin.Payment{TransactionID: paid.TransactionID})
+	if err != nil || got != "u2" || g.accept(l.Token).UnionID != "u2" {
 		t.Errorf("after a payment: %q, %v", got, err)
 	}
-	if got, err := g.PluginOpenPID(ctx, appA, sim.PluginCode(appA, appB, "alice")); err != nil || got != weixintest.OpenPID(appA, appB, "alice") {
+	got, err = g.PluginOpenPID(ctx, appA, sim.PluginCode(appA, appB, "alice"))
+	if err != nil || got != weixintest.OpenPID(appA, appB, "alice") {
 		t.Errorf("plugin: %q, %v", got, err)
 	}
 
@@ -97,7 +108,7 @@ func TestUserCalls(t *testing.T) {
 	wantClass(t, err, weixin.ClassKeyStale)
 }
 
-// calls are all methods that ask WeChat about a user, by what they ask.
+// calls are the methods that ask WeChat about a user, by what they ask.
 func (g *gate) calls(ctx context.Context, id store.UserID) map[string]func() error {
 	return map[string]func() error{
 		"CheckSession":        func() error { _, err := g.CheckSessionKey(ctx, id); return err },
@@ -111,32 +122,39 @@ func (g *gate) calls(ctx context.Context, id store.UserID) map[string]func() err
 	}
 }
 
-// TestUserCallsRefused: users and mini programs that are not known are told from a store that does not answer. WeChat is not asked, and nothing is changed.
-func TestUserCallsRefused(t *testing.T) {
+// An unknown user, an unknown mini program and a store that is down are three
+// errors. The gate does not ask WeChat, and changes nothing.
+func TestUserCalls_NotPossible_AskNobody(t *testing.T) {
+	const unknownApp = "wxcccccccccccccccc"
 	p := newPlatform()
 	g := newGate(t, on(p), remembering)
 	g.login("alice")
 	before := g.record(alice)
 	for name, call := range g.calls(t.Context(), user("nobody")) {
-		if err := call(); !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) {
-			t.Errorf("%s for nobody: %v", name, err)
+		err := call()
+		if !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("%s for an unknown user: %v", name, err)
 		}
 	}
-	for name, call := range g.calls(t.Context(), store.UserID{AppID: "wxcccccccccccccccc", OpenID: "alice"}) {
+	stranger := store.UserID{AppID: unknownApp, OpenID: "alice"}
+	for name, call := range g.calls(t.Context(), stranger) {
 		if err := call(); !errors.Is(err, session.ErrUnknownApp) {
 			t.Errorf("%s in an unknown mini program: %v", name, err)
 		}
 	}
 	g.store.SetDown(true)
 	for name, call := range g.calls(t.Context(), alice) {
-		if err := call(); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrUnknownUser) {
+		err := call()
+		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) ||
+			errors.Is(err, session.ErrUnknownUser) {
 			t.Errorf("%s without a store: %v", name, err)
 		}
 		if n := p.count(name); n != 0 {
 			t.Errorf("%s: WeChat was asked %d times", name, n)
 		}
 	}
-	if _, err := g.PluginOpenPID(t.Context(), "wxcccccccccccccccc", "c"); !errors.Is(err, session.ErrUnknownApp) {
+	_, err := g.PluginOpenPID(t.Context(), unknownApp, "c")
+	if !errors.Is(err, session.ErrUnknownApp) {
 		t.Errorf("plugin of an unknown mini program: %v", err)
 	}
 	if !reflect.DeepEqual(g.record(alice), before) {
@@ -144,8 +162,8 @@ func TestUserCallsRefused(t *testing.T) {
 	}
 }
 
-// TestP5_UserCalls: what WeChat says is passed on as it is, after one call, and nothing is changed.
-func TestP5_UserCalls(t *testing.T) {
+// An error of WeChat comes back as it is, after one call, and changes nothing.
+func TestP5_UserCalls_WeChatFails_AskOnce(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p), remembering)
 	g.login("alice")
@@ -153,7 +171,10 @@ func TestP5_UserCalls(t *testing.T) {
 	boom := &weixin.Error{Class: weixin.ClassUnavailable}
 	p.answered = func(context.Context, string) error { return boom }
 	calls := g.calls(t.Context(), alice)
-	calls["PluginOpenPID"] = func() error { _, err := g.PluginOpenPID(t.Context(), appA, "c"); return err }
+	calls["PluginOpenPID"] = func() error {
+		_, err := g.PluginOpenPID(t.Context(), appA, "c")
+		return err
+	}
 	for name, call := range calls {
 		p.keys["alice"], _ = g.keysOf(alice)
 		if err := call(); err != error(boom) {
@@ -168,12 +189,12 @@ func TestP5_UserCalls(t *testing.T) {
 	}
 }
 
-// TestUserCallsWithoutKey: where no session_key is known that opens, WeChat's client is told so by leaving it out, and a check needs no more to be answered.
-func TestUserCallsWithoutKey(t *testing.T) {
+// A session_key that the key ring does not open counts as none.
+func TestUserCalls_KeyDoesNotOpen_LoginIsNeeded(t *testing.T) {
 	p := newPlatform()
 	first := newGate(t, on(p))
 	first.login("alice")
-	g := newGate(t, on(p), func(cc *session.CoreConfig, _ *session.Config) { cc.Store = memstore.New(first.store.Data) }) // with another key ring
+	g := newGate(t, on(p), keeping(t, first.store.Data)) // another key ring
 	if valid, err := g.CheckSessionKey(t.Context(), alice); err != nil || valid {
 		t.Errorf("check: %v, %v", valid, err)
 	}
@@ -182,21 +203,25 @@ func TestUserCallsWithoutKey(t *testing.T) {
 	wantClass(t, err, weixin.ClassKeyStale)
 }
 
-// TestPaidUnionID: the unionid is bound to the user, who is the one that was paid for whatever the order says.
-func TestPaidUnionID(t *testing.T) {
+// The gate binds the unionid to the user of the call, whoever the order names.
+func TestPaidUnionID_Found_IsBound(t *testing.T) {
 	p := newPlatform()
 	var told []bound
 	g := newGate(t, on(p), with(func(c *session.Config) {
-		c.UnionIDBound = func(id store.UserID, changed bool) { told = append(told, bound{id, changed}) }
+		c.UnionIDBound = func(id store.UserID, changed bool) {
+			told = append(told, bound{id, changed})
+		}
 	}))
 	token := g.cached("alice")
 	for range 2 {
-		if got, err := g.PaidUnionID(t.Context(), alice, weixin.Payment{OpenID: "bob", TransactionID: "found"}); err != nil || got != "found" {
+		order := weixin.Payment{OpenID: "bob", TransactionID: "found"}
+		if got, err := g.PaidUnionID(t.Context(), alice, order); err != nil || got != "found" {
 			t.Errorf("got %q, %v", got, err)
 		}
 	}
-	if id := g.accept(token); id.UnionID != "found" || len(told) != 1 || told[0] != (bound{alice, false}) {
-		t.Errorf("shown with %q, told %v", id.UnionID, told)
+	shown := g.accept(token).UnionID
+	if shown != "found" || len(told) != 1 || told[0] != (bound{alice, false}) {
+		t.Errorf("shown with %q, told %v", shown, told)
 	}
 	if want := fmt.Sprintln("PaidUnionID", appA, "alice"); p.args[len(p.args)-1] != want {
 		t.Errorf("WeChat was asked %q, want %q", p.args[len(p.args)-1], want)
@@ -207,13 +232,15 @@ func TestPaidUnionID(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := g.PaidUnionID(t.Context(), alice, weixin.Payment{TransactionID: "another"}); !errors.Is(err, session.ErrUnavailable) {
+	_, err := g.PaidUnionID(t.Context(), alice, weixin.Payment{TransactionID: "another"})
+	if !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("without a store: %v", err)
 	}
 }
 
-// TestResetCallerGone: the old key is dead when WeChat has the call, so the new one is kept although nobody waits for it.
-func TestResetCallerGone(t *testing.T) {
+// The old key is dead when WeChat has the call, so the gate keeps the new one
+// although the caller has gone.
+func TestResetSessionKey_CallerGone_NewKeyIsKept(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
 	g.login("alice")
@@ -223,29 +250,35 @@ func TestResetCallerGone(t *testing.T) {
 	if cur, _ := g.keysOf(alice); cur != p.key("alice") {
 		t.Error("the new key is lost")
 	}
-	if err := g.ResetSessionKey(ctx, alice); !errors.Is(err, session.ErrUnavailable) || p.count("ResetUserSessionKey") != 1 {
-		t.Errorf("of a caller who is gone before: %v, %d resets", err, p.count("ResetUserSessionKey"))
+	err := g.ResetSessionKey(ctx, alice)
+	if n := p.count("ResetUserSessionKey"); !errors.Is(err, session.ErrUnavailable) || n != 1 {
+		t.Errorf("of a caller who has gone before: %v, %d resets", err, n)
 	}
 }
 
-// TestResetStoreFails: no key is replaced where the new one cannot be kept. When that turns out too late the caller is told, and a new login heals it.
-func TestResetStoreFails(t *testing.T) {
+// The gate replaces no key when its store takes no new one. When the store fails
+// after the reset, the caller gets an error, and the next login heals it.
+func TestResetSessionKey_StoreFails_LoginHeals(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
 	g.login("alice")
 	was := p.key("alice")
 	g.store.SetReadOnly(true)
-	if err := g.ResetSessionKey(t.Context(), alice); !errors.Is(err, session.ErrUnavailable) || p.key("alice") != was {
+	err := g.ResetSessionKey(t.Context(), alice)
+	if !errors.Is(err, session.ErrUnavailable) || p.key("alice") != was {
 		t.Errorf("without room to keep it: %v", err)
 	}
 	g.store.SetReadOnly(false)
-	p.answered = func(_ context.Context, op string) error { g.store.SetDown(op == "ResetUserSessionKey"); return nil }
+	p.answered = func(_ context.Context, op string) error {
+		g.store.SetDown(op == "ResetUserSessionKey")
+		return nil
+	}
 	if err := g.ResetSessionKey(t.Context(), alice); !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 	g.store.SetDown(false)
 	if cur, _ := g.keysOf(alice); cur != was {
-		t.Error("the key was replaced by another than the new one")
+		t.Error("another key than the new one replaced the old one")
 	}
 	g.login("alice")
 	if cur, prev := g.keysOf(alice); cur != p.key("alice") || prev != was {
@@ -253,18 +286,16 @@ func TestResetStoreFails(t *testing.T) {
 	}
 }
 
-// TestResetMeanwhile: what comes in between the reset and the keeping of its key. A login with a later key wins; one with the old key, at a gate with another master key, does not.
-func TestResetMeanwhile(t *testing.T) {
-	m := newMasters(2)
-	for name, later := range map[string]bool{"a later key": true, "the old key under another master key": false} {
+// Between a reset and the keeping of its key, a login with a later key wins; a
+// login with the old key, at a gate with another master key, does not.
+func TestResetSessionKey_LoginMeanwhile_LaterKeyWins(t *testing.T) {
+	for name, later := range map[string]bool{
+		"a later key":                          true,
+		"the old key under another master key": false,
+	} {
 		t.Run(name, func(t *testing.T) {
-			p, data := newPlatform(), memstore.NewData()
-			start := func(masters ...string) *gate {
-				return newGate(t, on(p), func(cc *session.CoreConfig, c *session.Config) {
-					cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
-				})
-			}
-			g, other := start(m[0], m[1]), start(m[1], m[0])
+			p := newPlatform()
+			g, other := twoFirstKeys(t, p)
 			g.login("alice")
 			was := p.key("alice")
 			fresh, login := "", ""
@@ -282,8 +313,13 @@ func TestResetMeanwhile(t *testing.T) {
 			}
 			g.must(g.ResetSessionKey(t.Context(), alice))
 			cur, prev := g.keysOf(alice)
-			if later && (cur != login || prev != was) || !later && (cur != fresh || prev != was) {
-				t.Errorf("the reset was lost to an older key, or a login to the reset: fresh %v, login %v, was before %v", cur == fresh, cur == login, prev == was)
+			want := fresh
+			if later {
+				want = login
+			}
+			if cur != want || prev != was {
+				t.Errorf("current: that of the reset %v, of the login %v; previous: the old one %v",
+					cur == fresh, cur == login, prev == was)
 			}
 			if u := g.record(alice); u.KeyVersion != 2 {
 				t.Errorf("version %d", u.KeyVersion)
@@ -292,16 +328,10 @@ func TestResetMeanwhile(t *testing.T) {
 	}
 }
 
-// TestResetMeanwhileAmended is the moment after that: the record changes between the look at it and the amendment.
-func TestResetMeanwhileAmended(t *testing.T) {
-	m := newMasters(2)
-	p, data := newPlatform(), memstore.NewData()
-	start := func(masters ...string) *gate {
-		return newGate(t, on(p), func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
-		})
-	}
-	g, other := start(m[0], m[1]), start(m[1], m[0])
+// The record may change between the gate's reading and its amendment.
+func TestResetSessionKey_RecordChanges_TriesAgain(t *testing.T) {
+	p := newPlatform()
+	g, other := twoFirstKeys(t, p)
 	g.login("alice")
 	was := p.key("alice")
 	amends := 0
@@ -310,7 +340,7 @@ func TestResetMeanwhileAmended(t *testing.T) {
 			if amends++; amends <= 2 {
 				fresh := p.keys["alice"]
 				p.keys["alice"] = was
-				[]*gate{other, g}[amends-1].login("alice") // the same key, each time under another tag
+				[]*gate{other, g}[amends-1].login("alice") // the same key under another tag
 				p.keys["alice"] = fresh
 			}
 		}
@@ -322,20 +352,29 @@ func TestResetMeanwhileAmended(t *testing.T) {
 	}
 }
 
-// sameKey is a platform that answers a reset with the key that there is.
+// twoFirstKeys returns gates with the same data and the same two master keys, in
+// another order each.
+func twoFirstKeys(t *testing.T, p *platform) (g, other *gate) {
+	m, data := newMasters(2), memstore.NewData()
+	return newGate(t, on(p), keeping(t, data, m[0], m[1])),
+		newGate(t, on(p), keeping(t, data, m[1], m[0]))
+}
+
+// sameKey answers a reset with the current key.
 type sameKey struct{ *platform }
 
-func (p sameKey) ResetUserSessionKey(_ context.Context, _ weixin.Credentials, s weixin.Session) (weixin.Session, error) {
+func (p sameKey) ResetUserSessionKey(
+	_ context.Context, _ weixin.Credentials, s weixin.Session,
+) (weixin.Session, error) {
 	return s, nil
 }
 
-// TestResetToTheSame: the same key under another master key is the same, and the one before it is not lost to it.
-func TestResetToTheSame(t *testing.T) {
+// The same key under another master key is the same, so the previous one stays.
+func TestResetSessionKey_SameKey_PreviousKeyStays(t *testing.T) {
 	p, data, m := newPlatform(), memstore.NewData(), newMasters(2)
 	start := func(masters ...string) *gate {
-		return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, c.WeChat, c.Calls, c.Keys = memstore.New(data), p, sameKey{p}, newKeys(t, masters...)
-		})
+		calls := with(func(c *session.Config) { c.WeChat, c.Calls = p, sameKey{p} })
+		return newGate(t, calls, keeping(t, data, masters...))
 	}
 	g := start(m[0])
 	g.login("alice")
@@ -344,13 +383,15 @@ func TestResetToTheSame(t *testing.T) {
 	g.login("alice")
 	g = start(m[1], m[0])
 	g.must(g.ResetSessionKey(t.Context(), alice))
-	if cur, prev := g.keysOf(alice); cur != p.key("alice") || prev != first || g.record(alice).KeyVersion != 2 {
-		t.Errorf("the previous key is kept: %v; version %d", prev == first, g.record(alice).KeyVersion)
+	cur, prev := g.keysOf(alice)
+	version := g.record(alice).KeyVersion
+	if cur != p.key("alice") || prev != first || version != 2 {
+		t.Errorf("the previous key is kept: %v; version %d", prev == first, version)
 	}
 }
 
-// TestThreat28_UserCalls: no error of any of these shows a session_key, a code, a number or data.
-func TestThreat28_UserCalls(t *testing.T) {
+// No error shows a session_key, a code, a telephone number or data.
+func TestThreat28_UserCalls_ErrorsShowNoSecret(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p), remembering)
 	g.login("alice")
@@ -361,7 +402,8 @@ func TestThreat28_UserCalls(t *testing.T) {
 		for _, call := range g.calls(t.Context(), alice) {
 			errs = append(errs, call())
 		}
-		_, err := g.OpenData(t.Context(), alice, sign(seal(newSessionKey(), object(alice, "found")), key, "found"))
+		d := sign(seal(newSessionKey(), object(alice, "found")), key, "found")
+		_, err := g.OpenData(t.Context(), alice, d)
 		errs = append(errs, err)
 		_, err = g.OpenData(t.Context(), alice, seal(key, object(alice, "found")))
 		errs = append(errs, err)

@@ -18,14 +18,16 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// TestUserKeysModel drives logins, resets, open data and telephone numbers of one user through two gates whose rings have another first key each, with answers of WeChat that come late and
-// answers of the store that are lost. What is kept is the key that was committed last and the one before (STORE.md 6.10), data opens under these two and no other, and every gate shows what
-// was found last.
-func TestUserKeysModel(t *testing.T) {
+// Two gates, whose rings have another first key each, log one user in, reset the
+// session_key, open data and ask for telephone numbers, while answers of WeChat come
+// late and answers of the store get lost. The store keeps the session_key that was
+// committed last and the one before (docs/stores.md#two-keys). Data opens under
+// these two and no other, and every gate shows what was found last.
+func TestUserCallsModel(t *testing.T) {
 	masters := newMasters(3)
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
-			m := newKeysModel(t, masters)
+			m := newCallsModel(t, masters)
 			defer m.stop()
 			t.Repeat(map[string]func(*rapid.T){
 				"login":       m.login,
@@ -45,8 +47,8 @@ func TestUserKeysModel(t *testing.T) {
 	})
 }
 
-// keysModel is what the gates should know of alice.
-type keysModel struct {
+// callsModel is what the gates should know of alice.
+type callsModel struct {
 	t     *rapid.T
 	data  *memstore.Data
 	wx    *platform
@@ -54,28 +56,29 @@ type keysModel struct {
 	cores []*session.Core
 	rings []*keyring.Ring
 
-	lose bool        // the store's next answer to a change of alice gets lost
-	late []*lateCall // whose answers WeChat holds back
+	lose bool        // the store loses its next answer to a change of alice
+	late []*lateCall // WeChat holds their answers back
 	held chan struct{}
 
-	made            []string // every session_key that there ever was
+	made            []string // every session_key so far
 	current, before string
 	version         uint64
 	unionID, number string
 	tokens          []string // of the live sessions
-	first           bool     // nobody has logged in yet
+	first           bool     // no login yet
 }
 
 // lateCall is a login or a reset that WeChat has carried out and not answered yet.
 type lateCall struct {
-	release  chan struct{}
-	done     chan error
-	login    *session.Login
-	was, key string // of a reset: the key that it replaces, and the new one; of a login: the key that it got
+	release chan struct{}
+	done    chan error
+	login   *session.Login // nil: a reset
+	was     string         // the key that a reset replaces
+	key     string         // the key that the call got
 }
 
-func newKeysModel(t *rapid.T, masters []string) *keysModel {
-	m := &keysModel{t: t, data: memstore.NewData(), wx: newPlatform(), first: true}
+func newCallsModel(t *rapid.T, masters []string) *callsModel {
+	m := &callsModel{t: t, data: memstore.NewData(), wx: newPlatform(), first: true}
 	m.made = append(m.made, m.wx.key("alice"))
 	m.wx.answered = func(context.Context, string) error {
 		if held := m.held; held != nil {
@@ -104,13 +107,14 @@ func newKeysModel(t *rapid.T, masters []string) *keysModel {
 		core.SetEntries(newFaultCache(uint64(i)))
 		m.rings, m.cores = append(m.rings, ring), append(m.cores, core)
 		m.gates = append(m.gates, session.New(session.Config{
-			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.Credentials{{ID: appA}}, Keys: ring, TTL: 1 << 50, MaxStaleness: staleness, RememberPhone: true,
+			Core: core, WeChat: m.wx, Calls: m.wx, Apps: []weixin.Credentials{{ID: appA}},
+			Keys: ring, TTL: 1 << 50, MaxStaleness: staleness, RememberPhone: true,
 		}))
 	}
 	return m
 }
 
-func (m *keysModel) stop() {
+func (m *callsModel) stop() {
 	for _, l := range m.late {
 		close(l.release)
 		<-l.done
@@ -122,12 +126,12 @@ func (m *keysModel) stop() {
 	}
 }
 
-func (m *keysModel) gate(t *rapid.T) *session.Service {
+func (m *callsModel) gate(t *rapid.T) *session.Service {
 	return rapid.SampledFrom(m.gates).Draw(t, "gate")
 }
 
 // commit is what a login does to the keys.
-func (m *keysModel) commit(key string) {
+func (m *callsModel) commit(key string) {
 	if key != m.current {
 		m.current, m.before = key, m.current
 		m.version++
@@ -135,10 +139,10 @@ func (m *keysModel) commit(key string) {
 	m.first = false
 }
 
-func (m *keysModel) login(t *rapid.T) {
-	var l session.Login
+func (m *callsModel) login(t *rapid.T) {
 	key := m.wx.key("alice")
-	l, err := m.gate(t).Login(context.Background(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+	code := fmt.Sprint("alice#", codes.Add(1))
+	l, err := m.gate(t).Login(context.Background(), request(code, phone))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +151,7 @@ func (m *keysModel) login(t *rapid.T) {
 }
 
 // begin lets WeChat carry out a call and holds its answer back.
-func (m *keysModel) begin(l *lateCall, f func() error) {
+func (m *callsModel) begin(l *lateCall, f func() error) {
 	l.release, l.done = make(chan struct{}), make(chan error, 1)
 	m.held = l.release
 	go func() { l.done <- f() }()
@@ -158,15 +162,16 @@ func (m *keysModel) begin(l *lateCall, f func() error) {
 	m.late = append(m.late, l)
 }
 
-func (m *keysModel) lateLogin(t *rapid.T) {
+func (m *callsModel) lateLogin(t *rapid.T) {
 	g, l := m.gate(t), &lateCall{login: new(session.Login), key: m.wx.key("alice")}
 	m.begin(l, func() (err error) {
-		*l.login, err = g.Login(context.Background(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+		code := fmt.Sprint("alice#", codes.Add(1))
+		*l.login, err = g.Login(context.Background(), request(code, phone))
 		return err
 	})
 }
 
-func (m *keysModel) lateReset(t *rapid.T) {
+func (m *callsModel) lateReset(t *rapid.T) {
 	if m.current != m.wx.key("alice") {
 		t.Skip("WeChat would refuse it")
 	}
@@ -176,8 +181,8 @@ func (m *keysModel) lateReset(t *rapid.T) {
 	m.made = append(m.made, l.key)
 }
 
-// arrive lets one of the answers come, in any order.
-func (m *keysModel) arrive(t *rapid.T) {
+// arrive releases one of the answers, in any order.
+func (m *callsModel) arrive(t *rapid.T) {
 	if len(m.late) == 0 {
 		t.Skip("nothing is under way")
 	}
@@ -198,13 +203,13 @@ func (m *keysModel) arrive(t *rapid.T) {
 	m.resetDone(t, l.was, l.key, err, lost)
 }
 
-func (m *keysModel) reset(t *rapid.T) {
+func (m *callsModel) reset(t *rapid.T) {
 	was, lost := m.wx.key("alice"), m.lose
 	err := m.gate(t).ResetSessionKey(context.Background(), alice)
 	switch {
 	case m.first:
 		if !errors.Is(err, session.ErrUnknownUser) {
-			t.Fatalf("reset for nobody: %v", err)
+			t.Fatalf("reset for an unknown user: %v", err)
 		}
 	case was != m.current:
 		if e, ok := errors.AsType[*weixin.Error](err); !ok || e.Class != weixin.ClassKeyStale {
@@ -217,22 +222,24 @@ func (m *keysModel) reset(t *rapid.T) {
 }
 
 // resetDone: a reset keeps its key unless a login has brought another in between.
-func (m *keysModel) resetDone(t *rapid.T, was, fresh string, err error, lost bool) {
+func (m *callsModel) resetDone(t *rapid.T, was, fresh string, err error, lost bool) {
 	lost = lost && !m.lose
 	if (err != nil) != lost || lost && !errors.Is(err, session.ErrUnavailable) {
 		t.Fatalf("reset: %v; answer lost: %v", err, lost)
 	}
-	if kept, _ := m.rings[0].OpenSessionKey(keyring.User(alice), m.data.Users[alice].Key.Box); lost && kept != fresh {
-		return // what was lost was the answer to an attempt that had come too late
+	kept, _ := m.rings[0].OpenSessionKey(keyring.User(alice), m.data.Users[alice].Key.Box)
+	if lost && kept != fresh {
+		return // the lost answer was that to an attempt too late
 	}
 	if m.current == was {
 		m.commit(fresh)
 	}
 }
 
-// openData opens data under any key that there ever was, at any gate.
-func (m *keysModel) openData(t *rapid.T) {
-	key := rapid.SampledFrom(append(slices.Clone(m.made), m.made[max(0, len(m.made)-3):]...)).Draw(t, "key")
+// openData opens data under any key so far, at any gate.
+func (m *callsModel) openData(t *rapid.T) {
+	latest := m.made[max(0, len(m.made)-3):] // twice as likely
+	key := rapid.SampledFrom(slices.Concat(m.made, latest)).Draw(t, "key")
 	unionID := rapid.SampledFrom([]string{"", "", "u1", "u2"}).Draw(t, "unionid")
 	text := object(alice, unionID)
 	d := seal(key, text)
@@ -245,11 +252,12 @@ func (m *keysModel) openData(t *rapid.T) {
 	switch {
 	case m.first:
 		if !errors.Is(err, session.ErrUnknownUser) {
-			t.Fatalf("for nobody: %v", err)
+			t.Fatalf("for an unknown user: %v", err)
 		}
 		return
 	case key != m.current && key != m.before:
-		if e, ok := errors.AsType[*session.DataError](err); !ok || !e.LoginAgain || e.Reason == opendata.ReasonSessionKey {
+		e, ok := errors.AsType[*session.DataError](err)
+		if !ok || !e.LoginAgain || e.Reason == opendata.ReasonSessionKey {
 			t.Fatalf("data under another key: %v", err)
 		}
 		return
@@ -265,13 +273,13 @@ func (m *keysModel) openData(t *rapid.T) {
 	}
 }
 
-func (m *keysModel) phone(t *rapid.T) {
+func (m *callsModel) phone(t *rapid.T) {
 	n := rapid.SampledFrom([]string{"13580006666", "10000000000"}).Draw(t, "number")
 	_, err := m.gate(t).Phone(context.Background(), alice, n)
 	switch {
 	case m.first:
 		if !errors.Is(err, session.ErrUnknownUser) {
-			t.Fatalf("for nobody: %v", err)
+			t.Fatalf("for an unknown user: %v", err)
 		}
 	case err != nil:
 		t.Fatal(err)
@@ -280,13 +288,14 @@ func (m *keysModel) phone(t *rapid.T) {
 	}
 }
 
-func (m *keysModel) revoke(t *rapid.T) {
+func (m *callsModel) revoke(t *rapid.T) {
 	if err := m.gate(t).RevokeUser(context.Background(), alice); err != nil {
 		t.Fatal(err)
 	}
 	for _, token := range m.tokens {
 		for _, g := range m.gates {
-			if _, err := g.Authenticate(context.Background(), token); !errors.Is(err, session.ErrInvalid) {
+			_, err := g.Authenticate(context.Background(), token)
+			if !errors.Is(err, session.ErrInvalid) {
 				t.Fatalf("after a revocation: %v", err)
 			}
 		}
@@ -294,10 +303,11 @@ func (m *keysModel) revoke(t *rapid.T) {
 	m.tokens = nil
 }
 
-func (m *keysModel) check(t *rapid.T) {
+func (m *callsModel) check(t *rapid.T) {
 	for _, token := range m.tokens {
 		for i, g := range m.gates {
-			if id, err := g.Authenticate(context.Background(), token); err != nil || id.UnionID != m.unionID || id.Phone != m.number {
+			id, err := g.Authenticate(context.Background(), token)
+			if err != nil || id.UnionID != m.unionID || id.Phone != m.number {
 				t.Fatalf("gate %d shows %+v, %v; want %q, %q", i, id, err, m.unionID, m.number)
 			}
 		}
@@ -309,13 +319,15 @@ func (m *keysModel) check(t *rapid.T) {
 	for _, ring := range m.rings {
 		cur, err := ring.OpenSessionKey(keyring.User(alice), u.Key.Box)
 		if err != nil || cur != m.current || u.KeyVersion != m.version {
-			t.Fatalf("the current key is the one committed last: %v, %v; version %d, want %d", cur == m.current, err, u.KeyVersion, m.version)
+			t.Fatalf("the current key is the one committed last: %v, %v; version %d, want %d",
+				cur == m.current, err, u.KeyVersion, m.version)
 		}
 		if m.before == "" {
 			continue
 		}
-		if before, err := ring.OpenSessionKey(keyring.User(alice), u.PrevKey.Box); err != nil || before != m.before {
-			t.Fatalf("the previous key is the one committed before: %v, %v", before == m.before, err)
+		before, err := ring.OpenSessionKey(keyring.User(alice), u.PrevKey.Box)
+		if err != nil || before != m.before {
+			t.Fatalf("the previous key is the one before that: %v, %v", before == m.before, err)
 		}
 	}
 }
