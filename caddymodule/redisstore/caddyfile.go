@@ -64,7 +64,8 @@ func (s *Store) line(b *block.Block) error {
 	case "write_timeout":
 		return duration(b, &s.WriteTimeout)
 	}
-	return b.Unknown("address, username, password, db, tls, sentinel, cluster, prefix, dial_timeout, read_timeout or write_timeout")
+	return b.Unknown("address, username, password, db, tls, sentinel, cluster, prefix, " +
+		"dial_timeout, read_timeout or write_timeout")
 }
 
 func (s *Store) addAddresses(d *caddyfile.Dispenser, args []string) error {
@@ -108,7 +109,7 @@ func (s *Sentinel) line(b *block.Block) error {
 	return b.Unknown("master, username or password")
 }
 
-// secret reads the placeholder of a secret; what says whose.
+// secret reads the placeholder of a secret.
 func secret(b *block.Block, what string, dst *string) error {
 	return b.Checked(dst, func(v string) error { return block.CheckSecret(what, v) })
 }
@@ -126,7 +127,8 @@ func number(b *block.Block, dst *int) error {
 	return nil
 }
 
-// duration reads one above zero, which stands for the default and would not be what the line says, and within the limits of the word.
+// duration reads a duration within the limits of the word. Zero is refused, since
+// it stands for the default.
 func duration(b *block.Block, dst *caddy.Duration) error {
 	word, text := b.D.Val(), ""
 	if err := b.Once(&text); err != nil {

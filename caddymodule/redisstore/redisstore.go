@@ -1,10 +1,15 @@
-// Package redisstore is the Caddy face of the session store that several gates share: the module `wechat.stores.redis`. It owns the configuration and nothing else; what is done with it is in
-// internal/store/redis, which knows no Caddy. It is a package of its own because the client that it brings adds about 10 MB to a program.
+// Package redisstore is the module `wechat.stores.redis`: the configuration of the
+// session store that several gates share. The engine itself is internal/store/redis,
+// which knows no Caddy. The package stands alone because its client library adds
+// about 10 MB to a program.
 package redisstore
 
 import (
 	"cmp"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -12,14 +17,16 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
 )
 
 func init() { caddy.RegisterModule(new(Store)) }
 
-// Store keeps the sessions in Redis 6.2 or later, or Valkey, which several gates share: a session made at one is good at all of them, and one that is ended is refused by all of them. It needs
-// `seal_key`, the same for all gates.
+// Store keeps the sessions in Redis 6.2 or later, or Valkey, which several gates
+// share: a session from one is good at all of them, and all of them refuse a session
+// that one has ended. It needs `seal_key`, the same for all gates.
 //
 // In a Caddyfile:
 //
@@ -49,24 +56,27 @@ func init() { caddy.RegisterModule(new(Store)) }
 //		write_timeout <duration>
 //	}
 //
-// The server need not be there when the gate starts. A reload keeps the connections as long as addresses, db, prefix and sentinel master stay the same: other changes take effect with the next
-// start.
+// The gate starts also while the server is down. A reload keeps the connections as
+// long as addresses, db, prefix and sentinel master stay the same: other changes take
+// effect with the next start.
 //
-// Other values than numbers, durations and the prefix may be placeholders too.
+// All values but numbers, durations and the prefix may be placeholders.
 type Store struct {
-	// Where the server is, as host:port, or a path for a unix socket. With `sentinel` these are the sentinels, with `cluster` some of its nodes; else there is one.
+	// Where the server is, as host:port, or a path for a unix socket. With `sentinel`
+	// these are the sentinels, with `cluster` some of its nodes; else there is one.
 	Addresses []string `json:"addresses,omitempty"`
 
 	// The ACL user. Default: the server's default user.
 	Username string `json:"username,omitempty"`
 
-	// The password, as a placeholder: `{env.REDIS_PASSWORD}` or `{file./run/secrets/redis}`. Default: none.
+	// The password, as a placeholder: `{env.REDIS_PASSWORD}` or
+	// `{file./run/secrets/redis}`. Default: none.
 	Password string `json:"password,omitempty"`
 
 	// The number of the database. A cluster has only database 0. Default: 0.
 	DB int `json:"db,omitempty"`
 
-	// Speaks TLS, 1.2 or later, when it is there, even with nothing in it. Default: plain TCP.
+	// Speaks TLS, 1.2 or later, also with nothing in it. Default: plain TCP.
 	TLS *TLS `json:"tls,omitempty"`
 
 	// Asks sentinels where the primary is. Default: the address is that of the server.
@@ -75,29 +85,34 @@ type Store struct {
 	// The addresses are nodes of a cluster, which tells of the others. Default: false.
 	Cluster bool `json:"cluster,omitempty"`
 
-	// Begins the name of every key: letters, digits and :_.- up to 64. Fleets on one server have different ones. Default: `wxgate:`.
+	// Begins the name of every key: up to 64 letters, digits and any of :_.- . Fleets
+	// on one server have different ones. Default: `wxgate:`.
 	Prefix string `json:"prefix,omitempty"`
 
-	// How long making a connection may take, from 10ms to 1m. Default: 1s.
+	// The longest time for making a connection, from 10ms to 1m. Default: 1s.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
 
-	// How long a request waits for a look-up before it is answered 503, from 10ms to 2s. Default: 80ms.
+	// The longest time for a look-up, from 10ms to 2s. After it the gate answers a
+	// request with 503. Default: 80ms.
 	ReadTimeout caddy.Duration `json:"read_timeout,omitempty"`
 
-	// How long the store may take for a login, a log-out or a revocation, from 100ms to 1m. Default: 2s.
+	// The longest time for a login, a log-out or a revocation, from 100ms to 1m.
+	// Default: 2s.
 	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
 
 	cfg   redis.Config
 	log   *zap.Logger
-	unset []string // placeholders that stand for nothing
+	unset []string // empty placeholders
 }
 
-// TLS is how the server is known, and the gate to the server.
+// TLS says how gate and server identify each other.
 type TLS struct {
-	// A file with the certificates, in PEM, of the authorities that may vouch for the server. Default: those of the system.
+	// A file with the certificates, in PEM, of the authorities that may sign the
+	// server's certificate. Default: the authorities of the system.
 	CA string `json:"ca,omitempty"`
 
-	// A file with the gate's own certificate, in PEM, for servers that ask for one. Default: none.
+	// A file with the gate's own certificate, in PEM, for servers that ask for one.
+	// Default: none.
 	Cert string `json:"cert,omitempty"`
 
 	// A file with the key of `cert`, in PEM.
@@ -106,11 +121,12 @@ type TLS struct {
 	// The name that the server's certificate must have. Default: the host of its address.
 	ServerName string `json:"server_name,omitempty"`
 
-	// Accepts any certificate: whoever is on the way to the server can read and change every session. Default: false.
+	// Accepts any certificate: anyone in the network between gate and server can read
+	// and change every session. Default: false.
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
 }
 
-// Sentinel is how the sentinels are asked.
+// Sentinel says how to ask the sentinels.
 type Sentinel struct {
 	// The name of the primary, as `sentinel monitor` gives it.
 	Master string `json:"master,omitempty"`
@@ -124,7 +140,10 @@ type Sentinel struct {
 
 // CaddyModule returns the Caddy module information.
 func (*Store) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "wechat.stores.redis", New: func() caddy.Module { return new(Store) }}
+	return caddy.ModuleInfo{
+		ID:  "wechat.stores.redis",
+		New: func() caddy.Module { return new(Store) },
+	}
 }
 
 // Provision reads the configuration and the files that it names. It opens no connection.
@@ -139,21 +158,28 @@ func (s *Store) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// resolve makes the engine's configuration. What placeholders stand for goes there and nowhere else: the module's own fields can be read back through the admin API.
-func (s *Store) resolve() (err error) {
+// resolve makes the engine's configuration, the only place for the values of
+// placeholders: the admin API shows the module's own fields.
+func (s *Store) resolve() error {
 	r := resolver{}
 	s.cfg = redis.Config{
-		Username: r.text("username", s.Username), Password: r.secret("password", s.Password), DB: s.DB, Cluster: s.Cluster, Prefix: cmp.Or(s.Prefix, "wxgate:"),
-		DialTimeout:  time.Duration(cmp.Or(s.DialTimeout, caddy.Duration(time.Second))),
-		ReadTimeout:  time.Duration(cmp.Or(s.ReadTimeout, caddy.Duration(80*time.Millisecond))),
-		WriteTimeout: time.Duration(cmp.Or(s.WriteTimeout, caddy.Duration(2*time.Second))),
+		Username:     r.text("username", s.Username),
+		Password:     r.secret("password", s.Password),
+		DB:           s.DB,
+		Cluster:      s.Cluster,
+		Prefix:       cmp.Or(s.Prefix, redis.DefaultPrefix),
+		DialTimeout:  time.Duration(s.DialTimeout),
+		ReadTimeout:  time.Duration(s.ReadTimeout),
+		WriteTimeout: time.Duration(s.WriteTimeout),
 	}
 	for _, a := range s.Addresses {
 		s.cfg.Addresses = append(s.cfg.Addresses, r.checked("address", a, checkAddress))
 	}
 	if s.Sentinel != nil {
 		s.cfg.Sentinel = &redis.Sentinel{
-			Master: r.text("master", s.Sentinel.Master), Username: r.text("username of sentinel", s.Sentinel.Username), Password: r.secret("password of sentinel", s.Sentinel.Password),
+			Master:   r.text("master", s.Sentinel.Master),
+			Username: r.text("username of sentinel", s.Sentinel.Username),
+			Password: r.secret("password of sentinel", s.Sentinel.Password),
 		}
 	}
 	if s.TLS != nil {
@@ -163,13 +189,14 @@ func (s *Store) resolve() (err error) {
 	return r.err
 }
 
-// Validate warns of what will keep the gate from starting, or is better not done.
+// Validate warns of settings that keep the gate from starting, or are unsafe.
 func (s *Store) Validate() error {
 	for _, what := range s.unset {
-		s.log.Warn("a placeholder stands for nothing: the gate will not start like this", zap.String("placeholder", what))
+		s.log.Warn("placeholder is empty; the gate will refuse to start",
+			zap.String("placeholder", what))
 	}
 	if s.TLS != nil && s.TLS.InsecureSkipVerify {
-		s.log.Warn("insecure_skip_verify: whoever is on the way to the session store can read and change every session")
+		s.log.Warn("insecure_skip_verify: the session store is not authenticated")
 	}
 	return nil
 }
@@ -189,7 +216,8 @@ func (s *Store) Identity() string {
 // Open returns the store whether or not its server can be reached.
 func (s *Store) Open(log *zap.Logger) (store.Store, error) {
 	if len(s.unset) > 0 {
-		return nil, fmt.Errorf("%s is empty: set the environment variable or write the file that it names", s.unset[0])
+		return nil, fmt.Errorf(
+			"%s is empty: set the environment variable or write the file that it names", s.unset[0])
 	}
 	cfg := s.cfg
 	cfg.Logger = log
@@ -198,6 +226,88 @@ func (s *Store) Open(log *zap.Logger) (store.Store, error) {
 		return nil, err // not the typed nil that st holds
 	}
 	return st, nil
+}
+
+// resolver replaces placeholders. It keeps the first error, and the placeholders that
+// are empty: those are no error, since a configuration can be checked on a machine
+// without its secrets.
+type resolver struct {
+	unset []string
+	err   error
+}
+
+func (r *resolver) fail(err error) { r.err = cmp.Or(r.err, err) }
+
+// value resolves a value, unless it was left out.
+func (r *resolver) value(what, value string, resolve func() (string, error)) string {
+	if value == "" {
+		return ""
+	}
+	got, err := resolve()
+	if err != nil {
+		r.fail(err)
+	} else if got == "" {
+		r.unset = append(r.unset, what+" "+value)
+	}
+	return got
+}
+
+func (r *resolver) text(what, value string) string {
+	return r.value(what, value, func() (string, error) {
+		got, err := caddy.NewReplacer().ReplaceOrErr(value, false, true)
+		if err != nil {
+			return "", fmt.Errorf("resolving %s: %w", what, err)
+		}
+		return got, nil
+	})
+}
+
+func (r *resolver) secret(what, value string) string {
+	return r.value(what, value, func() (string, error) { return block.ResolveSecret(what, value) })
+}
+
+// checked is text for a value that has to pass a check.
+func (r *resolver) checked(what, value string, check func(string) error) string {
+	got := r.text(what, value)
+	if got != "" {
+		r.fail(check(got))
+	}
+	return got
+}
+
+// file returns the content of a file; nil when it was left out.
+func (r *resolver) file(what, path string) []byte {
+	if path = r.text(what, path); path == "" || r.err != nil {
+		return nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		r.fail(fmt.Errorf("reading %s: %w", what, err))
+	}
+	return b
+}
+
+func (t *TLS) config(r *resolver) *tls.Config {
+	c := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         r.text("tls server_name", t.ServerName),
+		InsecureSkipVerify: t.InsecureSkipVerify,
+	}
+	if pem := r.file("tls ca", t.CA); pem != nil {
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			r.fail(fmt.Errorf("reading tls ca: %s holds no certificate in PEM", t.CA))
+		}
+	}
+	cert, key := r.file("tls cert", t.Cert), r.file("tls key", t.Key)
+	if cert != nil && key != nil {
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			r.fail(fmt.Errorf("reading tls cert %s with tls key %s: %w", t.Cert, t.Key, err))
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c
 }
 
 // Interface guards

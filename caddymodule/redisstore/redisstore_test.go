@@ -11,71 +11,61 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 )
 
-func TestDefaults(t *testing.T) {
-	s, err := provisioned(t, `{"addresses":["127.0.0.1:6379"]}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := s.cfg
-	if c.Prefix != "wxgate:" || c.DialTimeout != time.Second || c.ReadTimeout != 80*time.Millisecond || c.WriteTimeout != 2*time.Second {
-		t.Errorf("prefix %q, timeouts %v, %v, %v", c.Prefix, c.DialTimeout, c.ReadTimeout, c.WriteTimeout)
-	}
-	if c.DB != 0 || c.Cluster || c.TLS != nil || c.Sentinel != nil || c.Username != "" || c.Password != "" {
-		t.Error("something is set that nobody asked for")
-	}
-}
-
-// TestResolved: the engine gets what placeholders stand for, the module's own fields, which can be read back, do not.
-func TestResolved(t *testing.T) {
+// TestStore_Provisioned_ResolvesPlaceholders (P6): the engine gets the values of
+// placeholders. The module's own fields, which the admin API shows, do not.
+func TestStore_Provisioned_ResolvesPlaceholders(t *testing.T) {
 	setEnvironment(t)
-	s, err := provisioned(t, `{"addresses":["{env.REDIS_THIRD}"],"username":"gate","password":"{env.REDIS_PASSWORD}","db":2,
-		"tls":{"ca":"{env.TLS_FILES}/ca.pem","cert":"{env.TLS_FILES}/cert.pem","key":"{env.TLS_FILES}/key.pem","server_name":"redis.internal"},
-		"sentinel":{"master":"m","username":"watcher","password":"{env.SENTINEL_PASSWORD}"},"prefix":"p:","dial_timeout":10000000,"read_timeout":2000000000,"write_timeout":60000000000}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := mustProvision(t, `{"addresses":["{env.REDIS_THIRD}"],"username":"gate",
+		"password":"{env.REDIS_PASSWORD}","db":2,"prefix":"p:","dial_timeout":10000000,
+		"read_timeout":2000000000,"write_timeout":60000000000,
+		"tls":{"ca":"{env.TLS_FILES}/ca.pem","cert":"{env.TLS_FILES}/cert.pem",
+			"key":"{env.TLS_FILES}/key.pem","server_name":"redis.internal"},
+		"sentinel":{"master":"m","username":"watcher","password":"{env.SENTINEL_PASSWORD}"}}`)
 	c := s.cfg
-	if c.Addresses[0] != "10.0.0.3:26379" || c.Username != "gate" || c.Password != canary || c.DB != 2 || c.Prefix != "p:" || c.DialTimeout != 10*time.Millisecond || c.ReadTimeout != 2*time.Second ||
-		c.WriteTimeout != time.Minute {
-		t.Error("it is not what was written")
+	if c.Addresses[0] != "10.0.0.3:26379" || c.Username != "gate" ||
+		c.DB != 2 || c.Prefix != "p:" ||
+		c.Password != caddytest.Canary || c.DialTimeout != 10*time.Millisecond ||
+		c.ReadTimeout != 2*time.Second || c.WriteTimeout != time.Minute {
+		t.Errorf("the engine gets %+v", c)
 	}
-	if *c.Sentinel != (struct{ Master, Username, Password string }{"m", "watcher", canary}) {
-		t.Error("the sentinel is another")
+	want := struct{ Master, Username, Password string }{"m", "watcher", caddytest.Canary}
+	if *c.Sentinel != want {
+		t.Errorf("sentinel %+v", c.Sentinel)
 	}
-	if c.TLS.RootCAs == nil || len(c.TLS.Certificates) != 1 || c.TLS.ServerName != "redis.internal" || c.TLS.InsecureSkipVerify {
+	if c.TLS.RootCAs == nil || len(c.TLS.Certificates) != 1 ||
+		c.TLS.ServerName != "redis.internal" || c.TLS.InsecureSkipVerify {
 		t.Error("TLS is another")
 	}
 	b, err := json.Marshal(s)
-	if err != nil || strings.Contains(string(b), canary) || strings.Contains(s.Identity(), canary) {
+	if err != nil || strings.Contains(string(b)+s.Identity(), caddytest.Canary) {
 		t.Errorf("a secret shows in %s or %s: %v", b, s.Identity(), err)
 	}
 }
 
-func TestIdentity(t *testing.T) {
+func TestIdentity_OtherPlace_IsOther(t *testing.T) {
 	setEnvironment(t)
 	t.Setenv("PASSWORD_2", "another")
 	id := func(text string) string {
-		s, err := provisioned(t, text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.Identity()
+		return mustProvision(t, `{"addresses":["a:1"]`+text+`}`).Identity()
 	}
-	plain := id(`{"addresses":["a:1"]}`)
+	plain := id("")
 	for _, same := range []string{
-		`{"addresses":["a:1"],"prefix":"wxgate:"}`, `{"addresses":["a:1"],"password":"{env.REDIS_PASSWORD}"}`, `{"addresses":["a:1"],"username":"u","password":"{env.PASSWORD_2}"}`,
-		`{"addresses":["a:1"],"read_timeout":50000000}`, `{"addresses":["a:1"],"tls":{}}`,
+		`,"prefix":"wxgate:"`, `,"password":"{env.REDIS_PASSWORD}"`,
+		`,"username":"u","password":"{env.PASSWORD_2}"`, `,"read_timeout":50000000`, `,"tls":{}`,
 	} {
 		if got := id(same); got != plain {
 			t.Errorf("%s is %s, want %s", same, got, plain)
 		}
 	}
+	const both = `,"addresses":["a:1","b:1"],"cluster":true`
 	seen := map[string]string{plain: ""}
 	for _, other := range []string{
-		`{"addresses":["a:2"]}`, `{"addresses":["a:1"],"db":1}`, `{"addresses":["a:1"],"prefix":"b:"}`, `{"addresses":["a:1"],"sentinel":{"master":"m"}}`,
-		`{"addresses":["a:1"],"sentinel":{"master":"n"}}`, `{"addresses":["a:1","b:1"],"cluster":true}`, `{"addresses":["/a"]}`,
+		`,"addresses":["a:2"]`, `,"db":1`, `,"prefix":"b:"`, `,"sentinel":{"master":"m"}`,
+		`,"sentinel":{"master":"n"}`, both, `,"addresses":["/a"]`,
 	} {
 		got := id(other)
 		if before, ok := seen[got]; ok {
@@ -83,88 +73,96 @@ func TestIdentity(t *testing.T) {
 		}
 		seen[got] = other
 	}
-	if a, b := id(`{"addresses":["a:1","b:1"],"cluster":true}`), id(`{"addresses":["b:1","a:1"],"cluster":true}`); a != b {
+	if a, b := id(both), id(`,"addresses":["b:1","a:1"],"cluster":true`); a != b {
 		t.Errorf("the order of addresses makes %s and %s", a, b)
 	}
 }
 
-// TestWrongJSON: a configuration that does not come from a Caddyfile is looked at as closely.
-func TestWrongJSON(t *testing.T) {
+// TestProvision_WrongJSON_IsRefused: JSON gets the same checks as a Caddyfile.
+func TestProvision_WrongJSON_IsRefused(t *testing.T) {
 	setEnvironment(t)
 	t.Setenv("NO_ADDRESS", "localhost")
-	dir := os.Getenv("TLS_FILES")
+	dir, other := os.Getenv("TLS_FILES"), t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "junk.pem"), []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	other := t.TempDir()
 	writeCertificate(t, other)
-	for text, want := range map[string]string{
-		`{}`:                                 "where is the server",
-		`{"addresses":["localhost"]}`:        "is not an address",
-		`{"addresses":["{env.NO_ADDRESS}"]}`: "is not an address",
-		`{"addresses":["a:1"],"password":"` + canary + `"}`:                                         "the password is written out",
-		`{"addresses":["a:1"],"prefix":"{env.X}"}`:                                                  "is not a prefix",
-		`{"addresses":["a:1"],"db":-1}`:                                                             "db -1 is negative",
-		`{"addresses":["a:1"],"read_timeout":-1}`:                                                   "read_timeout takes a duration from 10ms to 2s, not -1ns",
-		`{"addresses":["a:1"],"read_timeout":1}`:                                                    "read_timeout takes a duration from 10ms to 2s, not 1ns",
-		`{"addresses":["a:1"],"write_timeout":60000000001}`:                                         "write_timeout takes a duration from 100ms to 1m0s",
-		`{"addresses":["a:1"],"dial_timeout":9999999}`:                                              "dial_timeout takes a duration from 10ms to 1m0s",
-		`{"addresses":["a:1"],"username":"{no.such}","password":"{env.A}"}`:                         "resolving username",
-		`{"addresses":["a:1"],"tls":{"ca":"/nowhere/ca.pem"}}`:                                      "reading tls ca: open /nowhere/ca.pem",
-		`{"addresses":["a:1"],"tls":{"ca":"` + dir + `/junk.pem"}}`:                                 "junk.pem holds no certificate in PEM",
-		`{"addresses":["a:1"],"tls":{"cert":"` + dir + `/cert.pem","key":"/nowhere/key.pem"}}`:      "reading tls key: open /nowhere/key.pem",
-		`{"addresses":["a:1"],"tls":{"cert":"` + dir + `/cert.pem","key":"` + other + `/key.pem"}}`: "private key does not match",
-		`{"addresses":["a:1"],"tls":{"cert":"` + dir + `/junk.pem","key":"` + dir + `/key.pem"}}`:   "reading tls cert",
+	const cert, junk = `"cert":"{env.TLS_FILES}/cert.pem"`, `{env.TLS_FILES}/junk.pem"`
+	with := func(text string) string { return `{"addresses":["a:1"],` + text + `}` }
+	for _, c := range [][2]string{
+		{`{}`, "where is the server"},
+		{`{"addresses":["localhost"]}`, "is not an address"},
+		{`{"addresses":["{env.NO_ADDRESS}"]}`, "is not an address"},
+		{with(`"password":"` + caddytest.Canary + `"`), "the password is written out"},
+		{with(`"username":"{no.such}","password":"{env.A}"`), "resolving username"},
+		{with(`"prefix":"{env.X}"`), "is not a prefix"},
+		{with(`"db":-1`), "db -1 is negative"},
+		{with(`"read_timeout":-1`), "read_timeout takes a duration from 10ms to 2s, not -1ns"},
+		{with(`"read_timeout":1`), "read_timeout takes a duration from 10ms to 2s, not 1ns"},
+		{with(`"write_timeout":60000000001`), "write_timeout takes a duration from 100ms to 1m0s"},
+		{with(`"dial_timeout":9999999`), "dial_timeout takes a duration from 10ms to 1m0s"},
+		{with(`"tls":{"ca":"/no/ca.pem"}`), "reading tls ca: open /no/ca.pem"},
+		{with(`"tls":{"ca":"` + junk + `}`), "junk.pem holds no certificate in PEM"},
+		{with(`"tls":{` + cert + `,"key":"/no/key.pem"}`), "reading tls key: open /no/key.pem"},
+		{with(`"tls":{` + cert + `,"key":"` + other + `/key.pem"}`), "private key does not match"},
+		{with(`"tls":{"cert":"` + junk + `,"key":"{env.TLS_FILES}/key.pem"}`), "reading tls cert"},
 	} {
+		text, want := c[0], c[1]
 		_, err := provisioned(t, text)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), canary) {
+		if err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), caddytest.Canary) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
 }
 
-// TestUnset: a configuration can be checked where its secrets are not, but nothing is opened with it.
-func TestUnset(t *testing.T) {
+// TestStore_PlaceholderEmpty_WarnsAndDoesNotOpen: a configuration can be checked on a
+// machine without its secrets, but the store does not open there.
+func TestStore_PlaceholderEmpty_WarnsAndDoesNotOpen(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"addresses":["{env.NO_SUCH_A}"]}`:                                                   "address {env.NO_SUCH_A}",
-		`{"addresses":["a:1"],"password":"{env.NO_SUCH_B}"}`:                                  "password {env.NO_SUCH_B}",
-		`{"addresses":["a:1"],"sentinel":{"master":"m","password":"{file./nowhere/secret}"}}`: "password of sentinel {file./nowhere/secret}",
+		`["{env.NO_SUCH_A}"]`:                                         "address {env.NO_SUCH_A}",
+		`["a:1"],"password":"{env.NO_SUCH_B}"`:                        "password {env.NO_SUCH_B}",
+		`["a:1"],"sentinel":{"master":"m","password":"{file./x}"}`: "password of sentinel {file./x}",
 	} {
-		s, err := provisioned(t, text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		core, logs := observer.New(zap.WarnLevel)
-		s.log = zap.New(core)
-		if err := s.Validate(); err != nil {
-			t.Error(err)
-		}
+		s := mustProvision(t, `{"addresses":`+text+`}`)
+		logs := validate(t, s)
 		if e := logs.All(); len(e) != 1 || e[0].ContextMap()["placeholder"] != want {
 			t.Errorf("%s: logged %v, want a warning of %s", text, e, want)
 		}
-		if st, err := s.Open(zap.NewNop()); err == nil || st != nil || !strings.Contains(err.Error(), want+" is empty") {
+		st, err := s.Open(zap.NewNop())
+		if err == nil || st != nil || !strings.Contains(err.Error(), want+" is empty") {
 			t.Errorf("%s: opened with %v, %v", text, st, err)
 		}
 	}
 }
 
-func TestInsecureIsAWarning(t *testing.T) {
-	s, err := provisioned(t, `{"addresses":["a:1"],"tls":{"insecure_skip_verify":true}}`)
-	if err != nil || !s.cfg.TLS.InsecureSkipVerify {
-		t.Fatal(err)
-	}
-	core, logs := observer.New(zap.WarnLevel)
-	s.log = zap.New(core)
-	if err := s.Validate(); err != nil || logs.FilterMessageSnippet("insecure_skip_verify").Len() != 1 {
-		t.Errorf("%v, logged %v", err, logs.All())
+func TestStore_InsecureSkipVerify_Warns(t *testing.T) {
+	s := mustProvision(t, `{"addresses":["a:1"],"tls":{"insecure_skip_verify":true}}`)
+	logs := validate(t, s).FilterMessageSnippet("insecure_skip_verify")
+	if !s.cfg.TLS.InsecureSkipVerify || logs.Len() != 1 {
+		t.Errorf("insecure: %v, %d lines", s.cfg.TLS.InsecureSkipVerify, logs.Len())
 	}
 }
 
-// TestSealKeyIsRequired: gates that each made a key of their own would not know each other's tokens.
-func TestSealKeyIsRequired(t *testing.T) {
-	t.Setenv("WX_SECRET", canary)
-	cfg := load(t, `{"apps":{"wechat":{"apps":[{"appid":"`+appID+`","secret":"{env.WX_SECRET}"}],"store":{"type":"redis","addresses":["a:1"]}}}}`)
-	if err := caddy.Validate(cfg); err == nil || !strings.Contains(err.Error(), "seal_key {env.WX_SEAL_KEY}") {
+func validate(t *testing.T, s *Store) *observer.ObservedLogs {
+	t.Helper()
+	core, logs := observer.New(zap.WarnLevel)
+	s.log = zap.New(core)
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+	return logs
+}
+
+// TestStore_NoSealKey_IsRefused: gates with a key of their own each would refuse each
+// other's tokens.
+func TestStore_NoSealKey_IsRefused(t *testing.T) {
+	caddytest.SetSecrets(t)
+	cfg := caddytest.Load(t, `{"apps":{"wechat":`+
+		caddytest.AppJSON(`"store":{"type":"redis","addresses":["a:1"]}`)+`}}`)
+	cfg.Logging = caddytest.Quiet()
+	err := caddy.Validate(cfg)
+	if err == nil || !strings.Contains(err.Error(), "seal_key {env.WX_SEAL_KEY}") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -29,3 +29,6 @@ func (s *Store) PendingTouches() int {
 
 // Flush writes what Touch has collected.
 func (s *Store) Flush() error { return s.flush() }
+
+// Complete returns a configuration with its defaults.
+func Complete(cfg Config) (Config, error) { return cfg.complete() }

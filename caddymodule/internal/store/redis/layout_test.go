@@ -33,6 +33,14 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+func TestConfig_OnlyAddresses_HasDefaults(t *testing.T) {
+	c, err := redis.Complete(redis.Config{Addresses: []string{"localhost:1"}})
+	if err != nil || c.Prefix != "wxgate:" || c.DialTimeout != time.Second ||
+		c.ReadTimeout != 80*time.Millisecond || c.WriteTimeout != 2*time.Second || c.Logger == nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // keys returns the keys of the store with their times to live, in milliseconds.
 func keys(t testing.TB, c rueidis.Client, cfg redis.Config) map[string]int64 {
 	t.Helper()
