@@ -122,6 +122,16 @@ func newKeys(t testing.TB, text ...string) *keyring.Ring {
 	return ring
 }
 
+// failing is a hook that fails calls of one kind.
+func failing(op string, err error) func(context.Context, string) error {
+	return func(_ context.Context, of string) error {
+		if of == op {
+			return err
+		}
+		return nil
+	}
+}
+
 // keeping makes a gate keep its sessions in data, under the given master keys.
 func keeping(
 	t testing.TB, data *memstore.Data, masters ...string,

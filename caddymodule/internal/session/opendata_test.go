@@ -18,26 +18,31 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// wantData expects an error that tells a client no more than whether a login will help, and no object.
+// wantData expects no object, and an error that tells a client no more than whether
+// a login will help.
 func wantData(t testing.TB, object []byte, err error, again bool, reason opendata.Reason) {
 	t.Helper()
 	e, ok := errors.AsType[*session.DataError](err)
-	if !ok || !errors.Is(err, session.ErrData) || errors.Is(err, session.ErrInvalid) || errors.Is(err, session.ErrUnavailable) {
+	if !ok || !errors.Is(err, session.ErrData) || errors.Is(err, session.ErrInvalid) ||
+		errors.Is(err, session.ErrUnavailable) {
 		t.Fatalf("got %v (%T), want a *DataError", err, err)
 	}
 	if err.Error() != session.ErrData.Error() || object != nil {
 		t.Fatalf("the error is %q, with %d bytes", err, len(object))
 	}
 	if e.LoginAgain != again || e.Reason != reason {
-		t.Fatalf("login again: %v, reason %q; want %v, %q", e.LoginAgain, e.Reason, again, reason)
+		t.Fatalf("login again: %v, reason %q; want %v, %q",
+			e.LoginAgain, e.Reason, again, reason)
 	}
 }
 
-// gateOf returns a gate with a user who has logged in with each of the session_keys, the last one last.
+// gateOf returns a gate where a user has logged in with each of the session_keys.
 func gateOf(t testing.TB, id store.UserID, keys ...string) *gate {
 	t.Helper()
 	p := newPlatform()
-	g := newGate(t, on(p), with(func(c *session.Config) { c.Apps = append(c.Apps, weixin.Credentials{ID: id.AppID}) }))
+	g := newGate(t, on(p), with(func(c *session.Config) {
+		c.Apps = append(c.Apps, weixin.Credentials{ID: id.AppID})
+	}))
 	for _, k := range keys {
 		p.keys[id.OpenID] = k
 		g.login(id.OpenID, inApp(id.AppID))
@@ -52,14 +57,28 @@ func (g *gate) record(id store.UserID) store.User {
 	return u
 }
 
-// TestOpenDataKeys: data opens under the current session_key and the one before, whichever order two logins had at WeChat. Only where another key is the likely cause a login is asked for.
-func TestOpenDataKeys(t *testing.T) {
+// openAs opens data as the gate gives it to an app.
+func (g *gate) openAs(id store.UserID, d session.SealedData, want string) {
+	g.t.Helper()
+	got, err := g.OpenData(context.Background(), id, d)
+	if err != nil || string(got) != want {
+		g.t.Fatalf("opened %q, %v", got, err)
+	}
+}
+
+// Data opens under the current session_key and the one before, whichever order two
+// logins had at WeChat. The gate asks for a login only where another key is the
+// likely cause.
+func TestOpenData_TwoKeys_EachOpens(t *testing.T) {
 	k := []string{newSessionKey(), newSessionKey(), newSessionKey()}
 	g := gateOf(t, alice, k...)
 	foreign := `{"watermark":{"timestamp":1,"appid":"wxffffffffffffffff"}}`
 	for i, key := range k {
 		data := object(alice, "")
-		for name, d := range map[string]session.SealedData{"": seal(key, data), "signed": sign(seal(key, data), key, "{}")} {
+		for name, d := range map[string]session.SealedData{
+			"":       seal(key, data),
+			"signed": sign(seal(key, data), key, "{}"),
+		} {
 			got, err := g.OpenData(t.Context(), alice, d)
 			switch {
 			case i == 0 && name == "":
@@ -81,28 +100,31 @@ func TestOpenDataKeys(t *testing.T) {
 	wantData(t, got, err, true, opendata.ReasonSignature)
 
 	if u := g.record(alice); u.KeyVersion != 3 {
-		t.Errorf("opening data has changed the key: version %d", u.KeyVersion)
+		t.Errorf("opening data changed the key: version %d", u.KeyVersion)
 	}
 }
 
-// TestOpenDataWithoutKey: where no key is known that opens, a login brings one.
-func TestOpenDataWithoutKey(t *testing.T) {
+// Where no session_key opens, the gate asks for a login, which brings one.
+func TestOpenData_NoKeyOpens_LoginIsNeeded(t *testing.T) {
 	key := newSessionKey()
 	g := gateOf(t, alice, key)
 	d := seal(key, object(alice, ""))
-	other := newGate(t, func(cc *session.CoreConfig, _ *session.Config) { cc.Store = memstore.New(g.store.Data) }) // with another key ring
+	other := newGate(t, keeping(t, g.store.Data)) // another key ring
 	got, err := other.OpenData(t.Context(), alice, d)
 	wantData(t, got, err, true, opendata.ReasonSessionKey)
 
 	none := newGate(t)
-	_, err = none.store.Login(t.Context(), store.Login{User: alice, Digest: store.Digest{1}, Created: time.Now(), Expires: time.Now().Add(time.Hour)})
+	_, err = none.store.Login(t.Context(), store.Login{
+		User: alice, Digest: store.Digest{1},
+		Created: time.Now(), Expires: time.Now().Add(time.Hour),
+	})
 	none.must(err)
 	got, err = none.OpenData(t.Context(), alice, d)
 	wantData(t, got, err, true, opendata.ReasonSessionKey)
 }
 
-// TestThreat29_OpenData: whatever is wrong, it is the same error, and nothing has changed.
-func TestThreat29_OpenData(t *testing.T) {
+// Whatever is wrong with data, the error is the same and nothing changes.
+func TestThreat29_OpenData_Wrong_SameErrorForAll(t *testing.T) {
 	key := newSessionKey()
 	good := seal(key, object(alice, "found"))
 	edit := func(f func(*session.SealedData)) session.SealedData {
@@ -110,34 +132,64 @@ func TestThreat29_OpenData(t *testing.T) {
 		f(&d)
 		return d
 	}
-	of := func(format string, args ...any) session.SealedData { return seal(key, fmt.Sprintf(format, args...)) }
+	iv := func(iv string) session.SealedData {
+		return edit(func(d *session.SealedData) { d.IV = iv })
+	}
+	box := func(box string) session.SealedData {
+		return edit(func(d *session.SealedData) { d.EncryptedData = box })
+	}
+	signed := func(raw []byte, signature string) session.SealedData {
+		return edit(func(d *session.SealedData) { d.RawData, d.Signature = raw, signature })
+	}
+	signature := edit(func(*session.SealedData) {}).Signature
 	mark := fmt.Sprintf(`"watermark":{"timestamp":%d,"appid":%q}`, time.Now().Unix(), appA)
+	of := func(members string) session.SealedData { return seal(key, "{"+members+"}") }
+	marked := func(members string) session.SealedData { return of(members + "," + mark) }
+	const block, who = "AAAAAAAAAAAAAAAAAAAAAA==", `"openId":"alice",`
+	const found = who + `"unionId":"found"`
 	for name, tt := range map[string]struct {
 		d      session.SealedData
 		again  bool
 		reason opendata.Reason
 	}{
-		"nothing":                {session.SealedData{}, false, opendata.ReasonIV},
-		"no iv":                  {edit(func(d *session.SealedData) { d.IV = "" }), false, opendata.ReasonIV},
-		"15 bytes":               {edit(func(d *session.SealedData) { d.EncryptedData = "AAAAAAAAAAAAAAAAAAAA" }), false, opendata.ReasonCiphertext},
-		"17 bytes":               {edit(func(d *session.SealedData) { d.EncryptedData = "AAAAAAAAAAAAAAAAAAAAAAA=" }), false, opendata.ReasonCiphertext},
-		"1 MB":                   {edit(func(d *session.SealedData) { d.EncryptedData = strings.Repeat("A", 1<<20) }), false, opendata.ReasonCiphertext},
-		"another block":          {edit(func(d *session.SealedData) { d.EncryptedData = "AAAAAAAAAAAAAAAAAAAAAA==" }), true, opendata.ReasonPadding},
-		"another iv":             {edit(func(d *session.SealedData) { d.IV = "AAAAAAAAAAAAAAAAAAAAAA==" }), true, opendata.ReasonObject},
-		"signature without data": {edit(func(d *session.SealedData) { d.RawData = nil }), false, opendata.ReasonSignature},
-		"data without signature": {edit(func(d *session.SealedData) { d.Signature = "" }), false, opendata.ReasonSignature},
-		"empty data, unsigned":   {edit(func(d *session.SealedData) { d.RawData, d.Signature = []byte{}, "" }), false, opendata.ReasonSignature},
-		"another text":           {edit(func(d *session.SealedData) { d.RawData = []byte("{ }") }), true, opendata.ReasonSignature},
-		"foreign watermark":      {of(`{"openId":"alice","unionId":"found","watermark":{"timestamp":1,"appid":%q}}`, appB), false, opendata.ReasonAppID},
-		"no watermark":           {of(`{"openId":"alice","unionId":"found"}`), false, opendata.ReasonAppID},
-		"no time":                {of(`{"openId":"alice","unionId":"found","watermark":{"appid":%q}}`, appA), false, opendata.ReasonTime},
-		"openid of another user": {of(`{"openId":"bob","unionId":"found",%s}`, mark), false, opendata.ReasonOpenID},
-		"unionid of nobody":      {of(`{"unionId":"found",%s}`, mark), false, opendata.ReasonUnionID},
-		"unionid with a blank":   {of(`{"openId":"alice","unionId":"a b",%s}`, mark), false, opendata.ReasonUnionID},
-		"unionid with a newline": {of(`{"openId":"alice","unionId":"a\r\nX-WX-OPENID: bob",%s}`, mark), false, opendata.ReasonUnionID},
-		"unionid too long":       {of(`{"openId":"alice","unionId":"%s",%s}`, strings.Repeat("u", 129), mark), false, opendata.ReasonUnionID},
-		"two unionids":           {of(`{"openId":"alice","unionId":"found","unionId":"found",%s}`, mark), true, opendata.ReasonObject},
-		"half a phone number":    {of(`{"openId":"alice","unionId":"found","phoneNumber":"1",%s}`, mark), false, opendata.ReasonPhone},
+		"nothing":       {session.SealedData{}, false, opendata.ReasonIV},
+		"no iv":         {iv(""), false, opendata.ReasonIV},
+		"another iv":    {iv(block), true, opendata.ReasonObject},
+		"15 bytes":      {box(block[:20]), false, opendata.ReasonCiphertext},
+		"17 bytes":      {box(block[:22] + "A="), false, opendata.ReasonCiphertext},
+		"1 MB":          {box(strings.Repeat("A", 1<<20)), false, opendata.ReasonCiphertext},
+		"another block": {box(block), true, opendata.ReasonPadding},
+
+		"signature without data": {signed(nil, signature), false, opendata.ReasonSignature},
+		"data without signature": {signed([]byte("{}"), ""), false, opendata.ReasonSignature},
+		"empty data, unsigned":   {signed([]byte{}, ""), false, opendata.ReasonSignature},
+		"another text": {
+			signed([]byte("{ }"), signature), true, opendata.ReasonSignature,
+		},
+
+		"foreign watermark": {
+			of(found + `,"watermark":{"timestamp":1,"appid":"` + appB + `"}`),
+			false, opendata.ReasonAppID,
+		},
+		"no watermark": {of(found), false, opendata.ReasonAppID},
+		"no time": {
+			of(found + `,"watermark":{"appid":"` + appA + `"}`), false, opendata.ReasonTime,
+		},
+
+		"openid of another user": {
+			marked(`"openId":"bob","unionId":"found"`), false, opendata.ReasonOpenID,
+		},
+		"unionid without user": {marked(`"unionId":"found"`), false, opendata.ReasonUnionID},
+		"unionid with a blank": {marked(who + `"unionId":"a b"`), false, opendata.ReasonUnionID},
+		"unionid with a newline": {
+			marked(who + `"unionId":"a\r\nX-WX-OPENID: bob"`), false, opendata.ReasonUnionID,
+		},
+		"unionid too long": {
+			marked(who + `"unionId":"` + strings.Repeat("u", 129) + `"`),
+			false, opendata.ReasonUnionID,
+		},
+		"two unionids":        {marked(found + `,"unionId":"found"`), true, opendata.ReasonObject},
+		"half a phone number": {marked(found + `,"phoneNumber":"1"`), false, opendata.ReasonPhone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gateOf(t, alice, newSessionKey(), key)
@@ -151,23 +203,32 @@ func TestThreat29_OpenData(t *testing.T) {
 	}
 	g := gateOf(t, alice, key)
 	if _, err := g.OpenData(t.Context(), alice, edit(func(*session.SealedData) {})); err != nil {
-		t.Errorf("what these differ from in one thing: %v", err)
+		t.Errorf("the data that each of these changes in one thing: %v", err)
 	}
 }
 
-// TestOpenDataAge: data is as old as WeChat says, and too old at the very second after the limit.
-func TestOpenDataAge(t *testing.T) {
+// Data is as old as WeChat says, and too old at the second after the limit.
+func TestOpenData_Age_IsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newSessionKey()
 		p := newPlatform()
 		p.keys["alice"] = key
-		any, limited := newGate(t, on(p)), newGate(t, on(p), with(func(c *session.Config) { c.DataMaxAge = time.Hour }))
+		limit := with(func(c *session.Config) { c.DataMaxAge = time.Hour })
+		any, limited := newGate(t, on(p)), newGate(t, on(p), limit)
 		any.login("alice")
 		limited.login("alice")
 		made := func(ago time.Duration) session.SealedData {
-			return seal(key, fmt.Sprintf(`{"watermark":{"timestamp":%d,"appid":%q}}`, time.Now().Add(-ago).Unix(), appA))
+			return seal(key, fmt.Sprintf(`{"watermark":{"timestamp":%d,"appid":%q}}`,
+				time.Now().Add(-ago).Unix(), appA))
 		}
-		for ago, ok := range map[time.Duration]bool{0: true, time.Hour: true, time.Hour + time.Second: false, -10 * time.Minute: true, -10*time.Minute - time.Second: false, 24 * 365 * time.Hour: false} {
+		for ago, ok := range map[time.Duration]bool{
+			0:                             true,
+			time.Hour:                     true,
+			time.Hour + time.Second:       false,
+			-10 * time.Minute:             true,
+			-10*time.Minute - time.Second: false,
+			24 * 365 * time.Hour:          false,
+		} {
 			got, err := any.OpenData(t.Context(), alice, made(ago))
 			if ago < -10*time.Minute {
 				wantData(t, got, err, false, opendata.ReasonTime)
@@ -190,13 +251,16 @@ type bound struct {
 	changed bool
 }
 
-// TestP3_UnionIDFound: a unionid that is found in open data is at the next request of every session of the user, here and on another gate, and is told to the audit log once.
-func TestP3_UnionIDFound(t *testing.T) {
+// A unionid of open data is at the next request of every session of the user, here
+// and at another gate, and the audit log hears of it once.
+func TestP3_OpenData_UnionID_IsAtEveryGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
 		var told []bound
 		gates, _ := newFleet(t, 2, on(p), with(func(c *session.Config) {
-			c.UnionIDBound = func(id store.UserID, changed bool) { told = append(told, bound{id, changed}) }
+			c.UnionIDBound = func(id store.UserID, changed bool) {
+				told = append(told, bound{id, changed})
+			}
 		}))
 		a, b := gates[0], gates[1]
 		tokens := []string{a.login("alice").Token, b.login("alice").Token}
@@ -211,16 +275,14 @@ func TestP3_UnionIDFound(t *testing.T) {
 					cacheAt(g, token)
 				}
 				if id := g.accept(bystander); id.UnionID != "" {
-					t.Fatalf("somebody else is shown with unionid %q", id.UnionID)
+					t.Fatalf("another user is shown with unionid %q", id.UnionID)
 				}
 			}
 		}
 		open := func(unionID string) {
 			t.Helper()
 			want := object(alice, unionID)
-			if got, err := a.OpenData(t.Context(), alice, seal(p.key("alice"), want)); err != nil || string(got) != want {
-				t.Fatalf("opened %q, %v", got, err)
-			}
+			a.openAs(alice, seal(p.key("alice"), want), want)
 		}
 		shows("")
 		open("")
@@ -231,7 +293,7 @@ func TestP3_UnionIDFound(t *testing.T) {
 		open("first")
 		open("")
 		if n := a.store.Count("Amend"); n != writes {
-			t.Errorf("%d writes for nothing new", n-writes)
+			t.Errorf("%d writes without news", n-writes)
 		}
 		open("second")
 		shows("second")
@@ -244,8 +306,9 @@ func TestP3_UnionIDFound(t *testing.T) {
 	})
 }
 
-// TestOpenDataOldUnionID: data of more than 10 minutes before the last login opens, and may bring the first unionid, but does not bring back one that another has replaced.
-func TestOpenDataOldUnionID(t *testing.T) {
+// Data from more than 10 minutes before the last login opens and may bring the first
+// unionid, but it does not bring back a unionid that another has replaced.
+func TestOpenData_OldUnionID_DoesNotReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
 		g := newGate(t, on(p))
@@ -254,9 +317,7 @@ func TestOpenDataOldUnionID(t *testing.T) {
 		token := g.login("alice").Token
 		open := func(object, want string) {
 			t.Helper()
-			if got, err := g.OpenData(t.Context(), alice, seal(p.key("alice"), object)); err != nil || string(got) != object {
-				t.Fatalf("opened %q, %v", got, err)
-			}
+			g.openAs(alice, seal(p.key("alice"), object), object)
 			if id := g.accept(token); id.UnionID != want {
 				t.Errorf("shown with %q, want %q", id.UnionID, want)
 			}
@@ -275,8 +336,9 @@ func TestOpenDataOldUnionID(t *testing.T) {
 	})
 }
 
-// TestP3_UnionIDFoundMeanwhile: a check that was under way when the unionid was found does not leave the user without it in the cache.
-func TestP3_UnionIDFoundMeanwhile(t *testing.T) {
+// A check under way does not leave a user in the cache without a unionid found
+// meanwhile.
+func TestP3_OpenData_CheckMeanwhile_CacheIsRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
 		g := newGate(t, on(p))
@@ -290,9 +352,8 @@ func TestP3_UnionIDFoundMeanwhile(t *testing.T) {
 		}
 		go g.Authenticate(context.Background(), token)
 		synctest.Wait()
-		if _, err := g.OpenData(t.Context(), alice, seal(p.key("alice"), object(alice, "found"))); err != nil {
-			t.Fatal(err)
-		}
+		found := object(alice, "found")
+		g.openAs(alice, seal(p.key("alice"), found), found)
 		close(held)
 		synctest.Wait()
 		g.settle()
@@ -302,8 +363,9 @@ func TestP3_UnionIDFoundMeanwhile(t *testing.T) {
 	})
 }
 
-// TestOpenDataCallerGone: a binding that has begun is finished, so that no change takes effect after the cache was told.
-func TestOpenDataCallerGone(t *testing.T) {
+// The gate finishes a binding that has begun, so that no change takes effect after
+// the mark in the cache.
+func TestOpenData_CallerGone_BindingIsFinished(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
 	token := g.cached("alice")
@@ -315,7 +377,8 @@ func TestOpenDataCallerGone(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := g.OpenData(ctx, alice, seal(p.key("alice"), object(alice, "found"))); err != nil {
+	_, err := g.OpenData(ctx, alice, seal(p.key("alice"), object(alice, "found")))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if id := g.accept(token); id.UnionID != "found" {
@@ -323,16 +386,20 @@ func TestOpenDataCallerGone(t *testing.T) {
 	}
 }
 
-// TestP4_OpenDataStoreDown: a store that is down is no fault of the data, and no reason to log in again. A binding whose answer was lost shows at once all the same.
-func TestP4_OpenDataStoreDown(t *testing.T) {
+// A store that is down is no fault of the data, and no reason to log in again. A
+// binding whose answer was lost shows at once all the same.
+func TestP4_OpenData_StoreDown_IsUnavailable(t *testing.T) {
 	p := newPlatform()
 	told := 0
-	g := newGate(t, on(p), with(func(c *session.Config) { c.UnionIDBound = func(store.UserID, bool) { told++ } }))
+	g := newGate(t, on(p), with(func(c *session.Config) {
+		c.UnionIDBound = func(store.UserID, bool) { told++ }
+	}))
 	token := g.cached("alice")
 	unavailable := func(d session.SealedData) {
 		t.Helper()
 		got, err := g.OpenData(t.Context(), alice, d)
-		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrData) || errors.Is(err, session.ErrInvalid) || got != nil {
+		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrData) ||
+			errors.Is(err, session.ErrInvalid) || got != nil {
 			t.Fatalf("got %q, %v", got, err)
 		}
 	}
@@ -340,12 +407,7 @@ func TestP4_OpenDataStoreDown(t *testing.T) {
 	g.store.SetDown(true)
 	unavailable(d)
 	g.store.SetDown(false)
-	g.store.After = func(_ context.Context, op string) error {
-		if op == "Amend" {
-			return store.ErrUnavailable
-		}
-		return nil
-	}
+	g.store.After = failing("Amend", store.ErrUnavailable)
 	unavailable(d)
 	if id := g.accept(token); id.UnionID != "found" || told != 0 {
 		t.Errorf("shown with %q, told %d times", id.UnionID, told)
@@ -355,38 +417,38 @@ func TestP4_OpenDataStoreDown(t *testing.T) {
 	}
 }
 
-// TestOpenDataNobody: for a user who is not known, or not any more when the unionid is to be bound.
-func TestOpenDataNobody(t *testing.T) {
+// A user may be unknown from the start, or when the gate binds the unionid.
+func TestOpenData_UnknownUser_IsRefused(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
 	d := seal(p.key("alice"), object(alice, "found"))
 	unknown := func() {
 		t.Helper()
 		got, err := g.OpenData(t.Context(), alice, d)
-		if !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) || got != nil {
+		if !errors.Is(err, session.ErrUnknownUser) || errors.Is(err, session.ErrUnavailable) ||
+			got != nil {
 			t.Fatalf("got %q, %v", got, err)
 		}
 	}
 	unknown()
 	g.login("alice")
-	g.store.Before = func(_ context.Context, op string) error {
-		if op == "Amend" {
-			return store.ErrNotFound
-		}
-		return nil
-	}
+	g.store.Before = failing("Amend", store.ErrNotFound)
 	unknown()
 }
 
-// FuzzOpenData: nothing that a client sends panics, changes anything without being accepted, or learns more than ErrData. What is accepted is an object of this user, and its unionId is bound.
+// No data of a client panics, changes a user without being accepted, or learns more
+// than ErrData. Accepted data is an object of this user, whose unionId is bound.
 func FuzzOpenData(f *testing.F) {
 	const current, previous = "AAECAwQFBgcICQoLDA0ODw==", "EBESExQVFhcYGRobHB0eHw=="
 	for _, key := range []string{current, previous} {
-		for _, o := range []string{object(alice, ""), object(alice, "found"), object(user("bob"), "found"), "{", ""} {
+		for _, o := range []string{
+			object(alice, ""), object(alice, "found"), object(user("bob"), "found"), "{", "",
+		} {
 			d := sign(seal(key, o), key, "{}")
 			f.Add(d.EncryptedData, d.IV, []byte(nil), "")
 			f.Add(d.EncryptedData, d.IV, d.RawData, d.Signature)
-			f.Add(strings.NewReplacer("+", " ", "/", "_", "=", "").Replace(d.EncryptedData), d.IV+"\n", d.RawData, "")
+			damaged := strings.NewReplacer("+", " ", "/", "_", "=", "").Replace(d.EncryptedData)
+			f.Add(damaged, d.IV+"\n", d.RawData, "")
 		}
 	}
 	f.Add("", "", []byte{}, "")
@@ -395,11 +457,14 @@ func FuzzOpenData(f *testing.F) {
 	clean := g.record(alice)
 	f.Fuzz(func(t *testing.T, sealed, iv string, raw []byte, signature string) {
 		g.t = t
-		got, err := g.OpenData(context.Background(), alice, session.SealedData{EncryptedData: sealed, IV: iv, RawData: raw, Signature: signature})
+		d := session.SealedData{EncryptedData: sealed, IV: iv, RawData: raw, Signature: signature}
+		got, err := g.OpenData(context.Background(), alice, d)
 		now := g.record(alice)
 		g.store.Data.Users[alice].UnionID = ""
 		if err != nil {
-			if e, ok := errors.AsType[*session.DataError](err); !ok || err.Error() != session.ErrData.Error() || got != nil || e.Reason == "" || !reflect.DeepEqual(now, clean) {
+			e, ok := errors.AsType[*session.DataError](err)
+			if !ok || err.Error() != session.ErrData.Error() || got != nil || e.Reason == "" ||
+				!reflect.DeepEqual(now, clean) {
 				t.Fatalf("got %q, %v (%T), the user is %+v", got, err, err, now)
 			}
 			return
@@ -408,7 +473,9 @@ func FuzzOpenData(f *testing.F) {
 			OpenID, UnionID string
 			Watermark       struct{ AppID string }
 		}
-		if err := json.Unmarshal(got, &o); err != nil || o.Watermark.AppID != appA || o.OpenID != "" && o.OpenID != "alice" || now.UnionID != o.UnionID {
+		err = json.Unmarshal(got, &o)
+		if err != nil || o.Watermark.AppID != appA || o.OpenID != "" && o.OpenID != "alice" ||
+			now.UnionID != o.UnionID {
 			t.Fatalf("accepted %q, unionid now %q", got, now.UnionID)
 		}
 		if want := clean; now.UnionID != "" {

@@ -32,16 +32,18 @@ func (g *gate) phoneOf(id store.UserID, code string) opendata.Phone {
 	return p
 }
 
-// TestPhone: by default a number goes to the client and is kept nowhere.
-func TestPhone(t *testing.T) {
+// By default a number goes to the client, and the gate keeps it nowhere.
+func TestPhone_Default_NotKept(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
 	token := g.cached("alice")
-	if n := g.asks(func() {
-		if got := g.phoneOf(alice, number); got != (opendata.Phone{Number: number, PureNumber: number, CountryCode: "86"}) {
+	n := g.asks(func() {
+		want := opendata.Phone{Number: number, PureNumber: number, CountryCode: "86"}
+		if got := g.phoneOf(alice, number); got != want {
 			t.Errorf("got %q %q %q", got.Number, got.PureNumber, got.CountryCode)
 		}
-	}); n != 0 {
+	})
+	if n != 0 {
 		t.Errorf("the store was asked %d times", n)
 	}
 	if id := g.accept(token); id.Phone != "" || g.record(alice).Phone != nil {
@@ -60,8 +62,9 @@ func TestPhone(t *testing.T) {
 	}
 }
 
-// TestP3_PhoneRemembered: a number that is kept is at the next request of every session of the user, here and on another gate, until there is another, and nowhere in the clear.
-func TestP3_PhoneRemembered(t *testing.T) {
+// A remembered number is at the next request of every session of the user, here and
+// at another gate, until there is another, and nowhere in the clear.
+func TestP3_Phone_Remembered_IsAtEveryGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, _ := newFleet(t, 2, on(newPlatform()), remembering)
 		a, b := gates[0], gates[1]
@@ -71,16 +74,16 @@ func TestP3_PhoneRemembered(t *testing.T) {
 			t.Helper()
 			for _, g := range gates {
 				for _, token := range tokens {
-					if id := g.accept(token); id.Phone != want || id.UnionID != "union" || id.OpenID != "alice" {
-						t.Fatalf("shown %+v, want number %q", id, want)
-					}
-					cacheAt(g, token)
-					if id := g.accept(token); id.Phone != want || id.UnionID != "union" || id.OpenID != "alice" {
-						t.Fatalf("shown from the cache %+v, want number %q", id, want)
+					for _, from := range []string{"store", "cache"} {
+						id := g.accept(token)
+						if id.Phone != want || id.UnionID != "union" || id.OpenID != "alice" {
+							t.Fatalf("shown from the %s %+v, want number %q", from, id, want)
+						}
+						cacheAt(g, token)
 					}
 				}
 				if id := g.accept(bystander); id.Phone != "" {
-					t.Fatalf("somebody else is shown with %q", id.Phone)
+					t.Fatalf("another user is shown with %q", id.Phone)
 				}
 			}
 		}
@@ -101,13 +104,16 @@ func TestP3_PhoneRemembered(t *testing.T) {
 	})
 }
 
-// TestPhoneOff: a number that was kept before is not shown by a configuration that does not ask for it, and is by the next one that does.
-func TestPhoneOff(t *testing.T) {
+// A configuration without RememberPhone does not show a remembered number.
+func TestPhone_RememberOff_NotShown(t *testing.T) {
 	g := newGate(t, on(newPlatform()), remembering)
 	token := g.cached("alice")
 	g.phoneOf(alice, number)
 	under := func(remember bool) *session.Service {
-		return session.New(session.Config{Core: g.core, Apps: []weixin.Credentials{{ID: appA}}, Keys: g.keys, TTL: 1 << 40, RememberPhone: remember})
+		return session.New(session.Config{
+			Core: g.core, Apps: []weixin.Credentials{{ID: appA}}, Keys: g.keys,
+			TTL: 1 << 40, RememberPhone: remember,
+		})
 	}
 	for range 2 { // from the store, then from the cache, which both configurations share
 		for _, remember := range []bool{true, false, true} {
@@ -120,14 +126,14 @@ func TestPhoneOff(t *testing.T) {
 	}
 }
 
-// TestPhoneRotation: a number opens while its key is in the ring. After that, or when it is damaged, there is none: the user goes on, and the log has one line without it.
-func TestPhoneRotation(t *testing.T) {
+// A number opens while its key is in the ring. After that, or damaged, it is absent:
+// its user goes on, and the log has one line without it.
+func TestPhone_DoesNotOpen_UserGoesOn(t *testing.T) {
 	data, m := memstore.NewData(), newMasters(2)
 	core, logs := observer.New(zap.DebugLevel)
 	start := func(masters ...string) *gate {
-		return newGate(t, on(newPlatform()), remembering, func(cc *session.CoreConfig, c *session.Config) {
-			cc.Store, cc.Logger, c.Keys = memstore.New(data), zap.New(core), newKeys(t, masters...)
-		})
+		logging := withCore(func(cc *session.CoreConfig) { cc.Logger = zap.New(core) })
+		return newGate(t, on(newPlatform()), remembering, logging, keeping(t, data, masters...))
 	}
 	g := start(m[0])
 	g.login("alice")
@@ -145,33 +151,41 @@ func TestPhoneRotation(t *testing.T) {
 			}
 		}
 		lines := logs.TakeAll()
-		if len(lines) != 1 || lines[0].Level != zap.WarnLevel || strings.Contains(fmt.Sprint(lines), number[:5]) {
+		if len(lines) != 1 || lines[0].Level != zap.WarnLevel ||
+			strings.Contains(fmt.Sprint(lines), number[:5]) {
 			t.Errorf("%s: logged %v", what, lines)
 		}
 	}
 	shown(start(m[1]), "without the key")
 	box := data.Users[alice].Phone
-	for _, broken := range [][]byte{{}, {1}, box[:len(box)-1], append(bytes.Clone(box), 0), append([]byte{2}, box[1:]...), g.keys.SealPhone(keyring.User(user("bob")), number), g.keys.SealSessionKey(keyring.User(alice), number).Box} {
+	for _, broken := range [][]byte{
+		{},
+		{1},
+		box[:len(box)-1],
+		append(bytes.Clone(box), 0),
+		append([]byte{2}, box[1:]...),
+		g.keys.SealPhone(keyring.User(user("bob")), number),
+		g.keys.SealSessionKey(keyring.User(alice), number).Box,
+	} {
 		if data.Users[alice].Phone = broken; len(broken) > 0 {
 			shown(start(m[1], m[0]), fmt.Sprintf("%x", broken))
 		}
 	}
 }
 
-// TestPhoneRefused: what WeChat says is passed on as it is, after one call, and nothing is kept.
-func TestPhoneRefused(t *testing.T) {
-	for _, class := range []weixin.Class{weixin.ClassCodeInvalid, weixin.ClassUnavailable, weixin.ClassMisconfigured, weixin.ClassRateLimited} {
+// An error of WeChat comes back as it is, after one call, and changes nothing.
+func TestP5_Phone_WeChatFails_AskOnce(t *testing.T) {
+	for _, class := range []weixin.Class{
+		weixin.ClassCodeInvalid, weixin.ClassUnavailable,
+		weixin.ClassMisconfigured, weixin.ClassRateLimited,
+	} {
 		p := newPlatform()
 		want := &weixin.Error{Op: "getting phone number", Class: class}
-		p.answered = func(_ context.Context, op string) error {
-			if op == "PhoneNumber" {
-				return want
-			}
-			return nil
-		}
+		p.answered = failing("PhoneNumber", want)
 		g := newGate(t, on(p), remembering)
 		g.login("alice")
-		if got, err := g.Phone(t.Context(), alice, number); err != error(want) || got != (opendata.Phone{}) {
+		got, err := g.Phone(t.Context(), alice, number)
+		if err != error(want) || got != (opendata.Phone{}) {
 			t.Errorf("%v: %v", class, err)
 		}
 		if n := p.count("PhoneNumber"); n != 1 || g.store.Count("Amend") != 0 {
@@ -180,8 +194,9 @@ func TestPhoneRefused(t *testing.T) {
 	}
 }
 
-// TestPhoneCostsMoney: no code is spent where the number could not be kept, and a number that was paid for is not lost: neither when the store fails just then nor when the caller leaves.
-func TestPhoneCostsMoney(t *testing.T) {
+// A number costs money. So the gate spends no code when its store takes no number,
+// and loses no number when the store fails just then or the caller leaves.
+func TestPhone_StoreOrCallerFails_NoMoneyIsLost(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p), remembering)
 	spent := func(want int) {
@@ -191,14 +206,15 @@ func TestPhoneCostsMoney(t *testing.T) {
 		}
 	}
 	if _, err := g.Phone(t.Context(), alice, number); !errors.Is(err, session.ErrUnknownUser) {
-		t.Errorf("for nobody: %v", err)
+		t.Errorf("for an unknown user: %v", err)
 	}
 	token := g.cached("alice")
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, ctx := range []context.Context{gone, t.Context()} {
 		g.store.SetDown(ctx.Err() == nil)
-		if _, err := g.Phone(ctx, alice, number); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
+		_, err := g.Phone(ctx, alice, number)
+		if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -208,12 +224,16 @@ func TestPhoneCostsMoney(t *testing.T) {
 		t.Errorf("without room to keep it: %v", err)
 	}
 	g.store.SetReadOnly(false)
-	if _, err := newGate(t, on(p)).Phone(gone, alice, number); !errors.Is(err, session.ErrUnavailable) {
-		t.Errorf("without a store: %v", err)
+	_, err := newGate(t, on(p)).Phone(gone, alice, number)
+	if !errors.Is(err, session.ErrUnavailable) {
+		t.Errorf("for a caller who has gone: %v", err)
 	}
 	spent(0)
 
-	p.answered = func(_ context.Context, op string) error { g.store.SetDown(op == "PhoneNumber"); return nil }
+	p.answered = func(_ context.Context, op string) error {
+		g.store.SetDown(op == "PhoneNumber")
+		return nil
+	}
 	if got := g.phoneOf(alice, number); got.Number != number {
 		t.Errorf("got %q", got.Number)
 	}
@@ -234,16 +254,11 @@ func TestPhoneCostsMoney(t *testing.T) {
 	}
 }
 
-// TestPhoneLostAnswer: a number whose writing was not acknowledged may be kept; the next request says which.
-func TestPhoneLostAnswer(t *testing.T) {
+// The store may have taken a number although its answer was lost.
+func TestPhone_AnswerLost_NextRequestTells(t *testing.T) {
 	g := newGate(t, on(newPlatform()), remembering)
 	token := g.cached("alice")
-	g.store.After = func(_ context.Context, op string) error {
-		if op == "Amend" {
-			return store.ErrUnavailable
-		}
-		return nil
-	}
+	g.store.After = failing("Amend", store.ErrUnavailable)
 	g.phoneOf(alice, number)
 	if id := g.accept(token); id.Phone != number {
 		t.Errorf("shown %q", id.Phone)

@@ -226,12 +226,7 @@ func TestPaidUnionID_Found_IsBound(t *testing.T) {
 	if want := fmt.Sprintln("PaidUnionID", appA, "alice"); p.args[len(p.args)-1] != want {
 		t.Errorf("WeChat was asked %q, want %q", p.args[len(p.args)-1], want)
 	}
-	g.store.Before = func(_ context.Context, op string) error {
-		if op == "Amend" {
-			return store.ErrUnavailable
-		}
-		return nil
-	}
+	g.store.Before = failing("Amend", store.ErrUnavailable)
 	_, err := g.PaidUnionID(t.Context(), alice, weixin.Payment{TransactionID: "another"})
 	if !errors.Is(err, session.ErrUnavailable) {
 		t.Errorf("without a store: %v", err)
@@ -411,12 +406,7 @@ func TestThreat28_UserCalls_ErrorsShowNoSecret(t *testing.T) {
 	g.store.SetDown(true)
 	collect()
 	g.store.SetDown(false)
-	g.store.Before = func(_ context.Context, op string) error {
-		if op == "Amend" {
-			return store.ErrUnavailable
-		}
-		return nil
-	}
+	g.store.Before = failing("Amend", store.ErrUnavailable)
 	collect()
 	failed := 0
 	for _, err := range errs {

@@ -26,7 +26,8 @@ var (
 
 // platform is WeChat with a session_key for each openid: all calls but the signatures.
 type platform struct {
-	// answered is called when a call has taken effect, before its answer; an error becomes the answer. It may block.
+	// answered is called when a call has taken effect, before its answer. An error
+	// becomes the answer. It may block.
 	answered func(ctx context.Context, op string) error
 
 	mu    sync.Mutex
@@ -80,13 +81,15 @@ func (p *platform) answer(ctx context.Context, op string, args ...any) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return &weixin.Error{Op: op, Class: weixin.ClassCanceled, Reason: "given up by the caller"}
+		return &weixin.Error{Op: op, Class: weixin.ClassCanceled, Reason: "the caller gave up"}
 	}
 	return nil
 }
 
 // Code2Session takes codes as wechat does.
-func (p *platform) Code2Session(ctx context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
+func (p *platform) Code2Session(
+	ctx context.Context, _ weixin.Credentials, code string,
+) (weixin.Session, error) {
 	who, _, _ := strings.Cut(code, "#")
 	openID, unionID, _ := strings.Cut(who, "/")
 	s := weixin.Session{OpenID: openID, SessionKey: p.key(openID), UnionID: unionID}
@@ -94,7 +97,9 @@ func (p *platform) Code2Session(ctx context.Context, _ weixin.Credentials, code 
 }
 
 func stale(op string) error {
-	return &weixin.Error{Op: op, Class: weixin.ClassKeyStale, ErrCode: 87009, Reason: "signature refused"}
+	return &weixin.Error{
+		Op: op, Class: weixin.ClassKeyStale, ErrCode: 87009, Reason: "signature refused",
+	}
 }
 
 func (p *platform) CheckSession(ctx context.Context, _ weixin.Credentials, s weixin.Session) error {
@@ -104,7 +109,9 @@ func (p *platform) CheckSession(ctx context.Context, _ weixin.Credentials, s wei
 	return p.answer(ctx, "CheckSession")
 }
 
-func (p *platform) ResetUserSessionKey(ctx context.Context, _ weixin.Credentials, s weixin.Session) (weixin.Session, error) {
+func (p *platform) ResetUserSessionKey(
+	ctx context.Context, _ weixin.Credentials, s weixin.Session,
+) (weixin.Session, error) {
 	if s.SessionKey != p.key(s.OpenID) {
 		return weixin.Session{}, stale("resetting session_key")
 	}
@@ -112,7 +119,9 @@ func (p *platform) ResetUserSessionKey(ctx context.Context, _ weixin.Credentials
 	return s, p.answer(ctx, "ResetUserSessionKey")
 }
 
-func (p *platform) UserEncryptKey(ctx context.Context, _ weixin.Credentials, s weixin.Session) ([]weixin.UserKey, error) {
+func (p *platform) UserEncryptKey(
+	ctx context.Context, _ weixin.Credentials, s weixin.Session,
+) ([]weixin.UserKey, error) {
 	if s.SessionKey != p.key(s.OpenID) {
 		return nil, stale("getting encryption keys")
 	}
@@ -120,7 +129,9 @@ func (p *platform) UserEncryptKey(ctx context.Context, _ weixin.Credentials, s w
 }
 
 // PhoneNumber answers the code "number" or "number@country".
-func (p *platform) PhoneNumber(ctx context.Context, app weixin.Credentials, code, openID string) (opendata.Phone, error) {
+func (p *platform) PhoneNumber(
+	ctx context.Context, app weixin.Credentials, code, openID string,
+) (opendata.Phone, error) {
 	if err := p.answer(ctx, "PhoneNumber", app.ID, code, openID); err != nil {
 		return opendata.Phone{}, err
 	}
@@ -132,12 +143,16 @@ func (p *platform) PhoneNumber(ctx context.Context, app weixin.Credentials, code
 }
 
 // PaidUnionID answers the number of the order.
-func (p *platform) PaidUnionID(ctx context.Context, app weixin.Credentials, pay weixin.Payment) (string, error) {
+func (p *platform) PaidUnionID(
+	ctx context.Context, app weixin.Credentials, pay weixin.Payment,
+) (string, error) {
 	err := p.answer(ctx, "PaidUnionID", app.ID, pay.OpenID)
 	return pay.TransactionID, err
 }
 
-func (p *platform) PluginOpenPID(ctx context.Context, app weixin.Credentials, code string) (string, error) {
+func (p *platform) PluginOpenPID(
+	ctx context.Context, app weixin.Credentials, code string,
+) (string, error) {
 	err := p.answer(ctx, "PluginOpenPID", app.ID, code)
 	return "pid of " + code, err
 }
@@ -164,7 +179,10 @@ func seal(sessionKey, object string) session.SealedData {
 	n := aes.BlockSize - len(object)%aes.BlockSize
 	text := []byte(object + strings.Repeat(string(rune(n)), n))
 	cipher.NewCBCEncrypter(block, iv[:]).CryptBlocks(text, text)
-	return session.SealedData{EncryptedData: base64.StdEncoding.EncodeToString(text), IV: base64.StdEncoding.EncodeToString(iv[:])}
+	return session.SealedData{
+		EncryptedData: base64.StdEncoding.EncodeToString(text),
+		IV:            base64.StdEncoding.EncodeToString(iv[:]),
+	}
 }
 
 // sign adds rawData and its signature.
@@ -180,5 +198,6 @@ func object(id store.UserID, unionID string) string {
 	if unionID != "" {
 		union = fmt.Sprintf(`,"unionId":%q`, unionID)
 	}
-	return fmt.Sprintf(`{"openId":%q%s,"watermark":{"timestamp":%d,"appid":%q}}`, id.OpenID, union, time.Now().Unix(), id.AppID)
+	return fmt.Sprintf(`{"openId":%q%s,"watermark":{"timestamp":%d,"appid":%q}}`,
+		id.OpenID, union, time.Now().Unix(), id.AppID)
 }
