@@ -146,12 +146,7 @@ func TestAuthenticateOneLookup(t *testing.T) {
 		g := newGate(t)
 		token := g.login("alice").Token
 		held := make(chan struct{})
-		g.store.Before = func(_ context.Context, op string) error {
-			if op == "Lookup" {
-				<-held
-			}
-			return nil
-		}
+		g.store.Before = holding("Lookup", held)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -187,35 +182,33 @@ func TestP3_JoinerAfterRevoke(t *testing.T) {
 		"app":     func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
 		"all":     func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := newGate(t)
-				l := g.login("alice")
-				held, first := make(chan struct{}), true
-				g.store.After = func(_ context.Context, op string) error {
-					if op == "Lookup" && first {
-						first = false
-						<-held // the answer is read and on its way
-					}
-					return nil
+		bubble(t, name, func(t *testing.T) {
+			g := newGate(t)
+			l := g.login("alice")
+			held, first := make(chan struct{}), true
+			g.store.After = func(_ context.Context, op string) error {
+				if op == "Lookup" && first {
+					first = false
+					<-held // the answer is read and on its way
 				}
-				var wg sync.WaitGroup
-				wg.Go(func() { _, _ = g.Authenticate(t.Context(), l.Token) })
-				synctest.Wait()
-				g.must(revoke(g, l))
-				wg.Go(func() {
-					if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
-						t.Errorf("the joiner: %v", err)
-					}
-				})
-				synctest.Wait()
-				close(held)
-				wg.Wait()
-				g.settle()
+				return nil
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() { _, _ = g.Authenticate(t.Context(), l.Token) })
+			synctest.Wait()
+			g.must(revoke(g, l))
+			wg.Go(func() {
 				if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
-					t.Errorf("afterwards: %v", err)
+					t.Errorf("the joiner: %v", err)
 				}
 			})
+			synctest.Wait()
+			close(held)
+			wg.Wait()
+			g.settle()
+			if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
+				t.Errorf("afterwards: %v", err)
+			}
 		})
 	}
 }
@@ -312,13 +305,7 @@ func TestP4_StoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		token := g.login("alice").Token
-		g.store.Before = func(ctx context.Context, op string) error {
-			if op == "Lookup" {
-				<-ctx.Done()
-				return errors.Join(store.ErrUnavailable, ctx.Err())
-			}
-			return nil
-		}
+		g.store.Before = hanging("Lookup")
 		start := time.Now()
 		id, err := g.Authenticate(t.Context(), token)
 		g.checkRefused(id, err, session.ErrUnavailable)

@@ -77,48 +77,46 @@ func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 		"phone":       {"", "PhoneNumber", func(g *gate, _ string) error { _, err := g.Phone(context.Background(), alice, "123"); return err }},
 		"session_key": {"", "ResetUserSessionKey", func(g *gate, _ string) error { return g.ResetSessionKey(context.Background(), alice) }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := newPlatform()
-				g := newGate(t, on(p), remembering)
-				token := g.login("alice").Token
-				held := make(chan struct{})
-				hold := func(at string) func(context.Context, string) error {
-					return func(_ context.Context, op string) error {
-						if op == at {
-							<-held
-						}
-						return nil
+		bubble(t, name, func(t *testing.T) {
+			p := newPlatform()
+			g := newGate(t, on(p), remembering)
+			token := g.login("alice").Token
+			held := make(chan struct{})
+			hold := func(at string) func(context.Context, string) error {
+				return func(_ context.Context, op string) error {
+					if op == at {
+						<-held
 					}
+					return nil
 				}
-				g.store.Before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
-				var wg sync.WaitGroup
-				var steps []string
-				var mu sync.Mutex
-				step := func(s string) {
-					mu.Lock()
-					defer mu.Unlock()
-					steps = append(steps, s)
-				}
-				wg.Go(func() {
-					g.must(tt.call(g, token))
-					step("called")
-				})
-				synctest.Wait()
-				wg.Go(func() {
-					g.must(g.core.Close())
-					step("closed")
-				})
-				synctest.Wait()
-				if len(steps) != 0 {
-					t.Errorf("%q while a call is under way", steps)
-				}
-				close(held)
-				wg.Wait()
-				if len(steps) != 2 || steps[0] != "called" {
-					t.Errorf("%q", steps)
-				}
+			}
+			g.store.Before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
+			var wg sync.WaitGroup
+			var steps []string
+			var mu sync.Mutex
+			step := func(s string) {
+				mu.Lock()
+				defer mu.Unlock()
+				steps = append(steps, s)
+			}
+			wg.Go(func() {
+				g.must(tt.call(g, token))
+				step("called")
 			})
+			synctest.Wait()
+			wg.Go(func() {
+				g.must(g.core.Close())
+				step("closed")
+			})
+			synctest.Wait()
+			if len(steps) != 0 {
+				t.Errorf("%q while a call is under way", steps)
+			}
+			close(held)
+			wg.Wait()
+			if len(steps) != 2 || steps[0] != "called" {
+				t.Errorf("%q", steps)
+			}
 		})
 	}
 }
@@ -130,12 +128,7 @@ func TestClose_CallWithoutEnd_IsNotWaitedForForever(t *testing.T) {
 		g := newGate(t)
 		token := g.cached("alice")
 		held := make(chan struct{})
-		g.store.Before = func(_ context.Context, op string) error {
-			if op == "RevokeUser" {
-				<-held
-			}
-			return nil
-		}
+		g.store.Before = holding("RevokeUser", held)
 		var wg sync.WaitGroup
 		wg.Go(func() { g.must(g.RevokeUser(context.Background(), user("bob"))) })
 		synctest.Wait()

@@ -15,33 +15,6 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// endings are all ways in which a session of alice may end at one gate.
-var endings = map[string]func(*gate, session.Login) error{
-	"session":     func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token) },
-	"by id":       func(g *gate, l session.Login) error { return g.EndByID(context.Background(), alice, idOf(l)) },
-	"log out all": func(g *gate, l session.Login) error { return logoutAll(context.Background(), g.Service, l.Token) },
-	"user":        func(g *gate, _ session.Login) error { return g.RevokeUser(context.Background(), alice) },
-	"forget":      func(g *gate, _ session.Login) error { return g.Forget(context.Background(), alice) },
-	"app":         func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
-	"all":         func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
-	"unionid": func(g *gate, _ session.Login) error {
-		_, err := g.RevokeUnionID(context.Background(), "union")
-		return err
-	},
-	"presented": func(g *gate, l session.Login) error {
-		_, err := g.Login(context.Background(), session.LoginRequest{AppID: appA, Code: fmt.Sprint("bob#", codes.Add(1)), Presented: l.Token})
-		return err
-	},
-	"max per user": func(g *gate, _ session.Login) error {
-		for range 2 {
-			if _, err := g.Login(context.Background(), session.LoginRequest{AppID: appA, Code: fmt.Sprint("alice#", codes.Add(1))}); err != nil {
-				return err
-			}
-		}
-		return nil
-	},
-}
-
 // cacheAt checks a token at a gate until its cache holds the session.
 func cacheAt(g *gate, token string) {
 	g.t.Helper()
@@ -58,32 +31,30 @@ func TestP3_OtherGates(t *testing.T) {
 	for name, end := range endings {
 		for how, label := range map[memstore.Reports]string{memstore.Come: "reported", memstore.Slow: "slow", memstore.Lost: "lost"} {
 			for _, heals := range []bool{true, false} {
-				t.Run(fmt.Sprint(name, " ", label, " ", heals), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						gates, links := newFleet(t, 2, with(func(c *session.Config) { c.MaxPerUser = 2 }))
-						a, b := gates[0], gates[1]
-						l := a.login("alice/union")
-						bystander := a.login("bob/another", inApp(appB)).Token
-						cacheAt(b, l.Token)
-						cacheAt(b, bystander)
-						time.Sleep(time.Hour / 60)
-						links[1].SetReports(how)
-						a.must(end(a, l))
-						a.refuse(l.Token, session.ErrInvalid)
-						if how != memstore.Come {
-							time.Sleep(staleness)
-							b.accept(l.Token)
-							if heals {
-								links[1].SetReports(memstore.Come)
-							} else {
-								time.Sleep(1 * time.Nanosecond)
-							}
+				bubble(t, fmt.Sprint(name, " ", label, " ", heals), func(t *testing.T) {
+					gates, links := newFleet(t, 2, with(func(c *session.Config) { c.MaxPerUser = 2 }))
+					a, b := gates[0], gates[1]
+					l := a.login("alice/union")
+					bystander := a.login("bob/another", inApp(appB)).Token
+					cacheAt(b, l.Token)
+					cacheAt(b, bystander)
+					time.Sleep(time.Hour / 60)
+					links[1].SetReports(how)
+					a.must(end(a, l))
+					a.refuse(l.Token, session.ErrInvalid)
+					if how != memstore.Come {
+						time.Sleep(staleness)
+						b.accept(l.Token)
+						if heals {
+							links[1].SetReports(memstore.Come)
+						} else {
+							time.Sleep(1 * time.Nanosecond)
 						}
-						b.refuse(l.Token, session.ErrInvalid)
-						if name != "all" {
-							b.accept(bystander)
-						}
-					})
+					}
+					b.refuse(l.Token, session.ErrInvalid)
+					if name != "all" {
+						b.accept(bystander)
+					}
 				})
 			}
 		}
@@ -219,20 +190,6 @@ func TestP8_CachedCheckShared(t *testing.T) {
 	}
 }
 
-// onceOnly is WeChat as it treats codes: the first exchange gets the user, all others errcode 40163.
-type onceOnly struct {
-	wechat
-	spent sync.Map
-}
-
-func (o *onceOnly) Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
-	s, err := o.wechat.Code2Session(ctx, app, code)
-	if _, again := o.spent.LoadOrStore(code, true); again {
-		return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
-	}
-	return s, err
-}
-
 // TestThreat25_TwoGates: several clients send one code to two gates at once. WeChat
 // answers the first exchange only, so one session comes of it, at one gate. The
 // others hear that the code is used, which makes a client ask for another.
@@ -290,27 +247,25 @@ func TestP4_StalledStoreSpendsNoCode(t *testing.T) {
 		"calls take effect, answer lost": {after: loseAnswer},
 	} {
 		for retryAt := range 2 {
-			t.Run(fmt.Sprint(name, ", retry at gate ", retryAt), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					w := new(onceOnly)
-					gates, _ := newFleet(t, 2, with(func(c *session.Config) { c.WeChat = w }))
-					g := gates[0]
-					g.store.Before, g.store.After = tt.before, tt.after
-					began := time.Now()
-					for range 3 {
-						_, err := g.Login(t.Context(), request("alice", phone))
-						unavailable(t, err)
-					}
-					if took, n := time.Since(began), w.calls.Load(); took > 3*time.Second || n != 0 {
-						t.Errorf("refused after %v and %d calls to WeChat", took, n)
-					}
-					g.store.Before, g.store.After = nil, nil
-					l, err := gates[retryAt].Login(t.Context(), request("alice", phone))
-					g.must(err)
-					gates[1-retryAt].accept(l.Token)
-					_, err = gates[1-retryAt].Login(t.Context(), request("alice", phone))
-					wantClass(t, err, weixin.ClassCodeUsed)
-				})
+			bubble(t, fmt.Sprint(name, ", retry at gate ", retryAt), func(t *testing.T) {
+				w := new(onceOnly)
+				gates, _ := newFleet(t, 2, with(func(c *session.Config) { c.WeChat = w }))
+				g := gates[0]
+				g.store.Before, g.store.After = tt.before, tt.after
+				began := time.Now()
+				for range 3 {
+					_, err := g.Login(t.Context(), request("alice", phone))
+					unavailable(t, err)
+				}
+				if took, n := time.Since(began), w.calls.Load(); took > 3*time.Second || n != 0 {
+					t.Errorf("refused after %v and %d calls to WeChat", took, n)
+				}
+				g.store.Before, g.store.After = nil, nil
+				l, err := gates[retryAt].Login(t.Context(), request("alice", phone))
+				g.must(err)
+				gates[1-retryAt].accept(l.Token)
+				_, err = gates[1-retryAt].Login(t.Context(), request("alice", phone))
+				wantClass(t, err, weixin.ClassCodeUsed)
 			})
 		}
 	}
@@ -329,43 +284,41 @@ func TestP4_LoginIsStoredAfterAll(t *testing.T) {
 		"for long":                   {11 * time.Second, false, false, false},
 		"alone":                      {time.Millisecond, false, true, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var g *gate
-				if tt.alone {
-					g = newGate(t)
-				} else {
-					gates, _ := newFleet(t, 1)
-					g = gates[0]
+		bubble(t, name, func(t *testing.T) {
+			var g *gate
+			if tt.alone {
+				g = newGate(t)
+			} else {
+				gates, _ := newFleet(t, 1)
+				g = gates[0]
+			}
+			began := time.Now()
+			fail := func(_ context.Context, op string) error {
+				if op == "Login" && time.Since(began) < tt.away {
+					return store.ErrUnavailable
 				}
-				began := time.Now()
-				fail := func(_ context.Context, op string) error {
-					if op == "Login" && time.Since(began) < tt.away {
-						return store.ErrUnavailable
-					}
-					return nil
-				}
-				if g.store.Before = fail; tt.stored {
-					g.store.Before, g.store.After = nil, fail
-				}
-				l, err := g.Login(t.Context(), request("alice", phone))
-				if tt.well != (err == nil) || !tt.well && !errors.Is(err, session.ErrUnavailable) {
-					t.Fatalf("after %v: %v", time.Since(began), err)
-				}
-				if took := time.Since(began); took > 10*time.Second+time.Millisecond || tt.alone && took != 0 {
-					t.Errorf("answered after %v", took)
-				}
-				if n := g.wechat.calls.Load(); n != 1 {
-					t.Errorf("%d exchanges", n)
-				}
-				if !tt.well {
-					return
-				}
-				g.accept(l.Token)
-				if u, err := g.User(t.Context(), alice); err != nil || len(u.Sessions) != 1 {
-					t.Errorf("%d sessions, %v", len(u.Sessions), err)
-				}
-			})
+				return nil
+			}
+			if g.store.Before = fail; tt.stored {
+				g.store.Before, g.store.After = nil, fail
+			}
+			l, err := g.Login(t.Context(), request("alice", phone))
+			if tt.well != (err == nil) || !tt.well && !errors.Is(err, session.ErrUnavailable) {
+				t.Fatalf("after %v: %v", time.Since(began), err)
+			}
+			if took := time.Since(began); took > 10*time.Second+time.Millisecond || tt.alone && took != 0 {
+				t.Errorf("answered after %v", took)
+			}
+			if n := g.wechat.calls.Load(); n != 1 {
+				t.Errorf("%d exchanges", n)
+			}
+			if !tt.well {
+				return
+			}
+			g.accept(l.Token)
+			if u, err := g.User(t.Context(), alice); err != nil || len(u.Sessions) != 1 {
+				t.Errorf("%d sessions, %v", len(u.Sessions), err)
+			}
 		})
 	}
 }
@@ -375,12 +328,7 @@ func TestCloseInLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, _ := newFleet(t, 1)
 		g := gates[0]
-		g.store.Before = func(_ context.Context, op string) error {
-			if op == "Login" {
-				return store.ErrUnavailable
-			}
-			return nil
-		}
+		g.store.Before = failing("Login", store.ErrUnavailable)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := g.Login(ctx, request("alice", phone)); !errors.Is(err, session.ErrUnavailable) {

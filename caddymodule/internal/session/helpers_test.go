@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -55,6 +57,62 @@ func (w *wechat) Code2Session(
 	return weixin.Session{OpenID: openID, SessionKey: "key of " + openID, UnionID: unionID}, nil
 }
 
+// onceOnly is WeChat as it treats codes: the first exchange gets the user, all others
+// errcode 40163.
+type onceOnly struct {
+	wechat
+	spent sync.Map
+}
+
+func (o *onceOnly) Code2Session(
+	ctx context.Context, app weixin.Credentials, code string,
+) (weixin.Session, error) {
+	s, err := o.wechat.Code2Session(ctx, app, code)
+	if _, again := o.spent.LoadOrStore(code, true); again {
+		return s, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
+	}
+	return s, err
+}
+
+// hook is what happens at a call to the store or to WeChat, by the call's name. Its
+// error becomes the outcome.
+type hook = func(ctx context.Context, op string) error
+
+// at returns a hook for the calls of one name.
+func at(name string, f func(context.Context) error) hook {
+	return func(ctx context.Context, op string) error {
+		if op != name {
+			return nil
+		}
+		return f(ctx)
+	}
+}
+
+// failing returns a hook that fails the calls of one name.
+func failing(name string, err error) hook {
+	return at(name, func(context.Context) error { return err })
+}
+
+func hanging(name string) hook { return at(name, hang) }
+
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return errors.Join(store.ErrUnavailable, ctx.Err())
+}
+
+func holding(name string, held <-chan struct{}) hook {
+	return at(name, func(context.Context) error {
+		<-held
+		return nil
+	})
+}
+
+// bubble is a subtest in a synctest bubble.
+func bubble(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
 // gate is a Service, what it stands on, and shorthands.
 type gate struct {
 	*session.Service
@@ -96,6 +154,13 @@ func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *
 	return g
 }
 
+// newNode returns a gate that shares the data and the keys of another, and nothing else.
+func newNode(g *gate) *gate {
+	return newGate(g.t, func(cc *session.CoreConfig, c *session.Config) {
+		cc.Store, c.Keys = memstore.New(g.store.Data), g.keys
+	})
+}
+
 // reload gives the gate another configuration.
 func (g *gate) reload(edit func(*session.Config)) {
 	edit(&g.cfg)
@@ -120,16 +185,6 @@ func newKeys(t testing.TB, text ...string) *keyring.Ring {
 		t.Fatal(err)
 	}
 	return ring
-}
-
-// failing is a hook that fails calls of one kind.
-func failing(op string, err error) func(context.Context, string) error {
-	return func(_ context.Context, of string) error {
-		if of == op {
-			return err
-		}
-		return nil
-	}
 }
 
 // keeping makes a gate keep its sessions in data, under the given master keys.
@@ -207,11 +262,20 @@ func (g *gate) checkRefused(id session.Identity, err, reason error) {
 	}
 }
 
-// must fails the test on an error of the call just made.
+// must fails the test on an error.
 func (g *gate) must(err error) {
 	g.t.Helper()
 	if err != nil {
 		g.t.Fatal(err)
+	}
+}
+
+// unavailable expects a call to fail for want of a store.
+func unavailable(t testing.TB, err error) {
+	t.Helper()
+	if !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) ||
+		errors.Is(err, session.ErrUnknownUser) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -228,7 +292,7 @@ func (g *gate) asks(f func()) int {
 	return sum() - before
 }
 
-func user(openID string) store.UserID { return store.UserID{AppID: appA, OpenID: openID} }
+func user(openID string) session.User { return session.User{AppID: appA, OpenID: openID} }
 
 // wantClass expects the error of WeChat's kind.
 func wantClass(t testing.TB, err error, want weixin.Class) {
@@ -245,8 +309,43 @@ func logoutAll(ctx context.Context, s *session.Service, token string) error {
 	if err != nil {
 		return err
 	}
-	return s.RevokeUser(ctx, store.UserID{AppID: id.AppID, OpenID: id.OpenID})
+	return s.RevokeUser(ctx, session.User{AppID: id.AppID, OpenID: id.OpenID})
 }
+
+// endings are the ways in which a session of alice may end at one gate.
+var endings = map[string]func(*gate, session.Login) error{
+	"session": func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token) },
+	"by id": func(g *gate, l session.Login) error {
+		return g.EndByID(context.Background(), alice, idOf(l))
+	},
+	"log out all": func(g *gate, l session.Login) error {
+		return logoutAll(context.Background(), g.Service, l.Token)
+	},
+	"user":   func(g *gate, _ session.Login) error { return g.RevokeUser(context.Background(), alice) },
+	"forget": func(g *gate, _ session.Login) error { return g.Forget(context.Background(), alice) },
+	"app":    func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
+	"all":    func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
+	"unionid": func(g *gate, _ session.Login) error {
+		_, err := g.RevokeUnionID(context.Background(), "union")
+		return err
+	},
+	"presented": func(g *gate, l session.Login) error {
+		req := request(fmt.Sprint("bob#", codes.Add(1)), phone)
+		req.Presented = l.Token
+		_, err := g.Login(context.Background(), req)
+		return err
+	},
+	"max per user": func(g *gate, _ session.Login) (err error) {
+		for range 2 {
+			_, failed := g.Login(context.Background(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+			err = errors.Join(err, failed)
+		}
+		return err
+	},
+}
+
+// revocations are the endings that the gate retries.
+var revocations = []string{"session", "user", "forget", "app", "all", "unionid"}
 
 // newMasters returns master keys that may stand in one ring.
 func newMasters(n int) (masters []string) {

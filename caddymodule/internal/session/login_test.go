@@ -73,43 +73,41 @@ func TestLoginUnknownApp(t *testing.T) {
 // TestThreat25_ParallelPosts: one code posted many times at once is exchanged once and all get the same session.
 func TestThreat25_ParallelPosts(t *testing.T) {
 	for name, boom := range map[string]error{"success": nil, "failure": &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeInvalid, ErrCode: 40029}} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				held, calls := make(chan struct{}), 0
-				g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
-					calls++
-					<-held
-					return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
-				}))
-				var mu sync.Mutex
-				tokens, first := make(map[string]int), 0
-				var wg sync.WaitGroup
-				for range 40 {
-					wg.Go(func() {
-						l, err := g.Login(t.Context(), request("code", phone))
-						if !errors.Is(err, boom) {
-							t.Errorf("got %v, want %v", err, boom)
-						}
-						mu.Lock()
-						defer mu.Unlock()
-						tokens[l.Token]++
-						if !l.Replayed {
-							first++
-						}
-					})
-				}
-				synctest.Wait()
-				_, err := g.Login(t.Context(), request("code", other))
-				wantClass(t, err, weixin.ClassCodeUsed) // in use by another client, while it is under way
-				close(held)
-				wg.Wait()
-				if len(tokens) != 1 || calls != 1 {
-					t.Errorf("%d tokens of %d exchanges", len(tokens), calls)
-				}
-				if boom == nil && first != 1 {
-					t.Errorf("%d answers claim to be the first", first)
-				}
-			})
+		bubble(t, name, func(t *testing.T) {
+			held, calls := make(chan struct{}), 0
+			g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+				calls++
+				<-held
+				return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
+			}))
+			var mu sync.Mutex
+			tokens, first := make(map[string]int), 0
+			var wg sync.WaitGroup
+			for range 40 {
+				wg.Go(func() {
+					l, err := g.Login(t.Context(), request("code", phone))
+					if !errors.Is(err, boom) {
+						t.Errorf("got %v, want %v", err, boom)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					tokens[l.Token]++
+					if !l.Replayed {
+						first++
+					}
+				})
+			}
+			synctest.Wait()
+			_, err := g.Login(t.Context(), request("code", other))
+			wantClass(t, err, weixin.ClassCodeUsed) // in use by another client, while it is under way
+			close(held)
+			wg.Wait()
+			if len(tokens) != 1 || calls != 1 {
+				t.Errorf("%d tokens of %d exchanges", len(tokens), calls)
+			}
+			if boom == nil && first != 1 {
+				t.Errorf("%d answers claim to be the first", first)
+			}
 		})
 	}
 }
@@ -133,43 +131,41 @@ func TestThreat25_Replay(t *testing.T) {
 		"client unknown then":           {long, 0, phone, netip.Addr{}, weixin.ClassCodeUsed, 1},
 		"same network, another address": {long, 0, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), weixin.ClassCodeUsed, 1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w, spent := new(wechat), make(map[string]bool)
-				g := newGate(t, with(func(c *session.Config) {
-					c.Replay = tt.replay
-					c.WeChat = exchanger(func(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
-						s, err := w.Code2Session(ctx, app, code)
-						if spent[code] {
-							return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
-						}
-						spent[code] = true
-						return s, err
-					})
-				}))
-				l, err := g.Login(t.Context(), request("alice", tt.first))
+		bubble(t, name, func(t *testing.T) {
+			w, spent := new(wechat), make(map[string]bool)
+			g := newGate(t, with(func(c *session.Config) {
+				c.Replay = tt.replay
+				c.WeChat = exchanger(func(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
+					s, err := w.Code2Session(ctx, app, code)
+					if spent[code] {
+						return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
+					}
+					spent[code] = true
+					return s, err
+				})
+			}))
+			l, err := g.Login(t.Context(), request("alice", tt.first))
+			g.must(err)
+			time.Sleep(tt.after)
+			synctest.Wait()
+			again, err := g.Login(t.Context(), request("alice", tt.then))
+			if tt.class == weixin.ClassOK {
 				g.must(err)
-				time.Sleep(tt.after)
-				synctest.Wait()
-				again, err := g.Login(t.Context(), request("alice", tt.then))
-				if tt.class == weixin.ClassOK {
-					g.must(err)
-					want := l
-					want.Replayed = true
-					if again != want {
-						t.Errorf("got %+v, want %+v", again, want)
-					}
-				} else {
-					wantClass(t, err, tt.class)
-					if again.Token != "" {
-						t.Error("an error comes with a token")
-					}
+				want := l
+				want.Replayed = true
+				if again != want {
+					t.Errorf("got %+v, want %+v", again, want)
 				}
-				if n := w.calls.Load(); n != tt.exchanged {
-					t.Errorf("%d exchanges, want %d", n, tt.exchanged)
+			} else {
+				wantClass(t, err, tt.class)
+				if again.Token != "" {
+					t.Error("an error comes with a token")
 				}
-				g.accept(l.Token)
-			})
+			}
+			if n := w.calls.Load(); n != tt.exchanged {
+				t.Errorf("%d exchanges, want %d", n, tt.exchanged)
+			}
+			g.accept(l.Token)
 		})
 	}
 }
@@ -264,13 +260,7 @@ func TestP4_LoginStoreFailsLate(t *testing.T) {
 func TestLoginStoreHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		g.store.Before = func(ctx context.Context, op string) error {
-			if op == "Login" {
-				<-ctx.Done()
-				return errors.Join(store.ErrUnavailable, ctx.Err())
-			}
-			return nil
-		}
+		g.store.Before = hanging("Login")
 		start := time.Now()
 		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) || time.Since(start) != 10*time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)

@@ -344,12 +344,7 @@ func TestP3_OpenData_CheckMeanwhile_CacheIsRight(t *testing.T) {
 		g := newGate(t, on(p))
 		token := g.login("alice").Token
 		held := make(chan struct{})
-		g.store.After = func(_ context.Context, op string) error {
-			if op == "Lookup" {
-				<-held
-			}
-			return nil
-		}
+		g.store.After = holding("Lookup", held)
 		go g.Authenticate(context.Background(), token)
 		synctest.Wait()
 		found := object(alice, "found")

@@ -15,28 +15,26 @@ import (
 // TestExpiryExact: a session holds until the last millisecond before its end and not a moment longer, cached or not, used or not.
 func TestExpiryExact(t *testing.T) {
 	for name, cached := range map[string]bool{"cached": true, "not cached": false} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := newGate(t, with(func(c *session.Config) { c.TTL = 5 * time.Minute }))
-				time.Sleep(700 * time.Microsecond) // logins do not begin on a full millisecond
-				l := g.login("alice")
-				if left := time.Until(l.Expires); left != 5*time.Minute {
-					t.Errorf("expires in %v", left)
-				}
-				if cached {
-					g.accept(l.Token)
-					g.settle()
-				}
-				time.Sleep(5*time.Minute - 2*time.Millisecond)
+		bubble(t, name, func(t *testing.T) {
+			g := newGate(t, with(func(c *session.Config) { c.TTL = 5 * time.Minute }))
+			time.Sleep(700 * time.Microsecond) // logins do not begin on a full millisecond
+			l := g.login("alice")
+			if left := time.Until(l.Expires); left != 5*time.Minute {
+				t.Errorf("expires in %v", left)
+			}
+			if cached {
 				g.accept(l.Token)
-				if cached {
-					g.settle()
-				}
-				time.Sleep(2 * time.Millisecond)
-				g.refuse(l.Token, session.ErrExpired)
-				time.Sleep(time.Hour)
-				g.refuse(l.Token, session.ErrExpired)
-			})
+				g.settle()
+			}
+			time.Sleep(5*time.Minute - 2*time.Millisecond)
+			g.accept(l.Token)
+			if cached {
+				g.settle()
+			}
+			time.Sleep(2 * time.Millisecond)
+			g.refuse(l.Token, session.ErrExpired)
+			time.Sleep(time.Hour)
+			g.refuse(l.Token, session.ErrExpired)
 		})
 	}
 }
@@ -85,24 +83,22 @@ func TestIdleInUse(t *testing.T) {
 		{time.Hour, 2 * time.Hour, 5 * time.Minute, 6 * time.Minute},            // a limit above the life
 		{2 * time.Minute, 4 * time.Second, 900 * time.Millisecond, time.Second}, // seconds
 	} {
-		t.Run(tt.idle.String()+" "+tt.pace.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle }))
-				token := g.login("alice").Token
-				for d := tt.pace; d < tt.ttl; d += tt.pace {
-					time.Sleep(tt.pace)
-					g.accept(token)
-				}
-				touches := g.store.Count("Touch")
-				if most := int(tt.ttl/tt.interval) + 1; touches > most {
-					t.Errorf("%d touches in %v, want at most %d", touches, tt.ttl, most)
-				}
-				if every := max(tt.interval, tt.pace) + tt.pace; touches < int(tt.ttl/every) {
-					t.Errorf("%d touches in %v: use was not noted", touches, tt.ttl)
-				}
-				time.Sleep(tt.pace + time.Millisecond)
-				g.refuse(token, session.ErrExpired)
-			})
+		bubble(t, tt.idle.String()+" "+tt.pace.String(), func(t *testing.T) {
+			g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle }))
+			token := g.login("alice").Token
+			for d := tt.pace; d < tt.ttl; d += tt.pace {
+				time.Sleep(tt.pace)
+				g.accept(token)
+			}
+			touches := g.store.Count("Touch")
+			if most := int(tt.ttl/tt.interval) + 1; touches > most {
+				t.Errorf("%d touches in %v, want at most %d", touches, tt.ttl, most)
+			}
+			if every := max(tt.interval, tt.pace) + tt.pace; touches < int(tt.ttl/every) {
+				t.Errorf("%d touches in %v: use was not noted", touches, tt.ttl)
+			}
+			time.Sleep(tt.pace + time.Millisecond)
+			g.refuse(token, session.ErrExpired)
 		})
 	}
 }
@@ -147,28 +143,26 @@ func TestIdle_NewTimeout_EndsNoSessionInUse(t *testing.T) {
 		{time.Minute, 40 * time.Hour},
 	} {
 		for what, again := range map[string]func(*idleNode, time.Duration){"reload": (*idleNode).reload, "restart": (*idleNode).restart} {
-			t.Run(fmt.Sprint(tt.before, " to ", tt.after, " by ", what), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					n := newIdleNode(t, tt.before)
-					defer func() { n.core.Close() }()
-					used, unused := n.login("alice").Token, n.login("bob").Token
-					pace := time.Minute
-					if tt.before > 0 {
-						pace = min(pace, tt.before/2)
-					}
-					for range 59 { // at the longest interval, no use is noted
-						time.Sleep(pace)
-						n.accept(used)
-					}
-					again(n, tt.after)
-					time.Sleep(tt.after - tt.after/4)
+			bubble(t, fmt.Sprint(tt.before, " to ", tt.after, " by ", what), func(t *testing.T) {
+				n := newIdleNode(t, tt.before)
+				defer func() { n.core.Close() }()
+				used, unused := n.login("alice").Token, n.login("bob").Token
+				pace := time.Minute
+				if tt.before > 0 {
+					pace = min(pace, tt.before/2)
+				}
+				for range 59 { // at the longest interval, no use is noted
+					time.Sleep(pace)
 					n.accept(used)
-					again(n, tt.after)
-					time.Sleep(time.Hour + tt.after/4)
-					n.refuse(unused, session.ErrExpired)
-					time.Sleep(tt.after - tt.after/4)
-					n.refuse(used, session.ErrExpired)
-				})
+				}
+				again(n, tt.after)
+				time.Sleep(tt.after - tt.after/4)
+				n.accept(used)
+				again(n, tt.after)
+				time.Sleep(time.Hour + tt.after/4)
+				n.refuse(unused, session.ErrExpired)
+				time.Sleep(tt.after - tt.after/4)
+				n.refuse(used, session.ErrExpired)
 			})
 		}
 	}
@@ -193,24 +187,22 @@ func TestIdleStaysEnded(t *testing.T) {
 				n.store.SetDown(false)
 			},
 		} {
-			t.Run(fmt.Sprint(idle, " ", what), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					n := newIdleNode(t, idle)
-					defer func() { n.core.Close() }()
-					token := n.cached("alice")
-					time.Sleep(idle - time.Millisecond)
-					n.accept(n.login("bob").Token)
-					time.Sleep(time.Millisecond)
-					for range 5 {
-						n.refuse(token, session.ErrExpired)
-						again(n)
-						n.refuse(token, session.ErrExpired)
-						if u, err := n.User(t.Context(), user("alice")); err != nil || u.Sessions[0].State == session.StateLive {
-							t.Fatalf("%+v, %v", u, err)
-						}
-						time.Sleep(min(idle/3, nodeTTL/10))
+			bubble(t, fmt.Sprint(idle, " ", what), func(t *testing.T) {
+				n := newIdleNode(t, idle)
+				defer func() { n.core.Close() }()
+				token := n.cached("alice")
+				time.Sleep(idle - time.Millisecond)
+				n.accept(n.login("bob").Token)
+				time.Sleep(time.Millisecond)
+				for range 5 {
+					n.refuse(token, session.ErrExpired)
+					again(n)
+					n.refuse(token, session.ErrExpired)
+					if u, err := n.User(t.Context(), user("alice")); err != nil || u.Sessions[0].State == session.StateLive {
+						t.Fatalf("%+v, %v", u, err)
 					}
-				})
+					time.Sleep(min(idle/3, nodeTTL/10))
+				}
 			})
 		}
 	}
