@@ -113,7 +113,7 @@ var house = map[string]row{
 		ours:    []string{"store"},
 		foreign: []string{"github.com/redis/rueidis", "go.uber.org/zap", "golang.org/x/time"},
 	},
-	internalRoot + "/store/memstore":  {ours: []string{internalRoot + "/store"}},
+	internalRoot + "/store/memstore":  {ours: []string{"store"}},
 	internalRoot + "/store/redistest": {foreign: []string{"github.com/redis/rueidis"}},
 	internalRoot + "/store/storetest": {
 		ours:    []string{"store"},

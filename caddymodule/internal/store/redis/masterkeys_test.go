@@ -153,3 +153,26 @@ func TestMasterKeys_DamagedOrEnded_AreSkipped(t *testing.T) {
 		}
 	}
 }
+
+// A server may lose a need that it acknowledged. The next logins record it again.
+func TestMasterKeys_LostNeed_IsRecordedAgain(t *testing.T) {
+	srv := redistest.Start(t)
+	cfg := config(srv.Addr)
+	s := mustOpen(t, cfg)
+	login := func() store.Login {
+		t.Helper()
+		l := newLogin(userOf("oAlice"))
+		_, err := s.Login(t.Context(), l)
+		must(t, err)
+		return l
+	}
+	login()
+	for _, key := range []string{"k", "m"} {
+		res := srv.Do("DEL", cfg.Prefix+key)
+		must(t, res.Error())
+	}
+	await(t, "the need is recorded", func() bool {
+		l := login()
+		return !needsOf(t, s)[l.MasterKey].Before(l.Expires)
+	})
+}
