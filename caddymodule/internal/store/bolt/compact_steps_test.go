@@ -15,76 +15,66 @@ import (
 // filled is the number of logins in the stores of these tests.
 const filled = 200
 
-func tempStore(t *testing.T) string {
-	t.Helper()
-	return filepath.Join(t.TempDir(), "sessions.db")
-}
-
-// halfFree makes a store that Open would compact, and returns it as a process has it that is about to.
+// halfFree makes a store that Open would compact, and returns it as a process
+// has it that is about to.
 func halfFree(t *testing.T) (path string, db *bolt.DB) {
 	t.Helper()
-	path = tempStore(t)
-	if err := Fill(path, filled, filling); err != nil {
-		t.Fatal(err)
-	}
+	path = newPath(t)
+	must(t, Fill(path, filled, filling))
 	o := &opening{path: path}
-	if err := o.lock(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, o.lock())
 	db = o.db
 	junk := []byte("junk")
 	err := errors.Join(
 		putMarker(path),
-		db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Put(junk, make([]byte, 20<<20)) }),
+		db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(bucketNames[meta]).Put(junk, make([]byte, 20<<20))
+		}),
 		db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketNames[meta]).Delete(junk) }),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return path, db
 }
 
-// checkWhole opens the store and demands that the n logins are in it and their indexes are right, and nothing beside it but what is named and what begins with one of the prefixes.
+// checkWhole opens the store and demands that the n logins are in it and their
+// indexes are right, and nothing beside it but what is named and what begins
+// with one of the prefixes.
 func checkWhole(t *testing.T, path string, n int, prefixes ...string) {
 	t.Helper()
 	s, err := Open(Config{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer s.Close()
 	if s.SetAside() != "" {
 		t.Errorf("set aside: %s", s.SetAside())
 	}
 	for i := range n {
-		if rec, err := s.Lookup(t.Context(), filling(i).Digest); err != nil || rec.Session.Epochs != rec.Current {
+		if rec, err := s.Lookup(t.Context(), filling(i).Digest); err != nil ||
+			rec.Session.Epochs != rec.Current {
 			t.Fatalf("login %d: %v", i, err)
 		}
 	}
 	if _, err := s.Login(t.Context(), filling(10*filled)); err != nil {
 		t.Error(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, s.Close())
 	if r, err := Check(path); err != nil || int(r.Stats.Sessions) != n+1 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := Strays(path); err != nil {
-		t.Error(err)
-	}
+	must(t, Strays(path))
 	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range entries {
-		known := func(prefix string) bool { return strings.HasPrefix(e.Name(), filepath.Base(path)+prefix) }
+		known := func(prefix string) bool {
+			return strings.HasPrefix(e.Name(), filepath.Base(path)+prefix)
+		}
 		if e.Name() != filepath.Base(path) && !slices.ContainsFunc(prefixes, known) {
 			t.Errorf("left behind: %s", e.Name())
 		}
 	}
 }
 
-// TestP2_CompactionSteps stops a compaction after each of its steps, as a kill does: the next start finds everything.
+// A compaction that stops after any of its steps, as a kill does it, loses
+// nothing.
 func TestP2_CompactionSteps(t *testing.T) {
 	var tmp string
 	steps := []struct {
@@ -133,25 +123,22 @@ func TestP2_CompactionSteps(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkWhole(t, path, filled)
-			if info, err := os.Stat(path); err != nil || info.Size() > 18<<20 { // 16 MiB is what bbolt makes a file grow by
+			// bbolt makes a file grow by 16 MiB.
+			if info, err := os.Stat(path); err != nil || info.Size() > 18<<20 {
 				t.Errorf("not compacted in the end: %v, %v", info.Size(), err)
 			}
 		})
 	}
 }
 
-// TestP2_RestoreSteps stops a restore after each of its steps: until the last one the next start finds the old store, then the new one, and never neither. What was there is kept, and a second
-// try goes through.
+// A restore that stops after any of its steps leaves the old store or the new
+// one, and keeps the old file. A second try goes through.
 func TestP2_RestoreSteps(t *testing.T) {
 	const restored = filled / 2
-	from := tempStore(t)
-	if err := Fill(from, restored, filling); err != nil {
-		t.Fatal(err)
-	}
+	from := newPath(t)
+	must(t, Fill(from, restored, filling))
 	saved, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var tmp string
 	copied := func(n int) func(string) error {
 		return func(path string) error {
@@ -164,23 +151,23 @@ func TestP2_RestoreSteps(t *testing.T) {
 			return errors.Join(err, f.Sync(), f.Close())
 		}
 	}
+	link := func(path string) error { return os.Link(path, path+".replaced-"+stamp()) }
+	rename := func(path string) error { return os.Rename(tmp, path) }
+	put := func(path string) error { return os.Link(tmp, path) }
+	type steps []func(path string) error
 	for _, tt := range []struct {
 		name  string
 		there int // logins in the store that is there; -1: there is none
-		steps []func(path string) error
+		steps steps
 		want  int
 	}{
-		{"copy begun", filled, []func(string) error{copied(3 * 4096)}, filled},
-		{"copy whole", filled, []func(string) error{copied(len(saved))}, filled},
-		{"old one linked", filled, []func(string) error{copied(len(saved)), func(path string) error { return os.Link(path, path+".replaced-"+stamp()) }}, filled},
-		{"exchanged", filled, []func(string) error{
-			copied(len(saved)),
-			func(path string) error { return os.Link(path, path+".replaced-"+stamp()) },
-			func(path string) error { return os.Rename(tmp, path) },
-		}, restored},
-		{"copy begun where there was none", -1, []func(string) error{copied(3 * 4096)}, 0},
-		{"copy whole where there was none", -1, []func(string) error{copied(len(saved))}, 0},
-		{"put where there was none", -1, []func(string) error{copied(len(saved)), func(path string) error { return os.Link(tmp, path) }}, restored},
+		{"copy begun", filled, steps{copied(3 * 4096)}, filled},
+		{"copy whole", filled, steps{copied(len(saved))}, filled},
+		{"old one linked", filled, steps{copied(len(saved)), link}, filled},
+		{"exchanged", filled, steps{copied(len(saved)), link, rename}, restored},
+		{"copy begun where there was none", -1, steps{copied(3 * 4096)}, 0},
+		{"copy whole where there was none", -1, steps{copied(len(saved))}, 0},
+		{"put where there was none", -1, steps{copied(len(saved)), put}, restored},
 	} {
 		for _, marker := range []bool{false, true} {
 			name := tt.name
@@ -188,25 +175,19 @@ func TestP2_RestoreSteps(t *testing.T) {
 				name += ", unclean"
 			}
 			t.Run(name, func(t *testing.T) {
-				path := tempStore(t)
+				path := newPath(t)
 				var old []byte
 				if tt.there > 0 {
-					if err := Fill(path, tt.there, filling); err != nil {
-						t.Fatal(err)
-					}
+					must(t, Fill(path, tt.there, filling))
 					if old, err = os.ReadFile(path); err != nil {
 						t.Fatal(err)
 					}
 				}
 				if marker {
-					if err := putMarker(path); err != nil {
-						t.Fatal(err)
-					}
+					must(t, putMarker(path))
 				}
 				for _, step := range tt.steps {
-					if err := step(path); err != nil {
-						t.Fatal(err)
-					}
+					must(t, step(path))
 				}
 				checkWhole(t, path, tt.want, ".replaced-")
 				if away, _ := filepath.Glob(path + ".replaced-*"); tt.name == "exchanged" {
@@ -223,13 +204,12 @@ func TestP2_RestoreSteps(t *testing.T) {
 	}
 }
 
-// TestP2_SetAsideSteps: a kill just after a damaged file was put away leaves no store in its place: the next start begins a new one and does not touch what was kept.
+// A kill just after a damaged file was set aside: the next start begins a new
+// store and leaves that file alone.
 func TestP2_SetAsideSteps(t *testing.T) {
-	path := tempStore(t)
+	path := newPath(t)
 	away := path + ".damaged-" + stamp()
-	if err := errors.Join(os.WriteFile(away, []byte("damaged"), 0o600), putMarker(path)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.WriteFile(away, []byte("damaged"), 0o600), putMarker(path)))
 	checkWhole(t, path, 0, ".damaged-")
 	if kept, err := os.ReadFile(away); err != nil || string(kept) != "damaged" {
 		t.Errorf("%q, %v", kept, err)

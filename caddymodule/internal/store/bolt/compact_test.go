@@ -22,7 +22,8 @@ import (
 
 const mib = 1 << 20
 
-// bloat makes the closed file at path take about so many bytes more, of which it keeps those that are to stay in use.
+// bloat makes the closed file at path take about so many bytes more, of which
+// it keeps those that are to stay in use.
 func bloat(t testing.TB, path string, grow, keep int) {
 	t.Helper()
 	key := func(i int) []byte { return binary.BigEndian.AppendUint32([]byte("ballast"), uint32(i)) }
@@ -52,9 +53,7 @@ func bloated(t testing.TB, grow, keep int) (path string) {
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 300)
 	needs := map[store.MasterKeyID]time.Time{{2}: time.UnixMilli(5_000_000_000_000)}
-	if err := s.NeedMasterKeys(t.Context(), needs); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.NeedMasterKeys(t.Context(), needs))
 	s.Close()
 	bloat(t, path, grow, keep)
 	return path
@@ -83,14 +82,12 @@ func watch(t *testing.T, path string) (stop func()) {
 func size(t testing.TB, path string) int64 {
 	t.Helper()
 	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return info.Size()
 }
 
-// TestCompact: a file of which more than half is free is made small when it is opened, and nothing of what it holds is lost.
-func TestCompact(t *testing.T) {
+// Open compacts a file of which more than half is free.
+func TestCompact_MostlyFree_SmallAndWhole(t *testing.T) {
 	for name, tt := range map[string]struct {
 		grow, keep int
 		want       bool
@@ -116,7 +113,9 @@ func TestCompact(t *testing.T) {
 				t.Errorf("%d bytes became %d", before, after)
 			}
 			if tt.want {
-				if m := lines[0].ContextMap(); m["bytes"] != after || m["bytes_before"].(int64) < int64(tt.grow) || m["path"] != path {
+				m := lines[0].ContextMap()
+				grown := m["bytes_before"].(int64) >= int64(tt.grow)
+				if m["bytes"] != after || !grown || m["path"] != path {
 					t.Errorf("log %v", m)
 				}
 			}
@@ -129,15 +128,14 @@ func TestCompact(t *testing.T) {
 			checkFilled(t, s, 300)
 			login(t, s, "more", 1, time.Hour)
 			needs, err := s.MasterKeys(t.Context())
-			if err != nil || len(needs) != 2 || needs[store.MasterKeyID{2}].UnixMilli() != 5_000_000_000_000 {
+			if err != nil || len(needs) != 2 ||
+				needs[store.MasterKeyID{2}].UnixMilli() != 5_000_000_000_000 {
 				t.Errorf("needed are %v, %v", needs, err)
 			}
 			if ids, err := s.ByUnionID(t.Context(), "union"); err != nil || len(ids) != 301 {
 				t.Errorf("%d users by unionid, %v", len(ids), err)
 			}
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			must(t, s.Close())
 			for _, bucket := range []string{"sess", "user", "exp", "union"} {
 				rows[bucket]++
 			}
@@ -153,8 +151,9 @@ func TestCompact(t *testing.T) {
 	}
 }
 
-// TestCompactLeftovers: whatever a compaction that died has left, the store is whole and the rest is tidied up, but nothing that looks like it and is somebody else's.
-func TestCompactLeftovers(t *testing.T) {
+// The next Open removes the leftovers of a compaction that died, and no file of
+// another program.
+func TestCompact_Leftovers_RemovedButNoOtherFile(t *testing.T) {
 	path := bloated(t, 20*mib, 0)
 	old := readFile(t, path)
 	open(t, bolt.Config{Path: path}).Close()
@@ -172,14 +171,16 @@ func TestCompactLeftovers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := newPath(t)
 			mine := []string{path + ".tmp-1x", path + ".backup", path + ".tmp-old"}
-			files := map[string][]byte{path: state.store, path + ".dirty": nil, path + ".tmp-12345": state.temp}
+			files := map[string][]byte{
+				path:                state.store,
+				path + ".dirty":     nil,
+				path + ".tmp-12345": state.temp,
+			}
 			for _, p := range mine {
 				files[p] = []byte("precious")
 			}
 			for p, b := range files {
-				if err := os.WriteFile(p, b, 0o600); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.WriteFile(p, b, 0o600))
 			}
 			s := open(t, bolt.Config{Path: path})
 			if s.SetAside() != "" {
@@ -197,7 +198,8 @@ func TestCompactLeftovers(t *testing.T) {
 	}
 }
 
-// openEnv holds the path of the store that this test binary opens, and does nothing else with, when it is run as a child.
+// openEnv holds the path of the store that this test binary opens, and does
+// nothing else with, when it is run as a child.
 const openEnv = "WXGATE_TEST_BOLT_OPEN"
 
 func openChild(path string) {
@@ -209,16 +211,14 @@ func openChild(path string) {
 	select {}
 }
 
-// TestP2_KilledWhileCompacting kills processes that compact their store at any moment of it: nothing is lost.
+// A kill at any moment of a compaction loses nothing.
 func TestP2_KilledWhileCompacting(t *testing.T) {
 	path := bloated(t, 20*mib, 0)
 	old := readFile(t, path)
 	took := killedWhileOpening(t, path, time.Minute)
 	early, late := 0, 0
 	for range 12 {
-		if err := os.WriteFile(path, old, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, old, 0o600))
 		killedWhileOpening(t, path, rand.N(took))
 		if size(t, path) > int64(len(old)/2) {
 			early++
@@ -236,7 +236,9 @@ func TestP2_KilledWhileCompacting(t *testing.T) {
 	t.Logf("opening takes %v; %d kills before the exchange, %d after", took, early, late)
 }
 
-// killedWhileOpening runs a child that opens the store and kills it after the given time, or when it is done. It returns how long the child lived from when it began.
+// killedWhileOpening runs a child that opens the store and kills it after the
+// given time, or when it is done. It returns how long the child lived from when
+// it began.
 func killedWhileOpening(t *testing.T, path string, after time.Duration) time.Duration {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
@@ -244,12 +246,8 @@ func killedWhileOpening(t *testing.T, path string, after time.Duration) time.Dur
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, cmd.Start())
 	line := make([]byte, 64)
 	if _, err := out.Read(line); err != nil {
 		t.Fatal(err, stderr.String())
@@ -267,17 +265,16 @@ func killedWhileOpening(t *testing.T, path string, after time.Duration) time.Dur
 	return lived
 }
 
-// TestCopiesImpossible: a store whose copies cannot be made is opened and goes on as it is; a backup says so.
-func TestCopiesImpossible(t *testing.T) {
+// A backup then says so.
+func TestCompact_CopyImpossible_OpensAsItIs(t *testing.T) {
 	from := bloated(t, 20*mib, 0)
-	path := filepath.Join(t.TempDir(), strings.Repeat("s", 248)) // with what a copy's name has in addition it is too long for a file system
-	if err := os.Rename(from, path); err != nil {
-		t.Fatal(err)
-	}
+	path := filepath.Join(t.TempDir(), strings.Repeat("s", 248)) // a copy's name is too long
+	must(t, os.Rename(from, path))
 	before := size(t, path)
 	core, logs := observer.New(zap.InfoLevel)
 	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
-	if logs.FilterMessageSnippet("could not be compacted").Len() != 1 || logs.Len() != 1 || size(t, path) < before {
+	if logs.FilterMessageSnippet("could not be compacted").Len() != 1 || logs.Len() != 1 ||
+		size(t, path) < before {
 		t.Errorf("%d bytes, log %v", size(t, path), logs.All())
 	}
 	checkFilled(t, s, 300)

@@ -19,33 +19,22 @@ func TestDumpContract(t *testing.T) {
 	}})
 }
 
-// TestSnapshot: a file is read as it lies there, and nothing is left of the reading.
-func TestSnapshot(t *testing.T) {
+func TestSnapshot_File_Unchanged(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	kept, gone := login(t, s, "ada", 1, time.Hour), login(t, s, "bob", 1, time.Hour)
-	if err := s.End(t.Context(), gone.Digest); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.End(t.Context(), gone.Digest))
 	needs := map[store.MasterKeyID]time.Time{{2}: time.UnixMilli(5)}
-	if err := s.NeedMasterKeys(t.Context(), needs); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.NeedMasterKeys(t.Context(), needs))
 	if _, err := bolt.OpenSnapshot(path, nil); err == nil {
 		t.Fatal("the file of a store that is open was opened")
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	before, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 
 	snap, err := bolt.OpenSnapshot(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	other, err := bolt.OpenSnapshot(path, nil)
 	if err != nil {
 		t.Fatalf("a second reader: %v", err)
@@ -77,9 +66,7 @@ func TestSnapshot(t *testing.T) {
 		t.Error("the file was opened for writing while it is read")
 	}
 	os.Remove(path + ".dirty") // of that try
-	if err := snap.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, snap.Close())
 	after, err := os.ReadFile(path)
 	if err != nil || string(after) != string(before) {
 		t.Errorf("the file has changed: %v", err)
@@ -89,13 +76,10 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
-// TestSnapshotRefuses: nothing is made or put aside where there is no sound store.
-func TestSnapshotRefuses(t *testing.T) {
+func TestSnapshot_NoStore_RefusedUnchanged(t *testing.T) {
 	dir := t.TempDir()
 	junk := filepath.Join(dir, "junk")
-	if err := os.WriteFile(junk, make([]byte, 100), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(junk, make([]byte, 100), 0o600))
 	for _, path := range []string{filepath.Join(dir, "none"), junk, dir} {
 		if s, err := bolt.OpenSnapshot(path, nil); err == nil || s != nil {
 			t.Errorf("%s was opened", path)

@@ -25,14 +25,10 @@ func openTest(t *testing.T, path string) (*Store, *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	s, err := Open(Config{Path: path, Logger: zap.New(core)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s, logs
 }
-
-func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "sessions.db") }
 
 func testLogin(n int) store.Login {
 	now := time.UnixMilli(time.Now().UnixMilli())
@@ -56,13 +52,12 @@ func isUnavailable(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrNotFound)
 }
 
-// fillDisk makes every write to the store's file fail with "no space left on device", until the returned function is called.
+// fillDisk makes every write to the store's file fail with "no space left on
+// device", until the returned function is called.
 func fillDisk(t *testing.T, path string) (free func()) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range fds {
 		if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); to != path {
 			continue
@@ -72,29 +67,23 @@ func fillDisk(t *testing.T, path string) (free func()) {
 			t.Fatal(err)
 		}
 		full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer full.Close()
 		kept, err := syscall.Dup(fd)
 		if err == nil {
 			err = syscall.Dup3(int(full.Fd()), fd, syscall.O_CLOEXEC)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return func() {
-			if err := errors.Join(syscall.Dup3(kept, fd, syscall.O_CLOEXEC), syscall.Close(kept)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errors.Join(syscall.Dup3(kept, fd, syscall.O_CLOEXEC), syscall.Close(kept)))
 		}
 	}
 	t.Fatal("the store's file is not open")
 	return nil
 }
 
-// TestP4_DiskFull: while the disk is full, writes and Health answer ErrUnavailable, reads go on and nothing is half done; when there is room again the store recovers by itself. One log line a
-// transition.
+// While the disk is full, writes and Health answer ErrUnavailable, and reads go
+// on. The store recovers by itself, and logs one line a transition.
 func TestP4_DiskFull(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -133,10 +122,13 @@ func TestP4_DiskFull(t *testing.T) {
 				t.Error(err)
 			}
 			mustLogin(t, s, 10+round)
-			if rec, err := s.Lookup(t.Context(), kept.Digest); err != nil || !rec.Session.UsedUntil.Equal(seen) {
-				t.Errorf("a session used during the outage is used until %v, not %v, %v", rec.Session.UsedUntil, seen, err)
+			if rec, err := s.Lookup(t.Context(), kept.Digest); err != nil ||
+				!rec.Session.UsedUntil.Equal(seen) {
+				t.Errorf("a session used during the outage is used until %v, not %v, %v",
+					rec.Session.UsedUntil, seen, err)
 			}
-			if _, err := s.Lookup(t.Context(), testLogin(100).Digest); !errors.Is(err, store.ErrNotFound) {
+			_, err := s.Lookup(t.Context(), testLogin(100).Digest)
+			if !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("a refused login left a session: %v", err)
 			}
 			if u, err := s.User(t.Context(), kept.User); err != nil || len(u.Sessions) != 2+round {
@@ -146,9 +138,7 @@ func TestP4_DiskFull(t *testing.T) {
 				t.Errorf("round %d: %d log lines: %v", round, logs.Len(), logs.All())
 			}
 		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, s.Close())
 		s, _ = openTest(t, path)
 		if _, err := s.Lookup(t.Context(), kept.Digest); err != nil {
 			t.Errorf("after reopening: %v", err)
@@ -156,8 +146,7 @@ func TestP4_DiskFull(t *testing.T) {
 	})
 }
 
-// TestDiskFullAtClose: Close gives up what it cannot write and neither hangs nor fails.
-func TestDiskFullAtClose(t *testing.T) {
+func TestClose_DiskFull_GivesUp(t *testing.T) {
 	path := newPath(t)
 	s, _ := openTest(t, path)
 	l := mustLogin(t, s, 1)
@@ -167,13 +156,10 @@ func TestDiskFullAtClose(t *testing.T) {
 	if _, err := s.Login(t.Context(), testLogin(2)); !isUnavailable(err) {
 		t.Error(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, s.Close())
 }
 
-// TestCheckRoom: a copy must not be what fills the disk.
-func TestCheckRoom(t *testing.T) {
+func TestCheckRoom_LittleRoom_CopyRefused(t *testing.T) {
 	path := newPath(t)
 	free, ok := freeRoom(filepath.Dir(path))
 	if !ok || free <= 0 {
@@ -192,8 +178,8 @@ func TestCheckRoom(t *testing.T) {
 	}
 }
 
-// TestPanic: a transaction that panics fails the store for good instead of the process. Its batch is not applied, reads go on, and the next Open checks the file.
-func TestPanic(t *testing.T) {
+// The batch is not applied, reads go on, and the next Open verifies the file.
+func TestPanic_InTransaction_StoreFailsProcessLives(t *testing.T) {
 	for _, where := range []string{"write", "read", "fault in a mapped page"} {
 		t.Run(where, func(t *testing.T) {
 			path := newPath(t)
@@ -234,7 +220,8 @@ func TestPanic(t *testing.T) {
 				t.Error("Close hides the panic")
 			}
 			s, logs = openTest(t, path)
-			if _, err := s.Lookup(t.Context(), l.Digest); err != nil || logs.FilterMessageSnippet("sound").Len() != 1 {
+			if _, err := s.Lookup(t.Context(), l.Digest); err != nil ||
+				logs.FilterMessageSnippet("sound").Len() != 1 {
 				t.Errorf("after reopening: %v, %v", err, logs.All())
 			}
 		})
@@ -270,8 +257,7 @@ func hold(t *testing.T, s *Store) (release func()) {
 	return func() { close(done) }
 }
 
-// TestGroupCommit: what waits while a commit runs is committed together, without undoing each other.
-func TestGroupCommit(t *testing.T) {
+func TestCommit_Queue_OneTransaction(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openTest(t, path)
@@ -288,9 +274,7 @@ func TestGroupCommit(t *testing.T) {
 		before := txID(t, s)
 		release()
 		for range 100 {
-			if err := <-results; err != nil {
-				t.Error(err)
-			}
+			must(t, <-results)
 		}
 		if n := txID(t, s) - before; n != 2 { // the one that was held and one for all
 			t.Errorf("%d commits", n)
@@ -303,14 +287,11 @@ func TestGroupCommit(t *testing.T) {
 
 func txID(t *testing.T, s *Store) (id int) {
 	t.Helper()
-	if err := s.db.View(func(tx *bolt.Tx) error { id = tx.ID(); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.db.View(func(tx *bolt.Tx) error { id = tx.ID(); return nil }))
 	return id
 }
 
-// TestIdle: a store with nothing to do writes nothing.
-func TestIdle(t *testing.T) {
+func TestCommit_NothingToDo_WritesNothing(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openTest(t, path)
@@ -323,8 +304,8 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// TestStuckDisk: nobody waits for ever, whether in the queue or before it; Health tells; and what was given up is not done later.
-func TestStuckDisk(t *testing.T) {
+// Health tells of it. An operation whose caller has given up is not done later.
+func TestCommit_StuckDisk_CallersGiveUp(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openTest(t, path)
@@ -371,8 +352,7 @@ func TestStuckDisk(t *testing.T) {
 	})
 }
 
-// TestCloseDrains: what was queued before Close is done, by Close.
-func TestCloseDrains(t *testing.T) {
+func TestClose_Queue_Committed(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openTest(t, path)
@@ -393,13 +373,9 @@ func TestCloseDrains(t *testing.T) {
 		synctest.Wait()
 		release()
 		for range n {
-			if err := <-results; err != nil {
-				t.Error(err)
-			}
+			must(t, <-results)
 		}
-		if err := <-closed; err != nil {
-			t.Error(err)
-		}
+		must(t, <-closed)
 		s, _ = openTest(t, path)
 		if u, err := s.User(t.Context(), testLogin(0).User); err != nil || len(u.Sessions) != n {
 			t.Errorf("%d sessions, %v", len(u.Sessions), err)
@@ -407,8 +383,7 @@ func TestCloseDrains(t *testing.T) {
 	})
 }
 
-// TestTouchBounded: Touch never blocks, and what does not fit is dropped.
-func TestTouchBounded(t *testing.T) {
+func TestTouch_CommitterBusy_BoundedAndNeverBlocks(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openTest(t, path)
@@ -427,8 +402,9 @@ func TestTouchBounded(t *testing.T) {
 	})
 }
 
-// TestDamagedRecord: whatever row is missing or unreadable, the session is refused as unknown, an unreadable one is logged without its key, no write fails, and the user can log in again.
-func TestDamagedRecord(t *testing.T) {
+// The session is unknown, the log does not show its key, no write fails, and
+// the user can log in again.
+func TestDamagedRecord_AnyRow_RefusedAndReplaced(t *testing.T) {
 	l := testLogin(1)
 	h := l.User.Hash()
 	other := store.User{ID: store.UserID{AppID: l.User.AppID, OpenID: "oMallory"}}
@@ -436,7 +412,12 @@ func TestDamagedRecord(t *testing.T) {
 	rows := map[string]struct {
 		bucket int
 		key    []byte
-	}{"session": {sess, l.Digest[:]}, "user": {user, h[:]}, "global epoch": {epoch, keyGlobal}, "app epoch": {epoch, appKey(l.User.AppID)}}
+	}{
+		"session":      {sess, l.Digest[:]},
+		"user":         {user, h[:]},
+		"global epoch": {epoch, keyGlobal},
+		"app epoch":    {epoch, appKey(l.User.AppID)},
+	}
 	damages := map[string]func(v []byte) []byte{
 		"missing": func([]byte) []byte { return nil },
 		"empty":   func([]byte) []byte { return []byte{} },
@@ -458,15 +439,14 @@ func TestDamagedRecord(t *testing.T) {
 					}
 					return b.Put(row.key, v)
 				})
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				checkDamaged(t, s, l)
 				if got, want := logs.Len() > 0, damageName != "missing"; got != want {
 					t.Errorf("logged: %v", logs.All())
 				}
 				for _, e := range logs.All() {
-					if text := fmt.Sprint(e.ContextMap()); strings.Contains(text, fmt.Sprintf("%x", row.key)) && len(row.key) > 4 {
+					text, whole := fmt.Sprint(e.ContextMap()), fmt.Sprintf("%x", row.key)
+					if strings.Contains(text, whole) && len(row.key) > 4 {
 						t.Errorf("the log shows the whole key: %s", text)
 					}
 				}
@@ -479,37 +459,41 @@ func checkDamaged(t *testing.T, s *Store, l store.Login) {
 	t.Helper()
 	refused := func(when string) {
 		t.Helper()
-		if rec, err := s.Lookup(t.Context(), l.Digest); !errors.Is(err, store.ErrNotFound) && (err != nil || rec.Current == rec.Session.Epochs) {
+		if rec, err := s.Lookup(t.Context(), l.Digest); !errors.Is(err, store.ErrNotFound) &&
+			(err != nil || rec.Current == rec.Session.Epochs) {
 			t.Errorf("%s: %+v, %v", when, rec, err)
 		}
 	}
-	if _, err := s.Lookup(t.Context(), l.Digest); !errors.Is(err, store.ErrNotFound) || isUnavailable(err) {
+	if _, err := s.Lookup(t.Context(), l.Digest); !errors.Is(err, store.ErrNotFound) ||
+		isUnavailable(err) {
 		t.Errorf("lookup: %v", err)
 	}
 	s.Touch(l.Digest, l.Created.Add(time.Minute))
-	again := testLogin(2) // ends nothing by itself: the old session stays dead because new epochs start at random
+	again := testLogin(2) // ends nothing itself: new epochs start at random
 	if _, err := s.Login(t.Context(), again); err != nil {
 		t.Fatalf("login: %v", err)
 	}
 	refused("after a login")
-	if rec, err := s.Lookup(t.Context(), again.Digest); err != nil || rec.Current != rec.Session.Epochs {
+	if rec, err := s.Lookup(t.Context(), again.Digest); err != nil ||
+		rec.Current != rec.Session.Epochs {
 		t.Errorf("the new session: %+v, %v", rec, err)
 	}
 	for name, err := range map[string]error{
-		"end": s.End(t.Context(), l.Digest), "user": s.RevokeUser(t.Context(), l.User), "app": s.RevokeApp(t.Context(), l.User.AppID), "all": s.RevokeAll(t.Context()),
+		"end":  s.End(t.Context(), l.Digest),
+		"user": s.RevokeUser(t.Context(), l.User),
+		"app":  s.RevokeApp(t.Context(), l.User.AppID),
+		"all":  s.RevokeAll(t.Context()),
 	} {
 		if err != nil {
 			t.Errorf("revoking %s: %v", name, err)
 		}
 	}
 	refused("after the revocations")
-	if err := s.Health(t.Context()); err != nil {
-		t.Error(err)
-	}
+	must(t, s.Health(t.Context()))
 }
 
-// TestRevokeDamaged: a revocation of what cannot be read holds even if the bytes come back.
-func TestRevokeDamaged(t *testing.T) {
+// The revocation holds even if the bytes come back.
+func TestRevoke_DamagedRow_Removed(t *testing.T) {
 	l := testLogin(1)
 	h := l.User.Hash()
 	revoke := map[string]func(*Store) error{
@@ -524,12 +508,10 @@ func TestRevokeDamaged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, _ := openTest(t, newPath(t))
 			mustLogin(t, s, 1)
-			if err := s.write(t.Context(), func(tb *tables) error { return tb.bucket(row.bucket).Put(row.key, []byte("x")) }); err != nil {
-				t.Fatal(err)
-			}
-			if err := revoke[name](s); err != nil {
-				t.Fatal(err)
-			}
+			must(t, s.write(t.Context(), func(tb *tables) error {
+				return tb.bucket(row.bucket).Put(row.key, []byte("x"))
+			}))
+			must(t, revoke[name](s))
 			if err := s.read(t.Context(), func(tb *tables) error {
 				if v := tb.bucket(row.bucket).Get(row.key); v != nil {
 					t.Errorf("the row is still there: %q", v)
@@ -542,13 +524,12 @@ func TestRevokeDamaged(t *testing.T) {
 	}
 }
 
-// TestDamageLogIsLimited: a row that is read on every request does not fill the log.
-func TestDamageLogIsLimited(t *testing.T) {
+func TestDamagedRecord_ManyReads_FewLogLines(t *testing.T) {
 	s, logs := openTest(t, newPath(t))
 	l := mustLogin(t, s, 1)
-	if err := s.write(t.Context(), func(tb *tables) error { return tb.bucket(sess).Put(l.Digest[:], []byte("x")) }); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.write(t.Context(), func(tb *tables) error {
+		return tb.bucket(sess).Put(l.Digest[:], []byte("x"))
+	}))
 	for range 1000 {
 		if _, err := s.Lookup(t.Context(), l.Digest); !errors.Is(err, store.ErrNotFound) {
 			t.Fatal(err)

@@ -20,13 +20,16 @@ import (
 )
 
 const (
-	// childEnv holds the path of the store that this test binary writes to when it is run as the child.
+	// childEnv holds the path of the store that this test binary writes to when
+	// it is run as the child.
 	childEnv = "WXGATE_TEST_BOLT_CHILD"
 	// roundsEnv sets the number of kills.
 	roundsEnv = "WXGATE_TEST_KILL_ROUNDS"
 )
 
-// child logs in, ends and revokes from 16 goroutines until it is killed. Each step is a line on stdout: in lower case before it is begun, in upper case when the store has acknowledged it.
+// child logs in, ends and revokes from 16 goroutines until it is killed. Each
+// step is a line on stdout: in lower case before it is begun, in upper case
+// when the store has acknowledged it.
 func child(path string) {
 	s, err := bolt.Open(bolt.Config{Path: path})
 	if err != nil {
@@ -71,7 +74,8 @@ func child(path string) {
 	wg.Wait()
 }
 
-// perUser is the number of logins a worker makes for one user. Half of the workers then revoke the user.
+// perUser is the number of logins a worker makes for one user. Half of the
+// workers then revoke the user.
 const perUser = 20
 
 // childLogin is the n-th login of a worker; workers and processes share no users.
@@ -79,16 +83,21 @@ func childLogin(w, n int) store.Login {
 	now := time.Now()
 	return store.Login{
 		User: childUser(os.Getpid(), w, n), Digest: digest(os.Getpid(), w, n),
-		Key: store.SealedKey{Tag: [8]byte{byte(n)}, Box: []byte(fmt.Sprint("key ", n))}, Created: now,
-		MasterKey: store.MasterKeyID{byte(w)}, Expires: now.Add(time.Hour + time.Duration(n)*time.Minute), // the need grows
+		Key:       store.SealedKey{Tag: [8]byte{byte(n)}, Box: []byte(fmt.Sprint("key ", n))},
+		MasterKey: store.MasterKeyID{byte(w)}, Created: now,
+		Expires: now.Add(time.Hour + time.Duration(n)*time.Minute), // the need grows
 	}
 }
 
 func childUser(pid, w, n int) store.UserID {
-	return store.UserID{AppID: "wx0123456789abcdef", OpenID: fmt.Sprintf("o%d-%d-%d", pid, w, n/perUser)}
+	return store.UserID{
+		AppID:  "wx0123456789abcdef",
+		OpenID: fmt.Sprintf("o%d-%d-%d", pid, w, n/perUser),
+	}
 }
 
-// TestP2_KilledLosesNothing kills a process in the middle of its writes and finds in the file every login it had acknowledged, and none of the sessions whose end it had (DESIGN.md P2).
+// After a kill in the middle of writes, the file has every acknowledged login,
+// and no session whose end was acknowledged.
 func TestP2_KilledLosesNothing(t *testing.T) {
 	rounds := 3
 	if v := os.Getenv(roundsEnv); v != "" {
@@ -103,17 +112,13 @@ func TestP2_KilledLosesNothing(t *testing.T) {
 	for range rounds {
 		pid, lines := runAndKill(t, path)
 		s, err := bolt.Open(bolt.Config{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if s.SetAside() != "" {
 			t.Fatalf("the file counts as damaged after a kill: %s", s.SetAside())
 		}
 		l, e := checkKilled(t, s, pid, lines)
 		logins, ended = logins+l, ended+e
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.Close())
 		if err := bolt.Strays(path); err != nil {
 			t.Fatalf("the indexes are wrong: %v", err)
 		}
@@ -130,23 +135,18 @@ func runAndKill(t *testing.T, path string) (pid int, lines []string) {
 	cmd.Env = append(os.Environ(), childEnv+"="+path)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, cmd.Start())
 	r := bufio.NewReader(out)
 	for {
 		line, err := r.ReadString('\n')
 		if err == io.EOF {
 			break // a line cut short was not read by anybody
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if lines = append(lines, strings.TrimSpace(line)); len(lines) == 1 {
-			time.AfterFunc(50*time.Millisecond+rand.N(350*time.Millisecond), func() { cmd.Process.Kill() })
+			soon := 50*time.Millisecond + rand.N(350*time.Millisecond)
+			time.AfterFunc(soon, func() { cmd.Process.Kill() })
 		}
 	}
 	err = cmd.Wait()
@@ -158,7 +158,8 @@ func runAndKill(t *testing.T, path string) (pid int, lines []string) {
 
 type fate struct{ begun, done bool }
 
-// checkKilled compares the store with what the child said, and returns the numbers of logins and ends it had acknowledged.
+// checkKilled compares the store with what the child said, and returns the
+// numbers of logins and ends it had acknowledged.
 func checkKilled(t *testing.T, s *bolt.Store, pid int, lines []string) (logins, ended int) {
 	t.Helper()
 	fates := make(map[[2]int]*fate) // by worker and login
@@ -183,23 +184,24 @@ func checkKilled(t *testing.T, s *bolt.Store, pid int, lines []string) (logins, 
 		}
 	}
 	needs, err := s.MasterKeys(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for at, f := range fates {
 		rec, err := s.Lookup(t.Context(), digest(pid, at[0], at[1]))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			t.Fatal(err)
 		}
-		holds := err == nil && rec.Current == rec.Session.Epochs && rec.Session.User == childUser(pid, at[0], at[1])
+		holds := err == nil && rec.Current == rec.Session.Epochs &&
+			rec.Session.User == childUser(pid, at[0], at[1])
 		switch {
 		case f.done && holds:
 			t.Errorf("worker %d, login %d: acknowledged end is gone", at[0], at[1])
 		case !f.begun && !holds:
 			t.Errorf("worker %d, login %d: acknowledged login is gone: %v", at[0], at[1], err)
 		}
-		if until := needs[store.MasterKeyID{byte(at[0])}]; holds && until.Before(rec.Session.Expires) {
-			t.Errorf("worker %d, login %d: its master key is needed until %v only", at[0], at[1], until)
+		until := needs[store.MasterKeyID{byte(at[0])}]
+		if holds && until.Before(rec.Session.Expires) {
+			t.Errorf("worker %d, login %d: its master key is needed until %v only",
+				at[0], at[1], until)
 		}
 		logins++
 		if f.done {
@@ -220,7 +222,8 @@ func checkList(t *testing.T, s *bolt.Store, id store.UserID) {
 		t.Errorf("user of an acknowledged login: %v", err)
 	}
 	for _, ref := range u.Sessions {
-		if rec, err := s.Lookup(t.Context(), ref.Digest); err != nil || rec.Session.Epochs.User != u.Epoch {
+		if rec, err := s.Lookup(t.Context(), ref.Digest); err != nil ||
+			rec.Session.Epochs.User != u.Epoch {
 			t.Errorf("a listed session does not hold: %v", err)
 		}
 	}

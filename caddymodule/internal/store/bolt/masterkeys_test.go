@@ -43,9 +43,7 @@ func TestMasterKeys_FileOfVersion2_EndsOpenNeed(t *testing.T) {
 		}
 	}
 	snap, err := bolt.OpenSnapshot(path, nil) // as `migrate` does
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	check(snap.MasterKeys(t.Context()))
 	snap.Close()
 	for range 2 {
@@ -62,9 +60,7 @@ func TestMasterKeys_EndedNeed_IsRemoved(t *testing.T) {
 	s := open(t, bolt.Config{Path: newPath(t)})
 	ended := store.MasterKeyID{2}
 	needs := map[store.MasterKeyID]time.Time{ended: time.Now().Add(-time.Second)}
-	if err := s.NeedMasterKeys(t.Context(), needs); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.NeedMasterKeys(t.Context(), needs))
 	login(t, s, "ada", 1, time.Hour)
 	got, err := s.MasterKeys(t.Context())
 	if _, there := got[ended]; err != nil || there || len(got) != 1 {

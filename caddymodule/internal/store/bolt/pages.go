@@ -34,7 +34,7 @@ const (
 
 // pageWalk is a walk over the pages of one state of a file.
 type pageWalk struct {
-	from     func(at int64, size int) ([]byte, error) // bytes of the file, valid until the next call
+	from     func(at int64, size int) ([]byte, error) // valid until the next call
 	pageSize int
 	pages    uint64   // in the file
 	seen     []uint64 // a bit a page

@@ -31,14 +31,11 @@ func backup(t testing.TB, users int) []byte {
 func readFile(t testing.TB, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b
 }
 
-// TestRestore: whatever lies in the place of the store is kept, byte for byte, under another name.
-func TestRestore(t *testing.T) {
+func TestRestore_OldFile_KeptUnchanged(t *testing.T) {
 	saved := backup(t, 120)
 	for name, prepare := range map[string]func(t *testing.T, path string){
 		"nothing": func(*testing.T, string) {},
@@ -49,14 +46,10 @@ func TestRestore(t *testing.T) {
 		},
 		"store left unclean": func(t *testing.T, path string) { unclean(t, path, 10) },
 		"damaged store": func(t *testing.T, path string) {
-			if err := os.WriteFile(path, unclean(t, path, 300)[3*pageSize:], 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, unclean(t, path, 300)[3*pageSize:], 0o600))
 		},
 		"empty file": func(t *testing.T, path string) {
-			if err := os.WriteFile(path, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, nil, 0o600))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,16 +63,15 @@ func TestRestore(t *testing.T) {
 				}
 				away, err := bolt.Restore(bytes.NewReader(saved), path)
 				stop()
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				if (away != "") != there || away != "" && string(readFile(t, away)) != before {
 					t.Errorf("put away as %q, or not as it was", away)
 				}
 				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 					t.Errorf("%v, %v", info.Mode(), err)
 				}
-				if r, err := bolt.Check(path); err != nil || r.Damaged != 0 || r.Stats.Users != 120 {
+				if r, err := bolt.Check(path); err != nil || r.Damaged != 0 ||
+					r.Stats.Users != 120 {
 					t.Errorf("not what was restored: %+v, %v", r, err)
 				}
 				before, there = content(t, path)
@@ -98,14 +90,20 @@ func content(t testing.TB, path string) (b string, there bool) {
 	return string(readFile(t, path)), true
 }
 
-// TestRestore_SessionInUse_NotIdle: a backup knows nothing of the uses after it, which may have been noted up to an hour
-// after those that it knows of, but not after it was put in place.
+// A backup lacks later uses: a session counts as used for an interval longer,
+// but not beyond the restore.
 func TestRestore_SessionInUse_NotIdle(t *testing.T) {
 	s := open(t, bolt.Config{Path: newPath(t)})
 	now := time.UnixMilli(time.Now().UnixMilli())
 	until := []time.Time{now.Add(-3 * time.Hour), now.Add(-time.Minute), now.Add(time.Minute)}
 	for i, at := range until {
-		l := store.Login{User: userOf("o"), Digest: digest(i), Created: now.Add(-4 * time.Hour), UsedUntil: at, Expires: now.Add(time.Hour)}
+		l := store.Login{
+			User:      userOf("o"),
+			Digest:    digest(i),
+			Created:   now.Add(-4 * time.Hour),
+			UsedUntil: at,
+			Expires:   now.Add(time.Hour),
+		}
 		if _, err := s.Login(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
@@ -121,19 +119,24 @@ func TestRestore_SessionInUse_NotIdle(t *testing.T) {
 	restored := time.Now()
 	check := func(s interface {
 		Lookup(context.Context, store.Digest) (store.Record, error)
-	}) {
+	},
+	) {
 		t.Helper()
-		for i, want := range []struct{ from, to time.Time }{{now.Add(-2 * time.Hour), now.Add(-2 * time.Hour)}, {now, restored}, {until[2], until[2]}} {
+		for i, want := range []struct{ from, to time.Time }{
+			{until[0].Add(time.Hour), until[0].Add(time.Hour)},
+			{now, restored},
+			{until[2], until[2]},
+		} {
 			rec, err := s.Lookup(t.Context(), digest(i))
-			if got := rec.Session.UsedUntil; err != nil || got.Before(want.from) || got.After(want.to) {
-				t.Errorf("session %d is used until %v, want from %v to %v; %v", i, got, want.from, want.to, err)
+			if got := rec.Session.UsedUntil; err != nil || got.Before(want.from) ||
+				got.After(want.to) {
+				t.Errorf("session %d is used until %v, want from %v to %v; %v",
+					i, got, want.from, want.to, err)
 			}
 		}
 	}
 	snap, err := bolt.OpenSnapshot(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	check(snap)
 	snap.Close()
 	for range 2 {
@@ -145,34 +148,37 @@ func TestRestore_SessionInUse_NotIdle(t *testing.T) {
 	r := open(t, bolt.Config{Path: path})
 	r.Touch(digest(0), restored.Add(time.Hour))
 	r.Close()
-	if rec, err := open(t, bolt.Config{Path: path}).Lookup(t.Context(), digest(0)); err != nil || rec.Session.UsedUntil.UnixMilli() != restored.Add(time.Hour).UnixMilli() {
+	if rec, err := open(t, bolt.Config{Path: path}).Lookup(t.Context(), digest(0)); err != nil ||
+		rec.Session.UsedUntil.UnixMilli() != restored.Add(time.Hour).UnixMilli() {
 		t.Errorf("after another use: %v, %v", rec.Session.UsedUntil, err)
 	}
 }
 
-// TestRestoreRefuses: what is no sound store of ours does not get into its place, and nothing is changed.
-func TestRestoreRefuses(t *testing.T) {
+func TestRestore_NoStore_RefusedUnchanged(t *testing.T) {
 	saved := backup(t, 300)
 	foreign := newPath(t)
-	edit(t, foreign, func(tx *bbolt.Tx) error { _, err := tx.CreateBucket([]byte("theirs")); return err })
+	makeForeign(t, foreign)
 	newer := newPath(t)
 	open(t, bolt.Config{Path: newer}).Close()
-	edit(t, newer, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{9}) })
+	setSchema(t, newer, 9)
 	garbled := bytes.Clone(saved)
 	for i := 2 * pageSize; i < len(garbled); i += pageSize {
 		garbled[i+8] ^= 0xff // the kind of the page
 	}
+	text := strings.Repeat("precious text\n", 9000)
+	read := func(path string) io.Reader { return bytes.NewReader(readFile(t, path)) }
+	cutOff := io.MultiReader(bytes.NewReader(saved[:9000]), broken{})
 	for name, tt := range map[string]struct {
 		from io.Reader
 		want string
 	}{
 		"nothing":                    {strings.NewReader(""), "empty"},
-		"text":                       {strings.NewReader(strings.Repeat("precious text\n", 9000)), "not a session store"},
+		"text":                       {strings.NewReader(text), "not a session store"},
 		"cut short":                  {bytes.NewReader(saved[:len(saved)-pageSize]), "damaged"},
 		"garbled":                    {bytes.NewReader(garbled), "damaged"},
-		"another program's database": {bytes.NewReader(readFile(t, foreign)), "not a session store"},
-		"newer schema":               {bytes.NewReader(readFile(t, newer)), "schema version 9"},
-		"reading fails":              {io.MultiReader(bytes.NewReader(saved[:9000]), broken{}), "cut off"},
+		"another program's database": {read(foreign), "not a session store"},
+		"newer schema":               {read(newer), "schema version 9"},
+		"reading fails":              {cutOff, "cut off"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := newPath(t)
@@ -181,7 +187,8 @@ func TestRestoreRefuses(t *testing.T) {
 			s.Close()
 			before := fingerprint(t, path)
 			_, err := bolt.Restore(tt.from, path)
-			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
+			if err == nil || !strings.Contains(err.Error(), tt.want) ||
+				!strings.Contains(err.Error(), path) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if fingerprint(t, path) != before {
@@ -196,16 +203,17 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("cut off") }
 
-// TestRestoreRunning: the store of a running gate is left alone, and so is the gate.
-func TestRestoreRunning(t *testing.T) {
+func TestRestore_GateRuns_Refused(t *testing.T) {
 	saved := backup(t, 20)
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	l := login(t, s, "o", 1, time.Hour)
-	if _, err := bolt.Restore(bytes.NewReader(saved), path); err == nil || !strings.Contains(err.Error(), "another running instance") {
+	if _, err := bolt.Restore(bytes.NewReader(saved), path); err == nil ||
+		!strings.Contains(err.Error(), "another running instance") {
 		t.Fatalf("got %v", err)
 	}
-	if _, err := bolt.Check(path); err == nil || !strings.Contains(err.Error(), "another running instance") {
+	if _, err := bolt.Check(path); err == nil ||
+		!strings.Contains(err.Error(), "another running instance") {
 		t.Fatalf("check: %v", err)
 	}
 	checkAlone(t, path)
@@ -216,17 +224,13 @@ func TestRestoreRunning(t *testing.T) {
 	}
 }
 
-// TestOpenReplaced: a process that has waited for the lock of a file which was replaced in the meantime opens the new one; it would else write to a file without a name.
-func TestOpenReplaced(t *testing.T) {
+// Writes to the old file, which has no name, would be lost.
+func TestOpen_FileReplacedMeanwhile_OpensNewOne(t *testing.T) {
 	saved := backup(t, 20)
 	path, next := newPath(t), newPath(t)
-	if err := os.WriteFile(next, saved, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(next, saved, 0o600))
 	first := open(t, bolt.Config{Path: path})
-	if err := os.Remove(path + ".dirty"); err != nil { // or it would wait to look at the file, not to have it
-		t.Fatal(err)
-	}
+	must(t, os.Remove(path+".dirty")) // or it would wait to verify the file, not to lock it
 	second := make(chan *bolt.Store)
 	go func() {
 		s, err := bolt.Open(bolt.Config{Path: path})
@@ -235,10 +239,8 @@ func TestOpenReplaced(t *testing.T) {
 		}
 		second <- s
 	}()
-	time.Sleep(200 * time.Millisecond) // until it waits; if it does not yet, it opens the new file at once
-	if err := os.Rename(next, path); err != nil {
-		t.Error(err)
-	}
+	time.Sleep(200 * time.Millisecond) // until it waits; else it opens the new file at once
+	must(t, os.Rename(next, path))
 	first.Close()
 	s := <-second
 	if s == nil {
@@ -249,8 +251,7 @@ func TestOpenReplaced(t *testing.T) {
 	login(t, s, "o", 1, time.Hour)
 }
 
-// TestCheckCountsDamagedRecords: a bit that flips inside a value spoils one record, not the store.
-func TestCheckCountsDamagedRecords(t *testing.T) {
+func TestCheck_FlippedBits_Counted(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 50)

@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 
-	bbolt "go.etcd.io/bbolt"
-
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -28,9 +26,12 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// The benchmarks of DESIGN.md 7 that depend on how many sessions are stored. They live here and not beside package session since the file is filled from within this package.
+// The benchmarks of docs/design.md#numbers that depend on how many sessions are stored.
+// They live here and not beside package session since the file is filled from
+// within this package.
 const (
-	// scaleEnv lists the numbers of sessions to measure with, as in 1000,1000000,10000000.
+	// scaleEnv lists the numbers of sessions to measure with, as in
+	// 1000,1000000,10000000.
 	scaleEnv = "WXGATE_SCALE"
 	// scaleDirEnv names a directory in which filled files are kept for the next run.
 	scaleDirEnv = "WXGATE_SCALE_DIR"
@@ -79,21 +80,35 @@ func (r *recorder) Login(_ context.Context, l store.Login) (store.LoginResult, e
 // wechat is WeChat as a function of the code, which is a number.
 type wechat struct{}
 
-func (wechat) Code2Session(_ context.Context, _ weixin.Credentials, code string) (weixin.Session, error) {
-	return weixin.Session{OpenID: fmt.Sprintf("o%027s", code), UnionID: fmt.Sprintf("u%027s", code), SessionKey: fmt.Sprintf("%024s", code)}, nil
+func (wechat) Code2Session(
+	_ context.Context, _ weixin.Credentials, code string,
+) (weixin.Session, error) {
+	return weixin.Session{
+		OpenID:     fmt.Sprintf("o%027s", code),
+		UnionID:    fmt.Sprintf("u%027s", code),
+		SessionKey: fmt.Sprintf("%024s", code),
+	}, nil
 }
 
-// service is package session over a store, with a cache of the default size or the one given.
-func service(b *testing.B, s store.Store, key string, maxSessions int64, misses session.Counter) (*session.Service, *session.Core) {
+// service is package session over a store, with a cache of the default size or
+// the one given.
+func service(
+	b *testing.B, s store.Store, key string, maxSessions int64, misses session.Counter,
+) (*session.Service, *session.Core) {
 	keys, err := keyring.Parse(key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	core, err := session.NewCore(session.CoreConfig{Store: s, MaxSessions: maxSessions, Misses: misses})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return session.New(session.Config{Core: core, WeChat: wechat{}, Apps: []weixin.Credentials{{ID: scaleAppID, Secret: "secret"}}, Keys: keys, TTL: 48 * time.Hour, MaxPerUser: 10}), core
+	must(b, err)
+	core, err := session.NewCore(session.CoreConfig{
+		Store: s, MaxSessions: maxSessions, Misses: misses,
+	})
+	must(b, err)
+	return session.New(session.Config{
+		Core:       core,
+		WeChat:     wechat{},
+		Apps:       []weixin.Credentials{{ID: scaleAppID, Secret: "secret"}},
+		Keys:       keys,
+		TTL:        48 * time.Hour,
+		MaxPerUser: 10,
+	}), core
 }
 
 func populate(b *testing.B, n int) *population {
@@ -113,20 +128,15 @@ func populate(b *testing.B, n int) *population {
 	var r recorder
 	svc, core := service(b, &r, p.key, 1, nil)
 	for i := range min(n, maxTokens) {
-		l, err := svc.Login(context.Background(), session.LoginRequest{AppID: scaleAppID, Code: fmt.Sprint(i)})
-		if err != nil {
-			b.Fatal(err)
-		}
+		req := session.LoginRequest{AppID: scaleAppID, Code: fmt.Sprint(i)}
+		l, err := svc.Login(context.Background(), req)
+		must(b, err)
 		p.tokens = append(p.tokens, l.Token)
 	}
 	core.Close()
-	if err := bolt.Fill(p.path, n, r.nth); err != nil {
-		b.Fatal(err)
-	}
+	must(b, bolt.Fill(p.path, n, r.nth))
 	if kept {
-		if err := os.WriteFile(list, []byte(p.key+"\n"+strings.Join(p.tokens, "\n")), 0o600); err != nil {
-			b.Fatal(err)
-		}
+		must(b, os.WriteFile(list, []byte(p.key+"\n"+strings.Join(p.tokens, "\n")), 0o600))
 	}
 	b.Logf("%d sessions filled in in %v", n, time.Since(start).Round(time.Second))
 	return p
@@ -140,7 +150,8 @@ func (r *recorder) nth(i int) store.Login {
 	l := r.logins[0]
 	l.User.OpenID, l.UnionID = fmt.Sprintf("o%027d", i), fmt.Sprintf("u%027d", i)
 	l.Digest = digest("scale", i)
-	l.Created, l.Expires = l.Created.Add(time.Duration(i)*time.Millisecond), l.Expires.Add(time.Duration(i)*time.Millisecond)
+	later := time.Duration(i) * time.Millisecond
+	l.Created, l.Expires = l.Created.Add(later), l.Expires.Add(later)
 	return l
 }
 
@@ -157,8 +168,13 @@ func (p *population) open(b *testing.B) *bolt.Store {
 func (p *population) login() store.Login {
 	i, now := rand.IntN(p.n), time.Now()
 	return store.Login{
-		User: userOf(fmt.Sprintf("o%027d", i)), UnionID: fmt.Sprintf("u%027d", i), Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 57)},
-		Digest: digest(rand.Uint64(), rand.Uint64()), Created: now, Expires: now.Add(72 * time.Hour), MaxPerUser: 10,
+		User:       userOf(fmt.Sprintf("o%027d", i)),
+		UnionID:    fmt.Sprintf("u%027d", i),
+		Key:        store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 57)},
+		Digest:     digest(rand.Uint64(), rand.Uint64()),
+		Created:    now,
+		Expires:    now.Add(72 * time.Hour),
+		MaxPerUser: 10,
 	}
 }
 
@@ -166,18 +182,12 @@ func (p *population) login() store.Login {
 func (p *population) copy(b *testing.B) string {
 	path := newPath(b)
 	from, err := os.Open(p.path)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	defer from.Close()
 	to, err := os.Create(path)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	_, err = io.Copy(to, from)
-	if err := errors.Join(err, to.Sync(), to.Close()); err != nil {
-		b.Fatal(err)
-	}
+	must(b, errors.Join(err, to.Sync(), to.Close()))
 	return path
 }
 
@@ -194,7 +204,7 @@ func cacheAll(b *testing.B, svc *session.Service, misses *counter, tokens []stri
 				b.Fatal(err)
 			}
 			if i%4096 == 0 {
-				time.Sleep(time.Millisecond) // the cache takes in what it was given, or it would drop some
+				time.Sleep(time.Millisecond) // or the cache would drop some
 			}
 		}
 		if misses.Load() == before {
@@ -204,7 +214,8 @@ func cacheAll(b *testing.B, svc *session.Service, misses *counter, tokens []stri
 	b.Fatal("the cache does not hold them all")
 }
 
-// BenchmarkScaleCheck is the cost of a check: of a thousand sessions in use, and of all whose token is known; from the cache, and from the store.
+// The cost of a check of a thousand sessions in use, and of all whose token is
+// known; from the cache, and from the store.
 func BenchmarkScaleCheck(b *testing.B) {
 	scales(b, func(b *testing.B, p *population) {
 		for _, in := range []struct {
@@ -218,7 +229,9 @@ func BenchmarkScaleCheck(b *testing.B) {
 					svc, core := service(b, s, p.key, in.cache, &misses)
 					defer core.Close()
 					tokens := slices.Clone(p.tokens)
-					rand.Shuffle(len(tokens), func(i, j int) { tokens[i], tokens[j] = tokens[j], tokens[i] })
+					rand.Shuffle(len(tokens), func(i, j int) {
+						tokens[i], tokens[j] = tokens[j], tokens[i]
+					})
 					tokens = tokens[:min(use, len(tokens))]
 					if in.cache > 1 {
 						cacheAll(b, svc, &misses, tokens)
@@ -231,7 +244,8 @@ func BenchmarkScaleCheck(b *testing.B) {
 					b.ReportAllocs()
 					i := 0
 					for b.Loop() {
-						if _, err := svc.Authenticate(context.Background(), tokens[i%len(tokens)]); err != nil {
+						token := tokens[i%len(tokens)]
+						if _, err := svc.Authenticate(context.Background(), token); err != nil {
 							b.Fatal(err)
 						}
 						i++
@@ -243,7 +257,7 @@ func BenchmarkScaleCheck(b *testing.B) {
 	})
 }
 
-// BenchmarkScaleMemory is the memory of a cache of the default size that holds all sessions whose token is known.
+// The memory of a cache that holds all sessions whose token is known.
 func BenchmarkScaleMemory(b *testing.B) {
 	inUse := func() float64 {
 		runtime.GC()
@@ -269,7 +283,8 @@ func BenchmarkScaleMemory(b *testing.B) {
 	})
 }
 
-// BenchmarkScaleStart is how long it takes from opening the file to the first answered check, after a clean stop and after a kill, with the file in memory and not.
+// The time from opening the file to the first answered check, after a clean
+// stop and after a kill, with the file in memory and not.
 func BenchmarkScaleStart(b *testing.B) {
 	scales(b, func(b *testing.B, p *population) {
 		for _, name := range []string{"clean", "clean,uncached", "killed", "killed,uncached"} {
@@ -278,13 +293,12 @@ func BenchmarkScaleStart(b *testing.B) {
 				for b.Loop() {
 					b.StopTimer()
 					if strings.HasPrefix(name, "killed") {
-						if err := os.WriteFile(p.path+".dirty", nil, 0o600); err != nil {
-							b.Fatal(err)
-						}
+						must(b, os.WriteFile(p.path+".dirty", nil, 0o600))
 					}
 					if strings.HasSuffix(name, "uncached") {
 						// Tells the system to forget the file's pages.
-						if out, err := exec.Command("dd", "if="+p.path, "iflag=nocache", "count=0").CombinedOutput(); err != nil {
+						cmd := exec.Command("dd", "if="+p.path, "iflag=nocache", "count=0")
+						if out, err := cmd.CombinedOutput(); err != nil {
 							b.Fatalf("%v: %s", err, out)
 						}
 					}
@@ -329,7 +343,8 @@ func report(b *testing.B, all []time.Duration) {
 	b.ReportMetric(float64(all[len(all)-1].Microseconds()), "max-µs")
 }
 
-// BenchmarkScaleLogin is durable logins from 64 clients, of users who are known, beside a bare group commit of the same rows into the same file (DESIGN.md 7).
+// Durable logins of known users from 64 clients, beside a bare group commit of
+// the same rows into the same file.
 func BenchmarkScaleLogin(b *testing.B) {
 	scales(b, func(b *testing.B, p *population) {
 		b.Run("store", func(b *testing.B) {
@@ -342,10 +357,7 @@ func BenchmarkScaleLogin(b *testing.B) {
 			})
 		})
 		b.Run("bare", func(b *testing.B) {
-			db, err := bbolt.Open(p.copy(b), 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, InitialMmapSize: 1 << 30, NoStatistics: true})
-			if err != nil {
-				b.Fatal(err)
-			}
+			db := openBare(b, p.copy(b))
 			g := newBare(b, db)
 			defer g.close()
 			b.ReportAllocs()
@@ -355,7 +367,13 @@ func BenchmarkScaleLogin(b *testing.B) {
 				u.Admit(l)
 				value, _ := u.AppendBinary(nil)
 				exp := binary.BigEndian.AppendUint64(nil, uint64(l.Expires.UnixMilli())^1<<63)
-				row := &bareLogin{user: h[:], session: l.Digest[:], expiry: append(exp, l.Digest[:]...), value: value, done: make(chan error, 1)}
+				row := &bareLogin{
+					user:    h[:],
+					session: l.Digest[:],
+					expiry:  append(exp, l.Digest[:]...),
+					value:   value,
+					done:    make(chan error, 1),
+				}
 				g.queue <- row
 				if err := <-row.done; err != nil {
 					b.Error(err)
@@ -365,7 +383,8 @@ func BenchmarkScaleLogin(b *testing.B) {
 	})
 }
 
-// BenchmarkScaleSweep opens a store in which every session has expired and logs in, from 64 clients, until all of them are gone.
+// Logins from 64 clients into a store in which every session has expired, until
+// all are gone.
 func BenchmarkScaleSweep(b *testing.B) {
 	scales(b, func(b *testing.B, p *population) {
 		var all []time.Duration
@@ -374,17 +393,22 @@ func BenchmarkScaleSweep(b *testing.B) {
 			path := newPath(b)
 			past := time.Now().Add(-30 * 24 * time.Hour)
 			err := bolt.Fill(path, p.n, func(i int) store.Login {
-				l := store.Login{User: userOf(fmt.Sprintf("o%027d", i)), UnionID: fmt.Sprintf("u%027d", i), Digest: digest("scale", i), Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 57)}}
+				l := store.Login{
+					User:    userOf(fmt.Sprintf("o%027d", i)),
+					UnionID: fmt.Sprintf("u%027d", i),
+					Digest:  digest("scale", i),
+					Key:     store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 57)},
+				}
 				l.Created = past.Add(time.Duration(i) * time.Millisecond)
 				l.Expires = l.Created.Add(time.Hour)
 				return l
 			})
-			if err != nil {
-				b.Fatal(err)
-			}
+			must(b, err)
 			b.StartTimer()
 			s := open(b, bolt.Config{Path: path})
-			first, next := digest("scale", 0), max(0, p.n-20) // a login, too, takes the expired session of its user away: one alone tells nothing
+			// A login takes the expired session of its user away, too: one alone tells
+			// nothing.
+			first, next := digest("scale", 0), max(0, p.n-20)
 			var mu sync.Mutex
 			var wg sync.WaitGroup
 			done := make(chan struct{})
@@ -413,7 +437,8 @@ func BenchmarkScaleSweep(b *testing.B) {
 				})
 			}
 			for next < p.n {
-				if _, err := s.Lookup(context.Background(), digest("scale", next)); errors.Is(err, store.ErrNotFound) {
+				_, err := s.Lookup(context.Background(), digest("scale", next))
+				if errors.Is(err, store.ErrNotFound) {
 					next++
 				} else {
 					time.Sleep(10 * time.Millisecond)
@@ -421,7 +446,8 @@ func BenchmarkScaleSweep(b *testing.B) {
 			}
 			close(done)
 			wg.Wait()
-			if st, err := s.Stats(context.Background()); err != nil || st.Sessions > int64(len(all)) {
+			if st, err := s.Stats(context.Background()); err != nil ||
+				st.Sessions > int64(len(all)) {
 				b.Fatalf("%d sessions are left after %d logins, %v", st.Sessions, len(all), err)
 			}
 			s.Close()
@@ -432,7 +458,7 @@ func BenchmarkScaleSweep(b *testing.B) {
 	})
 }
 
-// BenchmarkScaleOperate is what operators do to a store, and its size.
+// What operators do to a store, and its size.
 func BenchmarkScaleOperate(b *testing.B) {
 	scales(b, func(b *testing.B, p *population) {
 		b.Run("Check", func(b *testing.B) {

@@ -150,8 +150,8 @@ func (t *tables) staleUsers(from []byte, now time.Time) (stale [][16]byte, next 
 }
 
 func isStale(u store.User, now time.Time) bool {
-	return now.Sub(u.LastLogin) > userKept &&
-		!slices.ContainsFunc(u.Sessions, func(r store.SessionRef) bool { return r.Expires.After(now) })
+	lives := func(r store.SessionRef) bool { return r.Expires.After(now) }
+	return now.Sub(u.LastLogin) > userKept && !slices.ContainsFunc(u.Sessions, lives)
 }
 
 // removeStale removes the users who have not logged in since the search.

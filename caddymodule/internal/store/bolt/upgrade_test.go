@@ -18,7 +18,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
-// TestP2_Upgrade: the file of the first version loses nobody, and has the index of unionids that it lacked.
+// A file of version 1 loses no user, and gets the index of unionids.
 func TestP2_Upgrade(t *testing.T) {
 	const users = 10_050 // more than one transaction's worth
 	path := newPath(t)
@@ -28,7 +28,13 @@ func TestP2_Upgrade(t *testing.T) {
 	for w := range 64 {
 		wg.Go(func() {
 			for i := w; i < users; i += 64 {
-				l := store.Login{User: userOf(fmt.Sprint("u", i)), Digest: digest("u", i), Created: now, Expires: now.Add(time.Hour), MaxPerUser: 10}
+				l := store.Login{
+					User:       userOf(fmt.Sprint("u", i)),
+					Digest:     digest("u", i),
+					Created:    now,
+					Expires:    now.Add(time.Hour),
+					MaxPerUser: 10,
+				}
 				if i%3 != 0 {
 					l.UnionID = fmt.Sprint("union", i/3)
 				}
@@ -42,15 +48,17 @@ func TestP2_Upgrade(t *testing.T) {
 	wg.Wait()
 	s.Close()
 	edit(t, path, func(tx *bbolt.Tx) error {
-		return errors.Join(tx.DeleteBucket([]byte("union")), tx.DeleteBucket([]byte("key")), tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{1}))
+		return errors.Join(
+			tx.DeleteBucket([]byte("union")),
+			tx.DeleteBucket([]byte("key")),
+			tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{1}),
+		)
 	})
 	if r, err := bolt.Check(path); err != nil || r.Stats.Sessions != users || r.Damaged != 0 {
 		t.Fatalf("as it was: %+v, %v", r, err)
 	}
 	snap, err := bolt.OpenSnapshot(path, nil) // as `migrate` does
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if needs, err := snap.MasterKeys(t.Context()); err != nil || len(needs) != 0 {
 		t.Errorf("as it was: needed are %v, %v", needs, err)
 	}
@@ -79,7 +87,7 @@ func TestP2_Upgrade(t *testing.T) {
 	})
 }
 
-// TestP2_UpgradeInterrupted: one that died half-way begins anew.
+// An upgrade that died half-way begins anew.
 func TestP2_UpgradeInterrupted(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
@@ -93,7 +101,8 @@ func TestP2_UpgradeInterrupted(t *testing.T) {
 		return errors.Join(err, tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{1}))
 	})
 	s = open(t, bolt.Config{Path: path})
-	if ids, err := s.ByUnionID(t.Context(), l.UnionID); err != nil || len(ids) != 1 || ids[0] != l.User {
+	if ids, err := s.ByUnionID(t.Context(), l.UnionID); err != nil || len(ids) != 1 ||
+		ids[0] != l.User {
 		t.Fatal(ids, err)
 	}
 	if _, err := s.Lookup(t.Context(), l.Digest); err != nil {
@@ -101,31 +110,21 @@ func TestP2_UpgradeInterrupted(t *testing.T) {
 	}
 }
 
-// TestP2_UpgradeRecorded: the sessions in a file that a gate of the first release has written hold, as used up to an hour
-// after they were last seen.
+// The sessions in a file that the first release wrote hold, as used up to an
+// hour after they were last seen.
 func TestP2_UpgradeRecorded(t *testing.T) {
 	f, err := os.Open("testdata/version2.db.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer f.Close()
 	recorded, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	content, err := io.ReadAll(recorded)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	path := newPath(t)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, content, 0o600))
 	unhex := func(text string) store.Digest {
 		b, err := hex.DecodeString(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return store.Digest(b)
 	}
 	digests := []store.Digest{
@@ -136,14 +135,16 @@ func TestP2_UpgradeRecorded(t *testing.T) {
 		s := open(t, bolt.Config{Path: path})
 		for _, d := range digests {
 			rec, err := s.Lookup(t.Context(), d)
-			if ses := rec.Session; err != nil || ses.Epochs != rec.Current || !ses.UsedUntil.Equal(ses.Created.Add(time.Hour)) {
+			if ses := rec.Session; err != nil || ses.Epochs != rec.Current ||
+				!ses.UsedUntil.Equal(ses.Created.Add(time.Hour)) {
 				t.Errorf("%+v, %v", rec, err)
 			}
 		}
 		s.Close()
 	}
 	edit(t, path, func(tx *bbolt.Tx) error {
-		if m := tx.Bucket([]byte("meta")); m.Get([]byte("noted")) != nil || !bytes.Equal(m.Get([]byte("schema")), []byte{3}) {
+		if m := tx.Bucket([]byte("meta")); m.Get([]byte("noted")) != nil ||
+			!bytes.Equal(m.Get([]byte("schema")), []byte{3}) {
 			t.Errorf("version %v, notes %v", m.Get([]byte("schema")), m.Get([]byte("noted")))
 		}
 		return nil

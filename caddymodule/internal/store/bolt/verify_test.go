@@ -23,28 +23,23 @@ import (
 
 const pageSize = 4096
 
-// unclean fills a store and leaves it as a killed process does. It returns the bytes of the file.
+// unclean fills a store and leaves it as a killed process does. It returns the
+// bytes of the file.
 func unclean(t *testing.T, path string, users int) []byte {
 	t.Helper()
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, users)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	if _, err := os.Stat(path + ".dirty"); err == nil {
 		t.Fatal("Close left the marker")
 	}
-	if err := os.WriteFile(path+".dirty", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path+".dirty", nil, 0o600))
 	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b
 }
 
-func TestUncleanStop(t *testing.T) {
+func TestOpen_UncleanStop_Verified(t *testing.T) {
 	path := newPath(t)
 	unclean(t, path, 300)
 	core, logs := observer.New(zap.InfoLevel)
@@ -60,34 +55,10 @@ func TestUncleanStop(t *testing.T) {
 	}
 }
 
-func TestUncleanWithoutFile(t *testing.T) {
-	path := newPath(t)
-	if err := os.WriteFile(path+".dirty", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if s := open(t, bolt.Config{Path: path}); s.SetAside() != "" {
-		t.Errorf("set aside %q", s.SetAside())
-	}
-}
-
-// TestUncleanEmptyFile: a process that died in its very first moment left a file without a byte in it.
-func TestUncleanEmptyFile(t *testing.T) {
-	path := newPath(t)
-	for _, p := range []string{path, path + ".dirty"} {
-		if err := os.WriteFile(p, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s := open(t, bolt.Config{Path: path})
-	if s.SetAside() != "" {
-		t.Errorf("set aside %q", s.SetAside())
-	}
-	login(t, s, "o", 1, time.Hour)
-}
-
-// TestDamagedFile: whatever page of the file is damaged, before or after the last process closed it, this one lives, and either everything is there or the file is put away unchanged and reported.
-// Without the check before it is opened, bbolt ends the process (STORE.md 2.3).
-func TestDamagedFile(t *testing.T) {
+// Whichever page is damaged, before or after a clean stop: the file is sound,
+// or set aside unchanged. Without the check, bbolt ends the process
+// (docs/stores.md#bbolt-damage).
+func TestOpen_DamagedPage_WholeOrSetAside(t *testing.T) {
 	const users = 300
 	path := newPath(t)
 	sound := unclean(t, path, users)
@@ -99,7 +70,10 @@ func TestDamagedFile(t *testing.T) {
 		}
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	page := func(b []byte) []byte { p := 2 + rnd.IntN(used-2); return b[p*pageSize : (p+1)*pageSize] }
+	page := func(b []byte) []byte {
+		p := 2 + rnd.IntN(used-2)
+		return b[p*pageSize : (p+1)*pageSize]
+	}
 	kinds := map[string]func([]byte) []byte{
 		"zeroed": func(b []byte) []byte { clear(page(b)); return b },
 		"garbage": func(b []byte) []byte {
@@ -111,16 +85,18 @@ func TestDamagedFile(t *testing.T) {
 		},
 		"truncated": func(b []byte) []byte { return b[:rnd.IntN(used*pageSize)] },
 		"swapped":   func(b []byte) []byte { copy(page(b), page(b)); return b },
-		"doubled": func(b []byte) []byte { // a misplaced write: another page of the same bucket under the right number
+		"doubled": func(b []byte) []byte { // a misplaced write: another page of the same bucket
 			leaves := sessionLeaves(b)
 			to, from := leaves[rnd.IntN(len(leaves))], leaves[rnd.IntN(len(leaves))]
-			// An older state of the very same page is left out: nothing in the file tells that it is old.
-			if bytes.Compare(lastKey(from), firstKey(to)) < 0 || bytes.Compare(firstKey(from), lastKey(to)) > 0 {
+			// An older state of the very same page is left out: nothing in the
+			// file tells that it is old.
+			if bytes.Compare(lastKey(from), firstKey(to)) < 0 ||
+				bytes.Compare(firstKey(from), lastKey(to)) > 0 {
 				copy(to[8:], from[8:])
 			}
 			return b
 		},
-		"circle": func(b []byte) []byte { // a branch that leads to itself, or to another: bbolt would follow it until the memory is used up
+		"circle": func(b []byte) []byte { // a branch that leads to itself, or to another
 			branches := pagesOf(b, 1)
 			of, to := branches[rnd.IntN(len(branches))], branches[rnd.IntN(len(branches))]
 			copy(of[16+8:16+16], to[:8])
@@ -129,7 +105,8 @@ func TestDamagedFile(t *testing.T) {
 		"bucket circle": func(b []byte) []byte { // a bucket that is the bucket it is in
 			for _, leaf := range pagesOf(b, 2) {
 				if binary.LittleEndian.Uint32(leaf[16:]) == 1 {
-					at := 16 + binary.LittleEndian.Uint32(leaf[16+4:]) + binary.LittleEndian.Uint32(leaf[16+8:])
+					pos := binary.LittleEndian.Uint32(leaf[16+4:])
+					at := 16 + pos + binary.LittleEndian.Uint32(leaf[16+8:])
 					copy(leaf[at:at+8], leaf[:8])
 				}
 			}
@@ -149,7 +126,7 @@ func TestDamagedFile(t *testing.T) {
 		"no metas": func(b []byte) []byte { clear(b[:2*pageSize]); return b },
 	}
 	setAside := 0
-	for _, name := range slices.Sorted(maps.Keys(kinds)) { // in order, so that a seed tells what happened
+	for _, name := range slices.Sorted(maps.Keys(kinds)) { // in order, for the seed
 		damage := kinds[name]
 		for i := range 12 {
 			t.Run(fmt.Sprint(name, i), func(t *testing.T) {
@@ -166,27 +143,26 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
-// checkDamagedFile opens a file after an unclean stop and reports whether it was set aside.
+// checkDamagedFile opens a file after an unclean stop and reports whether it
+// was set aside.
 func checkDamagedFile(t *testing.T, b []byte, users int) (setAside bool) {
 	t.Helper()
 	path := newPath(t)
 	for p, b := range map[string][]byte{path: b, path + ".dirty": nil} {
-		if err := os.WriteFile(p, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(p, b, 0o600))
 	}
 	core, logs := observer.New(zap.ErrorLevel)
 	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
 	return checkSetAside(t, s, logs, b, users)
 }
 
-// checkDamagedClosed opens a file that came to harm after a clean stop. What bbolt takes for no database of its own is refused, as it may be somebody else's.
+// checkDamagedClosed opens a file that came to harm after a clean stop. What
+// bbolt takes for no database of its own is refused, as it may be somebody
+// else's.
 func checkDamagedClosed(t *testing.T, b []byte, users int) {
 	t.Helper()
 	path := newPath(t)
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, b, 0o600))
 	core, logs := observer.New(zap.ErrorLevel)
 	s, err := bolt.Open(bolt.Config{Path: path, Logger: zap.New(core)})
 	if err != nil {
@@ -197,7 +173,8 @@ func checkDamagedClosed(t *testing.T, b []byte, users int) {
 			t.Error("a refused file was changed")
 		}
 		// Unless something beside it says that it had been one of ours.
-		if s, err = bolt.Open(bolt.Config{Path: path, Logger: zap.New(core), Expected: true}); err != nil {
+		c := bolt.Config{Path: path, Logger: zap.New(core), Expected: true}
+		if s, err = bolt.Open(c); err != nil {
 			t.Errorf("refused, although it is expected: %v", err)
 			return
 		}
@@ -206,8 +183,11 @@ func checkDamagedClosed(t *testing.T, b []byte, users int) {
 	checkSetAside(t, s, logs, b, users)
 }
 
-// checkSetAside: either everything is there, or the file is put away unchanged and reported.
-func checkSetAside(t *testing.T, s *bolt.Store, logs *observer.ObservedLogs, b []byte, users int) bool {
+// checkSetAside: either everything is there, or the file is put away unchanged
+// and reported.
+func checkSetAside(
+	t *testing.T, s *bolt.Store, logs *observer.ObservedLogs, b []byte, users int,
+) bool {
 	t.Helper()
 	away, _ := filepath.Glob(s.Path() + ".damaged-*")
 	if s.SetAside() == "" {
@@ -230,7 +210,8 @@ func checkSetAside(t *testing.T, s *bolt.Store, logs *observer.ObservedLogs, b [
 	return true
 }
 
-// pagesOf returns the pages that bear a flag, in use or not: 1 for branches, 2 for leaves.
+// pagesOf returns the pages that bear a flag, in use or not: 1 for branches, 2
+// for leaves.
 func pagesOf(b []byte, flag uint16) (found [][]byte) {
 	for p := 2; p < len(b)/pageSize; p++ {
 		page := b[p*pageSize : (p+1)*pageSize]
@@ -241,9 +222,12 @@ func pagesOf(b []byte, flag uint16) (found [][]byte) {
 	return found
 }
 
-// sessionLeaves returns the pages that look like leaves of the bucket of sessions, in use or not: their first key has 32 bytes.
+// sessionLeaves returns the pages that look like leaves of the bucket of
+// sessions, in use or not: their first key has 32 bytes.
 func sessionLeaves(b []byte) [][]byte {
-	return slices.DeleteFunc(pagesOf(b, 2), func(page []byte) bool { return binary.LittleEndian.Uint32(page[24:]) != 32 })
+	return slices.DeleteFunc(pagesOf(b, 2), func(page []byte) bool {
+		return binary.LittleEndian.Uint32(page[24:]) != 32
+	})
 }
 
 func firstKey(leaf []byte) []byte { return leafKey(leaf, 0) }
@@ -252,15 +236,16 @@ func lastKey(leaf []byte) []byte {
 	return leafKey(leaf, uint32(binary.LittleEndian.Uint16(leaf[10:]))-1)
 }
 
-// leafKey returns a key of a leaf: its place and length stand in an element behind the page's header.
+// leafKey returns a key of a leaf: its place and length stand in an element
+// behind the page's header.
 func leafKey(leaf []byte, i uint32) []byte {
 	element := 16 + 16*i
 	at := element + binary.LittleEndian.Uint32(leaf[element+4:])
 	return leaf[at : at+binary.LittleEndian.Uint32(leaf[element+8:])]
 }
 
-// TestShortenedFile: a file that has lost its end is damaged even when all that was there was free room; the store would write past what it believes to be its own.
-func TestShortenedFile(t *testing.T) {
+// Even when the missing end was free room: bbolt would write beyond it.
+func TestOpen_EndMissing_SetAside(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	l := login(t, s, "o", 0, time.Hour)
@@ -270,16 +255,81 @@ func TestShortenedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.RevokeUser(t.Context(), l.User); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.RevokeUser(t.Context(), l.User))
 	s.Close()
 	var size int64
 	edit(t, path, func(tx *bbolt.Tx) error { size = tx.Size(); return nil })
-	if err := errors.Join(os.Truncate(path, size-pageSize), os.WriteFile(path+".dirty", nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Truncate(path, size-pageSize), os.WriteFile(path+".dirty", nil, 0o600)))
 	if s := open(t, bolt.Config{Path: path}); s.SetAside() == "" {
 		t.Error("taken for sound")
+	}
+}
+
+// rootPage returns the number of the file's root page and the size of pages.
+func rootPage(t *testing.T, path string) (id, size int) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0, &bbolt.Options{ReadOnly: true})
+	must(t, err)
+	defer db.Close()
+	must(t, db.View(func(tx *bbolt.Tx) error {
+		id, size = int(tx.Cursor().Bucket().Root()), db.Info().PageSize
+		return nil
+	}))
+	return id, size
+}
+
+// bbolt follows the page of a small bucket, which lies inside a row, without
+// checking.
+func TestOpen_DamagedInlineBucket_SetAside(t *testing.T) {
+	put16 := func(at int, v uint16) func([]byte) {
+		return func(b []byte) { binary.NativeEndian.PutUint16(b[at:], v) }
+	}
+	put32 := func(at int, v uint32) func([]byte) {
+		return func(b []byte) { binary.NativeEndian.PutUint32(b[at:], v) }
+	}
+	for name, damage := range map[string]struct{ element, value func([]byte) }{
+		"cut":           {element: put32(12, 16)},
+		"cut to a root": {element: put32(12, 8)},
+		"kind":          {value: put16(24, 0x77)},
+		"branch":        {value: put16(24, 0x01)},
+		"count":         {value: put16(26, 0xff0)},
+		"zeroed":        {value: func(b []byte) { clear(b[16:]) }},
+		"bucket in it":  {value: put32(32, 0x01)},
+		"key beyond":    {value: put32(36, 1<<30)},
+		"long key":      {value: put32(40, 1<<31)},
+	} {
+		for _, unclean := range []bool{false, true} {
+			path := newPath(t)
+			open(t, bolt.Config{Path: path}).Close()
+			id, size := rootPage(t, path)
+			b := readFile(t, path)
+			page, hit := b[id*size:], false
+			for i := range int(binary.NativeEndian.Uint16(page[10:])) {
+				e := page[16+16*i:]
+				key := e[binary.NativeEndian.Uint32(e[4:]):][:binary.NativeEndian.Uint32(e[8:])]
+				if bytes.Equal(key, []byte("meta")) {
+					at := int(binary.NativeEndian.Uint32(e[4:])) + len(key)
+					value := e[at:][:binary.NativeEndian.Uint32(e[12:])]
+					if damage.element != nil {
+						damage.element(e)
+					} else {
+						damage.value(value)
+					}
+					hit = true
+				}
+			}
+			if !hit {
+				t.Fatal("there is no such bucket: this test shows nothing")
+			}
+			must(t, os.WriteFile(path, b, 0o600))
+			if unclean {
+				must(t, os.WriteFile(path+".dirty", nil, 0o600))
+			}
+			s := open(t, bolt.Config{Path: path})
+			if away := s.SetAside(); away == "" || !bytes.Equal(readFile(t, away), b) {
+				t.Errorf("%s, unclean %v: put aside as %q, or not as it was", name, unclean, away)
+			}
+			s.Close()
+		}
 	}
 }

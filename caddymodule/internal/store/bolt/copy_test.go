@@ -23,9 +23,7 @@ func checkAlone(t testing.TB, path string, others ...string) {
 		known[o] = true
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range entries {
 		if name := filepath.Join(filepath.Dir(path), e.Name()); !known[name] {
 			t.Errorf("left behind: %s", name)
@@ -33,7 +31,7 @@ func checkAlone(t testing.TB, path string, others ...string) {
 	}
 }
 
-func TestBackup(t *testing.T) {
+func TestBackup_Filled_OpensElsewhere(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 300)
@@ -46,11 +44,10 @@ func TestBackup(t *testing.T) {
 	later := login(t, s, "later", 1, time.Hour)
 
 	copied := newPath(t)
-	if err := os.WriteFile(copied, b.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(copied, b.Bytes(), 0o600))
 	r, err := bolt.Check(copied)
-	if err != nil || r.Stats.Sessions != 300 || r.Stats.Users != 300 || r.Damaged != 0 || r.Stats.LastExpiry.IsZero() || r.Stats.Bytes == 0 {
+	if err != nil || r.Stats.Sessions != 300 || r.Stats.Users != 300 || r.Damaged != 0 ||
+		r.Stats.LastExpiry.IsZero() || r.Stats.Bytes == 0 {
 		t.Errorf("report %+v, %v", r, err)
 	}
 	c := open(t, bolt.Config{Path: copied})
@@ -62,8 +59,7 @@ func TestBackup(t *testing.T) {
 	checkFilled(t, s, 300)
 }
 
-// TestBackupHot: every copy made under load holds every login acknowledged before it began, and is whole.
-func TestBackupHot(t *testing.T) {
+func TestBackup_UnderLoad_HasAllAcknowledgedLogins(t *testing.T) {
 	s := open(t, bolt.Config{Path: newPath(t)})
 	fill(t, s, 200)
 	var mu sync.Mutex
@@ -100,7 +96,7 @@ func TestBackupHot(t *testing.T) {
 		}
 		c := open(t, bolt.Config{Path: path})
 		checkFilled(t, c, 200)
-		for i := max(0, want-50*10); i < want; i++ { // earlier ones have been ended by later logins of the same user
+		for i := max(0, want-50*10); i < want; i++ { // later logins have ended earlier ones
 			if _, err := c.Lookup(t.Context(), digest(fmt.Sprint("hot", i%50), i)); err != nil {
 				u, _ := c.User(t.Context(), userOf(fmt.Sprint("hot", i%50)))
 				if len(u.Sessions) < 10 {
@@ -131,8 +127,9 @@ func (s *slow) Write(p []byte) (int, error) {
 	return s.got.Write(p)
 }
 
-// TestBackupSlowReader: who takes the copy slowly holds up neither logins, nor another backup for longer than its own, nor the end of the store, and gets the copy whole.
-func TestBackupSlowReader(t *testing.T) {
+// Neither logins nor Close wait for the reader, who gets a whole copy. A second
+// backup is refused meanwhile.
+func TestBackup_SlowReader_HoldsUpNothing(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 100)
@@ -150,9 +147,7 @@ func TestBackupSlowReader(t *testing.T) {
 		t.Error(err)
 	}
 	close(w.goOn)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-done)
 	copied := newPath(t)
 	if _, err := bolt.Restore(&w.got, copied); err != nil {
 		t.Fatal(err)
@@ -165,8 +160,7 @@ type brokenPipe struct{}
 
 func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-// TestBackupGivenUp: a backup that comes to nothing leaves nothing behind, and the next one works.
-func TestBackupGivenUp(t *testing.T) {
+func TestBackup_GivenUp_LeavesNothing(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 100)

@@ -17,37 +17,38 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
-// TestP4_FileGone: while the file is not where the next start looks for it, no login is said to be kept. Reads go on, one line tells, and when the file is back, so is the store.
+// While the file is not at its path, the store acknowledges no login, reads go
+// on, and one line tells. The store recovers when the file is back.
 func TestP4_FileGone(t *testing.T) {
+	rename := func(from, to string) func(string) error {
+		return func(path string) error { return os.Rename(path+from, path+to) }
+	}
+	inFolder := func(f func(string) error) func(string) error {
+		return func(path string) error { return f(filepath.Dir(path)) }
+	}
+	relink := func(to string) func(string) error {
+		return func(path string) error { return errors.Join(os.Remove(path), os.Symlink(to, path)) }
+	}
+	away, back := rename("", ".away"), rename(".away", "")
+	another := func(path string) error {
+		return errors.Join(away(path), os.WriteFile(path, []byte("another"), 0o600))
+	}
 	for name, move := range map[string]struct{ away, back func(path string) error }{
-		"renamed": {
-			func(path string) error { return os.Rename(path, path+".away") },
-			func(path string) error { return os.Rename(path+".away", path) },
-		},
-		"folder renamed": {
-			func(path string) error { return os.Rename(filepath.Dir(path), filepath.Dir(path)+".away") },
-			func(path string) error { return os.Rename(filepath.Dir(path)+".away", filepath.Dir(path)) },
-		},
-		"another file": {
-			func(path string) error {
-				return errors.Join(os.Rename(path, path+".away"), os.WriteFile(path, []byte("another"), 0o600))
-			},
-			func(path string) error { return os.Rename(path+".away", path) },
-		},
-		"link leads elsewhere": {
-			func(path string) error { return errors.Join(os.Remove(path), os.Symlink("nowhere", path)) },
-			func(path string) error { return errors.Join(os.Remove(path), os.Symlink("target", path)) },
-		},
+		"renamed":              {away, back},
+		"folder renamed":       {inFolder(away), inFolder(back)},
+		"another file":         {another, back},
+		"link leads elsewhere": {relink("nowhere"), relink("target")},
 	} {
 		for _, idle := range []bool{false, true} {
 			path := filepath.Join(t.TempDir(), "in", "sessions.db")
 			if strings.HasPrefix(name, "link") {
-				if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.Symlink("target", path)); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.Mkdir(filepath.Dir(path), 0o700))
+				must(t, os.Symlink("target", path))
 			}
 			t.Run(name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { testGone(t, path, move.away, move.back, idle) })
+				synctest.Test(t, func(t *testing.T) {
+					testGone(t, path, move.away, move.back, idle)
+				})
 			})
 		}
 	}
@@ -57,9 +58,7 @@ func testGone(t *testing.T, path string, away, back func(path string) error, idl
 	core, logs := observer.New(zap.InfoLevel)
 	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
 	l := login(t, s, "o", 1, time.Hour)
-	if err := away(path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, away(path))
 	if idle {
 		time.Sleep(2 * time.Second) // nobody asks the store for anything
 		if logs.Len() != 1 {
@@ -70,7 +69,13 @@ func testGone(t *testing.T, path string, away, back func(path string) error, idl
 		if err := s.Health(t.Context()); !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("health: %v", err)
 		}
-		refused := store.Login{User: l.User, Digest: digest("refused", i), Created: l.Created, Expires: l.Expires, MaxPerUser: 1}
+		refused := store.Login{
+			User:       l.User,
+			Digest:     digest("refused", i),
+			Created:    l.Created,
+			Expires:    l.Expires,
+			MaxPerUser: 1,
+		}
 		if i == 0 && !idle {
 			refused.User.OpenID = "p" // the commit that finds out may be made
 		}
@@ -87,17 +92,13 @@ func testGone(t *testing.T, path string, away, back func(path string) error, idl
 	if logs.Len() != 1 || !strings.Contains(logs.All()[0].Message, "no longer at its path") {
 		t.Errorf("log %v", logs.All())
 	}
-	if err := back(path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, back(path))
 	time.Sleep(2 * time.Second)
 	if err := s.Health(t.Context()); err != nil || logs.Len() != 2 {
 		t.Errorf("file is back: %v, log %v", err, logs.All())
 	}
 	more := login(t, s, "o", 2, time.Hour)
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, s.Close())
 	s = open(t, bolt.Config{Path: path, Logger: zap.New(core)})
 	for _, l := range []store.Login{l, more} {
 		if _, err := s.Lookup(t.Context(), l.Digest); err != nil {
@@ -109,15 +110,13 @@ func testGone(t *testing.T, path string, away, back func(path string) error, idl
 	}
 }
 
-// TestCloseGone: a store that is closed while another's file is in its place says so and leaves the other's marker alone.
-func TestCloseGone(t *testing.T) {
+func TestClose_FileReplaced_LeavesOtherMarker(t *testing.T) {
 	path := newPath(t)
 	first := open(t, bolt.Config{Path: path})
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(path))
 	second := open(t, bolt.Config{Path: path})
-	if _, err := first.Login(t.Context(), store.Login{User: userOf("o"), Digest: digest(1)}); !errors.Is(err, store.ErrUnavailable) {
+	l := store.Login{User: userOf("o"), Digest: digest(1)}
+	if _, err := first.Login(t.Context(), l); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("login: %v", err)
 	}
 	if err := first.Close(); err == nil || !strings.Contains(err.Error(), "no longer at its path") {
@@ -129,8 +128,7 @@ func TestCloseGone(t *testing.T) {
 	login(t, second, "o", 1, time.Hour)
 }
 
-// TestLost: to begin anew where there was a store is not silent, as a first start is.
-func TestLost(t *testing.T) {
+func TestOpen_StoreLost_LoggedUnlessFirstStart(t *testing.T) {
 	for name, tt := range map[string]struct {
 		files    []string // suffixes of what is there, without a byte in it
 		expected bool
@@ -146,14 +144,14 @@ func TestLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := newPath(t)
 			for _, suffix := range tt.files {
-				if err := os.WriteFile(path+suffix, nil, 0o600); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.WriteFile(path+suffix, nil, 0o600))
 			}
 			core, logs := observer.New(zap.InfoLevel)
 			c := bolt.Config{Path: path, Expected: tt.expected, Logger: zap.New(core)}
 			s := open(t, c)
-			if got := logs.FilterMessageSnippet("beginning anew").FilterLevelExact(zap.ErrorLevel).Len() == 1; s.Lost() != tt.want || got != tt.want || logs.Len() > 1 {
+			anew := logs.FilterMessageSnippet("beginning anew").FilterLevelExact(zap.ErrorLevel)
+			if got := anew.Len() == 1; s.Lost() != tt.want || got != tt.want || logs.Len() > 1 ||
+				s.SetAside() != "" {
 				t.Errorf("lost: %v, log %v", s.Lost(), logs.All())
 			}
 			login(t, s, "o", 1, time.Hour)
@@ -166,54 +164,46 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestLocate_LinkInLinkedFolder: a relative link counts from where it really is, not from where the path says.
-func TestLocate_LinkInLinkedFolder(t *testing.T) {
+func TestLocate_LinkInLinkedFolder_FromItsRealPlace(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
 	for _, folder := range []string{at("real", "c"), at("real", "data"), at("a")} {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.MkdirAll(folder, 0o700))
 	}
-	if err := errors.Join(os.Symlink(at("real", "c"), at("a", "link")), os.Symlink("../data/x.db", at("real", "c", "db"))); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Symlink(at("real", "c"), at("a", "link")))
+	must(t, os.Symlink("../data/x.db", at("real", "c", "db")))
 	path := at("a", "link", "db")
 	if got, err := bolt.Locate(path); err != nil || got != at("real", "data", "x.db") {
 		t.Errorf("%s, %v", got, err)
 	}
 	s := open(t, bolt.Config{Path: path})
 	login(t, s, "o", 1, time.Hour)
-	if err := s.Health(t.Context()); err != nil {
-		t.Error(err)
-	}
+	must(t, s.Health(t.Context()))
 }
 
-// TestSymlink: a link to the file, or to its folder, stays one, whatever takes the place of the file.
-func TestSymlink(t *testing.T) {
+// Compaction and restore replace the file, not the link to it or to its folder.
+func TestOpen_Symlink_StaysOne(t *testing.T) {
 	saved := backup(t, 20)
-	for name, link := range map[string]func(t *testing.T, path, target string) error{
-		"file":     func(_ *testing.T, path, target string) error { return os.Symlink(target, path) },
-		"relative": func(_ *testing.T, path, target string) error { return os.Symlink("../there/sessions.db", path) },
-		"chain": func(_ *testing.T, path, target string) error {
-			return errors.Join(os.Symlink("next", path), os.Symlink(target, filepath.Join(filepath.Dir(path), "next")))
+	for name, link := range map[string]func(path, target string) error{
+		"file":     func(path, target string) error { return os.Symlink(target, path) },
+		"relative": func(path, _ string) error { return os.Symlink("../there/sessions.db", path) },
+		"chain": func(path, target string) error {
+			next := filepath.Join(filepath.Dir(path), "next")
+			return errors.Join(os.Symlink("next", path), os.Symlink(target, next))
 		},
-		"folder": func(_ *testing.T, path, target string) error {
-			return errors.Join(os.Remove(filepath.Dir(path)), os.Symlink(filepath.Dir(target), filepath.Dir(path)))
+		"folder": func(path, target string) error {
+			dir := filepath.Dir(path)
+			return errors.Join(os.Remove(dir), os.Symlink(filepath.Dir(target), dir))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			path, target := filepath.Join(dir, "here", "sessions.db"), filepath.Join(dir, "there", "sessions.db")
-			if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.Mkdir(filepath.Dir(target), 0o700)); err != nil {
-				t.Fatal(err)
-			}
-			if err := link(t, path, target); err != nil {
-				t.Fatal(err)
-			}
+			path := filepath.Join(dir, "here", "sessions.db")
+			target := filepath.Join(dir, "there", "sessions.db")
+			must(t, os.Mkdir(filepath.Dir(path), 0o700))
+			must(t, os.Mkdir(filepath.Dir(target), 0o700))
+			must(t, link(path, target))
 			isTarget := func(when string) {
 				t.Helper()
 				if to, err := filepath.EvalSymlinks(path); err != nil || to != target {
