@@ -150,17 +150,22 @@ func newArenaOver2(t *testing.T, over wire, env ...string) *arena {
 	s.sites = fmt.Sprintf("https://localhost:%[1]s, https://:%[1]s {\n\tbind 127.0.0.1\n"+
 		"\ttls internal\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}", port, s.auth, a.app.addr)
 	a.mustReload(t, s)
-	a.tls = &tls.Config{
-		InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"h2"},
-	}
-	eventually(t, "the certificate is there", func() bool {
-		c, err := dialH2(a.target, a.tls)
+	a.tls = a.certified(t, a.target)
+	return a
+}
+
+// certified waits until a site with a certificate of its own serves HTTP/2.
+func (w *world) certified(tb testing.TB, addr string) *tls.Config {
+	tb.Helper()
+	c := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"h2"}}
+	eventually(tb, "the certificate is there", func() bool {
+		conn, err := dialH2(addr, c)
 		if err == nil {
-			c.Close()
+			conn.Close()
 		}
 		return err == nil
 	})
-	return a
+	return c
 }
 
 // overHTTP2 runs a test over both ways to speak HTTP/2.

@@ -104,6 +104,9 @@ func TestProbe_TheGateHolds(t *testing.T) {
 				"\treverse_proxy %s\n}\n", port, s.auth, w.app.addr)
 		}
 		w.start(t)
+		if addr, ok := strings.CutPrefix(url, "https://"); ok {
+			w.certified(t, strings.TrimSuffix(addr, path))
+		}
 		status, r := w.probe(t, w.login(t, "ada"), append(args, url)...)
 		r.checkHolds(t, status, seesAll)
 	}
