@@ -145,8 +145,8 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for range 20 {
-				raw(t, w.addr,
-					text+text).tooMany(t, hourly5) // net/http panics when a connection goes on behind a body that nobody has read
+				// net/http panics when a connection goes on behind an unread body.
+				raw(t, w.addr, text+text).tooMany(t, hourly5)
 			}
 		})
 	}
@@ -197,8 +197,8 @@ func TestThreat32_BucketsSurviveReloads(t *testing.T) {
 	for i, change := range []func(*setup){
 		func(*setup) {},
 		func(s *setup) { s.timeout = "3s"; s.auth += " /feed/*" },
-		func(s *setup) { s.wechat = limited(strings.Replace(strictRate, "5/h", "4/h", 1)).wechat },
-		func(s *setup) { s.wechat = limited(strings.Replace(strictRate, "20/h", "21/h", 1)).wechat },
+		func(s *setup) { s.wechat = strings.Replace(s.wechat, " 5/h", " 4/h", 1) },
+		func(s *setup) { s.wechat = strings.Replace(s.wechat, "20/h", "21/h", 1) },
 		func(s *setup) { s.wechat += "\n\t\tstore bolt " + w.home + "/other.db" },
 	} {
 		s := w.setup

@@ -22,8 +22,7 @@ var both = setup{apps: []string{appA, appB}}
 // loginTo logs a user of a mini program in.
 func (w *world) loginTo(tb testing.TB, appID, user string) string {
 	tb.Helper()
-	return w.post(tb, "/wx/login",
-		fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appID, user)), quote(appID))).session(tb).Token
+	return w.post(tb, "/wx/login", appBody(w.wechat.Code(appID, user), appID)).session(tb).Token
 }
 
 // operate runs `wechat …` against the running gate, which must succeed, and
@@ -159,7 +158,9 @@ func TestP3_AdminRevoke(t *testing.T) {
 	if n := strings.Count(printed, `"msg":"sessions revoked"`); n != 10 {
 		t.Errorf("%d audit lines for 10 revocations", n)
 	}
-	if !regexp.MustCompile(`"logger":"wechat.audit","msg":"sessions revoked",[^\n]*"target":"unionid",[^\n]*"users":2,"sessions":3,"remote_addr":"127.0.0.1:`).MatchString(printed) {
+	line := regexp.MustCompile(`"logger":"wechat.audit","msg":"sessions revoked",[^\n]*` +
+		`"target":"unionid",[^\n]*"users":2,"sessions":3,"remote_addr":"127.0.0.1:`)
+	if !line.MatchString(printed) {
 		t.Error("the audit line of the unionid does not tell who, what and how many")
 	}
 	w.gate.stop(t)
@@ -283,7 +284,9 @@ func TestP2_BackupUnderLoad(t *testing.T) {
 	after := answered()
 	t.Logf("%d logins before the backup, %d after", len(before), len(after))
 
-	restore := func() (int, string) { return w.command(t, "wechat", "restore", backup, "--to", w.database()) }
+	restore := func() (int, string) {
+		return w.command(t, "wechat", "restore", backup, "--to", w.database())
+	}
 	if status, printed := restore(); status != 1 {
 		t.Fatalf("restoring under a running gate ends with %d:\n%s", status, printed)
 	}

@@ -72,9 +72,8 @@ func (a *app) serve(conn net.Conn) {
 		a.mu.Unlock()
 		said, _ := json.Marshal(r)
 		if r.WebSocket() {
-			fmt.Fprintf(conn,
-				"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-App: echo\r\n\r\n%s\n",
-				said)
+			fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"+
+				"Upgrade: websocket\r\nX-App: echo\r\n\r\n%s\n", said)
 			io.Copy(conn, br)
 			return
 		}
@@ -82,8 +81,8 @@ func (a *app) serve(conn net.Conn) {
 		if u, err := url.Parse(r.Target()); err == nil && u.Query().Get("status") != "" {
 			status, _ = strconv.Atoi(u.Query().Get("status"))
 		}
-		head := fmt.Sprintf("HTTP/1.1 %d Status\r\nX-App: echo\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-			status, len(said))
+		head := fmt.Sprintf("HTTP/1.1 %d Status\r\nX-App: echo\r\n"+
+			"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", status, len(said))
 		if strings.HasPrefix(r.Line, "HEAD ") {
 			said = nil
 		}

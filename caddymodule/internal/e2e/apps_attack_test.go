@@ -103,10 +103,10 @@ func appAttacks() []attack {
 			strings.Replace(getAt("/public/admin"), "{auth}", mountPoint+"\r\n", 1), anything),
 		rowOf("misspelt token header", get(misspelt...), nil),
 		rowOf("bare token", credentialOnly("Authorization: {dead}"), oneBad),
-		rowOf("dead token, twice", credentialOnly("aUTHORIZATION: bEARER\t {dead} ", bearer("{dead}"),
-			"x-3RD-session: {dead}"), oneBad),
-		rowOf("folded token",
-			credentialOnly("Authorization: Bearer\r\n\t{dead}", "X-3rd-Session:\r\n {dead}"), oneBad),
+		rowOf("dead token, twice", credentialOnly(
+			"aUTHORIZATION: bEARER\t {dead} ", bearer("{dead}"), "x-3RD-session: {dead}"), oneBad),
+		rowOf("folded token", credentialOnly(
+			"Authorization: Bearer\r\n\t{dead}", "X-3rd-Session:\r\n {dead}"), oneBad),
 	)
 }
 

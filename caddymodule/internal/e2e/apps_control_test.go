@@ -55,7 +55,9 @@ func (s *stage) paths(t *testing.T) {
 
 // controls are the requests whose effect without a gate is worth knowing.
 func controls() (rows []attack) {
-	add := func(name string, lines ...string) { rows = append(rows, rowOf(name, get(lines...), nil)) }
+	add := func(name string, lines ...string) {
+		rows = append(rows, rowOf(name, get(lines...), nil))
+	}
 	for _, name := range slices.Concat(aliases(), strangers, belongings) {
 		add(name, forging(name)...)
 	}
@@ -79,8 +81,9 @@ func controls() (rows []attack) {
 			if declared == "X-None" {
 				text = strings.Replace(text, "Trailer: X-None\r\n", "", 1)
 			}
-			rows = append(rows, rowOf(kind+" "+name,
-				text+"3\r\nabc\r\n0\r\n"+strings.Join(append(forging(everyName(name)...), "X-Last: 1\r\n\r\n"), "\r\n"), nil))
+			lines := append(forging(everyName(name)...), "X-Last: 1", "", "")
+			text += "3\r\nabc\r\n0\r\n" + strings.Join(lines, "\r\n")
+			rows = append(rows, rowOf(kind+" "+name, text, nil))
 		}
 	}
 	return rows
@@ -112,8 +115,8 @@ func (s *stage) control(t *testing.T, addr string, known []string) {
 			t.Errorf("%q is not believed: this test proves less than it says", name)
 		}
 	}
-	_, views := s.ask(t, addr,
-		request("app", "GET", string(public), "", bearer("wxs_x"), "X_3rd_Session: wxs_x", "X-3rd-Session: wxs_x"))
+	_, views := s.ask(t, addr, request("app", "GET", string(public), "",
+		bearer("wxs_x"), "X_3rd_Session: wxs_x", "X-3rd-Session: wxs_x"))
 	if len(views) != 1 || !slices.ContainsFunc(views[0].variables(),
 		func(v variable) bool { return strings.Contains(v.Value, "wxs_") }) {
 		t.Errorf("a token is not seen: %+v", views)

@@ -3,8 +3,6 @@
 package e2e_test
 
 import (
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -23,12 +21,8 @@ func TestApp_PHP_FastCGIUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	handler := fastCGI.start(t, t.TempDir(), freeAddr(t), seen)
-	_, port, _ := net.SplitHostPort(addr)
-	s := &stage{
-		seen: seen,
-		world: newWorld(t,
-			setup{sites: fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\trewrite /old/* /public/x\n\twechat_auth {\n%s\n\t}\n%s\n}\n", port, mixed.auth, handler)}),
-	}
+	s := &stage{seen: seen, world: newWorld(t, setup{sites: siteAt(addr,
+		"\trewrite /old/* /public/x\n\twechat_auth {\n"+mixed.auth+"\n\t}\n"+handler)})}
 	token, ada := s.login(t, "ada"), s.who(appA, "ada")
 
 	for _, tt := range []struct {

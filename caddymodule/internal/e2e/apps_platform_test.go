@@ -43,8 +43,10 @@ var php = platform{
 		"declared trailer X-WX-OPENID", "undeclared trailer X-WX-OPENID",
 		"undeclared trailer X_WX_OPENID",
 	}),
-	fooledCaddy: slices.Concat(asWritten,
-		[]string{"declared trailer X-WX-OPENID", "trailer behind a declared one X-WX-OPENID", "trailer behind a declared one X_WX_OPENID"}),
+	fooledCaddy: slices.Concat(asWritten, []string{
+		"declared trailer X-WX-OPENID", "trailer behind a declared one X-WX-OPENID",
+		"trailer behind a declared one X_WX_OPENID",
+	}),
 	misled: unresolved,
 	start: func(tb testing.TB, dir, addr, seen string) string {
 		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "php", "-n", "-S", addr, "-t", dir,
@@ -69,10 +71,15 @@ var cgi = platform{
 		for _, name := range []string{"public", "optional", "admin"} {
 			copyFile(tb, script(tb, "caller.php"), filepath.Join(root, name))
 		}
-		host, port, _ := net.SplitHostPort(addr)
 		config := filepath.Join(dir, "lighttpd.conf")
-		text := fmt.Sprintf("server.modules = (\"mod_setenv\", \"mod_cgi\")\nserver.bind = %q\nserver.port = %s\nserver.document-root = %q\nserver.upload-dirs = (%q)\ncgi.assign = (\"\" => \"/usr/bin/php-cgi\")\nsetenv.set-environment = (\"APP_SEEN\" => %q, \"PHP_INI_SCAN_DIR\" => \"\")\n",
-			host, port, root, dir, seen)
+		text := fmt.Sprintf(`server.modules = ("mod_setenv", "mod_cgi")
+server.bind = "127.0.0.1"
+server.port = %s
+server.document-root = %q
+server.upload-dirs = (%q)
+cgi.assign = ("" => "/usr/bin/php-cgi")
+setenv.set-environment = ("APP_SEEN" => %q, "PHP_INI_SCAN_DIR" => "")
+`, portOf(addr), root, dir, seen)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			tb.Fatal(err)
 		}
@@ -114,8 +121,8 @@ var node = platform{
 	fooled: asWritten, fooledCaddy: asWritten,
 	misled: unresolved[:2],
 	start: func(tb testing.TB, dir, addr, seen string) string {
-		_, port, _ := net.SplitHostPort(addr)
-		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "node", script(tb, "caller.js"), port)
+		spawn(tb, dir, []string{"APP_SEEN=" + seen}, addr, "node", script(tb, "caller.js"),
+			portOf(addr))
 		return "\treverse_proxy " + addr
 	},
 }

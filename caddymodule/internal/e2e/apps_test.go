@@ -232,7 +232,9 @@ type stage struct {
 	gated   string // behind wechat_auth
 	lenient string // behind wechat_auth, where Caddy lets names with "_" and "." through
 	plain   string // behind nothing at all
-	careful string // behind what one might write without wechat_auth: a matcher that closes all but the public paths, and a header that is overwritten
+	// careful is behind what one might write without wechat_auth: a matcher that
+	// closes all but the public paths, and a header that is overwritten.
+	careful string
 
 	creds  []credential
 	token  string // a good one
@@ -263,13 +265,14 @@ func newStage(t *testing.T, p platform) *stage {
 		s.gated:   gate,
 		s.lenient: gate,
 		s.plain:   "",
-		s.careful: "\t@closed not path /public/*\n\trespond @closed 401\n\trequest_header X-WX-OPENID " + trueOpenID + "\n",
+		s.careful: "\t@closed not path /public/*\n\trespond @closed 401\n" +
+			"\trequest_header X-WX-OPENID " + trueOpenID + "\n",
 	} {
-		_, port, _ := net.SplitHostPort(addr)
-		fmt.Fprintf(&sites, "http://:%s {\n\tbind 127.0.0.1\n%s%s\n}\n", port, lines, handler)
+		sites.WriteString(siteAt(addr, lines+handler))
 	}
-	let := fmt.Sprintf("\tservers %s {\n\t\texpected_underscore_headers %s\n\t\texpected_dot_headers %s\n\t}\n",
-		s.lenient, strings.Join(everyName(aliasesWith("_")...), " "),
+	let := fmt.Sprintf("\tservers %s {\n\t\texpected_underscore_headers %s\n"+
+		"\t\texpected_dot_headers %s\n\t}\n", s.lenient,
+		strings.Join(everyName(aliasesWith("_")...), " "),
 		strings.Join(everyName(aliasesWith(".")...), " "))
 	s.world = newWorld(t, setup{auth: mixed.auth, options: let, sites: sites.String()})
 	good, dead := s.login(t, "ada"), s.login(t, "eve")

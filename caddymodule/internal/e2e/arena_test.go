@@ -145,10 +145,11 @@ func newArenaOver2(t *testing.T, over wire, env ...string) *arena {
 	}
 	a := newArena(t, s)
 	a.wire, a.target = over, freeAddr(t)
-	_, port, _ := strings.Cut(a.target, ":")
-	s.options = "\tskip_install_trust\n\tauto_https disable_redirects\n\tservers {\n\t\tprotocols h1 h2\n\t}"
+	s.options = "\tskip_install_trust\n\tauto_https disable_redirects\n" +
+		"\tservers {\n\t\tprotocols h1 h2\n\t}"
 	s.sites = fmt.Sprintf("https://localhost:%[1]s, https://:%[1]s {\n\tbind 127.0.0.1\n"+
-		"\ttls internal\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}", port, s.auth, a.app.addr)
+		"\ttls internal\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}",
+		portOf(a.target), s.auth, a.app.addr)
 	a.mustReload(t, s)
 	a.tls = a.certified(t, a.target)
 	return a

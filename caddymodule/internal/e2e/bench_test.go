@@ -18,9 +18,11 @@ import (
 // to everything, all sites of one process, with kept connections. Ratios mean
 // something within one run only.
 func BenchmarkProxy(b *testing.B) {
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	upstream := httptest.NewServer(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 	b.Cleanup(upstream.Close)
-	yes := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	yes := httptest.NewServer(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	b.Cleanup(yes.Close)
 	host := func(s *httptest.Server) string { return s.Listener.Addr().String() }
 
@@ -30,9 +32,7 @@ func BenchmarkProxy(b *testing.B) {
 		"wechat_auth": w.addr, "bare": freeAddr(b), "forward_auth": freeAddr(b),
 	}
 	one := func(addr, lines string) string {
-		_, port, _ := strings.Cut(addr, ":")
-		return fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n%s\n\treverse_proxy %s\n}\n", port,
-			lines, host(upstream))
+		return siteAt(addr, lines+"\n\treverse_proxy "+host(upstream))
 	}
 	w.sites = one(sites["bare"], "") + one(sites["forward_auth"],
 		"\tforward_auth "+host(yes)+" {\n\t\turi /auth\n\t}")

@@ -127,7 +127,7 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", contentType)
-		req.Close = true // the admin endpoint is replaced with each configuration, and its kept connections with it
+		req.Close = true // each configuration replaces the admin endpoint
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -218,8 +218,8 @@ func (w *world) exerciseUserData(t *testing.T, note func(what, secret string)) {
 	note("a token", token)
 	unionID, name := "u-"+rand.Text(), "canary-"+rand.Text()
 	note("open data", name)
-	good := w.openData(t, appA, user,
-		fmt.Sprintf(`{"openId":%q,"unionId":%q,"nickName":%q}`, w.wechat.OpenID(appA, user), unionID, name))
+	good := w.openData(t, appA, user, fmt.Sprintf(`{"openId":%q,"unionId":%q,"nickName":%q}`,
+		w.wechat.OpenID(appA, user), unionID, name))
 	var sealed weixintest.OpenData
 	if err := json.Unmarshal([]byte(good), &sealed); err != nil {
 		t.Fatal(err)

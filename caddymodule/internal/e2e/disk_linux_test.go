@@ -53,7 +53,7 @@ func init() {
 // obeyModes starts the process again without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
 func obeyModes() {
 	const prCapBSetDrop = 24
-	runtime.LockOSThread() // the set belongs to the thread, and goes with the thread that calls exec
+	runtime.LockOSThread() // the set belongs to the thread that calls exec
 	os.Unsetenv(plainEnv)
 	for _, capability := range []uintptr{1, 2} {
 		if _, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, prCapBSetDrop, capability, 0); e != 0 &&
@@ -153,8 +153,9 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 		cat = r.session(t).Token
 		return true
 	})
-	eventually(t, "the log-out is made",
-		func() bool { return strings.Contains(w.adminGet(t, "/wechat/status"), `"pending_revocations":0`) })
+	eventually(t, "the log-out is made", func() bool {
+		return strings.Contains(w.adminGet(t, "/wechat/status"), `"pending_revocations":0`)
+	})
 	printed := w.out.String()[from:]
 	for _, line := range []string{
 		"session store cannot be written to", "session store can be written to again",
@@ -279,8 +280,9 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 
 			from := w.out.Len()
 			w.start(t)
-			if text := w.out.String()[from:]; strings.Count(text,
-				"session store is damaged and was set aside") != 1 || !strings.Contains(text, `"set_aside":"`+w.database()+".damaged-2") {
+			text := w.out.String()[from:]
+			if strings.Count(text, "session store is damaged and was set aside") != 1 ||
+				!strings.Contains(text, `"set_aside":"`+w.database()+".damaged-2") {
 				t.Error("the log does not tell")
 			}
 			if _, text := w.damaged(t); text != string(bad) {
@@ -340,7 +342,8 @@ func TestStart_DamagedAfterCleanStop(t *testing.T) {
 // damage.
 func TestP4_FileLostUnderTheGate(t *testing.T) {
 	t.Parallel()
-	for pages := range 3 { // from the third on it is only the trees that are lost, before that it is what every transaction begins with
+	// Every transaction begins with the first two pages; with them only trees are lost.
+	for pages := range 3 {
 		t.Run(fmt.Sprint(pages), func(t *testing.T) {
 			if pages > 0 {
 				slow(t)

@@ -211,9 +211,7 @@ func TestExamples_Run(t *testing.T) {
 					"REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr,
 					"REDIS_PASSWORD="+fleetPassword, "WX_SEAL_KEY="+fleetSealKey)
 			}
-			from := w.out.Len()
-			w.gate = w.launch(t, "run", "--config", w.write(t, "caddy.json", string(p.json)))
-			w.gate.printed(t, from, "serving initial configuration")
+			w.run(t, "--config", w.write(t, "caddy.json", string(p.json)))
 			if len(p.sites) == 0 {
 				t.Fatal("no site")
 			}
@@ -226,8 +224,9 @@ func TestExamples_Run(t *testing.T) {
 			}
 			if p.api != "" {
 				openid := w.wechat.OpenID(ids[0], "ada")
-				if r := userCall(t, p.api, "checksession",
-					map[string]any{"appid": ids[0], "openid": openid}).object(t); r["valid"] != true {
+				body := map[string]any{"appid": ids[0], "openid": openid}
+				r := userCall(t, p.api, "checksession", body).object(t)
+				if r["valid"] != true {
 					t.Errorf("the app's side answers %v", r)
 				}
 			}
@@ -238,7 +237,7 @@ func TestExamples_Run(t *testing.T) {
 // try logs a user in and calls the app.
 func (s site) try(t *testing.T, w *world, appID string) {
 	t.Helper()
-	body := fmt.Sprintf(`{"code":%q,"appid":%q}`, w.wechat.Code(appID, "ada"), appID)
+	body := appBody(w.wechat.Code(appID, "ada"), appID)
 	token := raw(t, w.addr, request(s.host, "POST", "/wx/login", body)).session(t).Token
 	r := raw(t, w.addr, request(s.host, "GET", "/hello", "", bearer(token)))
 	if !r.fromApp() {

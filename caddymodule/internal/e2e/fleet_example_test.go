@@ -33,7 +33,8 @@ func TestFleet_Example(t *testing.T) {
 // TestFleet_ExampleAdapts: the load balancer's file is no gate's, so the other
 // tests of examples pass it by.
 func TestFleet_ExampleAdapts(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(moduleRoot, "examples/deploy/redis-fleet/balancer.caddyfile"))
+	text, err := os.ReadFile(
+		filepath.Join(moduleRoot, "examples/deploy/redis-fleet/balancer.caddyfile"))
 	if err != nil {
 		t.Fatal(err)
 	}

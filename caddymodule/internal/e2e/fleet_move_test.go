@@ -28,8 +28,9 @@ func TestFleet_MoveFromBolt(t *testing.T) {
 	config := w.write(t, "new.Caddyfile", w.caddyfile(later))
 	migrate := func(args ...string) string {
 		t.Helper()
-		status, printed := w.command(t,
-			append([]string{"wechat", "migrate", "--to", "redis", "--adapter", "caddyfile", "--config", config}, args...)...)
+		status, printed := w.command(t, append([]string{
+			"wechat", "migrate", "--to", "redis", "--adapter", "caddyfile", "--config", config,
+		}, args...)...)
 		if status != 0 {
 			t.Fatalf("migrate ends with %d:\n%s", status, printed)
 		}

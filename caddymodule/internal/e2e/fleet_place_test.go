@@ -20,7 +20,7 @@ func TestFleet_Places(t *testing.T) {
 		{"TLS", func(t *testing.T) string {
 			srv := redistest.Start(t, redistest.WithTLS(), redistest.Password(fleetPassword))
 			return "address " + srv.Addr + "\npassword {env.REDIS_PASSWORD}\ndb 3\ntls {\nca " +
-				srv.Dir + "/ca.crt\ncert " + srv.Dir + "/leaf.crt\nkey " + srv.Dir + "/leaf.key\n}"
+				srv.Dir + "/tls.crt\ncert " + srv.Dir + "/tls.crt\nkey " + srv.Dir + "/tls.key\n}"
 		}},
 		{"UnixSocket", func(t *testing.T) string {
 			socket := filepath.Join(t.TempDir(), "s")
@@ -29,8 +29,8 @@ func TestFleet_Places(t *testing.T) {
 		}},
 		{"Sentinel", func(t *testing.T) string {
 			watched := redistest.StartReplicaWithSentinel(t, 3, redistest.Password(fleetPassword))
-			return "address " + strings.Join(watched.Addresses(),
-				" ") + "\npassword {env.REDIS_PASSWORD}\nsentinel {\nmaster " + watched.Master + "\n}"
+			return "address " + strings.Join(watched.Addresses(), " ") +
+				"\npassword {env.REDIS_PASSWORD}\nsentinel {\nmaster " + watched.Master + "\n}"
 		}},
 		{"Cluster", func(t *testing.T) string {
 			return "address " + strings.Join(redistest.StartCluster(t, 3, 0).Addresses(),

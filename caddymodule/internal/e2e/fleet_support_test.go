@@ -35,10 +35,9 @@ func newFleet(tb testing.TB, s setup, opts ...redistest.Option) *fleet {
 // prepareFleet starts all but the gates.
 func prepareFleet(tb testing.TB, s setup, opts ...redistest.Option) *fleet {
 	tb.Helper()
-	f := &fleet{
-		redis: redistest.Start(tb,
-			append(opts, redistest.Password(fleetPassword), redistest.With("appendonly yes"), redistest.With("appendfsync always"), redistest.With("maxmemory-policy noeviction"))...),
-	}
+	opts = append(opts, redistest.Password(fleetPassword), redistest.With("appendonly yes"),
+		redistest.With("appendfsync always"), redistest.With("maxmemory-policy noeviction"))
+	f := &fleet{redis: redistest.Start(tb, opts...)}
 	s = shared(s, f.redis.Addr)
 	f.a, f.b = prepareWorld(tb, s), prepareWorld(tb, s)
 	f.b.wechat = f.a.wechat
@@ -56,8 +55,8 @@ func prepareFleet(tb testing.TB, s setup, opts ...redistest.Option) *fleet {
 // shared makes a setup keep its sessions in Redis. The machine may be slower
 // than a gate should put up with.
 func shared(s setup, addr string, lines ...string) setup {
-	s.wechat += fmt.Sprintf("\t\tstore redis %s {\n\t\t\tpassword {env.REDIS_PASSWORD}\n\t\t\tread_timeout 2s\n%s\n\t\t}\n",
-		addr, strings.Join(lines, "\n"))
+	s.wechat += fmt.Sprintf("\t\tstore redis %s {\n\t\t\tpassword {env.REDIS_PASSWORD}\n"+
+		"\t\t\tread_timeout 2s\n%s\n\t\t}\n", addr, strings.Join(lines, "\n"))
 	if !strings.Contains(s.wechat, "seal_key") {
 		s.wechat += "\t\tseal_key {env.WX_SEAL_KEY}\n"
 	}
@@ -72,8 +71,7 @@ func (f *fleet) gates() []*world { return []*world{f.a, f.b} }
 func (w *world) takesLogins(tb testing.TB) {
 	tb.Helper()
 	eventually(tb, "logins are taken", func() bool {
-		r := w.post(tb, "/wx/login",
-			fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(w.wechat.Code(appA, "warm-up")), quote(appA)))
+		r := w.post(tb, "/wx/login", appBody(w.wechat.Code(appA, "warm-up"), appA))
 		if r.status != 200 {
 			r.problem(tb, 503, "store_unavailable")
 		}

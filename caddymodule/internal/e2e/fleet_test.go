@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"slices"
-	"sync"
 	"testing"
 	"time"
 )
@@ -84,20 +83,12 @@ func TestFleet_OneCode(t *testing.T) {
 	f := newFleet(t, setup{})
 	for range 20 {
 		body := codeBody(f.a.wechat.Code(appA, "ada"))
-		var replies [2]reply
-		var both sync.WaitGroup
-		for i, w := range f.gates() {
-			both.Go(func() {
-				var err error
-				if replies[i], err = exchange(w.addr,
-					request(w.addr, "POST", "/wx/login", body)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		both.Wait()
+		replies := together(t, 2, func(i int) (addr, text string) {
+			addr = f.gates()[i].addr
+			return addr, request(addr, "POST", "/wx/login", body)
+		})()
 		if replies[0].status != 200 {
-			slices.Reverse(replies[:])
+			slices.Reverse(replies)
 		}
 		replies[0].session(t)
 		replies[1].problem(t, 401, "code_used")
@@ -130,6 +121,6 @@ func TestP3_FleetRevocation(t *testing.T) {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	t.Logf("refused by the other gate, counted from the answer of the first, one request included: p50 %v, p90 %v, p99 %v, most %v",
+	t.Logf("refused by the other gate after p50 %v, p90 %v, p99 %v, at most %v",
 		took[50], took[90], took[98], took[99])
 }

@@ -195,8 +195,8 @@ func (w *world) end(t *testing.T, user, token, end string) bool {
 		fallthrough
 	default:
 		want = http.StatusOK
-		r, err = exchange(w.admin,
-			request(w.admin, "POST", "/wechat/revoke", "{"+target+"}", "Content-Type: application/json"))
+		r, err = exchange(w.admin, request(w.admin, "POST", "/wechat/revoke", "{"+target+"}",
+			"Content-Type: application/json"))
 	}
 	if err != nil || r.status == 0 {
 		return false

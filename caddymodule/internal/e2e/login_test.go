@@ -2,11 +2,9 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -46,9 +44,7 @@ func TestLogin_WholeWay(t *testing.T) {
 			t.Errorf("the app is asked for %q", got.Target())
 		}
 	}
-	if n := w.wechat.Count(exchangePath); n != 1 {
-		t.Errorf("WeChat was called %d times, want once", n)
-	}
+	w.asked(t, 1)
 
 	r = w.call(t, "GET", "/wx/session", "", bearer(s.Token))
 	r.made(t, 200)
@@ -120,8 +116,7 @@ func TestLogin_RealClients(t *testing.T) {
 	code := func() string { return w.wechat.Code(appA, "ada") }
 	post(t, codeBody(code()), "Content-Type: application/json ; ;;charset").session(t)
 	post(t, codeBody(code())).session(t)
-	post(t,
-		fmt.Sprintf(`{"scene":1001,"code":%q,"Code":"x","nick":null,"appid":""}`, code())).session(t)
+	post(t, `{"scene":1001,"Code":"x","nick":null,"appid":"",`+codeBody(code())[1:]).session(t)
 	w.post(t, "/wx/login?from=share", codeBody(code())).session(t)
 
 	stale := w.login(t, "ada")
@@ -219,18 +214,15 @@ func TestLogin_OtherCredentials(t *testing.T) {
 func TestLogin_SeveralMiniPrograms(t *testing.T) {
 	t.Parallel()
 	staff := freeAddr(t)
-	_, port, _ := strings.Cut(staff, ":")
 	w := prepareWorld(t, setup{apps: []string{appA, appB}})
-	w.sites = fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tapps %s\n\t}\n\treverse_proxy %s\n}",
-		port, appB, w.app.addr)
+	w.sites = siteAt(staff, "\twechat_auth {\n\t\tapps "+appB+"\n\t}\n\treverse_proxy "+w.app.addr)
 	w.start(t)
-	body := func(code, appid string) string { return fmt.Sprintf(`{"code":%q,"appid":%q}`, code, appid) }
 	referer := func(appid string) string {
 		return "Referer: https://servicewechat.com/" + appid + "/devtools/page-frame.html"
 	}
 
-	a := w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appA)).session(t).Token
-	b := w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB)).session(t).Token
+	a := w.post(t, "/wx/login", appBody(w.wechat.Code(appA, "ada"), appA)).session(t).Token
+	b := w.post(t, "/wx/login", appBody(w.wechat.Code(appB, "ada"), appB)).session(t).Token
 	w.checkAlive(t, a, w.who(appA, "ada"))
 	w.checkAlive(t, b, w.who(appB, "ada"))
 	w.checkAlive(t,
@@ -238,7 +230,7 @@ func TestLogin_SeveralMiniPrograms(t *testing.T) {
 			referer(appB)).session(t).Token,
 		w.who(appB, "ada"))
 	w.checkAlive(t,
-		w.post(t, "/wx/login", body(w.wechat.Code(appB, "ada"), appB),
+		w.post(t, "/wx/login", appBody(w.wechat.Code(appB, "ada"), appB),
 			referer(appA)).session(t).Token,
 		w.who(appB, "ada"))
 
@@ -252,13 +244,14 @@ func TestLogin_SeveralMiniPrograms(t *testing.T) {
 		w.post(t, "/wx/login", codeBody(w.wechat.Code(appA, "ada")),
 			hint).problem(t, 400, "invalid_request")
 	}
-	w.post(t, "/wx/login",
-		body(w.wechat.Code(appA, "ada"), "wx1111111111111111")).problem(t, 403, "app_not_allowed")
+	w.post(t, "/wx/login", appBody(w.wechat.Code(appA, "ada"), "wx1111111111111111")).
+		problem(t, 403, "app_not_allowed")
 	w.post(t, "/wx/login", `{"code":"abc","appid":7}`).problem(t, 400, "invalid_request")
 	if n := w.wechat.Count(exchangePath); n != 0 {
 		t.Errorf("WeChat was called %d times for calls that say no good mini program", n)
 	}
-	w.post(t, "/wx/login", body(w.wechat.Code(appA, "ada"), appB)).problem(t, 401, "code_invalid")
+	w.post(t, "/wx/login", appBody(w.wechat.Code(appA, "ada"), appB)).
+		problem(t, 401, "code_invalid")
 
 	other := *w
 	other.addr = staff
@@ -269,7 +262,7 @@ func TestLogin_SeveralMiniPrograms(t *testing.T) {
 	other.call(t, "GET", "/wx/session", "", bearer(a)).problem(t, 403, "app_not_allowed")
 	other.post(t, "/wx/logout", `{"all":true}`, bearer(a)).problem(t, 403, "app_not_allowed")
 	other.post(t, "/wx/login",
-		body(w.wechat.Code(appA, "ada"), appA)).problem(t, 403, "app_not_allowed")
+		appBody(w.wechat.Code(appA, "ada"), appA)).problem(t, 403, "app_not_allowed")
 	w.checkAlive(t, a, w.who(appA, "ada"))
 	// The site serves one mini program, so the appid may be left out.
 	other.checkAlive(t,
@@ -285,27 +278,16 @@ func TestThreat25_OneCodeOneSession(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 200 * time.Millisecond})
 	body := codeBody(w.wechat.Code(appA, "ada"))
-	replies := make([]reply, 16)
-	var all sync.WaitGroup
-	for i := range replies {
-		all.Go(func() {
-			var err error
-			if replies[i], err = exchange(w.addr,
-				request(w.addr, "POST", "/wx/login", body)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
+	replies := together(t, 16, func(int) (addr, text string) {
+		return w.addr, request(w.addr, "POST", "/wx/login", body)
+	})()
 	token := replies[0].session(t).Token
 	for _, r := range append(replies, w.post(t, "/wx/login", body)) {
 		if got := r.session(t).Token; got != token {
 			t.Errorf("one code has two tokens: %s, %s", got, token)
 		}
 	}
-	if n := w.wechat.Count(exchangePath); n != 1 {
-		t.Errorf("WeChat was called %d times, want once", n)
-	}
+	w.asked(t, 1)
 	w.checkAlive(t, token, w.who(appA, "ada"))
 
 	s := w.setup

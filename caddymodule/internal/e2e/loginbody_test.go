@@ -89,12 +89,14 @@ func TestThreat24_Framing(t *testing.T) {
 	body := func() string { return codeBody(w.wechat.Code(appA, "ada")) }
 
 	raw(t, w.addr, head("Transfer-Encoding: chunked")+chunked(body(), 1)).session(t)
-	raw(t, w.addr,
-		head("Transfer-Encoding: chunked", "Trailer: X-Checksum")+strings.TrimSuffix(chunked(body(), 9), "\r\n")+"X-Checksum: 7\r\n\r\n").session(t)
-	raw(t, w.addr,
-		head("Transfer-Encoding: chunked", "Trailer: X-Wx-Openid")+strings.TrimSuffix(chunked(body(), 9), "\r\n")+"X-Wx-Openid: x\r\n\r\n").problem(t, 400, "invalid_request")
-	raw(t, w.addr,
-		head("Transfer-Encoding: chunked")+chunked(strings.Repeat(" ", 1<<20), 1<<14)).problem(t, 413, "invalid_request")
+	trailing := func(name string) reply {
+		text := strings.TrimSuffix(chunked(body(), 9), "\r\n") + name + ": 7\r\n\r\n"
+		return raw(t, w.addr, head("Transfer-Encoding: chunked", "Trailer: "+name)+text)
+	}
+	trailing("X-Checksum").session(t)
+	trailing("X-Wx-Openid").problem(t, 400, "invalid_request")
+	long := chunked(strings.Repeat(" ", 1<<20), 1<<14)
+	raw(t, w.addr, head("Transfer-Encoding: chunked")+long).problem(t, 413, "invalid_request")
 	raw(t, w.addr, head("Transfer-Encoding: chunked")+"zz\r\n").problem(t, 400, "invalid_request")
 
 	b := body()

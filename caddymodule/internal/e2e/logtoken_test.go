@@ -27,7 +27,9 @@ func TestP6_LogFormatInPlace(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := mixed
-			s.options, s.site = tt.log, "\tlog\n\thandle /app/down {\n\t\treverse_proxy 127.0.0.1:1\n\t}" // for the error log
+			s.options = tt.log
+			// With an upstream that is down, for the error log.
+			s.site = "\tlog\n\thandle /app/down {\n\t\treverse_proxy 127.0.0.1:1\n\t}"
 			w := newWorld(t, s)
 			token := w.login(t, "ada")
 			if r := w.call(t, "GET", "/app/x", "", "X-3rd-Session: "+token); r.status != 200 {
@@ -63,7 +65,8 @@ func TestReadme_NamesTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`").FindAllStringSubmatch(readme(t), -1)
+	pattern := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
+	named := pattern.FindAllStringSubmatch(readme(t), -1)
 	if len(named) == 0 {
 		t.Error("it names none")
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -14,11 +13,8 @@ import (
 // apiCalls returns how many calls of apps are counted with a path and a result.
 func (w *world) apiCalls(tb testing.TB, path, result string) string {
 	tb.Helper()
-	m := regexp.MustCompile(regexp.QuoteMeta(fmt.Sprintf(`caddy_wechat_api_calls_total{path=%q,result=%q}`, path, result)) + ` (\S+)`).FindStringSubmatch(w.adminGet(tb, "/metrics"))
-	if m == nil {
-		return "0"
-	}
-	return m[1]
+	series := fmt.Sprintf(`caddy_wechat_api_calls_total{path=%q,result=%q}`, path, result)
+	return fmt.Sprint(w.metrics(tb)[series])
 }
 
 // brokenLine waits for what the log says of the call with a number.
@@ -45,6 +41,10 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 		io.WriteString(w, "\xff\xd8"+strings.Repeat("x", 5000))
 		w.(http.Flusher).Flush()
 	}
+	hang := func(w http.ResponseWriter, r *http.Request) {
+		begin(w)
+		<-r.Context().Done()
+	}
 	for _, tt := range []struct {
 		name, method, path, pattern, why string
 		answer                           http.HandlerFunc
@@ -53,29 +53,26 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 			"truncated", "POST", "/wxa/getwxacode", "/wxa/getwxacode", "unexpected EOF",
 			func(w http.ResponseWriter, _ *http.Request) { begin(w) },
 		},
-		{"out of time", "POST", "/cgi-bin/message/x/y", "/cgi-bin/message/*", "no answer in time", func(w http.ResponseWriter,
-			r *http.Request,
-		) {
-			begin(w)
-			<-r.Context().Done()
-		}},
-		{"out of time, no body", "GET", "/cgi-bin/media/get", "/cgi-bin/media/get", "no answer in time", func(w http.ResponseWriter,
-			r *http.Request,
-		) {
-			begin(w)
-			<-r.Context().Done()
-		}},
-		{"a refusal, truncated", "POST", "/wxa/getwxacodeunlimit", "/wxa/getwxacodeunlimit", "unexpected EOF", func(w http.ResponseWriter,
-			_ *http.Request,
-		) {
-			w.Header().Set("Content-Length", "1000")
-			io.WriteString(w, `{"errcode":40001`)
-		}},
+		{
+			"out of time", "POST", "/cgi-bin/message/x/y", "/cgi-bin/message/*",
+			"no answer in time", hang,
+		},
+		{
+			"out of time, no body", "GET", "/cgi-bin/media/get", "/cgi-bin/media/get",
+			"no answer in time", hang,
+		},
+		{
+			"a refusal, truncated", "POST", "/wxa/getwxacodeunlimit", "/wxa/getwxacodeunlimit",
+			"unexpected EOF", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "1000")
+				io.WriteString(w, `{"errcode":40001`)
+			},
+		},
 	} {
 		wechat.script(tt.answer)
-		head, _, _ := strings.Cut(everything(t, api,
-			request(api, tt.method, tt.path, map[string]string{"POST": "{}"}[tt.method])),
-			"\r\n\r\n")
+		body := map[string]string{"POST": "{}"}[tt.method]
+		got := everything(t, api, request(api, tt.method, tt.path, body))
+		head, _, _ := strings.Cut(got, "\r\n\r\n")
 		_, id, ok := strings.Cut(head, "\r\nX-Openapi-Seqid: ")
 		if !ok {
 			t.Fatalf("%s: not numbered: %s", tt.name, head)
@@ -89,11 +86,11 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 				t.Errorf("%s: no %s in %s", tt.name, want, line)
 			}
 		}
-		if broken, fine, gone := w.apiCalls(t, tt.pattern,
-			"broken_off"), w.apiCalls(t, tt.pattern, "ok"), w.apiCalls(t,
-			tt.pattern, "client_gone"); broken != "1" || fine != "0" || gone != "0" {
-			t.Errorf("%s: counted as broken off %s times, as ok %s, as client gone %s", tt.name,
-				broken, fine, gone)
+		for _, result := range []string{"broken_off", "ok", "client_gone"} {
+			n := w.apiCalls(t, tt.pattern, result)
+			if (n == "1") != (result == "broken_off") {
+				t.Errorf("%s: counted as %s %s times", tt.name, result, n)
+			}
 		}
 	}
 	wechat.script(ok)

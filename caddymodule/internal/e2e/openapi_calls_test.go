@@ -48,16 +48,18 @@ func TestOpenAPI_Calls(t *testing.T) {
 // is between the app and the gate.
 func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 	t.Parallel()
-	_, api, wechat := standInWorld(t, setup{}, "\t\tallow default /cgi-bin/express/*", func(w http.ResponseWriter,
-		r *http.Request,
-	) {
+	answer := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Openapi-Seqid", "of another relay")
 		w.Header().Set("X-Echo", "https://api.weixin.qq.com/?"+r.URL.RawQuery)
 		w.Header().Set("Wechatmp-Signature", "theirs")
 		ok(w, r)
-	})
-	r := ask(t, api, "POST", "/cgi-bin/express/a%20b/?b=2&a=%2B1&access_token=stolen&Access_Token=x&cloudbase_access_token=y&from_appid="+appA+"&a=3", `{"x":1}`,
-		"Content-Type: application/json", "Cookie: a=b", "Authorization: Basic eA==", "X-WX-OPENID: o1", "X-Request-Id: r", "Wechatmp-Appid: "+appA, "User-Agent: my-app", "Accept-Encoding: gzip", "Trailer: X-T")
+	}
+	_, api, wechat := standInWorld(t, setup{}, "\t\tallow default /cgi-bin/express/*", answer)
+	r := ask(t, api, "POST", "/cgi-bin/express/a%20b/?b=2&a=%2B1&access_token=stolen&"+
+		"Access_Token=x&cloudbase_access_token=y&from_appid="+appA+"&a=3", `{"x":1}`,
+		"Content-Type: application/json", "Cookie: a=b", "Authorization: Basic eA==",
+		"X-WX-OPENID: o1", "X-Request-Id: r", "Wechatmp-Appid: "+appA, "User-Agent: my-app",
+		"Accept-Encoding: gzip", "Trailer: X-T")
 	if r.errCode(t) != 0 || r.header.Get("Wechatmp-Signature") != "theirs" {
 		t.Errorf("the answer is %s", r)
 	}
@@ -72,8 +74,9 @@ func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 		t.Fatalf("WeChat saw %d calls", len(seen))
 	}
 	got := seen[0]
-	if want := "/cgi-bin/express/a%20b/?a=%2B1&a=3&access_token=canary-token-1&b=2"; got.RequestURI != want || got.body != `{"x":1}` || got.ContentLength != 7 {
-		t.Errorf("WeChat saw %s with %q, want %s", got.RequestURI, got.body, want)
+	const uri = "/cgi-bin/express/a%20b/?a=%2B1&a=3&access_token=canary-token-1&b=2"
+	if got.RequestURI != uri || got.body != `{"x":1}` || got.ContentLength != 7 {
+		t.Errorf("WeChat saw %s with %q, want %s", got.RequestURI, got.body, uri)
 	}
 	if want := strings.TrimPrefix(wechat.URL, "http://"); got.Host != want {
 		t.Errorf("WeChat was called %q, want %q", got.Host, want)
@@ -159,8 +162,8 @@ func TestOpenAPI_Streams(t *testing.T) {
 	}
 	defer up.Close()
 	half := bytes.Repeat([]byte("x"), 200<<10)
-	fmt.Fprintf(up,
-		"POST /cgi-bin/media/upload HTTP/1.1\r\nHost: %s\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n%s",
+	fmt.Fprintf(up, "POST /cgi-bin/media/upload HTTP/1.1\r\nHost: %s\r\n"+
+		"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n%s",
 		api, 2*len(half), half)
 	if n := <-arrived; n == 0 { // while the other half has not been sent
 		t.Error("nothing arrives")

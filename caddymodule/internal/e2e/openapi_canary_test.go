@@ -126,7 +126,8 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 func (w *world) stableToken(tb testing.TB) string {
 	tb.Helper()
 	resp, err := http.Post(w.wechat.URL+"/cgi-bin/stable_token", "application/json",
-		strings.NewReader(fmt.Sprintf(`{"grant_type":"client_credential","appid":%q,"secret":%q}`, appA, secretOf(appA))))
+		strings.NewReader(fmt.Sprintf(`{"grant_type":"client_credential","appid":%q,"secret":%q}`,
+			appA, secretOf(appA))))
 	if err != nil {
 		tb.Fatal(err)
 	}

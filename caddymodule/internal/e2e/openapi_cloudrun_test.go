@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -123,8 +122,8 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 			}
 		}
 	}
-	w.call(t, "GET", "/x", "",
-		replace("x-wx-openid", "x-wx-openid: ")...).problem(t, 403, "identity_missing") // as if it were not there
+	empty := replace("x-wx-openid", "x-wx-openid: ") // as if it were not there
+	w.call(t, "GET", "/x", "", empty...).problem(t, 403, "identity_missing")
 	for _, line := range []string{"Connection: close, X-WX-OPENID", "Connection: x-wx-source"} {
 		w.call(t, "GET", "/x", "", append(slices.Clone(genuine), line)...).owns(t, genuine...)
 	}
@@ -156,12 +155,9 @@ func TestCloudrun_SessionModeBelievesNothing(t *testing.T) {
 func TestCloudrun_NeedsNoApp(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})
-	_, port, _ := strings.Cut(w.addr, ":")
-	text := fmt.Sprintf("{\n\tadmin %s\n}\nhttp://:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n\t\tcloudrun\n\t}\n\treverse_proxy %s\n}\n",
-		w.admin, port, w.app.addr)
-	from := w.out.Len()
-	w.gate = w.launch(t, "run", "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", text))
-	w.gate.printed(t, from, "serving initial configuration")
+	text := "{\n\tadmin " + w.admin + "\n}\n" +
+		siteAt(w.addr, "\twechat_auth {\n\t\tcloudrun\n\t}\n\treverse_proxy "+w.app.addr)
+	w.run(t, "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", text))
 	w.call(t, "GET", "/x", "", genuine...).owns(t, genuine...)
 	if strings.Contains(w.out.String(), "sessions.db") {
 		t.Error("a store was opened")

@@ -53,26 +53,23 @@ func TestThreat28_OddUpstreams(t *testing.T) {
 			ok(w, r)
 		}, `"errcode":0`},
 		{"status", hijacked("HTTP/1.1 200 " + echo + "\r\nContent-Length: 2\r\n\r\n{}"), "{}"},
-		{
-			"JSON",
-			func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, `{"url":%q}`, r.RequestURI) },
-			"wechat_unavailable",
-		},
+		{"JSON", func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"url":%q}`, r.RequestURI)
+		}, "wechat_unavailable"},
 		{"refusal", func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, `{"errcode":40001,"errmsg":%q}`, r.RequestURI)
 		}, "wechat_unavailable"},
-		{
-			"not found",
-			func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no "+r.RequestURI, http.StatusNotFound) },
-			"wechat_unavailable",
-		},
+		{"not found", func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "no "+r.RequestURI, http.StatusNotFound)
+		}, "wechat_unavailable"},
 		{"error of a server", func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusInternalServerError)
 			fmt.Fprintf(w, `{"errcode":-1,"errmsg":%q}`, r.RequestURI)
 		}, "wechat_unavailable"},
 		{
 			"malformed trailer",
-			hijacked("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n\xff\xd8!\r\n0\r\n" + echo + "\r\n\r\n"),
+			hijacked("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" +
+				"3\r\n\xff\xd8!\r\n0\r\n" + echo + "\r\n\r\n"),
 			"\xff\xd8!",
 		},
 		{"malformed head", hijacked(echo + "\r\n\r\n"), "wechat_unavailable"},
@@ -83,8 +80,7 @@ func TestThreat28_OddUpstreams(t *testing.T) {
 			t.Errorf("%s: the app gets %q", tt.name, got)
 		}
 	}
-	eventually(t, "the last call is in the log",
-		func() bool { return strings.Contains(w.out.String(), "the answer is not HTTP") })
+	w.gate.printed(t, 0, "the answer is not HTTP") // to the last call
 	for line := range strings.Lines(w.out.String()) {
 		if strings.Contains(line, "canary-token") {
 			t.Errorf("the log holds the token: %s", line)

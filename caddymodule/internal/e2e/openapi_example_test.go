@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,17 +34,16 @@ func TestExample_OpenData(t *testing.T) {
 	upstream := freeAddr(t)
 	p := patch(t, config, w.addr, w.admin, upstream, w.wechat.URL)
 	w.env = append(w.env, p.apps[appA]+"="+secretOf(appA))
-	_, port, _ := net.SplitHostPort(upstream)
-	spawn(t, t.TempDir(), []string{"PORT=" + port, "WECHAT=http://" + p.api}, upstream, "node",
+	spawn(t, t.TempDir(), []string{"PORT=" + portOf(upstream), "WECHAT=http://" + p.api},
+		upstream, "node",
 		filepath.Join(example, "app.js"))
-	from := w.out.Len()
-	w.gate = w.launch(t, "run", "--config", w.write(t, "caddy.json", string(p.json)))
-	w.gate.printed(t, from, "serving initial configuration")
+	w.run(t, "--config", w.write(t, "caddy.json", string(p.json)))
 
 	run := func(steps ...string) map[string]any {
 		t.Helper()
-		cmd := exec.Command("node",
-			append([]string{script(t, "miniprogram.js"), filepath.Join(example, "page.js")}, steps...)...)
+		page := filepath.Join(example, "page.js")
+		args := append([]string{script(t, "miniprogram.js"), page}, steps...)
+		cmd := exec.Command("node", args...)
 		cmd.Env = []string{
 			"PATH=" + os.Getenv("PATH"), "GATE=http://" + w.addr, "SITE=" + p.sites[0].host,
 			"SIM=" + w.wechat.URL, "APPID=" + appA, "USER=ada",
@@ -74,8 +72,8 @@ func TestExample_OpenData(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
 	}
-	if got := run("onPhone", `{"detail":{}}`, "onComment",
-		`{"detail":{"value":"a risky one"}}`); got["accepted"] != false || got["phoneNumber"] != nil {
+	got = run("onPhone", `{"detail":{}}`, "onComment", `{"detail":{"value":"a risky one"}}`)
+	if got["accepted"] != false || got["phoneNumber"] != nil {
 		t.Errorf("after a no: %v", got)
 	}
 	// A session that has ended, and a session_key that has changed, cost the

@@ -4,7 +4,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"net"
 	"testing"
 )
 
@@ -14,8 +13,7 @@ func (w *world) cloudHosted(tb testing.TB, api string) {
 	tb.Helper()
 	need(tb, "node")
 	addr := freeAddr(tb)
-	_, port, _ := net.SplitHostPort(addr)
-	spawn(tb, tb.TempDir(), []string{"PORT=" + port, "WX_API=http://" + api}, addr, "node",
+	spawn(tb, tb.TempDir(), []string{"PORT=" + portOf(addr), "WX_API=http://" + api}, addr, "node",
 		script(tb, "cloudhosted.js"))
 	w.app.addr = addr
 }
@@ -73,7 +71,7 @@ func TestPlatform_AppRunsUnchanged(t *testing.T) {
 // stands behind the platform.
 func TestPlatform_OneAppInBothWorlds(t *testing.T) {
 	t.Parallel()
-	service := freeAddr(t) // stands for the platform's open-API service: it adds tokens as the gate does
+	service := freeAddr(t) // stands for the platform's open-API service, which adds tokens, too
 	w := prepareWorld(t, setup{auth: "\t\tcloudrun", sites: apiSite(service, "")})
 	w.cloudHosted(t, service)
 	w.start(t)

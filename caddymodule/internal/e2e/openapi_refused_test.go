@@ -73,12 +73,11 @@ func TestOpenAPI_Callers(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	front := freeAddr(t)
-	_, frontPort, _ := strings.Cut(front, ":")
 	base := freeAddr(t)
 	wechat := newStandIn(t, ok)
 	newWorld(t, setup{base: wechat.URL, sites: apiSite(base, "") +
 		fmt.Sprintf("http://api.local {\n\tbind unix/%s\n\twechat_api\n}\n", socket) +
-		fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\treverse_proxy %s\n}\n", frontPort, base)})
+		siteAt(front, "\treverse_proxy "+base)})
 
 	const target = "/wxa/msg_sec_check"
 	if r := ask(t, base, "POST", target, "{}"); r.errCode(t) != 0 {
@@ -114,8 +113,10 @@ func TestOpenAPI_Apps(t *testing.T) {
 	t.Parallel()
 	wechat := newStandIn(t, ok)
 	any, only := freeAddr(t), freeAddr(t)
-	newWorld(t,
-		setup{base: wechat.URL, apps: []string{appA, appB}, sites: apiSite(any, "") + apiSite(only, "\t\tapp "+appB)})
+	newWorld(t, setup{
+		base: wechat.URL, apps: []string{appA, appB},
+		sites: apiSite(any, "") + apiSite(only, "\t\tapp "+appB),
+	})
 	const target = "/wxa/msg_sec_check"
 	ask(t, any, "POST", target, "{}").problem(t, 400, "invalid_request")
 	ask(t, any, "POST", target+"?from_appid=wxffffffffffffffff",
@@ -157,13 +158,14 @@ func TestOpenAPI_Failures(t *testing.T) {
 	const target = "/wxa/msg_sec_check"
 	long := strings.Repeat("x", 100<<10+1)
 	ask(t, api, "POST", target, long).problem(t, 413, "invalid_request")
-	chunked := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
-		target, len(long), long)
-	raw(t, api, chunked).problem(t, 413, "invalid_request")
+	chunked := func(body string) reply {
+		return raw(t, api, fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+
+			"Transfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n%x\r\n%s\r\n0\r\nX-T: 1\r\n\r\n",
+			target, len(body), body))
+	}
+	chunked(long).problem(t, 413, "invalid_request")
 	wechat.take()
-	short := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\n{}\r\n0\r\nX-T: 1\r\n\r\n",
-		target)
-	if r := raw(t, api, short); r.errCode(t) != 0 {
+	if r := chunked("{}"); r.errCode(t) != 0 {
 		t.Errorf("a chunked body: %s", r)
 	}
 	if seen := wechat.take(); len(seen) != 1 || seen[0].ContentLength != 2 ||
@@ -171,10 +173,10 @@ func TestOpenAPI_Failures(t *testing.T) {
 		t.Errorf("WeChat saw %d calls, the first of %d bytes", len(seen), seen[0].ContentLength)
 	}
 	for name, h := range map[string]http.HandlerFunc{
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) },
-		"bad gateway": func(w http.ResponseWriter,
-			r *http.Request,
-		) {
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.String(), http.StatusFound)
+		},
+		"bad gateway": func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadGateway)
 		},
 		"hangs":      func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -187,8 +189,7 @@ func TestOpenAPI_Failures(t *testing.T) {
 		if id == "" {
 			t.Errorf("%s: not numbered", name)
 		}
-		eventually(t, name+": the log names the call",
-			func() bool { return strings.Contains(w.out.String(), id) })
+		w.gate.printed(t, 0, id)
 	}
 	wechat.script(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusPreconditionFailed)
@@ -201,9 +202,7 @@ func TestOpenAPI_Failures(t *testing.T) {
 	if n := w.apiCalls(t, target, "wechat_unavailable"); n != "4" {
 		t.Errorf("%s calls are counted as failed, want 4", n)
 	}
-	for _, text := range []string{
-		"canary-token", "WeChat API is",
-	} { // a call that fails is no outage
+	for _, text := range []string{"canary-token", "WeChat API is"} { // no outage
 		if strings.Contains(w.out.String(), text) {
 			t.Errorf("the log holds %q", text)
 		}
@@ -215,12 +214,12 @@ func TestOpenAPI_Failures(t *testing.T) {
 func TestOpenAPI_NoToken(t *testing.T) {
 	t.Parallel()
 	api := freeAddr(t)
-	refusing := serve(t,
-		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `{"errcode":40164,"errmsg":"x"}`) }))
+	refusing := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"errcode":40164,"errmsg":"x"}`)
+	}))
 	w := newWorld(t, setup{base: refusing, sites: apiSite(api, "")})
 	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, 502, "misconfigured")
-	eventually(t, "the log tells the cause",
-		func() bool { return strings.Contains(w.out.String(), "IP whitelist") })
+	w.gate.printed(t, 0, "IP whitelist")
 	api = freeAddr(t)
 	newWorld(t, setup{base: "http://" + freeAddr(t), sites: apiSite(api, "")})
 	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, 503, "wechat_unavailable")

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -21,8 +20,7 @@ func apiWorld(tb testing.TB, s setup, lines string) (w *world, base string) {
 }
 
 func apiSite(addr, lines string) string {
-	_, port, _ := strings.Cut(addr, ":")
-	return fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n\twechat_api {\n%s\n\t}\n}\n", port, lines)
+	return siteAt(addr, "\twechat_api {\n"+lines+"\n\t}")
 }
 
 // ask sends one request of an app.

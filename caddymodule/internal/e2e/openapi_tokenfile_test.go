@@ -55,8 +55,7 @@ func TestOpenAPI_TokenFile(t *testing.T) {
 			})
 			ask(t, fresh, "POST", "/cgi-bin/message/subscribe/send",
 				"{}").problem(t, 502, "misconfigured")
-			eventually(t, "the log tells the cause",
-				func() bool { return strings.Contains(w.out.String(), `"error":"getting access token: `) })
+			w.gate.printed(t, 0, `"error":"getting access token: `)
 			if strings.Contains(w.out.String(), "reverseproxy.") {
 				t.Error("the log tells a place in Caddy's source")
 			}

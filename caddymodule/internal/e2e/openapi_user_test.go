@@ -169,8 +169,9 @@ func TestUserCalls_Plugin(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{apps: []string{appA, appB}}, "")
 	code := w.wechat.PluginCode(appB, appA, "ada")
-	if got := userCall(t, api, "getpluginopenpid",
-		map[string]any{"appid": appB, "code": code}).object(t); got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
+	body := map[string]any{"appid": appB, "code": code}
+	got := userCall(t, api, "getpluginopenpid", body).object(t)
+	if got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
 		t.Errorf("getpluginopenpid: %v", got)
 	}
 	userCall(t, api, "getpluginopenpid",

@@ -32,7 +32,8 @@ func (w *world) openData(tb testing.TB, appID, user, object string) string {
 // userinfo is an object of wx.getUserInfo with its watermark, so that nothing
 // is added to it.
 func (w *world) userinfo(user, unionID string) string {
-	return fmt.Sprintf(`{"openId":%q,"nickName":"<é> \u00e9","unionId":%q,"watermark":{"timestamp":%d,"appid":%q}}`,
+	return fmt.Sprintf(`{"openId":%q,"nickName":"<é> \u00e9","unionId":%q,`+
+		`"watermark":{"timestamp":%d,"appid":%q}}`,
 		w.wechat.OpenID(appA, user), unionID, time.Now().Unix(), appA)
 }
 
@@ -61,7 +62,11 @@ func TestOpenData_UnionID(t *testing.T) {
 	for _, c := range []struct {
 		unionid, line string
 		bound         int
-	}{{"u-first", "unionid bound", 1}, {"u-first", "unionid bound", 1}, {"u-second", "unionid changed", 1}} {
+	}{
+		{"u-first", "unionid bound", 1},
+		{"u-first", "unionid bound", 1},
+		{"u-second", "unionid changed", 1},
+	} {
 		object := w.userinfo("noah", c.unionid)
 		r := w.post(t, "/wx/decrypt", w.openData(t, appA, "noah", object), bearer(first))
 		r.made(t, 200)
@@ -104,8 +109,9 @@ func TestOpenData_Phone(t *testing.T) {
 		return w.post(t, "/wx/phone", codeBody(w.wechat.PhoneCode(appA, number)), bearer(token))
 	}
 	r := ask(ada, number)
-	if r.made(t,
-		200); r.body != `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}` {
+	r.made(t, 200)
+	if want := `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666",` +
+		`"countryCode":"86"}`; r.body != want {
 		t.Errorf("the answer is %s", r)
 	}
 	w.checkAlive(t, ada, who)
@@ -178,7 +184,8 @@ func TestOpenData_WeChatAPIOutage(t *testing.T) {
 	token := w.login(t, "ada")
 	code := codeBody(w.wechat.PhoneCode(appA, "13580006666"))
 	for _, path := range []string{"/cgi-bin/stable_token", "/wxa/business/getuserphonenumber"} {
-		w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Status: 503, Path: path, Times: -1})
+		w.wechat.Inject(
+			weixintest.Fault{Kind: weixintest.FaultStatus, Status: 503, Path: path, Times: -1})
 	}
 	for range 3 {
 		w.post(t, "/wx/phone", code, bearer(token)).problem(t, 503, "wechat_unavailable")

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
@@ -21,23 +20,14 @@ func TestP5_WeChatHangs(t *testing.T) {
 	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
 	from := w.out.Len()
 
-	var logins sync.WaitGroup
-	replies := make([]reply, 32)
-	for i := range replies {
-		logins.Go(func() {
-			var err error
-			if replies[i], err = exchange(w.addr,
-				request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "bob")))); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	logins := together(t, 32, func(int) (addr, text string) {
+		return w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "bob")))
+	})
 	w.checkAlive(t, token, who)
 	if r := w.call(t, "GET", "/optional/x", ""); !r.fromApp() {
 		t.Errorf("a guest is answered with %s", r)
 	}
-	logins.Wait()
-	for _, r := range replies {
+	for _, r := range logins() {
 		r.problem(t, 503, "wechat_unavailable")
 	}
 	eventually(t, "the breaker answers in WeChat's stead", func() bool {

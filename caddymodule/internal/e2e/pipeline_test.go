@@ -66,7 +66,8 @@ func TestP1_Pipelined(t *testing.T) {
 		return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(append(lines, "", ""),
 			"\r\n")
 	}
-	chunked := "POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%s\r\n3\r\nabc\r\n0\r\n%s\r\n"
+	chunked := "POST /%s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%s\r\n" +
+		"3\r\nabc\r\n0\r\n%s\r\n"
 	hostile := []struct {
 		name, bytes string
 		status      int

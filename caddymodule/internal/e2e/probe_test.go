@@ -98,10 +98,10 @@ func TestProbe_TheGateHolds(t *testing.T) {
 			w.app = &app{addr: freeAddr(t)} // the probe itself
 			args = append(args, "--echo", w.app.addr)
 			secure := freeAddr(t)
-			_, port, _ := strings.Cut(secure, ":")
-			url = "https://localhost:" + port + path
-			w.sites = fmt.Sprintf("https://localhost:%s {\n\tbind 127.0.0.1\n\twechat_auth {\n%s\n\t}\n"+
-				"\treverse_proxy %s\n}\n", port, s.auth, w.app.addr)
+			url = "https://localhost:" + portOf(secure) + path
+			w.sites = fmt.Sprintf("https://localhost:%s {\n\tbind 127.0.0.1\n"+
+				"\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}\n",
+				portOf(secure), s.auth, w.app.addr)
 		}
 		w.start(t)
 		if addr, ok := strings.CutPrefix(url, "https://"); ok {
@@ -126,37 +126,28 @@ func TestProbe_OtherGatesFall(t *testing.T) {
 	}))
 	defer auth.Close()
 	echo := freeAddr(t)
+	ask := fmt.Sprintf(" %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n"+
+		"\treverse_proxy %s", auth.Listener.Addr(), echo)
 	for _, tt := range []struct {
 		name, site string
 		token      string
 		want       []int // at least
 	}{
-		{
-			"forward_auth",
-			fmt.Sprintf("\tforward_auth %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n\treverse_proxy %s",
-				auth.Listener.Addr(), echo),
-			good,
-			[]int{2, 3, 4, 5},
-		},
+		{"forward_auth", "\tforward_auth" + ask, good, []int{2, 3, 4, 5}},
 		{
 			"forward_auth with an exempted path",
-			fmt.Sprintf("\t@closed not path /public/*\n\tforward_auth @closed %s {\n\t\turi /auth\n\t\tcopy_headers X-WX-OPENID\n\t}\n\treverse_proxy %s",
-				auth.Listener.Addr(), echo),
-			good,
+			"\t@closed not path /public/*\n\tforward_auth @closed" + ask, good,
 			[]int{1, 2, 3, 4, 5, 10},
 		},
 		{
 			"a header set for everybody",
-			fmt.Sprintf("\treverse_proxy %s {\n\t\theader_up X-WX-OPENID somebody\n\t}", echo), "",
+			"\treverse_proxy " + echo + " {\n\t\theader_up X-WX-OPENID somebody\n\t}", "",
 			[]int{1, 2, 4, 5},
 		},
 	} {
 		w := prepareWorld(t, setup{})
-		_, port, _ := strings.Cut(w.addr, ":")
-		from := w.out.Len()
-		w.gate = w.launch(t, "run", "--adapter", "caddyfile", "--config",
-			w.write(t, "Caddyfile", fmt.Sprintf("{\n\tadmin %s\n}\n\nhttp://:%s {\n\tbind 127.0.0.1\n%s\n}\n", w.admin, port, tt.site)))
-		w.gate.printed(t, from, "serving initial configuration")
+		text := "{\n\tadmin " + w.admin + "\n}\n\n" + siteAt(w.addr, tt.site)
+		w.run(t, "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", text))
 		args := []string{"--echo", echo, "http://" + w.addr + "/admin"}
 		if strings.Contains(tt.site, "/public/*") {
 			args = append(args, "--public", "/public/")

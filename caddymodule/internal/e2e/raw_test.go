@@ -64,7 +64,9 @@ func replyOf(a probe.Answer) reply {
 	return reply{status: a.Status, header: a.Header, body: a.Body, continued: a.Continued}
 }
 
-func (r reply) String() string { return fmt.Sprintf("%d %v %s", r.status, r.header, tail(r.body, 600)) }
+func (r reply) String() string {
+	return fmt.Sprintf("%d %v %s", r.status, r.header, tail(r.body, 600))
+}
 
 // fromGate reports whether the gate, not the app, made the answer.
 func (r reply) fromGate() bool { return r.header.Get("X-Wxgate") == "1" }

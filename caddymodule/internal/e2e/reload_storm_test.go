@@ -102,7 +102,7 @@ func (s *storm) bad(n, place int) (text, said string) {
 	switch n % 4 {
 	case 0: // by the adapter
 		return strings.Replace(s.text(c), "\twechat {", "\twechat {\n\t\tnonsense", 1), "nonsense"
-	case 1: // by another app of the configuration, when ours has started, or not yet: Caddy has no order
+	case 1: // by another app of the configuration, before ours has started or after
 		return s.text(c) + "\nhttp://" + strings.TrimPrefix(s.wechat.URL,
 			"http://") + " {\n\trespond x\n}\n", "address already in use"
 	case 2: // by the sessions, which were made under another key
@@ -199,7 +199,8 @@ func (s *storm) live(client *http.Client) (wrong string, err error) {
 	before := s.moves.Load()
 	settled := func() bool { return before%2 == 0 && before == s.moves.Load() }
 
-	r, err := s.until(request(s.addr, "POST", "/wx/login", fmt.Sprintf(`{"code":%s,"appid":%q}`, quote(s.wechat.Code(appA, user)), appA)))
+	body := appBody(s.wechat.Code(appA, user), appA)
+	r, err := s.until(request(s.addr, "POST", "/wx/login", body))
 	if err != nil {
 		return "", err
 	}
@@ -350,8 +351,10 @@ func TestP7_ReloadStorm(t *testing.T) {
 		reloads = 20
 	}
 	s := &storm{held: [2]map[string]*identity{{}, {}}, doubt: make(map[string]*identity)}
-	s.world = newWorld(t,
-		setup{apps: []string{appA, appB}, auth: mixed.auth, env: []string{"WX_OTHER_KEY=" + strings.Repeat("ab", 32)}})
+	s.world = newWorld(t, setup{
+		apps: []string{appA, appB}, auth: mixed.auth,
+		env: []string{"WX_OTHER_KEY=" + strings.Repeat("ab", 32)},
+	})
 	s.ada = s.who(appA, "ada")
 	for at := range s.tokens {
 		s.accept(t, s.config(at, at))
@@ -370,7 +373,9 @@ func TestP7_ReloadStorm(t *testing.T) {
 		}
 	})
 
-	s.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 50 * time.Millisecond, Times: -1}) // so that logins are under way whenever a configuration goes
+	// Logins are under way whenever a configuration goes.
+	s.wechat.Inject(
+		weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 50 * time.Millisecond, Times: -1})
 	l := s.load()
 	for n := range reloads {
 		enough := l.answers() + 30
@@ -410,8 +415,9 @@ func TestP7_ReloadStorm(t *testing.T) {
 	if len(s.held[0]) == 0 || len(s.held[1]) == 0 || len(s.ended[0]) == 0 || len(s.ended[1]) == 0 {
 		t.Error("nothing is shown of one of the files")
 	}
-	eventually(t, "one handle is open",
-		func() bool { return s.gate.handles(s.database(), 1) == 1 && s.gate.handles(s.other(), 0) == 0 })
+	eventually(t, "one handle is open", func() bool {
+		return s.gate.handles(s.database(), 1) == 1 && s.gate.handles(s.other(), 0) == 0
+	})
 	eventually(t, "the goroutines are gone",
 		func() bool { return s.gauge(t, "go_goroutines") <= goroutines+20 })
 	for _, complaint := range []string{

@@ -217,13 +217,17 @@ func TestP7_ReloadUnderLoad(t *testing.T) {
 	}
 	who := w.who(appA, "ada")
 	rejected := map[string]func() string{
-		"unknown word": func() string { return strings.Replace(w.caddyfile(mixed), "\twechat {", "\twechat {\n\t\tnonsense", 1) },
+		"unknown word": func() string {
+			return strings.Replace(w.caddyfile(mixed), "\twechat {", "\twechat {\n\t\tnonsense", 1)
+		},
 		"store that cannot be opened": func() string {
 			s := mixed
 			s.wechat = "\t\tstore bolt " + w.home // a folder
 			return w.caddyfile(s)
 		},
-		"empty secret": func() string { return strings.Replace(w.caddyfile(mixed), "{env.WX_SECRET_0}", "{env.NO_SUCH}", 1) },
+		"empty secret": func() string {
+			return strings.Replace(w.caddyfile(mixed), "{env.WX_SECRET_0}", "{env.NO_SUCH}", 1)
+		},
 		"taken port": func() string {
 			return w.caddyfile(mixed) + "\nhttp://" + strings.TrimPrefix(w.wechat.URL,
 				"http://") + " {\n\trespond x\n}\n"
@@ -367,8 +371,9 @@ func TestP7_OtherCommands(t *testing.T) {
 	}
 	w.checkAlive(t, token, who)
 
-	second := w.write(t, "second.caddyfile",
-		strings.NewReplacer(w.admin, freeAddr(t), strings.TrimPrefix(w.addr, "127.0.0.1"), strings.TrimPrefix(freeAddr(t), "127.0.0.1")).Replace(w.caddyfile(mixed)))
+	elsewhere := *w
+	elsewhere.addr, elsewhere.admin = freeAddr(t), freeAddr(t)
+	second := w.write(t, "second.caddyfile", elsewhere.caddyfile(mixed))
 	status, printed = w.command(t, "run", "--adapter", "caddyfile", "--config", second)
 	if status == 0 || !strings.Contains(printed, "sessions.db") ||
 		!strings.Contains(printed, "locked, probably by another running instance") {
@@ -413,23 +418,16 @@ func TestP7_StopFinishesLogins(t *testing.T) {
 			s := mixed
 			s.timeout = "20s"
 			w := newWorld(t, s)
-			w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Second, Times: 16})
-			var logins sync.WaitGroup
-			replies := make([]reply, 16)
-			for i := range replies {
-				logins.Go(func() {
-					var err error
-					body := codeBody(w.wechat.Code(appA, fmt.Sprint("user-", i)))
-					replies[i], err = exchange(w.addr, request(w.addr, "POST", "/wx/login", body))
-					if err != nil {
-						t.Error(err)
-					}
-				})
-			}
+			w.wechat.Inject(
+				weixintest.Fault{Kind: weixintest.FaultSlow, Delay: time.Second, Times: 16})
+			logins := together(t, 16, func(i int) (addr, text string) {
+				body := codeBody(w.wechat.Code(appA, fmt.Sprint("user-", i)))
+				return w.addr, request(w.addr, "POST", "/wx/login", body)
+			})
 			eventually(t, "the logins are under way",
-				func() bool { return w.wechat.Count(exchangePath) == len(replies) })
+				func() bool { return w.wechat.Count(exchangePath) == 16 })
 			stop(t, w)
-			logins.Wait()
+			replies := logins()
 			if n := w.gate.wait(t); n != 0 {
 				t.Errorf("the gate ends with status %d", n)
 			}
@@ -451,7 +449,8 @@ func TestP7_ReloadFinishesLogins(t *testing.T) {
 	s := mixed
 	s.timeout = "20s"
 	w := newWorld(t, s)
-	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 7 * time.Second}) // longer than what is replaced is kept without need
+	// Longer than a configuration that is replaced is kept without need.
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 7 * time.Second})
 	answered := make(chan reply, 1)
 	go func() {
 		r, err := exchange(w.addr,

@@ -154,8 +154,9 @@ func TestP1_Smuggling(t *testing.T) {
 				hostile := line + "\r\nHost: x\r\n" + row.head + "\r\n\r\n" +
 					strings.ReplaceAll(row.body,
 						"{inner}", inner)
-				replies := mustTalk(t, a.addr,
-					honest("ada", "/honest", "keep-alive", ada)+hostile+honest("bob", "/optional/honest", "close", bob))
+				before := honest("ada", "/honest", "keep-alive", ada)
+				behind := honest("bob", "/optional/honest", "close", bob)
+				replies := mustTalk(t, a.addr, before+hostile+behind)
 				if len(replies) == 0 || !replies[0].fromApp() {
 					t.Errorf("%s: the request before is answered with %v", line, replies)
 				}

@@ -163,7 +163,7 @@ func TestThreat10_Paths(t *testing.T) {
 	for path, want := range map[string]func(*testing.T, outcome){
 		"/public/x": opened, "/public/": opened, "/public/a/b.c?x=/admin": opened,
 		"/public/%E7%A0%81": opened, "/healthz": opened, "/healthz?/../admin": opened,
-		"/public/|\"<>":          opened, // the app is asked for /public/%7C%22%3C%3E, the canonical form
+		"/public/|\"<>":          opened, // as /public/%7C%22%3C%3E, the canonical form
 		"http://{host}/public/x": opened, "x:/public/x": opened,
 		"/public/%61": opened, "/public/%e7%a0%81": opened, // equivalent by RFC 3986 6.2.2
 		"/public/[x]": opened,
@@ -184,8 +184,8 @@ func TestThreat10_Paths(t *testing.T) {
 		rowOf("no host", "GET /admin HTTP/1.1\r\n{auth}\r\n", never),
 		rowOf("two hosts", strings.Replace(getAt("/admin"), "{auth}", "{auth}Host: public\r\n", 1),
 			never),
-		rowOf("two lengths",
-			"POST /public/x HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nGET /", never),
+		rowOf("two lengths", "POST /public/x HTTP/1.1\r\nHost: {host}\r\n"+
+			"Content-Length: 0\r\nContent-Length: 5\r\n\r\nGET /", never),
 	))
 }
 
@@ -236,7 +236,8 @@ func TestThreat2_ReallowedNames(t *testing.T) {
 func TestThreat7_OwnNames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tpublic /public/*\n\t\ttoken header X-Token\n\t\theaders {\n" +
-		"\t\t\topenid My-User\n\t\t\tunionid My-Union\n\t\t\tappid My-App\n\t\t\tsource My-Source\n\t\t}"})
+		"\t\t\topenid My-User\n\t\t\tunionid My-Union\n\t\t\tappid My-App\n" +
+		"\t\t\tsource My-Source\n\t\t}"})
 	token := w.login(t, "ada")
 	forged := []string{
 		"my_user: victim", "MY-UNION: victim", "My~App: victim", "X-WX-OPENID: victim",

@@ -58,13 +58,14 @@ func TestWebSocket(t *testing.T) {
 	}
 	t.Run("refused", func(t *testing.T) {
 		w.app.take()
-		raw(t, w.addr, handshake(w.addr, upgrade...)).problem(t, 401, "session_missing")
-		raw(t, w.addr,
-			handshake(w.addr, append(upgrade, bearer("wxs_bad"))...)).problem(t, 401, "session_invalid")
-		raw(t, w.addr,
-			handshake(w.addr, append(upgrade, "X-WX-OPENID: victim")...)).problem(t, 401, "session_missing")
-		raw(t, w.addr,
-			strings.Replace(handshake(w.addr, append(upgrade, bearer(token))...), "/socket", "/wx/socket", 1)).problem(t, 404, "not_found")
+		shake := func(headers ...string) string {
+			return handshake(w.addr, append(upgrade, headers...)...)
+		}
+		raw(t, w.addr, shake()).problem(t, 401, "session_missing")
+		raw(t, w.addr, shake(bearer("wxs_bad"))).problem(t, 401, "session_invalid")
+		raw(t, w.addr, shake("X-WX-OPENID: victim")).problem(t, 401, "session_missing")
+		own := strings.Replace(shake(bearer(token)), "/socket", "/wx/socket", 1)
+		raw(t, w.addr, own).problem(t, 404, "not_found")
 		if seen := w.app.take(); len(seen) > 0 {
 			t.Errorf("the app was asked: %+v", seen)
 		}

@@ -78,7 +78,8 @@ var faults = []fault{
 	answers("openid with CR LF", `{"openid":"o1\r\nX-Wx-Openid: victim",`+goodKey+`}`),
 	answers("huge", `{"openid":"o1",`+goodKey+`,"x":"`+strings.Repeat("x", 1<<20)+`"}`),
 	{
-		name: "errcode beside an openid", status: 401, code: "code_invalid", inject: weixintest.Fault{
+		name: "errcode beside an openid", status: 401, code: "code_invalid",
+		inject: weixintest.Fault{
 			Kind: weixintest.FaultBody, Body: `{"errcode":40029,"openid":"o1",` + goodKey + `}`,
 		},
 	},

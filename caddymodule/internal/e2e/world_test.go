@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,7 +81,8 @@ func prepareWorld(tb testing.TB, s setup) *world {
 		secrets[id] = secretOf(id)
 	}
 	w := &world{
-		setup: s, reloaded: new(atomic.Int64), home: tb.TempDir(), out: new(output), app: newApp(tb), addr: freeAddr(tb), admin: freeAddr(tb),
+		setup: s, reloaded: new(atomic.Int64), home: tb.TempDir(), out: new(output),
+		app: newApp(tb), addr: freeAddr(tb), admin: freeAddr(tb),
 		wechat: weixintest.NewServer(weixintest.Config{Apps: secrets}),
 	}
 	tb.Cleanup(w.wechat.Close)
@@ -108,19 +110,28 @@ func (w *world) caddyfile(s setup) string {
 	}
 	fmt.Fprintf(&b, "\t\tapi {\n\t\t\tbase_url %s\n\t\t\ttimeout %s\n\t\t}\n%s\n\t}\n}\n\n",
 		cmp.Or(s.base, w.wechat.URL), s.timeout, s.wechat)
-	_, port, _ := strings.Cut(w.addr, ":")
-	fmt.Fprintf(&b,
-		"http://:%s {\n\tbind 127.0.0.1\n%s\n\twechat_auth {\n%s\n\t}\n\treverse_proxy %s\n}\n%s\n",
-		port, s.site, s.auth, w.app.addr, s.sites)
-	return b.String()
+	lines := s.site + "\n\twechat_auth {\n" + s.auth + "\n\t}\n\treverse_proxy " + w.app.addr
+	return b.String() + siteAt(w.addr, lines) + s.sites + "\n"
 }
+
+// siteAt is a site of plain HTTP at an address.
+func siteAt(addr, lines string) string {
+	return fmt.Sprintf("http://:%s {\n\tbind 127.0.0.1\n%s\n}\n", portOf(addr), lines)
+}
+
+func portOf(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
 
 // start runs the gate on the world's own setup.
 func (w *world) start(tb testing.TB) {
 	tb.Helper()
+	w.run(tb, "--adapter", "caddyfile", "--config", w.write(tb, "Caddyfile", w.caddyfile(w.setup)))
+}
+
+// run runs the gate and waits until it serves.
+func (w *world) run(tb testing.TB, args ...string) {
+	tb.Helper()
 	from := w.out.Len()
-	w.gate = w.launch(tb, "run", "--adapter", "caddyfile", "--config",
-		w.write(tb, "Caddyfile", w.caddyfile(w.setup)))
+	w.gate = w.launch(tb, append([]string{"run"}, args...)...)
 	w.gate.printed(tb, from, "serving initial configuration")
 }
 
@@ -251,6 +262,28 @@ func (w *world) login(tb testing.TB, user string, headers ...string) string {
 }
 
 func codeBody(code string) string { return fmt.Sprintf(`{"code":%s}`, quote(code)) }
+
+// appBody is codeBody for one of several mini programs.
+func appBody(code, appID string) string {
+	return fmt.Sprintf(`{"code":%s,"appid":%s}`, quote(code), quote(appID))
+}
+
+// together begins n exchanges at once, and returns how to wait for the answers.
+func together(tb testing.TB, n int, text func(i int) (addr, request string)) func() []reply {
+	tb.Helper()
+	replies := make([]reply, n)
+	var all sync.WaitGroup
+	for i := range n {
+		addr, request := text(i)
+		all.Go(func() {
+			var err error
+			if replies[i], err = exchange(addr, request); err != nil {
+				tb.Error(err)
+			}
+		})
+	}
+	return func() []reply { all.Wait(); return replies }
+}
 
 // quote makes a JSON string of any text.
 func quote(s string) string {
