@@ -94,7 +94,7 @@ func TestCloudrun_Decisions(t *testing.T) {
 			t.Errorf("%s: counted %v", name, after)
 		}
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		if id, set := repl.GetString("http.auth.user.id"); id != tt.id || set != (tt.id != "") {
+		if id, set := repl.GetString("http.auth.user.id"); id != tt.id || set != (tt.code == "") {
 			t.Errorf("%s: placeholder %q (set: %t)", name, id, set)
 		}
 		if unionID, _ := repl.GetString("http.auth.user.unionid"); (unionID == "u1") != (tt.id != "") {

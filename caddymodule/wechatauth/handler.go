@@ -66,8 +66,9 @@ func init() { caddy.RegisterModule(new(Handler)) }
 // only a path that all servers read in one way; any other path under it stays
 // protected.
 //
-// The handler sets these placeholders on accepted requests; the first is also the
-// access log's `user_id`:
+// The handler sets these placeholders on each request that it passes on, for guests
+// and on public paths to the empty string; the first is also the access log's
+// `user_id`:
 //
 // Placeholder | Description
 // ------------|-------------
@@ -160,8 +161,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	h.rules, err = gate.New(h.Rules())
-	return err
+	if h.rules, err = gate.New(h.Rules()); err != nil {
+		return err
+	}
+	return guardErrors(ctx, h.rules)
 }
 
 // siteApps returns the list of this site, with placeholders resolved. In cloudrun
@@ -202,16 +205,28 @@ func (h *Handler) Rules() gate.Config {
 }
 
 // ServeHTTP executes what Decide says of a request. It does nothing after the next
-// handler, does not wrap the response writer and does not clone the request.
+// handler, does not wrap the response writer and does not clone the request. A user
+// whom a gate has identified stays that user in error routes.
 func (h *Handler) ServeHTTP(
 	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
 ) error {
+	if isJudged(r) {
+		if appID := placeholder(r, userAppID); appID != "" {
+			if h.apps != nil && !slices.Contains(h.apps, appID) {
+				return h.refuse(w, r, refused(reply.OtherApp))
+			}
+			return next.ServeHTTP(w, r)
+		}
+	}
 	c := h.read(r)
 	d := Decide(c)
 	switch d.Do {
 	case Refuse:
 		return h.refuse(w, r, d)
 	case Answer:
+		if inErrorRoute(r) {
+			return h.refuse(w, r, refuse(NotFound, &reply.NotFound, ""))
+		}
 		return h.serveEndpoint(w, r, c.Route.Endpoint, c.Token)
 	case Check:
 		id, err := h.authenticate(r, c.Token)
@@ -231,6 +246,10 @@ func (h *Handler) ServeHTTP(
 			setPlaceholders(r, id[gate.OpenID], id[gate.UnionID], id[gate.AppID])
 		}
 	}
+	if d.Result != Accepted {
+		clearPlaceholders(r)
+	}
+	markJudged(r)
 	metrics.decided(d.Result)
 	return next.ServeHTTP(w, r)
 }
@@ -250,6 +269,9 @@ func (h *Handler) read(r *http.Request) Claims {
 	c.Route = h.rules.Route(r)
 	c.Token, err = h.rules.Credential(r)
 	c.Ambiguous = err != nil
+	if c.Token == "" && !c.Ambiguous {
+		c.Token = tokenTaken(r)
+	}
 	return c
 }
 
@@ -265,14 +287,6 @@ func (h *Handler) authenticate(r *http.Request, token string) (session.Identity,
 		err = reply.OtherApp
 	}
 	return id, err
-}
-
-// setPlaceholders tells the rest of the configuration who the user is.
-func setPlaceholders(r *http.Request, openID, unionID, appID string) {
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.auth.user.id", openID)
-	repl.Set("http.auth.user.unionid", unionID)
-	repl.Set("http.auth.user.appid", appID)
 }
 
 // refuse answers in the app's place. Its log line alone tells the operator why.

@@ -136,15 +136,9 @@ func TestDecisions(t *testing.T) {
 				if c.result == Accepted {
 					want = "alice"
 				}
-				if got := r.Header.Get("X-WX-OPENID"); got != want || id != want ||
-					set != (want != "") {
-					t.Errorf(
-						"the app sees openid %q, placeholder %q (set: %v), want %q",
-						got,
-						id,
-						set,
-						want,
-					)
+				if got := r.Header.Get("X-WX-OPENID"); got != want || id != want || !set {
+					t.Errorf("the app sees openid %q, placeholder %q (set: %v), want %q",
+						got, id, set, want)
 				}
 				return
 			}
