@@ -2,6 +2,7 @@ package wechatapp
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
@@ -9,12 +10,12 @@ import (
 )
 
 // UserLimits bounds the calls of one user for the user's own data; more sessions
-// allow no more calls. It survives reloads. The limits are fixed, far above what a
-// person does with a mini program.
+// allow no more calls. It outlives configurations. The limits are fixed, far above
+// what a person does with a mini program.
 type UserLimits struct {
 	decrypts *limit.Buckets[session.User]
-	failures *limit.Buckets[session.User] // refused data: the user may be guessing (THREATS.md 29)
-	phones   *limit.Buckets[session.User] // numbers cost money (WECHAT.md 6.1)
+	failures *limit.Buckets[session.User] // refused data: the user may be guessing (docs/threats.md#t29)
+	phones   *limit.Buckets[session.User] // numbers cost money (docs/wechat.md#phone-code)
 }
 
 // NewUserLimits returns limits that no call has used.
@@ -29,19 +30,29 @@ func NewUserLimits() *UserLimits {
 // Destruct has nothing to release.
 func (*UserLimits) Destruct() error { return nil }
 
-// AllowDecrypt asks whether a user may have data decrypted.
+// AllowDecrypt takes one call of a user from the limits, before the gate reads the
+// data. The call counts as refused data until DecryptSettled says otherwise, so
+// that calls at the same time count in full (docs/threats.md#t41).
 func (l *Live) AllowDecrypt(u session.User) (wait time.Duration, ok bool) {
-	if wait, ok = l.Users.failures.Peek(u); !ok {
+	if wait, ok = l.Users.failures.Take(u); !ok {
 		return wait, ok
 	}
-	return l.Users.decrypts.Take(u)
+	if wait, ok = l.Users.decrypts.Take(u); !ok {
+		l.Users.failures.Give(u)
+	}
+	return wait, ok
 }
 
-// DecryptFailed counts refused data of a user.
-func (l *Live) DecryptFailed(u session.User) { l.Users.failures.Spend(u) }
+// DecryptSettled ends a call that AllowDecrypt allowed. Only refused data keeps
+// its place in the limit of failures.
+func (l *Live) DecryptSettled(u session.User, err error) {
+	if !errors.Is(err, session.ErrData) {
+		l.Users.failures.Give(u)
+	}
+}
 
-// AllowPhone asks whether a user may have a telephone number, here and then at the
-// other gates of the store.
+// AllowPhone takes one telephone number of a user from the limits: that of this
+// gate, then the one that all gates of the store share.
 func (l *Live) AllowPhone(ctx context.Context, u session.User) (wait time.Duration, ok bool) {
 	phones := l.Users.phones
 	if wait, ok = phones.Take(u); !ok {

@@ -2,6 +2,7 @@ package wechatauth
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -196,6 +197,45 @@ func TestThreat29_FailureLimit(t *testing.T) {
 	if rec := w.post("/wx/decrypt", other, body(w.seal("bob", `{}`))); rec.Code != 200 {
 		t.Errorf("another user: %d %s", rec.Code, rec.Body)
 	}
+}
+
+// A hundred bodies arrive before the first is judged: all of them count.
+func TestThreat41_ParallelFailures_TenAreJudged(t *testing.T) {
+	w := newDataWorld(t, "")
+	token := w.login("ada")
+	bad := strings.Replace(body(w.seal("ada", `{}`)), `"iv":"`, `"iv":"AAAA`, 1)
+	arrive, statuses := make(chan struct{}), make(chan int)
+	for range 100 {
+		go func() {
+			r, rec := caddytest.Request("POST", "/wx/decrypt", token)
+			r.Body = io.NopCloser(&late{strings.NewReader(bad), arrive})
+			if err := w.gate.ServeHTTP(rec, r, new(caddytest.Next)); err != nil {
+				t.Error(err)
+			}
+			statuses <- rec.Code
+		}()
+	}
+	got := make(map[int]int)
+	for i := range 100 {
+		if i == 90 {
+			close(arrive)
+		}
+		got[<-statuses]++
+	}
+	if got[422] != 10 || got[429] != 90 {
+		t.Errorf("statuses: %v", got)
+	}
+}
+
+// late is a body that arrives when the channel is closed.
+type late struct {
+	*strings.Reader
+	arrive <-chan struct{}
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	<-l.arrive
+	return l.Reader.Read(p)
 }
 
 // TestThreat26_DecryptLimit: sixty a minute, good as they may be.

@@ -2,7 +2,6 @@ package wechatauth
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 
 	"go.uber.org/zap"
@@ -64,11 +63,12 @@ func outcome(r *http.Request, p reply.Problem) (code string, level zapcore.Level
 // decrypt opens data that WeChat has sealed for the user.
 func (h *Handler) decrypt(
 	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u session.User,
-) (json.RawMessage, error) {
+) (object json.RawMessage, err error) {
 	if wait, ok := live.AllowDecrypt(u); !ok {
 		reply.LeaveBody(w, r)
 		return nil, reply.TooMany(wait)
 	}
+	defer func() { live.DecryptSettled(u, err) }()
 	body, err := reply.ReadObject(w, r, reply.MaxData)
 	if err != nil {
 		return nil, err
@@ -77,11 +77,7 @@ func (h *Handler) decrypt(
 	if err != nil {
 		return nil, err
 	}
-	object, err := live.Sessions.OpenData(r.Context(), u, d)
-	if errors.Is(err, session.ErrData) {
-		live.DecryptFailed(u)
-	}
-	return object, err
+	return live.Sessions.OpenData(r.Context(), u, d)
 }
 
 // phoneAnswer has WeChat's own names (WECHAT.md 6.1).

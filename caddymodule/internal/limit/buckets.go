@@ -16,14 +16,6 @@ const maxBuckets = 1 << 14
 // one.
 type generations[K comparable] struct{ young, old map[K]*rate.Limiter }
 
-// find returns the bucket of a key, or nil.
-func (g *generations[K]) find(key K) *rate.Limiter {
-	if b := g.young[key]; b != nil {
-		return b
-	}
-	return g.old[key]
-}
-
 // get returns the bucket of a key, a new full one if there is none.
 func (g *generations[K]) get(key K, r Rate) *rate.Limiter {
 	if b := g.young[key]; b != nil {
@@ -71,24 +63,15 @@ func (b *Buckets[K]) Take(key K) (wait time.Duration, ok bool) {
 	return take(b.kept.get(key, b.rate), time.Now())
 }
 
-// Peek is Take without taking the event.
-func (b *Buckets[K]) Peek(key K) (wait time.Duration, ok bool) {
+// Give returns an event that Take took, to a bucket that is not full.
+func (b *Buckets[K]) Give(key K) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	bucket, now := b.kept.find(key), time.Now()
-	if bucket == nil || delay(bucket, now) <= 0 {
-		return 0, true
-	}
-	return max(delay(bucket, now), time.Second), false
+	give(b.kept.get(key, b.rate), time.Now())
 }
 
-// Spend takes one event from the bucket of a key, on credit if the bucket is
-// empty, so that it counts several calls at once in full.
-func (b *Buckets[K]) Spend(key K) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.kept.get(key, b.rate).ReserveN(time.Now(), 1)
-}
+// give returns one event to a bucket. A bucket caps itself when it is next read.
+func give(b *rate.Limiter, now time.Time) { b.ReserveN(now, -1) }
 
 // take takes one event from a bucket or returns the wait for it.
 func take(b *rate.Limiter, now time.Time) (time.Duration, bool) {

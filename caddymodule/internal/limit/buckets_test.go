@@ -2,6 +2,7 @@ package limit_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,19 +14,11 @@ func TestBuckets_Empty_RefillAtTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limit.NewBuckets[string](perMinute(3))
 		for range 3 {
-			for range 5 {
-				if wait, ok := b.Peek("ada"); !ok || wait != 0 {
-					t.Fatalf("Peek: %v, %v", wait, ok)
-				}
-			}
 			if wait, ok := b.Take("ada"); !ok || wait != 0 {
 				t.Fatalf("Take: %v, %v", wait, ok)
 			}
 		}
 		for range 5 {
-			if wait, ok := b.Peek("ada"); ok || wait != 20*time.Second {
-				t.Fatalf("empty, Peek: %v, %v", wait, ok)
-			}
 			if wait, ok := b.Take("ada"); ok || wait != 20*time.Second {
 				t.Fatalf("empty, Take: %v, %v", wait, ok)
 			}
@@ -34,11 +27,8 @@ func TestBuckets_Empty_RefillAtTheRate(t *testing.T) {
 			t.Error("one key empties the bucket of another")
 		}
 		time.Sleep(20 * time.Second)
-		if _, ok := b.Peek("ada"); !ok {
-			t.Error("no refill, says Peek")
-		}
 		if _, ok := b.Take("ada"); !ok {
-			t.Error("no refill, says Take")
+			t.Error("no refill")
 		}
 		if _, ok := b.Take("ada"); ok {
 			t.Error("refilled above the rate")
@@ -50,21 +40,56 @@ func TestBuckets_Empty_RefillAtTheRate(t *testing.T) {
 	})
 }
 
-// TestBuckets_SpentOnCredit_WaitIsLonger: threat 26, calls at the same time.
-func TestBuckets_SpentOnCredit_WaitIsLonger(t *testing.T) {
+func TestThreat41_Give_ReturnsWhatTakeTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := limit.NewBuckets[string](perMinute(3))
+		taken := func() (n int) {
+			for range 10 {
+				if _, ok := b.Take("ada"); ok {
+					n++
+				}
+			}
+			return n
+		}
+		for range 20 { // a success costs nothing
+			if _, ok := b.Take("ada"); !ok {
+				t.Fatal("refused")
+			}
+			b.Give("ada")
+		}
+		if n := taken(); n != 3 {
+			t.Errorf("%d taken of a full bucket", n)
+		}
+		b.Give("ada")
+		if n := taken(); n != 1 {
+			t.Errorf("%d taken after one was given back", n)
+		}
+		time.Sleep(time.Hour)
+		for range 5 {
+			b.Give("ada")
+		}
+		if n := taken(); n != 3 {
+			t.Errorf("%d taken of a bucket that was given too much", n)
+		}
+	})
+}
+
+// TestThreat41_TakenAtOnce_NoMoreThanTheRate: there is no look before the take.
+func TestThreat41_TakenAtOnce_NoMoreThanTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limit.NewBuckets[string](perMinute(6))
+		var in atomic.Int32
 		var wg sync.WaitGroup
-		for range 9 {
-			wg.Go(func() { b.Spend("ada") })
+		for range 100 {
+			wg.Go(func() {
+				if _, ok := b.Take("ada"); ok {
+					in.Add(1)
+				}
+			})
 		}
 		wg.Wait()
-		if wait, ok := b.Peek("ada"); ok || wait != 40*time.Second {
-			t.Errorf("with three on credit: %v, %v", wait, ok)
-		}
-		time.Sleep(40 * time.Second)
-		if _, ok := b.Take("ada"); !ok {
-			t.Error("refused after the wait")
+		if n := in.Load(); n != 6 {
+			t.Errorf("%d taken at once, want 6", n)
 		}
 	})
 }
@@ -73,10 +98,6 @@ func TestThreat26_Buckets_MillionKeys_MemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := limit.NewBuckets[int](perMinute(1))
 		for i := range 1_000_000 {
-			before := b.Len()
-			if _, ok := b.Peek(i); !ok || b.Len() != before {
-				t.Fatalf("%d, Peek: %v, %d buckets more", i, ok, b.Len()-before)
-			}
 			if _, ok := b.Take(i); !ok {
 				t.Fatalf("%d: refused", i)
 			}
