@@ -22,19 +22,22 @@ type counter struct{ atomic.Int64 }
 
 func (c *counter) Inc() { c.Add(1) }
 
-func TestNewCoreRefusesNoRoom(t *testing.T) {
-	if _, err := session.NewCore(session.CoreConfig{Store: memstore.New(memstore.NewData())}); err == nil {
+func TestNewCore_NoRoom_IsRefused(t *testing.T) {
+	s := memstore.New(memstore.NewData())
+	if _, err := session.NewCore(session.CoreConfig{Store: s}); err == nil {
 		t.Error("a cache of no size was made")
 	}
 }
 
-func TestAuthenticateIdentity(t *testing.T) {
+func TestAuthenticate_Token_TellsItsUser(t *testing.T) {
 	var hits, misses counter
 	g := newGate(t, withCore(func(c *session.CoreConfig) { c.Hits, c.Misses = &hits, &misses }))
 	l := g.login("alice/union")
 	for i := range 3 {
 		id := g.accept(l.Token)
-		want := session.Identity{AppID: appA, OpenID: "alice", UnionID: "union", Expires: time.UnixMilli(l.Expires.UnixMilli())}
+		want := session.Identity{
+			AppID: appA, OpenID: "alice", UnionID: "union", Expires: milli(l.Expires),
+		}
 		if id != want {
 			t.Fatalf("check %d: got %+v, want %+v", i, id, want)
 		}
@@ -50,7 +53,8 @@ func TestAuthenticateIdentity(t *testing.T) {
 	}
 }
 
-// TestP8_CachedCheck: a check that the cache answers allocates nothing, reads nothing and writes nothing.
+// TestP8_CachedCheck: a cached check allocates nothing and asks the store
+// nothing.
 func TestP8_CachedCheck(t *testing.T) {
 	g := newGate(t, with(func(c *session.Config) { c.Idle = time.Hour }))
 	token, ctx := g.cached("alice/union"), context.Background()
@@ -69,14 +73,17 @@ func TestP8_CachedCheck(t *testing.T) {
 	}
 }
 
-// TestP8_MadeUpTokens: malformed and forged tokens are refused without the store.
-func TestP8_MadeUpTokens(t *testing.T) {
+func TestP8_MadeUpToken_IsRefusedWithoutStore(t *testing.T) {
 	g := newGate(t)
 	forged, malformed := newKeys(t).Mint(), strings.Repeat("A", 45)
-	if n := g.asks(func() { g.refuse(forged, session.ErrForged); g.refuse(malformed, session.ErrMalformed) }); n != 0 {
+	if n := g.asks(func() {
+		g.refuse(forged, session.ErrForged)
+		g.refuse(malformed, session.ErrMalformed)
+	}); n != 0 {
 		t.Errorf("the store was asked %d times", n)
 	}
-	if allocs := testing.AllocsPerRun(1000, func() { _, _ = g.Authenticate(context.Background(), malformed) }); allocs != 0 {
+	check := func() { _, _ = g.Authenticate(context.Background(), malformed) }
+	if allocs := testing.AllocsPerRun(1000, check); allocs != 0 {
 		t.Errorf("a malformed token costs %v allocations", allocs)
 	}
 }
@@ -92,8 +99,10 @@ func (l *lifetimes) SetWithTTL(_ uint64, _ *session.Entry, _ int64, ttl time.Dur
 	return false
 }
 
-// TestCacheLifetime: entries are kept for about ten minutes, never past the end of their session, and do not all fall out at once.
-func TestCacheLifetime(t *testing.T) {
+// TestCache_Lifetime_EndsWithTheSession: the cache keeps entries for about ten
+// minutes, never past the end of their session, and drops them at different
+// times.
+func TestCache_Lifetime_EndsWithTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, l := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour })), new(lifetimes)
 		g.core.SetEntries(l)
@@ -101,7 +110,8 @@ func TestCacheLifetime(t *testing.T) {
 		for range 50 {
 			g.accept(token)
 		}
-		if low, high := slices.Min(l.given), slices.Max(l.given); low < 9*time.Minute || high > 10*time.Minute || low == high {
+		low, high := slices.Min(l.given), slices.Max(l.given)
+		if low < 9*time.Minute || high > 10*time.Minute || low == high {
 			t.Errorf("kept from %v to %v", low, high)
 		}
 		l.given = nil
@@ -115,8 +125,9 @@ func TestCacheLifetime(t *testing.T) {
 	})
 }
 
-// TestThreat22_Reasons: all refusals are one kind to the client and told apart in the log.
-func TestThreat22_Reasons(t *testing.T) {
+// TestThreat22_Refusals_AreOneKind: the client cannot tell the refusals apart.
+// The log can.
+func TestThreat22_Refusals_AreOneKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
 		g.refuse("", session.ErrMalformed)
@@ -140,8 +151,9 @@ func TestThreat22_Reasons(t *testing.T) {
 	})
 }
 
-// TestAuthenticateOneLookup: concurrent checks of a token that the cache does not hold ask the store once, also when the first of them gives up.
-func TestAuthenticateOneLookup(t *testing.T) {
+// TestAuthenticate_ParallelMisses_AskOnce: also when the first of them gives
+// up.
+func TestAuthenticate_ParallelMisses_AskOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		token := g.login("alice").Token
@@ -158,7 +170,8 @@ func TestAuthenticateOneLookup(t *testing.T) {
 		synctest.Wait()
 		for range 50 {
 			wg.Go(func() {
-				if id, err := g.Authenticate(t.Context(), token); err != nil || id.OpenID != "alice" {
+				id, err := g.Authenticate(t.Context(), token)
+				if err != nil || id.OpenID != "alice" {
 					t.Errorf("a joiner: %+v, %v", id, err)
 				}
 			})
@@ -174,47 +187,9 @@ func TestAuthenticateOneLookup(t *testing.T) {
 	})
 }
 
-// TestP3_JoinerAfterRevoke: a check that begins after a revocation joins a look-up that read before it, and is not answered from that.
-func TestP3_JoinerAfterRevoke(t *testing.T) {
-	for name, revoke := range map[string]func(*gate, session.Login) error{
-		"session": func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token) },
-		"user":    func(g *gate, l session.Login) error { return g.RevokeUser(context.Background(), l.User) },
-		"app":     func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
-		"all":     func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
-	} {
-		bubble(t, name, func(t *testing.T) {
-			g := newGate(t)
-			l := g.login("alice")
-			held, first := make(chan struct{}), true
-			g.store.After = func(_ context.Context, op string) error {
-				if op == "Lookup" && first {
-					first = false
-					<-held // the answer is read and on its way
-				}
-				return nil
-			}
-			var wg sync.WaitGroup
-			wg.Go(func() { _, _ = g.Authenticate(t.Context(), l.Token) })
-			synctest.Wait()
-			g.must(revoke(g, l))
-			wg.Go(func() {
-				if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
-					t.Errorf("the joiner: %v", err)
-				}
-			})
-			synctest.Wait()
-			close(held)
-			wg.Wait()
-			g.settle()
-			if _, err := g.Authenticate(t.Context(), l.Token); !errors.Is(err, session.ErrInvalid) {
-				t.Errorf("afterwards: %v", err)
-			}
-		})
-	}
-}
-
-// TestUnionIDShowsAtOnce: a unionid that a login tells is seen by the next request of every session of the user.
-func TestUnionIDShowsAtOnce(t *testing.T) {
+// TestLogin_OtherUnionID_ShowsAtOnce: the next request of each session of the
+// user shows it.
+func TestLogin_OtherUnionID_ShowsAtOnce(t *testing.T) {
 	g := newGate(t)
 	tokens := []string{g.cached("alice"), g.cached("alice"), g.cached("alice")}
 	bystander := g.cached("bob/hers")
@@ -242,8 +217,9 @@ func TestUnionIDShowsAtOnce(t *testing.T) {
 	}
 }
 
-// TestThreat17_Collision: two tokens whose digests agree in the 64 bits that the cache compares never share an identity.
-func TestThreat17_Collision(t *testing.T) {
+// TestThreat17_SameCacheKey_OtherIdentity: two tokens whose digests agree in
+// the 64 bits of the cache key never share an identity.
+func TestThreat17_SameCacheKey_OtherIdentity(t *testing.T) {
 	g := newGate(t)
 	mallory, victim := g.cached("mallory"), g.cached("alice")
 	cache := g.core.Entries()
@@ -277,8 +253,9 @@ func TestThreat17_Collision(t *testing.T) {
 	}
 }
 
-// TestP4_StoreDown: sessions in the cache go on, all others are unavailable and never invalid, and made-up tokens are still told apart.
-func TestP4_StoreDown(t *testing.T) {
+// TestP4_StoreDown_CachedSessionsGoOn: all other sessions are unavailable,
+// never invalid, and made-up tokens are still refused.
+func TestP4_StoreDown_CachedSessionsGoOn(t *testing.T) {
 	g := newGate(t)
 	cached, cold, revoked := g.cached("alice"), g.login("bob").Token, g.cached("carol")
 	g.must(g.RevokeUser(t.Context(), user("carol")))
@@ -300,8 +277,9 @@ func TestP4_StoreDown(t *testing.T) {
 	g.refuse(revoked, session.ErrRevoked)
 }
 
-// TestP4_StoreHangs: a store that does not answer is an outage within DESIGN.md P4's 100 ms, and one that answers late has not logged anybody out.
-func TestP4_StoreHangs(t *testing.T) {
+// TestP4_StoreHangs_IsUnavailableInTime: within 100 ms (docs/design.md#p4), and
+// the session is not over.
+func TestP4_StoreHangs_IsUnavailableInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		token := g.login("alice").Token
@@ -317,8 +295,9 @@ func TestP4_StoreHangs(t *testing.T) {
 	})
 }
 
-// TestP4_StorePanics: a store with a bug is an outage for those who ask it, not the end of the process, which a panic on the goroutine of a shared look-up would be.
-func TestP4_StorePanics(t *testing.T) {
+// TestP4_StorePanics_IsUnavailable: a bug of the store does not end the
+// process, as a panic on the goroutine of a shared look-up would.
+func TestP4_StorePanics_IsUnavailable(t *testing.T) {
 	g := newGate(t)
 	token := g.login("alice").Token
 	g.store.Before = func(_ context.Context, op string) error {
@@ -333,8 +312,8 @@ func TestP4_StorePanics(t *testing.T) {
 	g.accept(token)
 }
 
-// TestAuthenticateCanceled: a caller who gives up is told so at once, learns nothing about the session and is no outage.
-func TestAuthenticateCanceled(t *testing.T) {
+// TestAuthenticate_CallerGivesUp_LearnsNothing: at once, and that is no outage.
+func TestAuthenticate_CallerGivesUp_LearnsNothing(t *testing.T) {
 	g := newGate(t)
 	token, cold := g.cached("alice"), g.login("bob").Token
 	ctx, cancel := context.WithCancel(t.Context())
@@ -354,15 +333,16 @@ func TestAuthenticateCanceled(t *testing.T) {
 	g.accept(cold)
 }
 
-// TestAuthenticateOnBolt: the same over the real store, with a restart between.
-func TestAuthenticateOnBolt(t *testing.T) {
+func TestAuthenticate_Bolt_SurvivesRestart(t *testing.T) {
 	path, keys := filepath.Join(t.TempDir(), "sessions.db"), newKeys(t)
 	start := func() *gate {
 		s, err := bolt.Open(bolt.Config{Path: path})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return newGate(t, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Keys = s, keys })
+		return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
+			cc.Store, c.Keys = s, keys
+		})
 	}
 	g := start()
 	kept, ended, revoked := g.cached("alice/union"), g.cached("alice"), g.cached("bob")

@@ -28,7 +28,7 @@ type entry struct {
 	created   int64 // Unix milliseconds, as all times here
 	expires   int64
 	appID     string
-	ids       string       // openid, unionid and sealed telephone number, in one piece to save memory
+	ids       string       // openid, unionid and sealed phone number, in one piece to save memory
 	usedUntil atomic.Int64 // as last sent to the store
 	openLen   uint32       // where in ids the unionid begins
 	unionEnd  uint32       // where in ids it ends
@@ -97,10 +97,11 @@ func newCache(maxSessions int64) (*cache, error) {
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
 		// Twice the entries, not ten times as advised: counters only steer the eviction of a
 		// full cache, and this one is sized never to be full. Ten times costs 50 MB.
-		NumCounters:        2 * maxSessions,
-		MaxCost:            maxSessions,
-		BufferItems:        64,
-		IgnoreInternalCost: true, // or every entry would count 56 times over (docs/stores.md#ristretto-set)
+		NumCounters: 2 * maxSessions,
+		MaxCost:     maxSessions,
+		BufferItems: 64,
+		// Otherwise every entry counts 56 times over (docs/stores.md#ristretto-set).
+		IgnoreInternalCost: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making session cache: %w", err)

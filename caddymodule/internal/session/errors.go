@@ -15,7 +15,7 @@ var ErrInvalid = errors.New("invalid session")
 // Why a token is invalid. Each wraps ErrInvalid.
 var (
 	ErrMalformed = fmt.Errorf("%w: malformed token", ErrInvalid)
-	ErrForged    = fmt.Errorf("%w: token not made by this gate, or its master key is gone", ErrInvalid)
+	ErrForged    = fmt.Errorf("%w: not made by this gate, or its master key is gone", ErrInvalid)
 	ErrUnknown   = fmt.Errorf("%w: no such session", ErrInvalid)
 	ErrExpired   = fmt.Errorf("%w: expired", ErrInvalid)
 	ErrRevoked   = fmt.Errorf("%w: revoked", ErrInvalid)

@@ -19,9 +19,12 @@ func DigestOf(token string) store.Digest { return digestOf(token) }
 // DigestKey is the 64 bits that the cache knows a session by.
 func DigestKey(d store.Digest) uint64 { return digestKey(d) }
 
-// WithDigest returns an entry that differs from e in nothing but the session that it claims to be.
+// WithDigest returns an entry that differs from e only in its digest.
 func (e *entry) WithDigest(d store.Digest) *entry {
-	c := &entry{digest: d, readAt: e.readAt, userKey: e.userKey, created: e.created, expires: e.expires, appID: e.appID, ids: e.ids, openLen: e.openLen, unionEnd: e.unionEnd}
+	c := &entry{
+		digest: d, readAt: e.readAt, userKey: e.userKey, created: e.created, expires: e.expires,
+		appID: e.appID, ids: e.ids, openLen: e.openLen, unionEnd: e.unionEnd,
+	}
 	c.usedUntil.Store(e.usedUntil.Load())
 	return c
 }

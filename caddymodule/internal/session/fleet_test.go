@@ -25,9 +25,10 @@ func cacheAt(g *gate, token string) {
 	}
 }
 
-// TestP3_OtherGates: what ends at one gate is refused by the others with the report of it, or, while reports do not come, when the last one is older than max_staleness and not before. The
-// same after a loss that is made good.
-func TestP3_OtherGates(t *testing.T) {
+// TestP3_Fleet_Ended_IsRefusedElsewhere: with the report of it, or, while
+// reports do not come, as soon as the last one is older than max_staleness. The
+// same holds after lost reports.
+func TestP3_Fleet_Ended_IsRefusedElsewhere(t *testing.T) {
 	for name, end := range endings {
 		for how, label := range map[memstore.Reports]string{memstore.Come: "reported", memstore.Slow: "slow", memstore.Lost: "lost"} {
 			for _, heals := range []bool{true, false} {
@@ -61,8 +62,9 @@ func TestP3_OtherGates(t *testing.T) {
 	}
 }
 
-// TestP3_HeardBeforeMarks: that the store was heard of is asked before the marks are looked at, or what it had to say would be missed by a check between the two.
-func TestP3_HeardBeforeMarks(t *testing.T) {
+// TestP3_Fleet_ReportDuringCheck_Counts: the gate asks Heard before it reads
+// the marks, or a check between the two misses a report.
+func TestP3_Fleet_ReportDuringCheck_Counts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 2)
 		a, b := gates[0], gates[1]
@@ -76,8 +78,9 @@ func TestP3_HeardBeforeMarks(t *testing.T) {
 	})
 }
 
-// TestThreat20_PresentedUnheard: the session presented with a login is over at that gate when the login returns, also when another gate has ended it before and the report of that is lost.
-func TestThreat20_PresentedUnheard(t *testing.T) {
+// TestThreat20_Fleet_PresentedToken_IsOver: at that gate, also when another
+// gate has ended it before and the report is lost.
+func TestThreat20_Fleet_PresentedToken_IsOver(t *testing.T) {
 	gates, links := newFleet(t, 2)
 	a, b := gates[0], gates[1]
 	l := a.login("alice")
@@ -89,8 +92,7 @@ func TestThreat20_PresentedUnheard(t *testing.T) {
 	b.refuse(l.Token, session.ErrUnknown)
 }
 
-// TestStaleness: without having heard of the store, and with a max_staleness of nothing, the cache is not believed; nothing is lost by that but speed.
-func TestStaleness(t *testing.T) {
+func TestMaxStaleness_Exceeded_AsksTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 1)
 		g := gates[0]
@@ -122,8 +124,9 @@ func TestStaleness(t *testing.T) {
 	})
 }
 
-// TestP4_FleetOutage: while the store is away cached sessions go on for max_staleness, all else is unavailable and nothing is invalid, and all is well when it is back.
-func TestP4_FleetOutage(t *testing.T) {
+// TestP4_Fleet_StoreDown_CachedForMaxStaleness: all else is unavailable,
+// nothing is invalid, and all is well when the store is back.
+func TestP4_Fleet_StoreDown_CachedForMaxStaleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, logged := watch(t)
 		gates, links := newFleet(t, 2, logger)
@@ -160,8 +163,7 @@ func TestP4_FleetOutage(t *testing.T) {
 	})
 }
 
-// TestUnionIDShowsAtOtherGates: a unionid that a login at one gate tells is seen by the next request at another.
-func TestUnionIDShowsAtOtherGates(t *testing.T) {
+func TestFleet_OtherUnionID_ShowsElsewhere(t *testing.T) {
 	gates, _ := newFleet(t, 2)
 	a, b := gates[0], gates[1]
 	token := a.login("alice").Token
@@ -175,8 +177,9 @@ func TestUnionIDShowsAtOtherGates(t *testing.T) {
 	}
 }
 
-// TestP8_CachedCheckShared: in front of a shared store, too, a check that the cache answers allocates nothing and asks nothing.
-func TestP8_CachedCheckShared(t *testing.T) {
+// TestP8_Fleet_CachedCheck: a cached check allocates nothing and asks nothing,
+// in front of a shared store, too.
+func TestP8_Fleet_CachedCheck(t *testing.T) {
 	gates, _ := newFleet(t, 1)
 	g, ctx := gates[0], context.Background()
 	token := g.login("alice/union").Token
@@ -190,10 +193,10 @@ func TestP8_CachedCheckShared(t *testing.T) {
 	}
 }
 
-// TestThreat25_TwoGates: several clients send one code to two gates at once. WeChat
-// answers the first exchange only, so one session comes of it, at one gate. The
-// others hear that the code is used, which makes a client ask for another.
-func TestThreat25_TwoGates(t *testing.T) {
+// TestThreat25_Fleet_OneCode_OneSession: several clients send one code to two
+// gates at once. WeChat answers the first exchange only. The others hear that
+// the code is used, which makes a client ask for another.
+func TestThreat25_Fleet_OneCode_OneSession(t *testing.T) {
 	rounds := 300
 	if testing.Short() {
 		rounds = 50
@@ -230,10 +233,10 @@ func TestThreat25_TwoGates(t *testing.T) {
 	}
 }
 
-// TestP4_StalledStoreSpendsNoCode: a login at a store that stalls is refused in time
-// and WeChat is not asked, whatever of its calls took effect. So the code is as good
-// as before, at either gate.
-func TestP4_StalledStoreSpendsNoCode(t *testing.T) {
+// TestP4_Fleet_StoreStalls_SpendsNoCode: the gate refuses a login in time and
+// does not ask WeChat, whatever of its calls took effect at the store. So the
+// code is as good as before, at either gate.
+func TestP4_Fleet_StoreStalls_SpendsNoCode(t *testing.T) {
 	hang := func(ctx context.Context, _ string) error {
 		<-ctx.Done()
 		return errors.Join(store.ErrUnavailable, ctx.Err())
@@ -271,8 +274,10 @@ func TestP4_StalledStoreSpendsNoCode(t *testing.T) {
 	}
 }
 
-// TestP4_LoginIsStoredAfterAll: once the code is spent, a shared store that is away is waited for, and the client gets one session, not an error. A store of the gate's own is asked once.
-func TestP4_LoginIsStoredAfterAll(t *testing.T) {
+// TestP4_Fleet_StoreDownAfterExchange_IsRetried: the code is spent, so the
+// client gets one session, not an error. A store of the gate's own is asked
+// once.
+func TestP4_Fleet_StoreDownAfterExchange_IsRetried(t *testing.T) {
 	for name, tt := range map[string]struct {
 		away   time.Duration
 		stored bool // by each try, though it fails
@@ -323,8 +328,7 @@ func TestP4_LoginIsStoredAfterAll(t *testing.T) {
 	}
 }
 
-// TestCloseInLogin: a login that waits for the store to come back, its client gone, does not keep the gate from ending.
-func TestCloseInLogin(t *testing.T) {
+func TestClose_LoginRetries_DoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, _ := newFleet(t, 1)
 		g := gates[0]
@@ -342,8 +346,9 @@ func TestCloseInLogin(t *testing.T) {
 	})
 }
 
-// TestSpend: gates that share a store share the buckets, and none waits for a store that does not answer.
-func TestSpend(t *testing.T) {
+// TestSpend_Fleet_SharesBuckets: and no gate waits for a store that does not
+// answer.
+func TestSpend_Fleet_SharesBuckets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 2)
 		spend := func(gate int, key string) time.Duration {

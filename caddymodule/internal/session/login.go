@@ -70,7 +70,8 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	f, leads, ok := c.logins.join(flightKey(req.AppID, req.Code), req.Client)
 	if !ok {
 		return Login{}, &weixin.Error{
-			Op: "exchanging code", Class: weixin.ClassCodeUsed, Reason: "the code is in use by another client",
+			Op: "exchanging code", Class: weixin.ClassCodeUsed,
+			Reason: "the code is in use by another client",
 		}
 	}
 	if leads {
@@ -90,7 +91,9 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 }
 
 // launch starts the exchange of a flight, if there is room.
-func (s *Service) launch(ctx context.Context, f *flight, app weixin.Credentials, req LoginRequest) error {
+func (s *Service) launch(
+	ctx context.Context, f *flight, app weixin.Credentials, req LoginRequest,
+) error {
 	end := func() {}
 	if req.Begin != nil {
 		var ok bool
@@ -113,7 +116,9 @@ func (s *Service) launch(ctx context.Context, f *flight, app weixin.Credentials,
 }
 
 // exchange spends the code and makes the session durable.
-func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req LoginRequest) (Login, error) {
+func (s *Service) exchange(
+	ctx context.Context, app weixin.Credentials, req LoginRequest,
+) (Login, error) {
 	wx, err := s.cfg.WeChat.Code2Session(ctx, app, req.Code)
 	if err != nil {
 		return Login{}, err
@@ -154,7 +159,8 @@ func (s *Service) exchange(ctx context.Context, app weixin.Credentials, req Logi
 		c.cache.void(userKey(l.User))
 	}
 	return Login{
-		Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest, UnionIDBound: res.UnionID != "",
+		Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest,
+		UnionIDBound: res.UnionID != "",
 	}, nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
@@ -26,38 +25,51 @@ func request(code string, client netip.Addr) session.LoginRequest {
 	return session.LoginRequest{AppID: appA, Code: code, Client: client}
 }
 
-func weChat(f exchanger) func(*session.CoreConfig, *session.Config) {
-	return with(func(c *session.Config) { c.WeChat = f })
+// answering makes WeChat answer each code with alice, after f.
+func answering(f func(context.Context) error) func(*session.CoreConfig, *session.Config) {
+	alice := weixin.Session{OpenID: "alice", SessionKey: "k"}
+	return with(func(c *session.Config) {
+		c.WeChat = exchanger(func(
+			ctx context.Context, _ weixin.Credentials, _ string,
+		) (weixin.Session, error) {
+			return alice, f(ctx)
+		})
+	})
 }
 
-func TestLogin(t *testing.T) {
+func TestLogin_Code_MakesASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
 		l := g.login("alice/union")
-		if l.User != alice || l.Digest != session.DigestOf(l.Token) || !l.UnionIDBound || l.Replayed || !l.Expires.Equal(time.Now().Add(time.Hour)) {
-			t.Errorf("got %+v", l)
+		want := session.Login{
+			Token: l.Token, Expires: time.Now().Add(time.Hour), User: alice,
+			Digest: session.DigestOf(l.Token), UnionIDBound: true,
+		}
+		if l != want {
+			t.Errorf("got %+v, want %+v", l, want)
 		}
 		u, err := g.store.User(t.Context(), alice)
 		g.must(err)
-		if key, err := g.keys.OpenSessionKey(keyring.User(alice), u.Key.Box); err != nil || key != "key of alice" {
+		key, err := g.keys.OpenSessionKey(keyring.User(alice), u.Key.Box)
+		if err != nil || key != "key of alice" {
 			t.Errorf("stored session_key: %q, %v", key, err)
 		}
-		if again := g.login("alice"); again.Token == l.Token || again.Digest == l.Digest || !again.UnionIDBound {
+		again := g.login("alice")
+		if again.Token == l.Token || again.Digest == l.Digest || !again.UnionIDBound {
 			t.Errorf("second login: %+v", again)
 		}
 		g.accept(l.Token) // a login never ends the user's other sessions
 	})
 }
 
-func TestLoginUnknownApp(t *testing.T) {
+func TestLogin_UnknownApp_AsksNothing(t *testing.T) {
 	g := newGate(t)
 	for _, app := range []string{"", "wxcccccccccccccccc", appA + " "} {
-		if n := g.asks(func() {
-			if _, err := g.Login(t.Context(), session.LoginRequest{AppID: app, Code: "c"}); !errors.Is(err, session.ErrUnknownApp) {
-				t.Errorf("%q: %v", app, err)
-			}
-		}); n != 0 {
-			t.Errorf("%q: the store was asked", app)
+		var err error
+		req := session.LoginRequest{AppID: app, Code: "c"}
+		n := g.asks(func() { _, err = g.Login(t.Context(), req) })
+		if n != 0 || !errors.Is(err, session.ErrUnknownApp) {
+			t.Errorf("%q: %v, with %d calls of the store", app, err, n)
 		}
 	}
 	if n := g.wechat.calls.Load(); n != 0 {
@@ -70,15 +82,17 @@ func TestLoginUnknownApp(t *testing.T) {
 	}
 }
 
-// TestThreat25_ParallelPosts: one code posted many times at once is exchanged once and all get the same session.
-func TestThreat25_ParallelPosts(t *testing.T) {
-	for name, boom := range map[string]error{"success": nil, "failure": &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeInvalid, ErrCode: 40029}} {
+// TestThreat25_ParallelPosts_AreOneExchange: and all of them get the same
+// session.
+func TestThreat25_ParallelPosts_AreOneExchange(t *testing.T) {
+	refused := &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeInvalid, ErrCode: 40029}
+	for name, boom := range map[string]error{"success": nil, "failure": refused} {
 		bubble(t, name, func(t *testing.T) {
 			held, calls := make(chan struct{}), 0
-			g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+			g := newGate(t, answering(func(context.Context) error {
 				calls++
 				<-held
-				return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
+				return boom
 			}))
 			var mu sync.Mutex
 			tokens, first := make(map[string]int), 0
@@ -99,7 +113,7 @@ func TestThreat25_ParallelPosts(t *testing.T) {
 			}
 			synctest.Wait()
 			_, err := g.Login(t.Context(), request("code", other))
-			wantClass(t, err, weixin.ClassCodeUsed) // in use by another client, while it is under way
+			wantClass(t, err, weixin.ClassCodeUsed) // by another client
 			close(held)
 			wg.Wait()
 			if len(tokens) != 1 || calls != 1 {
@@ -112,44 +126,41 @@ func TestThreat25_ParallelPosts(t *testing.T) {
 	}
 }
 
-// TestThreat25_Replay: the answer is given again to the same client, for the time configured, and never to another.
-func TestThreat25_Replay(t *testing.T) {
-	const long = time.Hour
+// TestThreat25_Replay_SameClientOnly: for the time configured.
+func TestThreat25_Replay_SameClientOnly(t *testing.T) {
+	const (
+		ten  = 10 * time.Second
+		long = time.Hour
+		ok   = weixin.ClassOK
+		used = weixin.ClassCodeUsed
+	)
+	var none netip.Addr
+	one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 	for name, tt := range map[string]struct {
 		replay, after time.Duration
 		first, then   netip.Addr
 		class         weixin.Class // ClassOK: replayed
 		exchanged     int64
 	}{
-		"same client":                   {10 * time.Second, 9999 * time.Millisecond, phone, phone, weixin.ClassOK, 1},
-		"at once":                       {10 * time.Second, 0, phone, phone, weixin.ClassOK, 1},
-		"too late":                      {10 * time.Second, 10 * time.Second, phone, phone, weixin.ClassCodeUsed, 2},
-		"switched off":                  {0, 0, phone, phone, weixin.ClassCodeUsed, 2},
-		"another client":                {10 * time.Second, time.Second, phone, other, weixin.ClassCodeUsed, 1},
-		"client unknown":                {long, 0, netip.Addr{}, netip.Addr{}, weixin.ClassCodeUsed, 1},
-		"client unknown at first":       {long, 0, netip.Addr{}, phone, weixin.ClassCodeUsed, 1},
-		"client unknown then":           {long, 0, phone, netip.Addr{}, weixin.ClassCodeUsed, 1},
-		"same network, another address": {long, 0, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), weixin.ClassCodeUsed, 1},
+		"same client":                   {ten, 9999 * time.Millisecond, phone, phone, ok, 1},
+		"at once":                       {ten, 0, phone, phone, ok, 1},
+		"too late":                      {ten, ten, phone, phone, used, 2},
+		"switched off":                  {0, 0, phone, phone, used, 2},
+		"another client":                {ten, time.Second, phone, other, used, 1},
+		"client unknown":                {long, 0, none, none, used, 1},
+		"client unknown at first":       {long, 0, none, phone, used, 1},
+		"client unknown then":           {long, 0, phone, none, used, 1},
+		"same network, another address": {long, 0, one, two, used, 1},
 	} {
 		bubble(t, name, func(t *testing.T) {
-			w, spent := new(wechat), make(map[string]bool)
-			g := newGate(t, with(func(c *session.Config) {
-				c.Replay = tt.replay
-				c.WeChat = exchanger(func(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error) {
-					s, err := w.Code2Session(ctx, app, code)
-					if spent[code] {
-						return weixin.Session{}, &weixin.Error{Op: "exchanging code", Class: weixin.ClassCodeUsed, ErrCode: 40163}
-					}
-					spent[code] = true
-					return s, err
-				})
-			}))
+			w := new(onceOnly)
+			g := newGate(t, with(func(c *session.Config) { c.Replay, c.WeChat = tt.replay, w }))
 			l, err := g.Login(t.Context(), request("alice", tt.first))
 			g.must(err)
 			time.Sleep(tt.after)
 			synctest.Wait()
 			again, err := g.Login(t.Context(), request("alice", tt.then))
-			if tt.class == weixin.ClassOK {
+			if tt.class == ok {
 				g.must(err)
 				want := l
 				want.Replayed = true
@@ -170,11 +181,15 @@ func TestThreat25_Replay(t *testing.T) {
 	}
 }
 
-// TestReplayIsByAppAndCode: the same code of another mini program is another code, and no two pairs run together.
-func TestReplayIsByAppAndCode(t *testing.T) {
+func TestReplay_OtherAppOrCode_IsAnother(t *testing.T) {
 	g := newGate(t)
 	tokens := make(map[string]bool)
-	for _, req := range []session.LoginRequest{{AppID: appA, Code: "alice"}, {AppID: appB, Code: "alice"}, {AppID: appA, Code: "alice "}, {AppID: appA, Code: "\x00alice"}} {
+	for _, req := range []session.LoginRequest{
+		{AppID: appA, Code: "alice"},
+		{AppID: appB, Code: "alice"},
+		{AppID: appA, Code: "alice "},
+		{AppID: appA, Code: "\x00alice"},
+	} {
 		req.Client = phone
 		l, err := g.Login(t.Context(), req)
 		g.must(err)
@@ -185,18 +200,20 @@ func TestReplayIsByAppAndCode(t *testing.T) {
 	}
 }
 
-// TestLoginFailureIsNotRemembered: the next attempt with the same code is a new one, from any client.
-func TestLoginFailureIsNotRemembered(t *testing.T) {
+// TestLogin_Failure_IsNotReplayed: the next attempt with the same code is a new
+// one, from any client.
+func TestLogin_Failure_IsNotReplayed(t *testing.T) {
 	boom := &weixin.Error{Op: "exchanging code", Class: weixin.ClassUnavailable}
 	fail := true
-	g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+	g := newGate(t, answering(func(context.Context) error {
 		if fail {
-			return weixin.Session{OpenID: "alice", SessionKey: "k"}, boom
+			return boom
 		}
-		return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+		return nil
 	}))
 	for _, client := range []netip.Addr{phone, phone, other} {
-		if l, err := g.Login(t.Context(), request("code", client)); !errors.Is(err, boom) || l != (session.Login{}) {
+		l, err := g.Login(t.Context(), request("code", client))
+		if !errors.Is(err, boom) || l != (session.Login{}) {
 			t.Fatalf("got %+v, %v", l, err)
 		}
 	}
@@ -209,14 +226,12 @@ func TestLoginFailureIsNotRemembered(t *testing.T) {
 	}
 }
 
-// TestP4_LoginStoreDown: a store that is known to be down costs no code.
-func TestP4_LoginStoreDown(t *testing.T) {
+func TestP4_Login_StoreDown_SpendsNoCode(t *testing.T) {
 	g := newGate(t)
 	g.store.SetDown(true)
 	for range 3 {
-		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) {
-			t.Errorf("got %v", err)
-		}
+		_, err := g.Login(t.Context(), request("alice", phone))
+		unavailable(t, err)
 	}
 	if n := g.wechat.calls.Load(); n != 0 {
 		t.Errorf("WeChat was called %d times: the code is spent", n)
@@ -227,8 +242,8 @@ func TestP4_LoginStoreDown(t *testing.T) {
 	g.accept(l.Token)
 }
 
-// TestP4_LoginStoreFailsLate: a store that fails after the exchange leaves nothing behind, and the next login works.
-func TestP4_LoginStoreFailsLate(t *testing.T) {
+// TestP4_Login_StoreFailsLate_LeavesNothing: and the next login works.
+func TestP4_Login_StoreFailsLate_LeavesNothing(t *testing.T) {
 	g := newGate(t)
 	presented := g.cached("alice/union")
 	g.store.Before = func(_ context.Context, op string) error {
@@ -256,24 +271,26 @@ func TestP4_LoginStoreFailsLate(t *testing.T) {
 	g.refuse(presented, session.ErrInvalid)
 }
 
-// TestLoginStoreHangs: the durable write of a login has ten seconds, however patient the client is.
-func TestLoginStoreHangs(t *testing.T) {
+// TestLogin_StoreHangs_TenSeconds: however patient the client is.
+func TestLogin_StoreHangs_TenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		g.store.Before = hanging("Login")
 		start := time.Now()
-		if _, err := g.Login(t.Context(), request("alice", phone)); !errors.Is(err, session.ErrUnavailable) || time.Since(start) != 10*time.Second {
-			t.Errorf("after %v: %v", time.Since(start), err)
+		_, err := g.Login(t.Context(), request("alice", phone))
+		if unavailable(t, err); time.Since(start) != 10*time.Second {
+			t.Errorf("answered after %v", time.Since(start))
 		}
 	})
 }
 
-// TestLoginClientGone: a login whose client hangs up in the middle is finished, its session is durable, and the client is given the answer that it missed.
-func TestLoginClientGone(t *testing.T) {
+// TestLogin_ClientGone_IsFinished: its session is durable, and the client gets
+// the answer that it missed.
+func TestLogin_ClientGone_IsFinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{})
 		type key struct{}
-		g := newGate(t, weChat(func(ctx context.Context, _ weixin.Credentials, _ string) (weixin.Session, error) {
+		g := newGate(t, answering(func(ctx context.Context) error {
 			select {
 			case <-held:
 			case <-ctx.Done():
@@ -282,7 +299,7 @@ func TestLoginClientGone(t *testing.T) {
 			if ctx.Value(key{}) != "trace" {
 				t.Error("the exchange lost the values of its context")
 			}
-			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+			return nil
 		}))
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "trace"))
 		var wg sync.WaitGroup
@@ -315,8 +332,9 @@ func TestLoginClientGone(t *testing.T) {
 	})
 }
 
-// TestThreat20_Presented: a token that comes with a login ends if it lives, is ignored otherwise, and is never adopted.
-func TestThreat20_Presented(t *testing.T) {
+// TestThreat20_PresentedToken_IsNotAdopted: it ends if it is live, and is
+// ignored otherwise.
+func TestThreat20_PresentedToken_IsNotAdopted(t *testing.T) {
 	g := newGate(t)
 	with := func(presented string) session.Login {
 		t.Helper()
@@ -338,14 +356,17 @@ func TestThreat20_Presented(t *testing.T) {
 	with(own) // already ended
 
 	made := g.keys.Mint() // offered by an attacker who hopes that it becomes the victim's
-	for _, junk := range []string{made, newKeys(t).Mint(), "", "junk", "wxs_", keep + "x", keep[:44], string(make([]byte, 1<<20))} {
+	for _, junk := range []string{
+		made, newKeys(t).Mint(), "", "junk", "wxs_", keep + "x", keep[:44],
+		string(make([]byte, 1<<20)),
+	} {
 		with(junk)
 	}
 	g.refuse(made, session.ErrUnknown)
 	g.accept(keep)
 }
 
-func TestMaxPerUser(t *testing.T) {
+func TestMaxPerUser_OneMore_EndsTheOldest(t *testing.T) {
 	g := newGate(t, with(func(c *session.Config) { c.MaxPerUser = 2 }))
 	bystander := g.cached("bob")
 	var tokens []string
@@ -363,23 +384,25 @@ func TestMaxPerUser(t *testing.T) {
 	g.accept(bystander)
 }
 
-// TestLoginPanic: a panic in what a login calls ends neither the process nor the logins after it, and whoever waits for that code is answered.
-func TestLoginPanic(t *testing.T) {
+// TestLogin_Panic_IsAnswered: a bug ends neither the process nor later logins,
+// and all who wait for the code hear of it.
+func TestLogin_Panic_IsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		zc, logs := observer.New(zap.DebugLevel)
+		logger, logs := observed()
 		held, bad := make(chan struct{}), true
-		g := newGate(t, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(zc) }), weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+		g := newGate(t, logger, answering(func(context.Context) error {
 			if bad {
 				<-held
 				panic("a bug")
 			}
-			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+			return nil
 		}))
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				if l, err := g.Login(t.Context(), request("code", phone)); !errors.Is(err, session.ErrUnavailable) || l.Token != "" {
-					t.Errorf("got %+v, %v", l, err)
+				l, err := g.Login(t.Context(), request("code", phone))
+				if unavailable(t, err); l.Token != "" {
+					t.Errorf("got %+v", l)
 				}
 			})
 		}
@@ -387,8 +410,11 @@ func TestLoginPanic(t *testing.T) {
 		close(held)
 		wg.Wait()
 		lines := logs.FilterMessage("panicked").All()
-		if len(lines) != 1 || lines[0].Level != zap.ErrorLevel || lines[0].ContextMap()["stack"] == "" || lines[0].ContextMap()["panic"] != "string" {
-			t.Errorf("logged %+v", logs.All())
+		if len(lines) != 1 || lines[0].Level != zap.ErrorLevel {
+			t.Fatalf("logged %+v", logs.All())
+		}
+		if fields := lines[0].ContextMap(); fields["stack"] == "" || fields["panic"] != "string" {
+			t.Errorf("logged %+v", fields)
 		}
 		bad = false
 		l, err := g.Login(t.Context(), request("code", phone))
@@ -397,13 +423,12 @@ func TestLoginPanic(t *testing.T) {
 	})
 }
 
-// TestCloseWaits: Close lets a login whose client has gone come to its end before the store goes.
-func TestCloseWaits(t *testing.T) {
+func TestClose_LoginWithoutClient_EndsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{})
-		g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+		g := newGate(t, answering(func(context.Context) error {
 			<-held
-			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+			return nil
 		}))
 		ctx, cancel := context.WithCancel(t.Context())
 		var steps []string
@@ -439,8 +464,7 @@ func TestCloseWaits(t *testing.T) {
 	})
 }
 
-// TestLoginsOnBolt: parallel logins of several clients over the real store, all of which hold.
-func TestLoginsOnBolt(t *testing.T) {
+func TestLogin_Bolt_ParallelClients(t *testing.T) {
 	s, err := bolt.Open(bolt.Config{Path: filepath.Join(t.TempDir(), "sessions.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -451,12 +475,15 @@ func TestLoginsOnBolt(t *testing.T) {
 		wg.Go(func() {
 			var presented string
 			for range 3 {
-				l, err := g.Login(t.Context(), session.LoginRequest{AppID: appA, Code: fmt.Sprint("user", i, "#", codes.Add(1)), Presented: presented, Client: phone})
+				req := request(fmt.Sprint("user", i, "#", codes.Add(1)), phone)
+				req.Presented = presented
+				l, err := g.Login(t.Context(), req)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if id, err := g.authenticate(l.Token); err != nil || id.OpenID != fmt.Sprint("user", i) {
+				id, err := g.authenticate(l.Token)
+				if err != nil || id.OpenID != fmt.Sprint("user", i) {
 					t.Errorf("got %+v, %v", id, err)
 				}
 				if presented != "" {
@@ -471,13 +498,14 @@ func TestLoginsOnBolt(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLoginBusy: a login that finds no room spends no code and is not remembered; room is given back when the exchange is over, not when the client has gone.
-func TestLoginBusy(t *testing.T) {
+// TestLogin_NoRoom_SpendsNoCode: the next attempt is a new one. The room is
+// free when the exchange is over, not when the client has gone.
+func TestLogin_NoRoom_SpendsNoCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		held := make(chan struct{})
-		g := newGate(t, weChat(func(context.Context, weixin.Credentials, string) (weixin.Session, error) {
+		g := newGate(t, answering(func(context.Context) error {
 			<-held
-			return weixin.Session{OpenID: "alice", SessionKey: "k"}, nil
+			return nil
 		}))
 		taken := 0
 		ask := func(ctx context.Context, code string) (session.Login, error) {

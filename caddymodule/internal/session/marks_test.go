@@ -21,8 +21,9 @@ func markKey(t *rapid.T) uint64 {
 	return rapid.Uint64Range(0, 3).Draw(t, "shard")<<58 | rapid.Uint64Range(0, 5).Draw(t, "key")
 }
 
-// TestMarksModel: bounded marks forget, but never so that something holds that must not. Without an overflow they are exact.
-func TestMarksModel(t *testing.T) {
+// TestMarks_Model: bounded marks forget, but no stale entry holds. Without an
+// overflow they are exact.
+func TestMarks_Model(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, x := new(marks), &exactMarks{at: make(map[uint64]uint64)}
 		reads := []uint64{m.now()}
@@ -66,8 +67,8 @@ func TestMarksModel(t *testing.T) {
 	})
 }
 
-// TestMarksOverflow: a shard that is full stops believing what was read before, of its own and of nobody else, and its memory stays bounded.
-func TestMarksOverflow(t *testing.T) {
+// TestMarks_Overflow_DropsItsOwnShard: and its memory stays bounded.
+func TestMarks_Overflow_DropsItsOwnShard(t *testing.T) {
 	m := new(marks)
 	const other = 7 << 58
 	early := m.now()
@@ -97,8 +98,9 @@ func TestMarksOverflow(t *testing.T) {
 	}
 }
 
-// TestMarksOverflowRace: a mark with an early time that arrives late and finds its shard full must not lower what the forgotten marks have said.
-func TestMarksOverflowRace(t *testing.T) {
+// TestMarks_LateMarkInFullShard_KeepsTheFloor: a mark with an early time that
+// arrives late must not lower what the forgotten marks have said.
+func TestMarks_LateMarkInFullShard_KeepsTheFloor(t *testing.T) {
 	m := new(marks)
 	late := m.clock.Add(1) // its owner was held up here
 	for k := range uint64(marksInShard - 1) {
@@ -112,8 +114,7 @@ func TestMarksOverflowRace(t *testing.T) {
 	}
 }
 
-// TestMarksLateMark: marks of one key that arrive in the wrong order leave the later time.
-func TestMarksLateMark(t *testing.T) {
+func TestMarks_WrongOrder_LaterTimeCounts(t *testing.T) {
 	m := new(marks)
 	first := m.clock.Add(1)
 	between := m.now()
@@ -124,8 +125,10 @@ func TestMarksLateMark(t *testing.T) {
 	}
 }
 
-// TestMarksConcurrent: whatever marks come in beside, an entry read before a void that has returned does not hold, and one read after it does unless something else voided it.
-func TestMarksConcurrent(t *testing.T) {
+// TestMarks_Concurrent: whatever marks come in beside, an entry read before a
+// void that has returned is stale, and one read after it is not, unless another
+// void concerns it.
+func TestMarks_Concurrent(t *testing.T) {
 	m := new(marks)
 	var wg sync.WaitGroup
 	var stop atomic.Bool

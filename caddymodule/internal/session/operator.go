@@ -75,7 +75,8 @@ func (s *Service) user(ctx context.Context, id User) (store.User, error) {
 // info judges a session as a check does.
 func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, error) {
 	i := SessionInfo{
-		ID: sessionID(ref.Digest), Created: ref.Created, LastSeen: ref.Created, Expires: ref.Expires,
+		ID: sessionID(ref.Digest), Created: ref.Created, LastSeen: ref.Created,
+		Expires: ref.Expires,
 	}
 	c := s.cfg.Core
 	pending := c.revocations.pending.Load()

@@ -40,8 +40,8 @@ func watch(t *testing.T) (func(*session.CoreConfig, *session.Config), func(want 
 	return withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }), check
 }
 
-// TestP4_OneLogLine: however many requests notice that the store went or came back, it is told once.
-func TestP4_OneLogLine(t *testing.T) {
+// TestP4_Outage_IsLoggedOnce: however many requests notice it.
+func TestP4_Outage_IsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, logged := watch(t)
 		g := newGate(t, logger)
@@ -73,8 +73,9 @@ func TestP4_OneLogLine(t *testing.T) {
 	})
 }
 
-// TestP4_OneLogLineReadsGoOn: a full disk fails every write and no read. That is one outage, not one for each login with a recovery at each look-up.
-func TestP4_OneLogLineReadsGoOn(t *testing.T) {
+// TestP4_Outage_FullDisk_IsLoggedOnce: it fails every write and no read. A
+// look-up does not end what a login has noticed.
+func TestP4_Outage_FullDisk_IsLoggedOnce(t *testing.T) {
 	logger, logged := watch(t)
 	g := newGate(t, logger)
 	tokens := make([]string, 10)
@@ -102,10 +103,10 @@ func TestP4_OneLogLineReadsGoOn(t *testing.T) {
 	logged(lineBack)
 }
 
-// TestP4_OneLogLineShared: where nothing can be written an empty bucket can still be
-// looked at, which is no recovery. A shared store logs its outages itself: the lines
-// here are for debugging.
-func TestP4_OneLogLineShared(t *testing.T) {
+// TestP4_Outage_SharedStore_IsForDebugging: a shared store logs its outages
+// itself. Looking at an empty bucket is no recovery where nothing can be
+// written.
+func TestP4_Outage_SharedStore_IsForDebugging(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	gates, _ := newFleet(t, 1, withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }))
 	g := gates[0]
@@ -142,8 +143,7 @@ func TestP4_OneLogLineShared(t *testing.T) {
 	}
 }
 
-// TestOutageIgnoresPatience: a caller who gave up says nothing about the store.
-func TestOutageIgnoresPatience(t *testing.T) {
+func TestOutage_CallerGivesUp_IsNone(t *testing.T) {
 	logger, logged := watch(t)
 	g := newGate(t, logger)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -160,7 +160,7 @@ func TestOutageIgnoresPatience(t *testing.T) {
 	logged()
 }
 
-func TestOutage(t *testing.T) {
+func TestOutage_Transitions_AreLogged(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	o := &session.Outage{What: "the moon", Log: zap.New(core)}
 	o.Note(nil)

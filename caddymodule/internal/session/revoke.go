@@ -75,8 +75,8 @@ func (s *Service) Forget(ctx context.Context, id User) error {
 
 // RevokeApp ends every session of a mini program.
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
-	c := s.cfg.Core
-	return c.revoke("revoking mini program", revocation{kind: ofApp, user: User{AppID: appID}}, func() error {
+	c, r := s.cfg.Core, revocation{kind: ofApp, user: User{AppID: appID}}
+	return c.revoke("revoking mini program", r, func() error {
 		return c.store.RevokeApp(ctx, appID)
 	})
 }

@@ -3,43 +3,48 @@ package session_test
 import (
 	"context"
 	"errors"
-	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-func TestLogout(t *testing.T) {
+func TestLogout_Token_EndsItsSessionOnly(t *testing.T) {
 	g := newGate(t)
 	token, sibling := g.cached("alice"), g.cached("alice")
-	for range 2 { // already gone is not an error
+	for range 2 { // already gone is no error
 		g.must(g.Logout(t.Context(), token))
 		g.refuse(token, session.ErrUnknown)
 	}
 	g.must(g.Logout(t.Context(), g.keys.Mint()))
 	g.accept(sibling)
-	for token, want := range map[string]error{"": session.ErrMalformed, "junk": session.ErrMalformed, sibling + "A": session.ErrMalformed, newKeys(t).Mint(): session.ErrForged} {
-		if n := g.asks(func() {
-			if err := g.Logout(t.Context(), token); !errors.Is(err, want) || !errors.Is(err, session.ErrInvalid) {
-				t.Errorf("%q: %v", token, err)
-			}
-		}); n != 0 {
-			t.Errorf("%q: the store was asked", token)
+	for token, want := range map[string]error{
+		"":                session.ErrMalformed,
+		"junk":            session.ErrMalformed,
+		sibling + "A":     session.ErrMalformed,
+		newKeys(t).Mint(): session.ErrForged,
+	} {
+		var err error
+		n := g.asks(func() { err = g.Logout(t.Context(), token) })
+		if n != 0 || !errors.Is(err, want) || !errors.Is(err, session.ErrInvalid) {
+			t.Errorf("%q: %v, with %d calls of the store", token, err, n)
 		}
 	}
 }
 
-func TestLogoutAll(t *testing.T) {
+func TestLogoutAll_EndedToken_EndsNothing(t *testing.T) {
 	g := newGate(t)
 	one, two, bystander := g.cached("alice"), g.cached("alice"), g.cached("bob")
-	elsewhere := g.login("alice", func(r *session.LoginRequest) { r.AppID = appB }).Token
+	elsewhere := g.login("alice", inApp(appB)).Token
 	g.must(logoutAll(t.Context(), g.Service, one))
 	g.refuse(one, session.ErrRevoked)
 	g.refuse(two, session.ErrRevoked)
 	g.accept(bystander)
 	g.accept(elsewhere)
-	// Nobody is left to act for; a session made since must not suffer.
 	since := g.cached("alice")
 	for _, token := range []string{one, g.keys.Mint()} {
 		if err := logoutAll(t.Context(), g.Service, token); !errors.Is(err, session.ErrInvalid) {
@@ -49,40 +54,40 @@ func TestLogoutAll(t *testing.T) {
 	g.accept(since)
 }
 
-// TestP3_Scope: each revocation ends what it names, at once and for good, and nothing else.
-func TestP3_Scope(t *testing.T) {
-	ctx := context.Background()
+// TestP3_Revocation_Scope: each revocation ends what it names, at once and for good, and
+// nothing else.
+func TestP3_Revocation_Scope(t *testing.T) {
+	type owner struct{ app, who string }
+	unknown := func(g *gate, _ session.Login) error {
+		ctx, carol := context.Background(), user("carol")
+		return errors.Join(
+			g.RevokeUser(ctx, carol), g.Forget(ctx, carol), g.RevokeApp(ctx, "wxcccccccccccccccc"))
+	}
+	isAlice := func(o owner) bool { return o == owner{appA, "alice"} }
 	for name, tt := range map[string]struct {
-		revoke func(*gate) error
-		ends   func(app, who string) bool
+		revoke func(*gate, session.Login) error
+		ends   func(owner) bool
+		reason error
 	}{
-		"user":   {func(g *gate) error { return g.RevokeUser(ctx, alice) }, func(app, who string) bool { return app == appA && who == "alice" }},
-		"forget": {func(g *gate) error { return g.Forget(ctx, alice) }, func(app, who string) bool { return app == appA && who == "alice" }},
-		"app":    {func(g *gate) error { return g.RevokeApp(ctx, appA) }, func(app, _ string) bool { return app == appA }},
-		"all":    {func(g *gate) error { return g.RevokeAll(ctx) }, func(string, string) bool { return true }},
-		"nobody": {func(g *gate) error {
-			return errors.Join(g.RevokeUser(ctx, user("carol")), g.Forget(ctx, user("carol")), g.RevokeApp(ctx, "wxcccccccccccccccc"))
-		}, func(string, string) bool { return false }},
+		"user":    {endings["user"], isAlice, session.ErrRevoked},
+		"forget":  {endings["forget"], isAlice, session.ErrInvalid}, // the reason is forgotten, too
+		"app":     {endings["app"], func(o owner) bool { return o.app == appA }, session.ErrRevoked},
+		"all":     {endings["all"], func(owner) bool { return true }, session.ErrRevoked},
+		"unknown": {unknown, func(owner) bool { return false }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGate(t)
-			type owner struct{ app, who string }
 			tokens := make(map[string]owner)
 			for _, o := range []owner{{appA, "alice"}, {appA, "alice"}, {appA, "bob"}, {appB, "alice"}} {
-				token := g.login(o.who, func(r *session.LoginRequest) { r.AppID = o.app }).Token
-				g.accept(token)
-				g.settle()
+				token := g.login(o.who, inApp(o.app)).Token
+				cacheAt(g, token)
 				tokens[token] = o
 			}
-			g.must(tt.revoke(g))
-			over := session.ErrRevoked
-			if name == "forget" {
-				over = session.ErrInvalid // of what is not there nobody knows why
-			}
+			g.must(tt.revoke(g, session.Login{}))
 			for range 3 {
 				for token, o := range tokens {
-					if tt.ends(o.app, o.who) {
-						g.refuse(token, over)
+					if tt.ends(o) {
+						g.refuse(token, tt.reason)
 					} else {
 						g.accept(token)
 					}
@@ -94,66 +99,156 @@ func TestP3_Scope(t *testing.T) {
 	}
 }
 
-// TestP3_FillDuringRevoke: a check that fills the cache while a revocation is on its way to the disk does not outlive it.
-func TestP3_FillDuringRevoke(t *testing.T) {
-	ctx := context.Background()
-	for name, revoke := range map[string]func(*gate, string) error{
-		"session": func(g *gate, token string) error { return g.Logout(ctx, token) },
-		"user":    func(g *gate, _ string) error { return g.RevokeUser(ctx, alice) },
-		"forget":  func(g *gate, _ string) error { return g.Forget(ctx, alice) },
-		"app":     func(g *gate, _ string) error { return g.RevokeApp(ctx, appA) },
-		"all":     func(g *gate, _ string) error { return g.RevokeAll(ctx) },
-		"presented": func(g *gate, token string) error {
-			_, err := g.Login(ctx, session.LoginRequest{AppID: appA, Code: "bob", Presented: token})
-			return err
-		},
-	} {
+// TestP3_Revocation_CacheFilledMeanwhile_IsStale: a check that fills the cache while a
+// revocation is on its way to the disk does not outlive it.
+func TestP3_Revocation_CacheFilledMeanwhile_IsStale(t *testing.T) {
+	for name, end := range endings {
 		t.Run(name, func(t *testing.T) {
-			g := newGate(t)
-			token := g.cached("alice")
+			g := newGate(t, with(func(c *session.Config) { c.MaxPerUser = 2 }))
+			l := g.login("alice/union")
+			cacheAt(g, l.Token)
+			writes := 0
 			g.store.Before = func(_ context.Context, op string) error {
-				if op != "Lookup" && op != "Health" {
-					g.accept(token)
-					g.settle()
+				switch op {
+				case "End", "RevokeUser", "Forget", "RevokeApp", "RevokeAll", "Login":
+					if writes++; name != "max per user" || writes == 1 {
+						g.accept(l.Token)
+						g.settle()
+					}
 				}
 				return nil
 			}
-			g.must(revoke(g, token))
-			g.refuse(token, session.ErrInvalid)
+			g.must(end(g, l))
+			if g.refuse(l.Token, session.ErrInvalid); writes == 0 {
+				t.Error("this test shows nothing")
+			}
 		})
 	}
 }
 
-// TestP3_LostAnswer: a revocation that the store carried out without being able to say so is an error to the caller, and no session is accepted from before it.
-func TestP3_LostAnswer(t *testing.T) {
-	ctx := context.Background()
-	for name, revoke := range map[string]func(*gate, string) error{
-		"login": func(g *gate, token string) error {
-			r := request("code", phone)
-			r.Presented = token
-			_, err := g.Login(ctx, r)
-			return err
-		},
-		"session": func(g *gate, token string) error { return g.Logout(ctx, token) },
-		"log out": func(g *gate, token string) error { return logoutAll(ctx, g.Service, token) },
-		"user":    func(g *gate, _ string) error { return g.RevokeUser(ctx, alice) },
-		"forget":  func(g *gate, _ string) error { return g.Forget(ctx, alice) },
-		"app":     func(g *gate, _ string) error { return g.RevokeApp(ctx, appA) },
-		"all":     func(g *gate, _ string) error { return g.RevokeAll(ctx) },
-	} {
-		t.Run(name, func(t *testing.T) {
+// TestP3_Revocation_LookupMeanwhile_IsStale: a check that begins after a revocation joins
+// a look-up that read before it, and is not answered from that.
+func TestP3_Revocation_LookupMeanwhile_IsStale(t *testing.T) {
+	for name, end := range endings {
+		if name == "log out all" || name == "max per user" {
+			continue // they look the session up, or end it by a second login
+		}
+		bubble(t, name, func(t *testing.T) {
 			g := newGate(t)
-			token := g.cached("alice")
-			g.store.After = func(_ context.Context, op string) error {
-				if op == "Lookup" || op == "Health" {
-					return nil
+			l := g.login("alice/union")
+			held, first := make(chan struct{}), true
+			g.store.After = at("Lookup", func(context.Context) error {
+				if first {
+					first = false
+					<-held // the answer is read and on its way
 				}
-				return fmt.Errorf("%w: the answer got lost", store.ErrUnavailable)
+				return nil
+			})
+			var wg sync.WaitGroup
+			wg.Go(func() { _, _ = g.Authenticate(t.Context(), l.Token) })
+			synctest.Wait()
+			g.must(end(g, l))
+			check := func(when string) {
+				_, err := g.Authenticate(t.Context(), l.Token)
+				if !errors.Is(err, session.ErrInvalid) {
+					t.Errorf("%s: %v", when, err)
+				}
 			}
-			if err := revoke(g, token); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrInvalid) {
-				t.Errorf("got %v", err)
-			}
-			g.refuse(token, session.ErrInvalid)
+			wg.Go(func() { check("joined") })
+			synctest.Wait()
+			close(held)
+			wg.Wait()
+			g.settle()
+			check("afterwards")
 		})
 	}
+}
+
+// TestP3_Revocation_AnswerLost_EndsHere: a revocation that the store carried out without
+// being able to say so is an error, and ends the session here.
+func TestP3_Revocation_AnswerLost_EndsHere(t *testing.T) {
+	for name, end := range endings {
+		if name == "unionid" || name == "max per user" {
+			continue // without a store, the gate does not know whom they end
+		}
+		t.Run(name, func(t *testing.T) {
+			g := newGate(t)
+			l := g.login("alice")
+			cacheAt(g, l.Token)
+			g.store.After = func(_ context.Context, op string) error {
+				if op == "Lookup" || op == "Health" || op == "User" {
+					return nil
+				}
+				return store.ErrUnavailable
+			}
+			unavailable(t, end(g, l))
+			g.refuse(l.Token, session.ErrInvalid)
+		})
+	}
+}
+
+// TestP3_RevokeRace: checks race a revocation over a real cache, round after round with a
+// new session. No check that begins after it has returned is accepted, and none before it
+// began is refused (docs/stores.md#cache-protocol).
+func TestP3_RevokeRace(t *testing.T) {
+	rounds, validators := 1500, 3
+	if testing.Short() {
+		rounds = 400
+	}
+	for _, name := range []string{"session", "user", "log out all", "forget", "app", "all"} {
+		t.Run(name, func(t *testing.T) {
+			g := newGate(t)
+			var after, before int64
+			for i := range rounds {
+				l := g.login("alice")
+				if i%2 == 0 {
+					g.accept(l.Token) // or the cache is empty when the race begins
+				}
+				a, b := race(g, l, validators, i, endings[name])
+				after, before = after+a, before+b
+				g.refuse(l.Token, session.ErrInvalid)
+			}
+			if after != 0 || before != 0 {
+				t.Errorf("%d accepted after the revocation, %d refused before", after, before)
+			}
+		})
+	}
+}
+
+// race runs validators against one revocation and counts the answers that must not be.
+func race(
+	g *gate, l session.Login, validators, round int, revoke func(*gate, session.Login) error,
+) (after, before int64) {
+	var began, returned atomic.Bool
+	var wrongAfter, wrongBefore atomic.Int64
+	var wg sync.WaitGroup
+	for range validators {
+		wg.Go(func() {
+			for checks := 0; checks < 4; {
+				late := returned.Load()
+				_, err := g.Authenticate(context.Background(), l.Token)
+				early := !began.Load()
+				switch {
+				case late && err == nil:
+					wrongAfter.Add(1)
+				case early && errors.Is(err, session.ErrInvalid):
+					wrongBefore.Add(1)
+				}
+				if late {
+					checks++
+				}
+				runtime.Gosched() // or the revoker waits for its turn most of the time
+			}
+		})
+	}
+	for range round % 50 { // moves the instant of the revocation through the checks
+		_, _ = g.Authenticate(context.Background(), l.Token)
+	}
+	began.Store(true)
+	if err := revoke(g, l); err != nil {
+		g.t.Error(err)
+	}
+	returned.Store(true)
+	wg.Wait()
+	return wrongAfter.Load(), wrongBefore.Load()
 }

@@ -157,7 +157,8 @@ func (s *Service) judge(e *entry, now int64, pending *pendingSet) (Identity, err
 		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(next))
 	}
 	id := Identity{
-		AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(), Expires: time.UnixMilli(e.expires),
+		AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(),
+		Expires: time.UnixMilli(e.expires),
 	}
 	if s.cfg.RememberPhone {
 		id.Phone = s.phone(e)

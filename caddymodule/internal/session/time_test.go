@@ -12,8 +12,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
-// TestExpiryExact: a session holds until the last millisecond before its end and not a moment longer, cached or not, used or not.
-func TestExpiryExact(t *testing.T) {
+// TestExpiry_LastMillisecond_Counts: cached or not, used or not.
+func TestExpiry_LastMillisecond_Counts(t *testing.T) {
 	for name, cached := range map[string]bool{"cached": true, "not cached": false} {
 		bubble(t, name, func(t *testing.T) {
 			g := newGate(t, with(func(c *session.Config) { c.TTL = 5 * time.Minute }))
@@ -39,8 +39,9 @@ func TestExpiryExact(t *testing.T) {
 	}
 }
 
-// TestIdle: with an idle limit a session in use lives to the end of its absolute life, one that is not used dies exactly when the limit after its last noted use is over.
-func TestIdle(t *testing.T) {
+// TestIdle_Limit_IsExact: a session in use lives to its absolute end. One that
+// is not used ends exactly when the timeout after its last noted use is over.
+func TestIdle_Limit_IsExact(t *testing.T) {
 	const (
 		ttl  = 20 * time.Hour
 		idle = time.Hour
@@ -67,8 +68,9 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// TestIdleInUse: use at any pace below the limit less the touch interval keeps a session alive to its absolute end, and writes no more than one touch an interval.
-func TestIdleInUse(t *testing.T) {
+// TestIdle_InUse_LivesToTheEnd: at any pace below the timeout less the touch
+// interval, with at most one touch an interval.
+func TestIdle_InUse_LivesToTheEnd(t *testing.T) {
 	for _, tt := range []struct {
 		ttl, idle, pace, interval time.Duration
 	}{
@@ -103,8 +105,8 @@ func TestIdleInUse(t *testing.T) {
 	}
 }
 
-// TestIdleSurvivesCacheLoss: what was noted is known to a gate that starts anew, and what a forgetful cache holds is not the last word on it.
-func TestIdleSurvivesCacheLoss(t *testing.T) {
+// TestIdle_NewGate_KnowsNotedUses: and a forgetful cache does not decide.
+func TestIdle_NewGate_KnowsNotedUses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data, keys := memstore.NewData(), newKeys(t)
 		node := func() *gate {
@@ -131,8 +133,8 @@ func TestIdleSurvivesCacheLoss(t *testing.T) {
 	})
 }
 
-// TestIdle_NewTimeout_EndsNoSessionInUse: a timeout that a reload or a restart brings or shortens ends no session in use,
-// and lets one that is not in use live for up to an hour longer, once.
+// TestIdle_NewTimeout_EndsNoSessionInUse: one that a reload or a restart brings
+// or shortens. A session that is not in use lives up to an hour longer, once.
 func TestIdle_NewTimeout_EndsNoSessionInUse(t *testing.T) {
 	for _, tt := range []struct{ before, after time.Duration }{
 		{0, 10 * time.Minute},
@@ -168,8 +170,9 @@ func TestIdle_NewTimeout_EndsNoSessionInUse(t *testing.T) {
 	}
 }
 
-// TestIdleStaysEnded: a session that was refused for the idle timeout is not let in again by a reload or a restart that
-// leaves the timeout as it is, nor by a configuration that is refused.
+// TestIdleStaysEnded: a session that was refused for the idle timeout is not
+// let in again by a reload or a restart that leaves the timeout as it is, nor
+// by a configuration that is refused.
 func TestIdleStaysEnded(t *testing.T) {
 	for _, idle := range []time.Duration{time.Second, 6 * time.Second, 10 * time.Minute, 39 * time.Hour} {
 		for what, again := range map[string]func(*idleNode){
@@ -208,7 +211,8 @@ func TestIdleStaysEnded(t *testing.T) {
 	}
 }
 
-// TestIdle_GatesWithOtherTimeouts: a gate that notes more seldom than another one needs ends no session there.
+// TestIdle_GatesWithOtherTimeouts: a gate that notes more seldom than another
+// one needs ends no session there.
 func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data, keys := memstore.NewData(), newKeys(t)
@@ -234,7 +238,8 @@ func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
 	})
 }
 
-// TestLastSeen_OtherInterval: an operator sees when a session was noted, never a time ahead or before the login.
+// TestLastSeen_OtherInterval: an operator sees when a session was noted, never
+// a time ahead or before the login.
 func TestLastSeen_OtherInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newIdleNode(t, 0)
@@ -301,8 +306,8 @@ func (n *idleNode) restart(idle time.Duration) {
 	n.open(idle)
 }
 
-// TestReload: a new configuration on the same core judges by its own limits, and finds the cache as it was.
-func TestReload(t *testing.T) {
+// TestReload_Core_KeepsTheCache: a new configuration judges by its own limits.
+func TestReload_Core_KeepsTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		token := g.cached("alice")

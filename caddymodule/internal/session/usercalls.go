@@ -15,12 +15,14 @@ import (
 // Caller is what everything but a login needs of WeChat. Its errors are *weixin.Error. It
 // refuses a Session without a SessionKey with weixin.ClassKeyStale.
 type Caller interface {
-	PhoneNumber(ctx context.Context, app weixin.Credentials, code, openID string) (opendata.Phone, error)
-	CheckSession(ctx context.Context, app weixin.Credentials, s weixin.Session) error
-	ResetUserSessionKey(ctx context.Context, app weixin.Credentials, s weixin.Session) (weixin.Session, error)
-	UserEncryptKey(ctx context.Context, app weixin.Credentials, s weixin.Session) ([]weixin.UserKey, error)
-	PaidUnionID(ctx context.Context, app weixin.Credentials, p weixin.Payment) (string, error)
-	PluginOpenPID(ctx context.Context, app weixin.Credentials, code string) (string, error)
+	PhoneNumber(_ context.Context, _ weixin.Credentials, code, openID string) (opendata.Phone, error)
+	CheckSession(context.Context, weixin.Credentials, weixin.Session) error
+	ResetUserSessionKey(
+		context.Context, weixin.Credentials, weixin.Session,
+	) (weixin.Session, error)
+	UserEncryptKey(context.Context, weixin.Credentials, weixin.Session) ([]weixin.UserKey, error)
+	PaidUnionID(context.Context, weixin.Credentials, weixin.Payment) (string, error)
+	PluginOpenPID(_ context.Context, _ weixin.Credentials, code string) (string, error)
 }
 
 // The gate makes the calls below for a user, whose session_key it keeps to itself. All
@@ -80,7 +82,8 @@ func (s *Service) phone(e *entry) string {
 	number, err := s.cfg.Keys.OpenPhone(keyring.User(e.user()), []byte(box))
 	if err != nil {
 		s.badPhone.Do(func() {
-			s.cfg.Core.log.Warn("kept phone numbers do not open; users are shown without", zap.Error(err))
+			log := s.cfg.Core.log
+			log.Warn("kept phone numbers do not open; users are shown without", zap.Error(err))
 		})
 	}
 	return number
@@ -162,7 +165,9 @@ func (s *Service) EncryptKeys(ctx context.Context, id User) ([]weixin.UserKey, e
 // PaidUnionID returns the unionid of a user who has just paid
 // (docs/wechat.md#paid-unionid) and binds it to them, as OpenData does. The openid is
 // that of id, whatever p says.
-func (s *Service) PaidUnionID(ctx context.Context, id User, p weixin.Payment) (unionID string, err error) {
+func (s *Service) PaidUnionID(
+	ctx context.Context, id User, p weixin.Payment,
+) (unionID string, err error) {
 	const doing = "getting unionid after a payment"
 	if err := s.cfg.Core.uses.begin(); err != nil {
 		return "", wrap(doing, err)
@@ -185,7 +190,9 @@ func (s *Service) PaidUnionID(ctx context.Context, id User, p weixin.Payment) (u
 // PluginOpenPID exchanges a code of wx.pluginLogin for the id by which a plugin, appID,
 // knows the user in the mini program that hosts it (docs/wechat.md#plugin-openpid).
 // Sessions have no part in it.
-func (s *Service) PluginOpenPID(ctx context.Context, appID, code string) (openPID string, err error) {
+func (s *Service) PluginOpenPID(
+	ctx context.Context, appID, code string,
+) (openPID string, err error) {
 	app, ok := s.apps[appID]
 	if !ok {
 		return "", ErrUnknownApp

@@ -30,8 +30,7 @@ func states(u session.UserInfo) (out []string) {
 	return out
 }
 
-// TestUser: what is shown of a user is what checks would say.
-func TestUser(t *testing.T) {
+func TestUser_States_AreThoseOfChecks(t *testing.T) {
 	ctx := context.Background()
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 10*time.Hour, 2*time.Hour }))
@@ -85,8 +84,7 @@ func TestUser(t *testing.T) {
 	})
 }
 
-// TestUserEndsMeanwhile: a session that goes while its user is being read is shown as ended, not as an error.
-func TestUserEndsMeanwhile(t *testing.T) {
+func TestUser_SessionEndsMeanwhile_IsRevoked(t *testing.T) {
 	g := newGate(t)
 	l := g.login("alice")
 	g.store.After = func(ctx context.Context, op string) error {
@@ -101,7 +99,7 @@ func TestUserEndsMeanwhile(t *testing.T) {
 	}
 }
 
-func TestUsersByUnionID(t *testing.T) {
+func TestUsersByUnionID_AllMiniPrograms(t *testing.T) {
 	g := newGate(t)
 	g.login("alice/union")
 	g.login("other/union", inApp(appB))
@@ -124,7 +122,7 @@ func TestUsersByUnionID(t *testing.T) {
 	}
 }
 
-func TestEndByID(t *testing.T) {
+func TestEndByID_Prefix_EndsOneSession(t *testing.T) {
 	ctx := context.Background()
 	g := newGate(t)
 	first, second, foreign := g.login("alice"), g.login("alice"), g.login("bob")
@@ -155,8 +153,7 @@ func TestEndByID(t *testing.T) {
 	g.accept(foreign.Token)
 }
 
-// TestEndByIDAmbiguous: what two sessions might be meant by ends neither.
-func TestEndByIDAmbiguous(t *testing.T) {
+func TestEndByID_TwoMatch_EndsNeither(t *testing.T) {
 	g := newGate(t)
 	now := time.Now()
 	for i := range byte(2) {
@@ -177,8 +174,8 @@ func TestEndByIDAmbiguous(t *testing.T) {
 	}
 }
 
-// TestP3_RevokeUnionID: one person is logged out of every mini program, at once, and nobody else is.
-func TestP3_RevokeUnionID(t *testing.T) {
+// TestP3_RevokeUnionID_AllMiniPrograms: at once, and no other user.
+func TestP3_RevokeUnionID_AllMiniPrograms(t *testing.T) {
 	ctx := context.Background()
 	g := newGate(t)
 	gone := []string{g.cached("alice/union"), g.cached("alice"), g.login("other/union", inApp(appB)).Token}
@@ -203,8 +200,8 @@ func TestP3_RevokeUnionID(t *testing.T) {
 	}
 }
 
-// TestForgetUnionID: everybody with it is nobody from then on, and nobody else is.
-func TestForgetUnionID(t *testing.T) {
+// TestForgetUnionID_AllMiniPrograms: and no other user.
+func TestForgetUnionID_AllMiniPrograms(t *testing.T) {
 	ctx := t.Context()
 	g := newGate(t)
 	gone := []string{g.login("alice/union").Token, g.login("other/union", inApp(appB)).Token}
@@ -231,8 +228,8 @@ func TestForgetUnionID(t *testing.T) {
 	}
 }
 
-// TestRevokeUnionIDPartly: where one user cannot be revoked the others are, and the caller is told.
-func TestRevokeUnionIDPartly(t *testing.T) {
+// TestRevokeUnionID_OneFails_OthersEnd: and the caller hears of it.
+func TestRevokeUnionID_OneFails_OthersEnd(t *testing.T) {
 	g := newGate(t)
 	g.login("alice/union")
 	g.login("other/union", inApp(appB))
@@ -252,8 +249,8 @@ func TestRevokeUnionIDPartly(t *testing.T) {
 	}
 }
 
-// TestP4_OperatorStoreDown: without a store nobody is said not to exist.
-func TestP4_OperatorStoreDown(t *testing.T) {
+// TestP4_Operator_StoreDown_IsUnavailable: never unknown.
+func TestP4_Operator_StoreDown_IsUnavailable(t *testing.T) {
 	ctx := context.Background()
 	g := newGate(t)
 	l := g.login("alice")
@@ -278,7 +275,7 @@ func TestP4_OperatorStoreDown(t *testing.T) {
 	g.accept(l.Token)
 }
 
-func TestStats(t *testing.T) {
+func TestStats_Counts(t *testing.T) {
 	g := newGate(t, with(func(c *session.Config) { c.Replay = time.Hour }))
 	g.cached("alice")
 	g.cached("bob")
@@ -300,7 +297,7 @@ func (c copied) Backup(_ context.Context, w io.Writer) (int64, error) {
 	return int64(n), errors.Join(err, c.err)
 }
 
-func TestBackup(t *testing.T) {
+func TestBackup_Store_DecidesIfItCan(t *testing.T) {
 	var b strings.Builder
 	if n, err := newGate(t).Backup(t.Context(), &b); n != 0 || !errors.Is(err, session.ErrNoBackup) || b.Len() != 0 {
 		t.Errorf("of a store that cannot be copied: %d, %v", n, err)
