@@ -191,29 +191,3 @@ func (w *world) tryDialH2(t *testing.T) (c *probe.Conn) {
 	t.Error(err)
 	return nil
 }
-
-// TestThreat26_RapidReset: logins that are opened and reset at once take their
-// tokens like any other and reach WeChat no more often.
-func TestThreat26_RapidReset(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, limited(strictRate))
-	token := w.login(t, "ada", from("192.0.2.1"))
-	w.resets(t, "203.0.113.1", 300)
-	eventually(t, "the bucket is empty", func() bool {
-		return w.post(t, "/wx/login", "{", from("203.0.113.1")).status == 429
-	})
-	if n := w.wechat.Count(exchangePath); n > 1+5 {
-		t.Errorf("WeChat was called %d times, want at most 6", n)
-	}
-	w.login(t, "ada", from("192.0.2.1"))
-	for i := range 30 {
-		w.resets(t, fmt.Sprintf("198.51.100.%d", i), 10)
-	}
-	eventually(t, "the bucket of all is empty", func() bool {
-		return w.post(t, "/wx/login", "{", from("192.0.2.2")).status == 429
-	})
-	if n := w.wechat.Count(exchangePath); n > 20 {
-		t.Errorf("WeChat was called %d times, want at most 20", n)
-	}
-	w.checkAlive(t, token, w.who(appA, "ada"))
-}

@@ -164,22 +164,6 @@ func TestUserCalls_Payment(t *testing.T) {
 	}
 }
 
-// TestUserCalls_Plugin: a plug-in's code has its own call.
-func TestUserCalls_Plugin(t *testing.T) {
-	t.Parallel()
-	w, api := apiWorld(t, setup{apps: []string{appA, appB}}, "")
-	code := w.wechat.PluginCode(appB, appA, "ada")
-	body := map[string]any{"appid": appB, "code": code}
-	got := userCall(t, api, "getpluginopenpid", body).object(t)
-	if got["openpid"] != weixintest.OpenPID(appB, appA, "ada") {
-		t.Errorf("getpluginopenpid: %v", got)
-	}
-	userCall(t, api, "getpluginopenpid",
-		map[string]any{"appid": appB, "code": code}).problem(t, 422, "code_invalid")
-	userCall(t, api, "getpluginopenpid",
-		map[string]any{"code": code}).problem(t, 400, "invalid_request")
-}
-
 // TestUserCalls_Refused: a call that cannot be served has its code. The rest of
 // what can be wrong with one is FuzzUserCall's and TestUserCallsRefused's.
 func TestUserCalls_Refused(t *testing.T) {

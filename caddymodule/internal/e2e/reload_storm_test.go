@@ -99,18 +99,20 @@ func (s *storm) accept(t *testing.T, c setup) {
 // bad is a configuration like config that is refused, and what is said of it.
 func (s *storm) bad(n, place int) (text, said string) {
 	c := s.config(n, place)
-	switch n % 4 {
+	switch n % 5 {
 	case 0: // by the adapter
 		return strings.Replace(s.text(c), "\twechat {", "\twechat {\n\t\tnonsense", 1), "nonsense"
 	case 1: // by another app of the configuration, before ours has started or after
-		return s.text(c) + "\nhttp://" + strings.TrimPrefix(s.wechat.URL,
-			"http://") + " {\n\trespond x\n}\n", "address already in use"
+		taken := "\n" + s.wechat.URL + " {\n\trespond x\n}\n"
+		return s.text(c) + taken, "address already in use"
 	case 2: // by the sessions, which were made under another key
 		c.wechat += "\n\t\tseal_key {env.WX_OTHER_KEY}"
 		return s.text(c), "needed until"
+	case 3: // by an empty secret
+		return strings.Replace(s.text(c), "{env.WX_SECRET_0}", "{env.NO_SUCH}", 1), "NO_SUCH"
 	default: // by the disk: there is a file where the folder should be
-		c.wechat = strings.ReplaceAll(c.wechat, "\t\tstore bolt "+s.other(),
-			"") + "\n\t\tstore bolt " + filepath.Join(s.home, "Caddyfile", "sessions.db")
+		c.wechat = strings.ReplaceAll(c.wechat, "\t\tstore bolt "+s.other(), "") +
+			"\n\t\tstore bolt " + filepath.Join(s.home, "Caddyfile", "sessions.db")
 		return s.text(c), "not a directory"
 	}
 }
@@ -268,14 +270,6 @@ func (s *storm) load() *load {
 	return l
 }
 
-// answers is how many there have been.
-func (l *load) answers() (n int64) {
-	for _, k := range l.kinds {
-		n += k.sent.Load()
-	}
-	return n
-}
-
 // move goes to the other file and waits until nobody is served from the one before.
 func (s *storm) move(t *testing.T, n int) {
 	t.Helper()
@@ -339,12 +333,12 @@ func (p *process) handles(path string, want int) (n int) {
 	return n
 }
 
-// TestP7_ReloadStorm: sixty configurations, four in ten of them refused for one
+// TestP7_ReloadUnderLoad: sixty configurations, four in ten of them refused for one
 // reason or another, one in ten with another file, while clients check, log in
 // and log out. Nobody is told anything but what is true of the file of the
 // moment, nothing is lost, and when it is over one handle is open and nothing
 // else is left.
-func TestP7_ReloadStorm(t *testing.T) {
+func TestP7_ReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	reloads := 60
 	if testing.Short() {
@@ -377,6 +371,7 @@ func TestP7_ReloadStorm(t *testing.T) {
 	s.wechat.Inject(
 		weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 50 * time.Millisecond, Times: -1})
 	l := s.load()
+	refused := 0
 	for n := range reloads {
 		enough := l.answers() + 30
 		eventually(t, "clients are served", func() bool { return l.answers() >= enough })
@@ -385,7 +380,8 @@ func TestP7_ReloadStorm(t *testing.T) {
 		case n%10 == 9:
 			s.move(t, n)
 		case n%5 == 2 || n%5 == 3:
-			text, want := s.bad(n/2, at)
+			text, want := s.bad(refused, at)
+			refused++
 			if status, said := s.reload(t, text); status != 400 || !strings.Contains(said, want) {
 				t.Errorf("reload %d: status %d, want one that says %q: %s", n, status, want, said)
 			}
