@@ -120,9 +120,9 @@ func TestProvision_WrongJSON_IsRefused(t *testing.T) {
 // machine without its secrets, but the store does not open there.
 func TestStore_PlaceholderEmpty_WarnsAndDoesNotOpen(t *testing.T) {
 	for text, want := range map[string]string{
-		`["{env.NO_SUCH_A}"]`:                                         "address {env.NO_SUCH_A}",
-		`["a:1"],"password":"{env.NO_SUCH_B}"`:                        "password {env.NO_SUCH_B}",
-		`["a:1"],"sentinel":{"master":"m","password":"{file./x}"}`: "password of sentinel {file./x}",
+		`["{env.NO_SUCH_A}"]`:                                     "address {env.NO_SUCH_A}",
+		`["a:1"],"password":"{env.NO_SUCH_B}"`:                    "password {env.NO_SUCH_B}",
+		`["a:1"],"sentinel":{"master":"m","password":"{file.x}"}`: "password of sentinel {file.x}",
 	} {
 		s := mustProvision(t, `{"addresses":`+text+`}`)
 		logs := validate(t, s)

@@ -10,13 +10,15 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// TestLostAmend loses each request and each answer of an amendment, once with nothing else going on and once with a login of the user before it is tried again. It is answered and done, and
-// done once; only what the answer tells of it may be wrong, if the record has changed meanwhile.
+// TestLostAmend loses each request and each answer of an amendment, once with
+// nothing else going on and once with a login of the user before it is tried
+// again. It is answered and done, and done once; only what the answer tells of
+// it may be wrong, if the record has changed meanwhile.
 func TestLostAmend(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
 	fresh := store.SealedKey{Tag: [8]byte{7, 7}, Box: []byte("fresh")}
 	users := 0
@@ -34,7 +36,8 @@ func TestLostAmend(t *testing.T) {
 			if then {
 				l.then = func() {
 					between = true
-					// Whatever key there is: another would be a login in between, which is newer.
+					// Whatever key there is: another would be a login in
+					// between, which is newer.
 					if u, err := beside.User(t.Context(), first.User); err == nil {
 						second.Key = u.Key
 					}
@@ -45,18 +48,32 @@ func TestLostAmend(t *testing.T) {
 			}
 			var res store.Amended
 			return func() {
-					res, err = s.Amend(t.Context(), first.User, store.Amendment{UnionID: "found", Key: fresh, KeyWas: first.Key.Tag, Phone: []byte("sealed")})
+					res, err = s.Amend(
+						t.Context(),
+						first.User,
+						store.Amendment{
+							UnionID: "found",
+							Key:     fresh,
+							KeyWas:  first.Key.Tag,
+							Phone:   []byte("sealed"),
+						},
+					)
 				}, func(t *testing.T) {
 					must(t, err)
-					if want := (store.Amended{UnionIDWas: first.UnionID, UnionIDChanged: true, KeySet: true}); !then && res != want {
+					if want := (store.Amended{UnionIDWas: first.UnionID, UnionIDChanged: true, KeySet: true}); !then &&
+						res != want {
 						t.Errorf("answered %+v, want %+v", res, want)
 					}
 					u, err := beside.User(t.Context(), first.User)
 					must(t, err)
-					if u.UnionID != "found" || string(u.Phone) != "sealed" || u.Key.Tag != fresh.Tag || u.PrevKey.Tag != first.Key.Tag || u.KeyVersion != 2 {
+					if u.UnionID != "found" || string(u.Phone) != "sealed" ||
+						u.Key.Tag != fresh.Tag ||
+						u.PrevKey.Tag != first.Key.Tag ||
+						u.KeyVersion != 2 {
 						t.Errorf("the user is %+v", u)
 					}
-					if !accepted(t, beside, first.Digest) || between && !accepted(t, beside, second.Digest) {
+					if !accepted(t, beside, first.Digest) ||
+						between && !accepted(t, beside, second.Digest) {
 						t.Error("a session does not hold")
 					}
 				}
@@ -67,7 +84,8 @@ func TestLostAmend(t *testing.T) {
 	}
 }
 
-// TestAmendKeys: what an amendment leaves in the engine lives as long as the user's record, and gates are told of what they show and of nothing else.
+// TestAmendKeys: what an amendment leaves in the engine lives as long as the
+// user's record, and gates are told of what they show and of nothing else.
 func TestAmendKeys(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -102,7 +120,12 @@ func TestAmendKeys(t *testing.T) {
 		}
 		for name, left := range ttls {
 			if strings.HasPrefix(name, "n:{") && left < ttls[record] {
-				t.Errorf("%s: the index has %d ms to live, the record %d", step.name, left, ttls[record])
+				t.Errorf(
+					"%s: the index has %d ms to live, the record %d",
+					step.name,
+					left,
+					ttls[record],
+				)
 			}
 		}
 	}

@@ -72,10 +72,15 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkLogin compares logins from 64 goroutines with the same number of bare writes of a session, pipelined over the same kind of connection.
+// BenchmarkLogin compares logins from 64 goroutines with the same number of
+// bare writes of a session, pipelined over the same kind of connection.
 func BenchmarkLogin(b *testing.B) {
 	const n = 20_000
-	srv := redistest.Start(b, redistest.With("appendonly yes"), redistest.With("appendfsync everysec"))
+	srv := redistest.Start(
+		b,
+		redistest.With("appendonly yes"),
+		redistest.With("appendfsync everysec"),
+	)
 	cfg := config(srv.Addr)
 	s, c := mustOpen(b, cfg), raw(b, srv.Addr)
 	fill(b, s, n)

@@ -39,7 +39,10 @@ var topologies = map[string]struct {
 	"sentinel": {
 		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
 			w := redistest.StartReplicaWithSentinel(t, 1, opts...)
-			return redis.Config{Addresses: w.Addresses(), Sentinel: &redis.Sentinel{Master: w.Master}}, nil
+			return redis.Config{
+				Addresses: w.Addresses(),
+				Sentinel:  &redis.Sentinel{Master: w.Master},
+			}, nil
 		},
 	},
 	"cluster": {
@@ -64,7 +67,10 @@ func TestContract_EachTopology_LeastRights(t *testing.T) {
 			var opts []redistest.Option
 			if topology.rights != "" {
 				const keys = `~wx\\gate\*\[* ` // the prefixes of config
-				opts = append(opts, redistest.With("user gate on >open-sesame "+keys+topology.rights))
+				opts = append(
+					opts,
+					redistest.With("user gate on >open-sesame "+keys+topology.rights),
+				)
 			}
 			cfg, servers := topology.start(t, opts...)
 			if topology.rights != "" {
@@ -100,10 +106,13 @@ func runSuites(t *testing.T, fresh func() redis.Config) {
 		})
 		t.Run("Shared", func(t *testing.T) {
 			t.Parallel()
-			storetest.RunShared(t, storetest.SharedHarness{New: func(t *testing.T) func() (store.Shared, error) {
-				cfg := fresh()
-				return func() (store.Shared, error) { return redis.Open(cfg) }
-			}})
+			storetest.RunShared(
+				t,
+				storetest.SharedHarness{New: func(t *testing.T) func() (store.Shared, error) {
+					cfg := fresh()
+					return func() (store.Shared, error) { return redis.Open(cfg) }
+				}},
+			)
 		})
 	})
 }

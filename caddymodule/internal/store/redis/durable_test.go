@@ -21,8 +21,11 @@ import (
 // roundsEnv sets the number of kills.
 const roundsEnv = "WXGATE_TEST_KILL_ROUNDS"
 
-// TestP2_KilledServerLosesNothing kills the server in the middle of many logins and finds every one that was acknowledged when it is back (DESIGN.md P2). With "appendfsync everysec" that is
-// not so: while an fsync takes long, the server acknowledges up to two seconds of writes that it has not even given to the kernel.
+// TestP2_KilledServerLosesNothing kills the server in the middle of many logins
+// and finds every one that was acknowledged when it is back (DESIGN.md P2).
+// With "appendfsync everysec" that is not so: while an fsync takes long, the
+// server acknowledges up to two seconds of writes that it has not even given to
+// the kernel.
 func TestP2_KilledServerLosesNothing(t *testing.T) {
 	t.Parallel()
 	rounds := 3
@@ -33,7 +36,11 @@ func TestP2_KilledServerLosesNothing(t *testing.T) {
 		}
 		rounds = n
 	}
-	srv := redistest.Start(t, redistest.With("appendonly yes"), redistest.With("appendfsync always"))
+	srv := redistest.Start(
+		t,
+		redistest.With("appendonly yes"),
+		redistest.With("appendfsync always"),
+	)
 	cfg := config(srv.Addr)
 	cfg.WriteTimeout = time.Second // of the calls that the killed server leaves
 	s := mustOpen(t, cfg)
@@ -93,7 +100,8 @@ func loginsUntil(t *testing.T, s store.Store, n int, kill func()) []store.Digest
 	return acked
 }
 
-// TestRevocationReachesReplica: when a revocation is answered, the replica that would be promoted has it.
+// TestRevocationReachesReplica: when a revocation is answered, the replica that
+// would be promoted has it.
 func TestRevocationReachesReplica(t *testing.T) {
 	t.Parallel()
 	w := redistest.StartReplicaWithSentinel(t, 1)
@@ -105,7 +113,9 @@ func TestRevocationReachesReplica(t *testing.T) {
 	replica := raw(t, w.Replica.Addr)
 	id := userOf("oAlice")
 	h := id.Hash()
-	user, app, all := cfg.Prefix+"u:{"+hexOf(h[:])+"}", cfg.Prefix+"e:{app:"+id.AppID+"}", cfg.Prefix+"e:{all}"
+	user, app, all := cfg.Prefix+"u:{"+hexOf(
+		h[:],
+	)+"}", cfg.Prefix+"e:{app:"+id.AppID+"}", cfg.Prefix+"e:{all}"
 	get := func(key string) string {
 		v, err := do(replica, "GET", key).ToString()
 		must(t, err)
@@ -117,9 +127,16 @@ func TestRevocationReachesReplica(t *testing.T) {
 	l := newLogin(id)
 	_, err := s.Login(t.Context(), l)
 	must(t, err)
-	must(t, s.RevokeUser(t.Context(), id)) // the first revocation may come before the heartbeat has seen the replica
+	must(
+		t,
+		s.RevokeUser(t.Context(), id),
+	) // the first revocation may come before the heartbeat has seen the replica
 	await(t, "the replica is seen", s.Replicas)
-	await(t, "the replica has all", func() bool { n, err := do(replica, "EXISTS", user, app, all).AsInt64(); return err == nil && n == 3 })
+	await(
+		t,
+		"the replica has all",
+		func() bool { n, err := do(replica, "EXISTS", user, app, all).AsInt64(); return err == nil && n == 3 },
+	)
 	for range 200 {
 		for key, revoke := range map[string]func() error{
 			user: func() error { return s.RevokeUser(t.Context(), id) },
@@ -136,7 +153,11 @@ func TestRevocationReachesReplica(t *testing.T) {
 		_, err := s.Login(t.Context(), l)
 		must(t, err)
 		session := cfg.Prefix + "s:{" + hexOf(l.Digest[:]) + "}"
-		await(t, "the replica has the session", func() bool { n, err := do(replica, "EXISTS", session).AsInt64(); return err == nil && n == 1 })
+		await(
+			t,
+			"the replica has the session",
+			func() bool { n, err := do(replica, "EXISTS", session).AsInt64(); return err == nil && n == 1 },
+		)
 		must(t, s.End(t.Context(), l.Digest))
 		if n, err := do(replica, "EXISTS", session).AsInt64(); err != nil || n != 0 && !late() {
 			t.Fatalf("the replica has not heard of the end of a session: %v", err)
@@ -154,7 +175,9 @@ func TestRevocationReachesReplica(t *testing.T) {
 		must(t, s.RevokeUser(t.Context(), id))
 		return logs.FilterMessage(againLine).Len() > 0
 	})
-	if lines := logs.FilterMessageSnippet("reach a replica").All(); len(lines) != 2 || lines[0].Message != lateLine || lines[1].Message != againLine {
+	if lines := logs.FilterMessageSnippet("reach a replica").All(); len(lines) != 2 ||
+		lines[0].Message != lateLine ||
+		lines[1].Message != againLine {
 		t.Errorf("logged %v", lines)
 	}
 }

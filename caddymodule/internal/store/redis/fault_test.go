@@ -26,7 +26,14 @@ func userOf(openID string) store.UserID {
 // newLogin is a login of an hour that begins now.
 func newLogin(id store.UserID, edit ...func(*store.Login)) store.Login {
 	now := time.UnixMilli(time.Now().UnixMilli())
-	l := store.Login{User: id, UnionID: "union of " + id.OpenID, Key: store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 54)}, Created: now, Expires: now.Add(time.Hour), UsedUntil: now.Add(time.Minute)}
+	l := store.Login{
+		User:      id,
+		UnionID:   "union of " + id.OpenID,
+		Key:       store.SealedKey{Tag: [8]byte{1}, Box: make([]byte, 54)},
+		Created:   now,
+		Expires:   now.Add(time.Hour),
+		UsedUntil: now.Add(time.Minute),
+	}
 	rand.Read(l.Digest[:])
 	for _, e := range edit {
 		e(&l)
@@ -37,7 +44,8 @@ func newLogin(id store.UserID, edit ...func(*store.Login)) store.Login {
 func maxPerUser(n int) func(*store.Login)    { return func(l *store.Login) { l.MaxPerUser = n } }
 func ends(d store.Digest) func(*store.Login) { return func(l *store.Login) { l.Ends = d } }
 
-// accepted reports whether the session holds. An error other than that it is not there fails the test.
+// accepted reports whether the session holds. An error other than that it is
+// not there fails the test.
 func accepted(t testing.TB, s store.Store, d store.Digest) bool {
 	t.Helper()
 	rec, err := s.Lookup(context.Background(), d)
@@ -71,7 +79,13 @@ func must(t interface {
 // raw is a connection beside the store, for what a store does not do.
 func raw(t testing.TB, addr string) rueidis.Client {
 	t.Helper()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true})
+	c, err := rueidis.NewClient(
+		rueidis.ClientOption{
+			InitAddress:       []string{addr},
+			ForceSingleClient: true,
+			DisableCache:      true,
+		},
+	)
 	must(t, err)
 	t.Cleanup(c.Close)
 	return c
@@ -81,8 +95,9 @@ func do(c rueidis.Client, args ...string) rueidis.RedisResult {
 	return c.Do(context.Background(), c.B().Arbitrary(args...).Build())
 }
 
-// TestDamagedNeverAccepts: whatever becomes of the records that a session hangs on, it is not accepted unless all are as they were written, and the next login works. When a session was last
-// seen never becomes later.
+// TestDamagedNeverAccepts: whatever becomes of the records that a session hangs
+// on, it is not accepted unless all are as they were written, and the next
+// login works. When a session was last seen never becomes later.
 func TestDamagedNeverAccepts(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -117,12 +132,25 @@ func TestDamagedNeverAccepts(t *testing.T) {
 		damage := rapid.SampledFrom(damages).Draw(rt, "damage")
 		switch damage {
 		case "flip":
-			b[rapid.IntRange(0, len(b)-1).Draw(rt, "byte")] ^= byte(rapid.IntRange(1, 255).Draw(rt, "bits"))
+			b[rapid.IntRange(0, len(b)-1).Draw(rt, "byte")] ^= byte(
+				rapid.IntRange(1, 255).Draw(rt, "bits"),
+			)
 			must(rt, do(c, "SET", key, string(b)).Error())
 		case "cut":
-			must(rt, do(c, "SET", key, was[:rapid.IntRange(0, len(was)-1).Draw(rt, "length")]).Error())
+			must(
+				rt,
+				do(c, "SET", key, was[:rapid.IntRange(0, len(was)-1).Draw(rt, "length")]).Error(),
+			)
 		case "grow":
-			must(rt, do(c, "APPEND", key, string(rapid.SliceOfN(rapid.Byte(), 1, 9).Draw(rt, "tail"))).Error())
+			must(
+				rt,
+				do(
+					c,
+					"APPEND",
+					key,
+					string(rapid.SliceOfN(rapid.Byte(), 1, 9).Draw(rt, "tail")),
+				).Error(),
+			)
 		case "delete":
 			must(rt, do(c, "DEL", key).Error())
 		case "list":
@@ -199,7 +227,9 @@ func TestDamagedTouch(t *testing.T) {
 	await(t, "the next touch is written", func() bool { return seen().Equal(at.Add(time.Minute)) })
 }
 
-// TestForeignKeys: a key of another kind under a name of ours, whoever made it, is a damaged record: it is logged, no call fails for it, and the next write takes its place.
+// TestForeignKeys: a key of another kind under a name of ours, whoever made it,
+// is a damaged record: it is logged, no call fails for it, and the next write
+// takes its place.
 func TestForeignKeys(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -248,7 +278,8 @@ func TestForeignKeys(t *testing.T) {
 	must(t, s.Dump(t.Context(), func(store.Item) error { return nil }))
 	_, err = s.Stats(t.Context())
 	must(t, err)
-	if logs.FilterMessageSnippet("damaged record").Len() == 0 || logs.FilterMessageSnippet("calls to redis fail").Len() != 0 {
+	if logs.FilterMessageSnippet("damaged record").Len() == 0 ||
+		logs.FilterMessageSnippet("calls to redis fail").Len() != 0 {
 		t.Errorf("logged %v", logs.All())
 	}
 
@@ -268,13 +299,15 @@ func TestForeignKeys(t *testing.T) {
 	must(t, do(c, "XADD", note, "*", "a", "b").Error())
 	s.Touch(next.Digest, next.UsedUntil.Add(time.Minute))
 	must(t, s.Flush())
-	if rec, err := s.Lookup(t.Context(), next.Digest); err != nil || !rec.Session.UsedUntil.Equal(next.UsedUntil.Add(time.Minute)) {
+	if rec, err := s.Lookup(t.Context(), next.Digest); err != nil ||
+		!rec.Session.UsedUntil.Equal(next.UsedUntil.Add(time.Minute)) {
 		t.Errorf("used until %v, %v", rec.Session.UsedUntil, err)
 	}
 	if ids, err := s.ByUnionID(t.Context(), "u"); err != nil || len(ids) != 1 {
 		t.Errorf("by unionid: %v, %v", ids, err)
 	}
-	if needs, err := s.MasterKeys(t.Context()); err != nil || needs[next.MasterKey].Before(next.Expires) {
+	if needs, err := s.MasterKeys(t.Context()); err != nil ||
+		needs[next.MasterKey].Before(next.Expires) {
 		t.Errorf("master keys: %v, %v", needs, err)
 	}
 	for name, revoke := range map[string]func() error{
@@ -295,7 +328,8 @@ func TestForeignKeys(t *testing.T) {
 	}
 }
 
-// TestP4_FailingCallsAreTold: an outage that only calls notice is told once, and not for a caller who gave up.
+// TestP4_FailingCallsAreTold: an outage that only calls notice is told once,
+// and not for a caller who gave up.
 func TestP4_FailingCallsAreTold(t *testing.T) {
 	redis.NotShort(t)
 	t.Parallel()
@@ -307,7 +341,11 @@ func TestP4_FailingCallsAreTold(t *testing.T) {
 	told := func() int { return logs.FilterMessageSnippet("calls to redis fail").Len() }
 	beat := func() {
 		heard := s.Heard()
-		await(t, "two more heartbeats are answered", func() bool { return s.Heard().Sub(heard) > 300*time.Millisecond })
+		await(
+			t,
+			"two more heartbeats are answered",
+			func() bool { return s.Heard().Sub(heard) > 300*time.Millisecond },
+		)
 	}
 	for range 50 { // the library takes one of its connections by chance, and makes it when it is first needed
 		if _, err := s.Lookup(t.Context(), store.Digest{1}); !errors.Is(err, store.ErrNotFound) {
@@ -328,7 +366,11 @@ func TestP4_FailingCallsAreTold(t *testing.T) {
 	for range 3 {
 		p.ForgetData()
 		for range 5 {
-			if _, err := s.Lookup(t.Context(), store.Digest{1}); !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrNotFound) {
+			if _, err := s.Lookup(t.Context(), store.Digest{1}); !errors.Is(
+				err,
+				store.ErrUnavailable,
+			) &&
+				!errors.Is(err, store.ErrNotFound) {
 				t.Fatal(err)
 			}
 		}
@@ -339,7 +381,8 @@ func TestP4_FailingCallsAreTold(t *testing.T) {
 	}
 }
 
-// TestForeignNames: names that none of ours has, in the index of a unionid and among the keys of users, are passed by.
+// TestForeignNames: names that none of ours has, in the index of a unionid and
+// among the keys of users, are passed by.
 func TestForeignNames(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)

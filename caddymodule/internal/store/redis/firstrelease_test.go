@@ -12,11 +12,13 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// Gates of a fleet are replaced one after another, so gates of the first release and of this one share a Redis for a
-// while. What the one writes must let the other go on with the session (P4).
+// Gates of a fleet are replaced one after another, so gates of the first
+// release and of this one share a Redis for a while. What the one writes must
+// let the other go on with the session (P4).
 
-// firstRelease is what a gate of commit b85d719 has written for two logins of one user, of which the first was used
-// afterwards. The sessions last for a hundred years.
+// firstRelease is what a gate of commit b85d719 has written for two logins of
+// one user, of which the first was used afterwards. The sessions last for a
+// hundred years.
 var firstRelease = map[string]string{
 	"s:{65727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a}": "016163232da20100006163232da20100006193586e80040000" +
 		"40b849505166d47dbd69bf8945ad5c68ff54c2d9993ac398127778303132333435363738396162636465661c6f6d466b6d32476f6b7962644e" +
@@ -36,8 +38,9 @@ var firstRelease = map[string]string{
 	"e:{all}":                    "37646434363635313530343962383430",
 }
 
-// TestFirstRelease_ItsSessions_Accepted: a session of the first release holds, as used up to an hour after it was last
-// seen. A gate of that release hears of it, so that it does not end a session which is used here.
+// TestFirstRelease_ItsSessions_Accepted: a session of the first release holds,
+// as used up to an hour after it was last seen. A gate of that release hears of
+// it, so that it does not end a session which is used here.
 func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
@@ -71,13 +74,19 @@ func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
 		rec, err = s.Lookup(t.Context(), d)
 		must(t, err)
 		if !rec.Session.UsedUntil.Equal(until) {
-			t.Errorf("%s: used until %v after a touch until before, want %v", name[:4], rec.Session.UsedUntil, until)
+			t.Errorf(
+				"%s: used until %v after a touch until before, want %v",
+				name[:4],
+				rec.Session.UsedUntil,
+				until,
+			)
 		}
 	}
 }
 
-// TestFirstRelease_ReadsOurs: a gate of the first release reads every record of a session, sees no session earlier than
-// it was in use, and notes later uses over ours.
+// TestFirstRelease_ReadsOurs: a gate of the first release reads every record of
+// a session, sees no session earlier than it was in use, and notes later uses
+// over ours.
 func TestFirstRelease_ReadsOurs(t *testing.T) {
 	srv := redistest.Start(t)
 	cfg := config(srv.Addr)
@@ -104,7 +113,10 @@ func TestFirstRelease_ReadsOurs(t *testing.T) {
 		return at
 	}
 	for _, interval := range []time.Duration{250 * time.Millisecond, time.Minute, time.Hour - time.Millisecond} {
-		l := newLogin(userOf("oAlice"), func(l *store.Login) { l.UsedUntil = l.Created.Add(interval) })
+		l := newLogin(
+			userOf("oAlice"),
+			func(l *store.Login) { l.UsedUntil = l.Created.Add(interval) },
+		)
 		_, err := s.Login(t.Context(), l)
 		must(t, err)
 		if at := seen(l); at.Before(l.Created.Add(-time.Second)) || at.After(l.UsedUntil) {
@@ -124,10 +136,18 @@ func TestFirstRelease_ReadsOurs(t *testing.T) {
 			wins bool
 		}{{used, false}, {used.Add(2 * time.Hour), true}} {
 			text := firstNoteOf(step.at)
-			keys := []string{cfg.Prefix + "s:{" + hexOf(l.Digest[:]) + "}", cfg.Prefix + "t:{" + hexOf(l.Digest[:]) + "}"}
+			keys := []string{
+				cfg.Prefix + "s:{" + hexOf(l.Digest[:]) + "}",
+				cfg.Prefix + "t:{" + hexOf(l.Digest[:]) + "}",
+			}
 			must(t, do(c, "EVAL", firstTouchLua, "2", keys[0], keys[1], text).Error())
 			if won := get("t", l.Digest) == text; won != step.wins {
-				t.Errorf("noted each %v: the first release noted a use %v after ours, which holds: %v", interval, step.at.Sub(used), won)
+				t.Errorf(
+					"noted each %v: the first release noted a use %v after ours, which holds: %v",
+					interval,
+					step.at.Sub(used),
+					won,
+				)
 			}
 		}
 		rec, err := s.Lookup(t.Context(), l.Digest)
@@ -181,6 +201,10 @@ func firstSession(record string, l store.Login) (seen time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	at := func(i int) time.Time { return time.UnixMilli(int64(binary.LittleEndian.Uint64(b[i:]))) }
-	id := string(rune(len(l.User.AppID))) + l.User.AppID + string(rune(len(l.User.OpenID))) + l.User.OpenID
+	id := string(
+		rune(len(l.User.AppID)),
+	) + l.User.AppID + string(
+		rune(len(l.User.OpenID)),
+	) + l.User.OpenID
 	return at(9), at(1).Equal(l.Created) && at(17).Equal(l.Expires) && string(b[49:n]) == id
 }

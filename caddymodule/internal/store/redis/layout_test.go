@@ -56,7 +56,8 @@ func keys(t testing.TB, c rueidis.Client, cfg redis.Config) map[string]int64 {
 	return ttls
 }
 
-// TestLifetimes: every record is named as documented and goes by itself when it is of no use any more, and none before.
+// TestLifetimes: every record is named as documented and goes by itself when it
+// is of no use any more, and none before.
 func TestLifetimes(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -64,7 +65,10 @@ func TestLifetimes(t *testing.T) {
 	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
 	ctx := t.Context()
 	short := newLogin(userOf("oShort"))
-	long := newLogin(userOf("oLong"), func(l *store.Login) { l.Expires = l.Created.Add(400 * 24 * time.Hour) })
+	long := newLogin(
+		userOf("oLong"),
+		func(l *store.Login) { l.Expires = l.Created.Add(400 * 24 * time.Hour) },
+	)
 	for _, l := range []store.Login{short, long} {
 		_, err := s.Login(ctx, l)
 		must(t, err)
@@ -94,8 +98,15 @@ func TestLifetimes(t *testing.T) {
 	for name, ttl := range want {
 		left, ok := got[name]
 		delete(got, name)
-		if low := ttl - time.Minute/2; !ok || ttl == 0 && left != -1 || ttl > 0 && (left > ttl.Milliseconds() || left < low.Milliseconds()) {
-			t.Errorf("%s: %v left (there: %v), want %v", name, time.Duration(left)*time.Millisecond, ok, ttl)
+		if low := ttl - time.Minute/2; !ok || ttl == 0 && left != -1 ||
+			ttl > 0 && (left > ttl.Milliseconds() || left < low.Milliseconds()) {
+			t.Errorf(
+				"%s: %v left (there: %v), want %v",
+				name,
+				time.Duration(left)*time.Millisecond,
+				ok,
+				ttl,
+			)
 		}
 	}
 	for name, left := range got {
@@ -109,12 +120,18 @@ func TestLifetimes(t *testing.T) {
 			most = 404 * day
 		}
 		if left < 0 || left > most.Milliseconds() {
-			t.Errorf("%s: %v left, want at most %v", name, time.Duration(left)*time.Millisecond, most)
+			t.Errorf(
+				"%s: %v left, want at most %v",
+				name,
+				time.Duration(left)*time.Millisecond,
+				most,
+			)
 		}
 	}
 }
 
-// TestOrdinaryLoginTellsNobody: a gate drops nothing from its cache because somebody logs in, be it for the first time, again, or with what is known.
+// TestOrdinaryLoginTellsNobody: a gate drops nothing from its cache because
+// somebody logs in, be it for the first time, again, or with what is known.
 func TestOrdinaryLoginTellsNobody(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -141,13 +158,15 @@ func TestOrdinaryLoginTellsNobody(t *testing.T) {
 	s.Touch(l.Digest, l.Created.Add(time.Second))
 	must(t, s.Close())
 	for name := range keys(t, c, cfg) {
-		if strings.HasPrefix(name, "i:s:") || strings.HasPrefix(name, "i:u:") || strings.HasPrefix(name, "i:e:") {
+		if strings.HasPrefix(name, "i:s:") || strings.HasPrefix(name, "i:u:") ||
+			strings.HasPrefix(name, "i:e:") {
 			t.Errorf("told %s", name)
 		}
 	}
 }
 
-// TestErrorsKeepSecrets: an engine that does not know a command repeats what it was sent, and none of that may get into an error or a log (DESIGN.md P6).
+// TestErrorsKeepSecrets: an engine that does not know a command repeats what it
+// was sent, and none of that may get into an error or a log (DESIGN.md P6).
 func TestErrorsKeepSecrets(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -161,7 +180,13 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	must(t, err)
 
 	// The same server, as a store meets it that finds the commands renamed.
-	broken := redistest.Start(t, redistest.With(`rename-command GET ""`), redistest.With(`rename-command EVALSHA ""`), redistest.With(`rename-command HGETALL ""`), redistest.With(`rename-command SMEMBERS ""`))
+	broken := redistest.Start(
+		t,
+		redistest.With(`rename-command GET ""`),
+		redistest.With(`rename-command EVALSHA ""`),
+		redistest.With(`rename-command HGETALL ""`),
+		redistest.With(`rename-command SMEMBERS ""`),
+	)
 	cfg.Addresses = []string{broken.Addr}
 	b := mustOpen(t, cfg)
 	var said []string
@@ -177,7 +202,8 @@ func TestErrorsKeepSecrets(t *testing.T) {
 		},
 	} {
 		err := call(t.Context())
-		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), "unknown command") {
+		if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNotFound) ||
+			!strings.Contains(err.Error(), "unknown command") {
 			t.Errorf("%s: %v", name, err)
 		}
 		said = append(said, fmt.Sprint(err))
@@ -187,15 +213,23 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	for _, e := range logs.All() {
 		said = append(said, fmt.Sprint(e.Message, e.ContextMap()))
 	}
-	secrets := []string{hexOf(l.Digest[:]), string(l.Digest[:]), l.User.OpenID, l.UnionID, "box box"}
+	secrets := []string{
+		hexOf(l.Digest[:]),
+		string(l.Digest[:]),
+		l.User.OpenID,
+		l.UnionID,
+		"box box",
+	}
 	for _, text := range said {
-		if slices.ContainsFunc(secrets, func(x string) bool { return strings.Contains(text, x) }) || strings.Contains(text, "args") {
+		if slices.ContainsFunc(secrets, func(x string) bool { return strings.Contains(text, x) }) ||
+			strings.Contains(text, "args") {
 			t.Errorf("%q", text)
 		}
 	}
 }
 
-// TestTouchOutlivesOutage: what was seen during an outage is written after it, as far as there is room, and touching waits for nothing.
+// TestTouchOutlivesOutage: what was seen during an outage is written after it,
+// as far as there is room, and touching waits for nothing.
 func TestTouchOutlivesOutage(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t, redistest.With("appendonly yes"))
@@ -232,7 +266,8 @@ func TestTouchOutlivesOutage(t *testing.T) {
 	})
 }
 
-// TestCallsAreBounded: a call on an engine that hangs returns by itself and says that the engine is unavailable.
+// TestCallsAreBounded: a call on an engine that hangs returns by itself and
+// says that the engine is unavailable.
 func TestCallsAreBounded(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
@@ -253,13 +288,15 @@ func TestCallsAreBounded(t *testing.T) {
 		"RevokeAll":  func(ctx context.Context) error { return s.RevokeAll(ctx) },
 		"Health":     func(ctx context.Context) error { return s.Health(ctx) },
 	} {
-		if err := call(context.Background()); !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrNotFound) {
+		if err := call(context.Background()); !errors.Is(err, store.ErrUnavailable) ||
+			errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestStatsOfMany: the walk counts each record once, beside the keys of others and of fleets whose prefix resembles ours.
+// TestStatsOfMany: the walk counts each record once, beside the keys of others
+// and of fleets whose prefix resembles ours.
 func TestStatsOfMany(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t, redistest.With("maxmemory 64mb"))
@@ -279,7 +316,8 @@ func TestStatsOfMany(t *testing.T) {
 	}
 	st, err := s.Stats(t.Context())
 	must(t, err)
-	if st.Sessions != n/2 || st.Users != 1000 || st.LastExpiry.Before(last) || st.LastExpiry.After(last.Add(time.Minute)) {
+	if st.Sessions != n/2 || st.Users != 1000 || st.LastExpiry.Before(last) ||
+		st.LastExpiry.After(last.Add(time.Minute)) {
 		t.Errorf("%+v, last session until %v", st, last)
 	}
 	if st.Bytes != 64<<20 || st.FreeBytes <= 0 || st.FreeBytes >= st.Bytes {

@@ -65,7 +65,8 @@ func await(t testing.TB, what string, ok func() bool) {
 	t.Fatalf("in vain waited until %s", what)
 }
 
-// awaitUp waits until writes are taken and all is heard that was acknowledged before the call.
+// awaitUp waits until writes are taken and all is heard that was acknowledged
+// before the call.
 func (g *gate) awaitUp(t testing.TB) {
 	t.Helper()
 	now := time.Now()
@@ -207,7 +208,8 @@ func TestLinkWarnsOfSettings(t *testing.T) {
 	g := open(t, Config{Addresses: []string{s.Addr}})
 	g.awaitUp(t)
 	for range 2 {
-		if g.logged("throws away sessions") != 1 || g.logged("loses sessions and revocations when it restarts") != 1 {
+		if g.logged("throws away sessions") != 1 ||
+			g.logged("loses sessions and revocations when it restarts") != 1 {
 			t.Errorf("not one line for each setting: %v", g.logs.All())
 		}
 		s.Do("CLIENT", "KILL", "TYPE", "NORMAL")

@@ -2,65 +2,36 @@ package redis_test
 
 import (
 	"bytes"
-	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// lossy forwards connections, and ends the one on which the nth chunk of requests comes that contains one of words: before the server sees it, or before the client sees the answer.
+// lossy is a proxy that loses one chunk of requests, or the answer to it.
 type lossy struct {
-	addr string
-	ln   net.Listener
-	wg   sync.WaitGroup
+	*redistest.Proxy
 
-	mu    sync.Mutex
-	plan  loss
-	hit   bool
-	conns []net.Conn
+	mu   sync.Mutex
+	plan loss
+	hit  bool
 }
 
-// loss is what is to be lost.
+// loss is one loss.
 type loss struct {
-	words  []string // none: nothing
-	nth    int
-	answer bool   // the answer, not the request
-	outage bool   // and all else, until disarm
-	then   func() // is called while the client does not know yet; may be nil
-	keep   bool   // nothing is lost: the request comes after then
+	words  []string // one of them is in the chunk; none: nothing gets lost
+	nth    int      // of the chunks with such a word
+	answer bool     // loses the answer, not the request
+	outage bool     // and forwards nothing more, until disarm
+	then   func()   // runs while the client does not know yet; may be nil
+	keep   bool     // loses nothing: the request comes after then
 }
 
 func newLossy(t testing.TB, target string) *lossy {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	p := &lossy{addr: ln.Addr().String(), ln: ln}
-	p.wg.Go(func() {
-		for {
-			in, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			if out, err := net.Dial("tcp", target); err != nil || !p.forward(in, out) {
-				in.Close()
-			}
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		p.closeAll()
-		p.wg.Wait()
-	})
+	p := &lossy{Proxy: redistest.StartProxy(t, target)}
+	p.LoseWhen(p.lossOf)
 	return p
-}
-
-func (p *lossy) closeAll() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.conns {
-		c.Close()
-	}
-	p.conns = nil
 }
 
 func (p *lossy) arm(l loss) {
@@ -69,92 +40,34 @@ func (p *lossy) arm(l loss) {
 	p.plan, p.hit = l, false
 }
 
-// disarm returns whether anything was lost.
+// disarm reports whether anything was lost.
 func (p *lossy) disarm() bool {
+	p.Restore()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.plan = loss{}
 	return p.hit
 }
 
-// out reports whether nothing is forwarded.
-func (p *lossy) out() bool { return p.hit && p.plan.outage }
-
-// look returns what is to be lost of a chunk of requests, if anything.
-func (p *lossy) look(chunk []byte) (loss, bool) {
+func (p *lossy) lossOf(request []byte) *redistest.Loss {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.hit || !slices.ContainsFunc(p.plan.words, func(w string) bool { return bytes.Contains(chunk, []byte(w)) }) {
-		return loss{}, p.out()
+	named := func(word string) bool { return bytes.Contains(request, []byte(word)) }
+	if p.hit || !slices.ContainsFunc(p.plan.words, named) {
+		return nil
 	}
 	if p.plan.nth > 0 {
 		p.plan.nth--
-		return loss{}, false
+		return nil
 	}
 	p.hit = true
-	return p.plan, true
-}
-
-// forward copies both ways until one of them ends. It reports false when nothing is forwarded.
-func (p *lossy) forward(in, out net.Conn) bool {
-	end := func() { in.Close(); out.Close() }
-	p.mu.Lock()
-	p.conns = append(p.conns, in, out)
-	refused := p.out()
-	p.mu.Unlock()
-	if refused {
-		end()
-		return false
-	}
-	var lost atomic.Pointer[loss]
-	lose := func(l *loss) {
-		if l.then != nil {
-			l.then()
+	plan := p.plan
+	return &redistest.Loss{Answer: plan.answer, Keep: plan.keep, Then: func() {
+		if plan.then != nil {
+			plan.then()
 		}
-		end()
-		if l.outage {
-			p.closeAll()
+		if plan.outage {
+			p.Cut()
 		}
-	}
-	p.wg.Go(func() {
-		defer end()
-		buf := make([]byte, 1<<16)
-		for {
-			n, err := in.Read(buf)
-			if err != nil {
-				return
-			}
-			l, now := p.look(buf[:n])
-			switch {
-			case now && l.keep:
-				l.then()
-			case now && l.answer:
-				lost.Store(&l)
-			case now:
-				lose(&l)
-				return
-			}
-			if _, err := out.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	})
-	p.wg.Go(func() {
-		defer end()
-		buf := make([]byte, 1<<16)
-		for {
-			n, err := out.Read(buf)
-			if l := lost.Load(); l != nil {
-				lose(l)
-				return
-			}
-			if err != nil {
-				return
-			}
-			if _, err := in.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	})
-	return true
+	}}
 }

@@ -12,19 +12,35 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// losses calls prepare and then what it returns, once for each chunk of requests in that which contains one of the words, and with that chunk lost or the answer to it. It returns how often.
-func losses(t *testing.T, p *lossy, s store.Store, outage bool, prepare func(t *testing.T, l *loss) (run func(), check func(t *testing.T))) (n int) {
+// losses calls prepare and then what it returns, once for each chunk of
+// requests in that which contains one of the words, and with that chunk lost or
+// the answer to it. It returns how often.
+func losses(
+	t *testing.T,
+	p *lossy,
+	s store.Store,
+	outage bool,
+	prepare func(t *testing.T, l *loss) (run func(), check func(t *testing.T)),
+) (n int) {
 	for _, answer := range []bool{false, true} {
 		for nth := 0; ; nth++ {
 			hit := false
 			t.Run(fmt.Sprintf("answer=%v/%d", answer, nth), func(t *testing.T) {
 				l := loss{nth: nth, answer: answer, outage: outage}
-				await(t, "the store is in contact", func() bool { return s.Health(t.Context()) == nil })
+				await(
+					t,
+					"the store is in contact",
+					func() bool { return s.Health(t.Context()) == nil },
+				)
 				run, check := prepare(t, &l)
 				p.arm(l)
 				run()
 				hit = p.disarm()
-				await(t, "the store is in contact", func() bool { return s.Health(t.Context()) == nil })
+				await(
+					t,
+					"the store is in contact",
+					func() bool { return s.Health(t.Context()) == nil },
+				)
 				check(t)
 			})
 			if !hit {
@@ -55,12 +71,13 @@ func with(cfg redis.Config, addr string) redis.Config {
 	return cfg
 }
 
-// TestLostRevocation loses each request and each answer of what ends sessions: what was answered has ended them, and later logins hold.
+// TestLostRevocation loses each request and each answer of what ends sessions:
+// what was answered has ended them, and later logins hold.
 func TestLostRevocation(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
 	id := userOf("oAlice")
 	h := id.Hash()
@@ -79,9 +96,14 @@ func TestLostRevocation(t *testing.T) {
 				before := mustUser(t, beside, id).Epoch
 				return func() { err = revoke(t, login.Digest) }, func(t *testing.T) {
 					if err != nil || accepted(t, beside, login.Digest) {
-						t.Errorf("answered %v; the session holds: %v", err, accepted(t, beside, login.Digest))
+						t.Errorf(
+							"answered %v; the session holds: %v",
+							err,
+							accepted(t, beside, login.Digest),
+						)
 					}
-					if moved := mustUser(t, beside, id).Epoch - before; name == "RevokeUser" && moved != 1 {
+					if moved := mustUser(t, beside, id).Epoch - before; name == "RevokeUser" &&
+						moved != 1 {
 						t.Errorf("the epoch has moved by %d", moved)
 					}
 					next := newLogin(id)
@@ -96,12 +118,14 @@ func TestLostRevocation(t *testing.T) {
 	}
 }
 
-// TestLostRevocationThenAnother loses the answer to a revocation, and before it is tried again another gate revokes and somebody has logged in between: no session comes back.
+// TestLostRevocationThenAnother loses the answer to a revocation, and before it
+// is tried again another gate revokes and somebody has logged in between: no
+// session comes back.
 func TestLostRevocationThenAnother(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
 	id := userOf("oAlice")
 	losses(t, p, s, false, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
@@ -128,7 +152,7 @@ func TestLostSpend(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
 	rate := store.Rate{Every: time.Hour, Burst: 2}
 	n := 0

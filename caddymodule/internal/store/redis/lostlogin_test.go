@@ -13,7 +13,8 @@ import (
 
 const bound = 2
 
-// scene is a user at the limit, who logs in with another unionid and presents the session of somebody else: all that a login can do.
+// scene is a user at the limit, who logs in with another unionid and presents
+// the session of somebody else: all that a login can do.
 type scene struct {
 	id, other store.UserID
 	made      []store.Login // of the user
@@ -37,18 +38,29 @@ func newScene(t *testing.T, s store.Store, n int, l *loss) *scene {
 	sc.last = newLogin(sc.id, maxPerUser(bound), ends(sc.presented.Digest))
 	sc.last.UnionID, sc.last.MasterKey = "another", store.MasterKeyID{1, byte(n)}
 	h, hb := sc.id.Hash(), sc.other.Hash()
-	l.words = []string{hexOf(h[:]), hexOf(hb[:]), hexOf(sc.last.Digest[:]), hexOf(sc.presented.Digest[:]), hexOf(sc.made[0].Digest[:]), sc.last.MasterKey.String()}
+	l.words = []string{
+		hexOf(h[:]),
+		hexOf(hb[:]),
+		hexOf(sc.last.Digest[:]),
+		hexOf(sc.presented.Digest[:]),
+		hexOf(sc.made[0].Digest[:]),
+		sc.last.MasterKey.String(),
+	}
 	return sc
 }
 
-// checkLists: no session holds that is not listed, apart from one whose token nobody got to know. strict: none is listed that does not hold.
+// checkLists: no session holds that is not listed, apart from one whose token
+// nobody got to know. strict: none is listed that does not hold.
 func (sc *scene) checkLists(t *testing.T, s store.Store, strict bool) {
 	t.Helper()
 	check := func(id store.UserID, made ...store.Login) {
 		u, err := s.User(t.Context(), id)
 		must(t, err)
 		for i, l := range made {
-			in := slices.ContainsFunc(u.Sessions, func(r store.SessionRef) bool { return r.Digest == l.Digest })
+			in := slices.ContainsFunc(
+				u.Sessions,
+				func(r store.SessionRef) bool { return r.Digest == l.Digest },
+			)
 			holds := accepted(t, s, l.Digest)
 			unknown := l.Digest == sc.last.Digest && sc.err != nil
 			if holds && !in && !unknown || strict && in && !holds {
@@ -63,20 +75,29 @@ func (sc *scene) checkLists(t *testing.T, s store.Store, strict bool) {
 	check(sc.other, sc.presented)
 }
 
-// TestLostLogin loses each request and each answer of a login. The client tries again, so it is answered, and all is as if nothing had been lost.
+// TestLostLogin loses each request and each answer of a login. The client tries
+// again, so it is answered, and all is as if nothing had been lost.
 func TestLostLogin(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
 	users := 0
 	n := losses(t, p, s, false, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
 		users++
 		sc := newScene(t, beside, users, l)
 		return func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }, func(t *testing.T) {
-			if want := []store.Digest{sc.presented.Digest, sc.made[0].Digest}; sc.err != nil || !slices.Equal(sc.res.Ended, want) || !sc.res.UnionIDChanged || !accepted(t, beside, sc.last.Digest) {
-				t.Errorf("answered %+v, %v; holds: %v", sc.res, sc.err, accepted(t, beside, sc.last.Digest))
+			if want := []store.Digest{sc.presented.Digest, sc.made[0].Digest}; sc.err != nil ||
+				!slices.Equal(sc.res.Ended, want) ||
+				!sc.res.UnionIDChanged ||
+				!accepted(t, beside, sc.last.Digest) {
+				t.Errorf(
+					"answered %+v, %v; holds: %v",
+					sc.res,
+					sc.err,
+					accepted(t, beside, sc.last.Digest),
+				)
 			}
 			sc.checkLists(t, beside, true)
 			if until := needsOf(t, beside)[sc.last.MasterKey]; until.Before(sc.last.Expires) {
@@ -89,13 +110,15 @@ func TestLostLogin(t *testing.T) {
 	}
 }
 
-// TestLoginBetween: at each step of a login, another gate logs the same user in: before the engine sees the request, or while its answer is lost and the client tries again. What holds is what
-// is listed, as many as are allowed, and if it is one, the two do not end each other.
+// TestLoginBetween: at each step of a login, another gate logs the same user
+// in: before the engine sees the request, or while its answer is lost and the
+// client tries again. What holds is what is listed, as many as are allowed, and
+// if it is one, the two do not end each other.
 func TestLoginBetween(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
 	users := 0
 	for _, keep := range []bool{false, true} {
@@ -105,7 +128,16 @@ func TestLoginBetween(t *testing.T) {
 					users++
 					id := userOf(fmt.Sprint("o", users))
 					h := id.Hash()
-					before, mine, theirs := newLogin(id, maxPerUser(limit)), newLogin(id, maxPerUser(limit)), newLogin(id, maxPerUser(limit))
+					before, mine, theirs := newLogin(
+						id,
+						maxPerUser(limit),
+					), newLogin(
+						id,
+						maxPerUser(limit),
+					), newLogin(
+						id,
+						maxPerUser(limit),
+					)
 					_, err := beside.Login(t.Context(), before)
 					must(t, err)
 					l.words = []string{hexOf(h[:]), hexOf(mine.Digest[:])}
@@ -127,7 +159,9 @@ func TestLoginBetween(t *testing.T) {
 	}
 }
 
-// checkOnly: of the sessions that were made, those hold that are listed, and that is so many. (The last case of losses, in which nothing happens in between, has one less.)
+// checkOnly: of the sessions that were made, those hold that are listed, and
+// that is so many. (The last case of losses, in which nothing happens in
+// between, has one less.)
 func checkOnly(t *testing.T, s store.Store, id store.UserID, most int, made ...store.Login) {
 	t.Helper()
 	listed := mustUser(t, s, id).Sessions
@@ -155,13 +189,15 @@ func mustUser(t *testing.T, s store.Store, id store.UserID) store.User {
 	return u
 }
 
-// TestLoginInOutage lets the engine go away at each step of a login. Afterwards nothing holds that is not listed, and the next login brings all in order: no two sessions for one.
+// TestLoginInOutage lets the engine go away at each step of a login. Afterwards
+// nothing holds that is not listed, and the next login brings all in order: no
+// two sessions for one.
 func TestLoginInOutage(t *testing.T) {
 	redis.NotShort(t)
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	beside := mustOpen(t, with(cfg, srv.Addr))
 	cfg.WriteTimeout = 300 * time.Millisecond
 	s := mustOpen(t, cfg)
@@ -190,13 +226,15 @@ func TestLoginInOutage(t *testing.T) {
 	}
 }
 
-// TestLoginAgain: a login that failed for want of an answer is tried again with the same session, whatever of it had been done before, and it is as if it had been done once.
+// TestLoginAgain: a login that failed for want of an answer is tried again with
+// the same session, whatever of it had been done before, and it is as if it had
+// been done once.
 func TestLoginAgain(t *testing.T) {
 	redis.NotShort(t)
 	t.Parallel()
 	srv := redistest.Start(t)
 	p := newLossy(t, srv.Addr)
-	cfg := config(p.addr)
+	cfg := config(p.Addr)
 	beside := mustOpen(t, with(cfg, srv.Addr))
 	cfg.WriteTimeout = 300 * time.Millisecond
 	s := mustOpen(t, cfg)
@@ -217,8 +255,17 @@ func TestLoginAgain(t *testing.T) {
 			for _, r := range mustUser(t, beside, sc.id).Sessions {
 				listed = append(listed, r.Digest)
 			}
-			if want := []store.Digest{sc.made[1].Digest, sc.last.Digest}; !slices.Equal(listed, want) || !accepted(t, beside, sc.made[1].Digest) {
-				t.Errorf("listed %x, want %x; the user's other session holds: %v", listed, want, accepted(t, beside, sc.made[1].Digest))
+			if want := []store.Digest{sc.made[1].Digest, sc.last.Digest}; !slices.Equal(
+				listed,
+				want,
+			) ||
+				!accepted(t, beside, sc.made[1].Digest) {
+				t.Errorf(
+					"listed %x, want %x; the user's other session holds: %v",
+					listed,
+					want,
+					accepted(t, beside, sc.made[1].Digest),
+				)
 			}
 			for _, d := range []store.Digest{sc.presented.Digest, sc.made[0].Digest} {
 				if accepted(t, beside, d) {

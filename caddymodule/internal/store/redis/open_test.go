@@ -10,7 +10,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// TestOpenIsReady: the first call after Open finds the connection made, so that a gate which starts beside a healthy engine has no outage to report.
+// TestOpenIsReady: the first call after Open finds the connection made, so that
+// a gate which starts beside a healthy engine has no outage to report.
 func TestOpenIsReady(t *testing.T) {
 	t.Parallel()
 	s, err := redis.Open(config(redistest.Start(t).Addr))
@@ -21,12 +22,16 @@ func TestOpenIsReady(t *testing.T) {
 	if err := s.Health(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Lookup(context.Background(), store.Digest{1}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Lookup(context.Background(), store.Digest{1}); !errors.Is(
+		err,
+		store.ErrNotFound,
+	) {
 		t.Error(err)
 	}
 }
 
-// TestP4_OpenWhileDown: Open succeeds, and does not wait for a server that is not there.
+// TestP4_OpenWhileDown: Open succeeds, and does not wait for a server that is
+// not there.
 func TestP4_OpenWhileDown(t *testing.T) {
 	t.Parallel()
 	s, err := redis.Open(config("127.0.0.1:1"))

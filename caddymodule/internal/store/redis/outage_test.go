@@ -47,11 +47,15 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t, redistest.With("user gate on >open-sesame ~* &* +@all"))
 			p := redistest.StartProxy(t, s.Addr)
-			g := open(t, Config{Addresses: []string{p.Addr}, Username: "gate", Password: "open-sesame"})
+			g := open(
+				t,
+				Config{Addresses: []string{p.Addr}, Username: "gate", Password: "open-sesame"},
+			)
 			g.awaitUp(t)
 			test.begin(s, p)
 			err := g.awaitDown(t)
-			if !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "open-sesame") {
+			if !strings.Contains(err.Error(), test.says) ||
+				strings.Contains(err.Error(), "open-sesame") {
 				t.Errorf("the cause is not told well: %v", err)
 			}
 			heard := g.heard()
@@ -72,7 +76,8 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 	}
 }
 
-// A server that takes no writes can still be read, and is heard of: only logins and revocations are refused.
+// A server that takes no writes can still be read, and is heard of: only logins
+// and revocations are refused.
 func TestP4_RefusedWritesAreKnown(t *testing.T) {
 	t.Parallel()
 	config := func(name, bad, good string) [2]func(*redistest.Server) {
@@ -115,12 +120,14 @@ func TestP4_RefusedWritesAreKnown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := c.Do(t.Context(), c.B().Get().Key("k").Build()).Error(); err != nil && !rueidis.IsRedisNil(err) {
+			if err := c.Do(t.Context(), c.B().Get().Key("k").Build()).Error(); err != nil &&
+				!rueidis.IsRedisNil(err) {
 				t.Error(err)
 			}
 			change[1](s)
 			await(t, "writes are taken", func() bool { return g.health() == nil })
-			if g.logged("takes no writes") != 1 || g.logged("takes writes again") != 1 || g.logged("no contact") != 0 {
+			if g.logged("takes no writes") != 1 || g.logged("takes writes again") != 1 ||
+				g.logged("no contact") != 0 {
 				t.Errorf("not one line for each transition: %v", g.logs.All())
 			}
 		})
@@ -130,7 +137,11 @@ func TestP4_RefusedWritesAreKnown(t *testing.T) {
 // A server that reads its data is not there yet, though it answers.
 func TestP4_LoadingIsAnOutage(t *testing.T) {
 	t.Parallel()
-	s := redistest.Start(t, redistest.With("key-load-delay 2000"), redistest.With("loading-process-events-interval-bytes 1024"))
+	s := redistest.Start(
+		t,
+		redistest.With("key-load-delay 2000"),
+		redistest.With("loading-process-events-interval-bytes 1024"),
+	)
 	s.Do("EVAL", "for i = 1, 1000 do redis.call('SET', 'k' .. i, string.rep(i, 50)) end", "0")
 	s.Do("SAVE")
 	g := open(t, Config{Addresses: []string{s.Addr}})
@@ -152,7 +163,8 @@ func TestP4_LoadingIsAnOutage(t *testing.T) {
 	t.Errorf("none says that the server is loading: %v", said)
 }
 
-// One connection that is ended, by an operator or by a firewall, is made again before a request fails.
+// One connection that is ended, by an operator or by a firewall, is made again
+// before a request fails.
 func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -170,7 +182,9 @@ func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
 	}
 }
 
-// A firewall that forgets the connections of requests and no other is no outage for long: they are made again, though the heartbeat is answered all the time. It is told once.
+// A firewall that forgets the connections of requests and no other is no outage
+// for long: they are made again, though the heartbeat is answered all the time.
+// It is told once.
 func TestP4_SilentDataConnections(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) (Config, *redistest.Proxy){
@@ -244,7 +258,8 @@ func TestP4_SilentDataConnections(t *testing.T) {
 				if busy {
 					want = 1
 				}
-				if n := g.logged("calls to redis fail"); n != want || g.logged("no contact with redis") != 0 {
+				if n := g.logged("calls to redis fail"); n != want ||
+					g.logged("no contact with redis") != 0 {
 					t.Errorf("logged %d times: %v", n, g.logs.All())
 				}
 			})
@@ -252,7 +267,8 @@ func TestP4_SilentDataConnections(t *testing.T) {
 	}
 }
 
-// Calls that fail now and then while others do not, and the heartbeat is answered, are one outage. It ends when none has failed for a while.
+// Calls that fail now and then while others do not, and the heartbeat is
+// answered, are one outage. It ends when none has failed for a while.
 func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
@@ -311,8 +327,9 @@ func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 	})
 }
 
-// A pause that is over soon, as for a fork or a slow disk, makes calls fail at once while it lasts, and no gate throws its cache away for it. A machine that is too busy may make a longer one
-// of it, so there are some tries.
+// A pause that is over soon, as for a fork or a slow disk, makes calls fail at
+// once while it lasts, and no gate throws its cache away for it. A machine that
+// is too busy may make a longer one of it, so there are some tries.
 func TestP4_ShortPauseCostsNoCache(t *testing.T) {
 	t.Parallel()
 	for range 5 {

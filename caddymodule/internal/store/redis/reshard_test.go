@@ -9,7 +9,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// TestSlotsOnTheMove: while the cluster moves the slots of a user and of a session, the session is found and the user logs in.
+// TestSlotsOnTheMove: while the cluster moves the slots of a user and of a
+// session, the session is found and the user logs in.
 func TestSlotsOnTheMove(t *testing.T) {
 	redis.NotShort(t)
 	t.Parallel()
@@ -30,8 +31,28 @@ func TestSlotsOnTheMove(t *testing.T) {
 		if slot >= 16384/2 {
 			from = 1
 		}
-		must(t, do(raw(t, c.Primaries[1-from].Addr), "CLUSTER", "SETSLOT", fmt.Sprint(slot), "IMPORTING", ids[from]).Error())
-		must(t, do(raw(t, c.Primaries[from].Addr), "CLUSTER", "SETSLOT", fmt.Sprint(slot), "MIGRATING", ids[1-from]).Error())
+		must(
+			t,
+			do(
+				raw(t, c.Primaries[1-from].Addr),
+				"CLUSTER",
+				"SETSLOT",
+				fmt.Sprint(slot),
+				"IMPORTING",
+				ids[from],
+			).Error(),
+		)
+		must(
+			t,
+			do(
+				raw(t, c.Primaries[from].Addr),
+				"CLUSTER",
+				"SETSLOT",
+				fmt.Sprint(slot),
+				"MIGRATING",
+				ids[1-from],
+			).Error(),
+		)
 	}
 	if !accepted(t, s, l.Digest) {
 		t.Error("the session does not hold")

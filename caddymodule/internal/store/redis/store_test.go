@@ -16,7 +16,8 @@ import (
 
 var prefixes atomic.Int64
 
-// config is for a machine that does much else, with keys that no other call uses, and with what a pattern takes for something else.
+// config is for a machine that does much else, with keys that no other call
+// uses, and with what a pattern takes for something else.
 func config(addr string) redis.Config {
 	return redis.Config{
 		Addresses: []string{addr}, Prefix: fmt.Sprintf(`wx\gate*[%d]?:`, prefixes.Add(1)),
@@ -24,7 +25,8 @@ func config(addr string) redis.Config {
 	}
 }
 
-// open returns when the store is in contact with its server: until then every call fails at once.
+// open returns when the store is in contact with its server: until then every
+// call fails at once.
 func open(t testing.TB, cfg redis.Config) (*redis.Store, error) {
 	s, err := redis.Open(cfg)
 	if err != nil {

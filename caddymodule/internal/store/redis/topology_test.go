@@ -36,15 +36,25 @@ func TestSentinelsFindThePrimary(t *testing.T) {
 	w.Primary.Do("GET", "k")
 	w.Replica.Kill()
 	await(t, "the replica is known to be gone", func() bool { return !g.replicas() })
-	await(t, "that is told", func() bool { return g.logged("no replica follows redis any more") == 1 })
+	await(
+		t,
+		"that is told",
+		func() bool { return g.logged("no replica follows redis any more") == 1 },
+	)
 	w.Replica.Restart()
-	await(t, "its return is told", func() bool { return g.logged("a replica follows redis again") == 1 })
+	await(
+		t,
+		"its return is told",
+		func() bool { return g.logged("a replica follows redis again") == 1 },
+	)
 	if g.logged("no replica follows") != 1 {
 		t.Error("told more than once")
 	}
 }
 
-// As long as no sentinel answers, it cannot be known whether another primary takes writes: what is heard of this one proves nothing, though it can be used.
+// As long as no sentinel answers, it cannot be known whether another primary
+// takes writes: what is heard of this one proves nothing, though it can be
+// used.
 func TestP3_WithoutSentinelsNothingIsHeard(t *testing.T) {
 	NotShort(t)
 	t.Parallel()
@@ -164,7 +174,8 @@ func TestP3_NothingIsMissedInACluster(t *testing.T) {
 	}
 }
 
-// While the first slot of a new primary is on its way, changes are made there that nobody who listens to the old ones hears of.
+// While the first slot of a new primary is on its way, changes are made there
+// that nobody who listens to the old ones hears of.
 func TestP3_NothingIsMissedInTheFirstSlotOfANewPrimary(t *testing.T) {
 	NotShort(t)
 	t.Parallel()

@@ -16,11 +16,13 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// revocation is a change that another gate has made: when the engine has made it and when that gate was told so.
+// revocation is a change that another gate has made: when the engine has made
+// it and when that gate was told so.
 type revocation struct{ made, acknowledged time.Time }
 
-// witness checks what Heard promises while another gate revokes without pause: of each change that was acknowledged before the time that Heard returns there has been a report, or one of
-// everything which came after the change.
+// witness checks what Heard promises while another gate revokes without pause:
+// of each change that was acknowledged before the time that Heard returns there
+// has been a report, or one of everything which came after the change.
 type witness struct {
 	t         *testing.T
 	revoking  *gate
@@ -38,13 +40,21 @@ type witness struct {
 	longest  time.Duration
 }
 
-// watchOver makes revoking revoke, and holds listening to its promise, until the test ends.
+// watchOver makes revoking revoke, and holds listening to its promise, until
+// the test ends.
 func watchOver(t *testing.T, revoking, listening *gate) *witness {
 	t.Helper()
 	revoking.awaitUp(t)
 	listening.awaitUp(t)
 	ctx, stop := context.WithCancel(t.Context())
-	w := &witness{t: t, revoking: revoking, listening: listening, stop: stop, reported: make(map[int]bool), broken: make(map[int]string)}
+	w := &witness{
+		t:         t,
+		revoking:  revoking,
+		listening: listening,
+		stop:      stop,
+		reported:  make(map[int]bool),
+		broken:    make(map[int]string),
+	}
 	w.wg.Go(func() { w.revoke(ctx) })
 	w.wg.Go(func() { w.check(ctx) })
 	t.Cleanup(w.end)
@@ -64,10 +74,16 @@ func (w *witness) end() {
 			w.t.Log("lost by the engine:", text)
 		}
 	}
-	w.t.Logf("%d revocations, %d heartbeats, longest time between two: %v", len(w.made), w.promised, w.longest)
+	w.t.Logf(
+		"%d revocations, %d heartbeats, longest time between two: %v",
+		len(w.made),
+		w.promised,
+		w.longest,
+	)
 }
 
-// revoke writes invalidations, each of another session, and notes when the engine says to have done so.
+// revoke writes invalidations, each of another session, and notes when the
+// engine says to have done so.
 func (w *witness) revoke(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; {
 		r, err := w.one(ctx, n)
@@ -84,7 +100,8 @@ func (w *witness) revoke(ctx context.Context) {
 	}
 }
 
-// one makes one revocation. The script tells the engine's time, which is that of this machine.
+// one makes one revocation. The script tells the engine's time, which is that
+// of this machine.
 func (w *witness) one(ctx context.Context, n int) (revocation, error) {
 	c, err := w.revoking.client()
 	if err != nil {
@@ -93,7 +110,8 @@ func (w *witness) one(ctx context.Context, n int) (revocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	const script = `redis.call('SET', KEYS[1], '', 'PX', 5000) redis.call('SET', KEYS[2], '') return redis.call('TIME')`
-	now, err := c.Do(ctx, c.B().Eval().Script(script).Numkeys(2).Key(w.key("i:s:", n), w.key("kept:", n)).Build()).AsStrSlice()
+	now, err := c.Do(ctx, c.B().Eval().Script(script).Numkeys(2).Key(w.key("i:s:", n), w.key("kept:", n)).Build()).
+		AsStrSlice()
 	if err != nil {
 		return revocation{}, err
 	}
@@ -111,8 +129,10 @@ func (w *witness) key(kind string, n int) string {
 	return w.revoking.cfg.Prefix + kind + "{" + hex.EncodeToString(d[:]) + "}"
 }
 
-// kept reports whether the engine still has what went with a revocation. Replication is asynchronous: what a primary has acknowledged after another one was promoted is undone, and then there
-// is nothing that a gate could have heard of.
+// kept reports whether the engine still has what went with a revocation.
+// Replication is asynchronous: what a primary has acknowledged after another
+// one was promoted is undone, and then there is nothing that a gate could have
+// heard of.
 func (w *witness) kept(n int) bool {
 	c, err := w.revoking.client()
 	if err != nil {
@@ -151,7 +171,8 @@ func (w *witness) check(ctx context.Context) {
 	}
 }
 
-// hold fails the test when a revocation that was acknowledged before heard has not been reported.
+// hold fails the test when a revocation that was acknowledged before heard has
+// not been reported.
 func (w *witness) hold(heard time.Time) {
 	w.listening.mu.Lock()
 	changes := slices.Clone(w.listening.changes)
@@ -173,7 +194,13 @@ func (w *witness) hold(heard time.Time) {
 			return true
 		}
 		if r.acknowledged.Before(heard) {
-			w.broken[n] = fmt.Sprintf("revocation %d, made at %v and acknowledged at %v, is not reported, but Heard returns %v", n, r.made, r.acknowledged, heard)
+			w.broken[n] = fmt.Sprintf(
+				"revocation %d, made at %v and acknowledged at %v, is not reported, but Heard returns %v",
+				n,
+				r.made,
+				r.acknowledged,
+				heard,
+			)
 			return true
 		}
 		return false
@@ -211,14 +238,16 @@ func killTrackers(t *testing.T, s *redistest.Server) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(list) {
-		if _, flags, ok := strings.Cut(line, " flags="); ok && strings.Contains(strings.SplitN(flags, " ", 2)[0], "t") {
+		if _, flags, ok := strings.Cut(line, " flags="); ok &&
+			strings.Contains(strings.SplitN(flags, " ", 2)[0], "t") {
 			id, _, _ := strings.Cut(strings.TrimPrefix(line, "id="), " ")
 			s.Try("CLIENT", "KILL", "ID", id)
 		}
 	}
 }
 
-// What happens to the connection of the gate that listens; the other one goes on revoking where it can.
+// What happens to the connection of the gate that listens; the other one goes
+// on revoking where it can.
 func TestP3_NothingIsMissedWhateverHappens(t *testing.T) {
 	t.Parallel()
 	for name, happens := range map[string]func(*witness, *redistest.Server, *redistest.Proxy){
@@ -295,14 +324,19 @@ func TestP3_NothingIsMissedWhateverHappens(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t, redistest.With("appendonly yes"))
 			p := redistest.StartProxy(t, s.Addr)
-			w := watchOver(t, open(t, Config{Addresses: []string{s.Addr}}), open(t, Config{Addresses: []string{p.Addr}}))
+			w := watchOver(
+				t,
+				open(t, Config{Addresses: []string{s.Addr}}),
+				open(t, Config{Addresses: []string{p.Addr}}),
+			)
 			happens(w, s, p)
 			w.heals()
 		})
 	}
 }
 
-// A gate whose cache was filled from an engine that somebody has emptied must not go on from it.
+// A gate whose cache was filled from an engine that somebody has emptied must
+// not go on from it.
 func TestP3_AnEmptiedEngineIsReported(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -320,7 +354,10 @@ func TestP3_AnEmptiedEngineIsReported(t *testing.T) {
 		return n
 	}
 	if n := all(); n != 1 {
-		t.Fatalf("everything was reported to have changed %d times, not once, for the first contact", n)
+		t.Fatalf(
+			"everything was reported to have changed %d times, not once, for the first contact",
+			n,
+		)
 	}
 	s.Do("FLUSHALL")
 	await(t, "everything is reported to have changed", func() bool { return all() == 2 })
@@ -333,7 +370,10 @@ func TestP3_AnEmptiedEngineIsReported(t *testing.T) {
 	s.Restart()
 	g.awaitUp(t)
 	if n := all(); n != 3 {
-		t.Errorf("everything was reported to have changed %d times, not once more, after an outage", n)
+		t.Errorf(
+			"everything was reported to have changed %d times, not once more, after an outage",
+			n,
+		)
 	}
 }
 
@@ -381,10 +421,12 @@ func TestParseChange(t *testing.T) {
 		}
 	}
 	keys := layout("p:")
-	if got := parseChange("p:", keys.changed(keys.session(d))); got.Digest != d || got.What != store.SessionChanged {
+	if got := parseChange("p:", keys.changed(keys.session(d))); got.Digest != d ||
+		got.What != store.SessionChanged {
 		t.Errorf("what the store writes for a session is read as %+v", got)
 	}
-	if got := parseChange("p:", keys.changed(keys.user(u))); got.User != u || got.What != store.UserChanged {
+	if got := parseChange("p:", keys.changed(keys.user(u))); got.User != u ||
+		got.What != store.UserChanged {
 		t.Errorf("what the store writes for a user is read as %+v", got)
 	}
 }
@@ -415,10 +457,17 @@ func FuzzParseChange(f *testing.F) {
 	})
 }
 
-// BenchmarkPush measures the time from before a revocation is sent until another gate has reported it.
+// BenchmarkPush measures the time from before a revocation is sent until
+// another gate has reported it.
 func BenchmarkPush(b *testing.B) {
 	s := redistest.Start(b)
-	revoking, listening := open(b, Config{Addresses: []string{s.Addr}}), open(b, Config{Addresses: []string{s.Addr}})
+	revoking, listening := open(
+		b,
+		Config{Addresses: []string{s.Addr}},
+	), open(
+		b,
+		Config{Addresses: []string{s.Addr}},
+	)
 	revoking.awaitUp(b)
 	listening.awaitUp(b)
 	seen := make(chan store.Digest, 1)
@@ -436,7 +485,8 @@ func BenchmarkPush(b *testing.B) {
 	for n := 0; b.Loop(); n++ {
 		d := digestOf(n)
 		start := time.Now()
-		err := c.Do(b.Context(), c.B().Set().Key(revoking.cfg.Prefix+"i:s:{"+hex.EncodeToString(d[:])+"}").Value("").Px(time.Minute).Build()).Error()
+		err := c.Do(b.Context(), c.B().Set().Key(revoking.cfg.Prefix+"i:s:{"+hex.EncodeToString(d[:])+"}").Value("").Px(time.Minute).Build()).
+			Error()
 		if err != nil || <-seen != d {
 			b.Fatal(err, "or another one")
 		}

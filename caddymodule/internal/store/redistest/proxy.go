@@ -175,7 +175,7 @@ func (p *Proxy) loses(c *pair, from net.Conn, chunk []byte) bool {
 		if l = nil; lose != nil {
 			l = lose(chunk)
 		}
-		if l != nil && l.Answer {
+		if l != nil && l.Answer && !l.Keep {
 			p.set(func() { c.answer = l })
 			return false
 		}
