@@ -1,4 +1,4 @@
-package redis_test
+package redis
 
 import (
 	"context"
@@ -15,56 +15,39 @@ import (
 func fill(b *testing.B, s store.Store, n int) []store.Login {
 	b.Helper()
 	made := make([]store.Login, n)
-	parallel(n, func(i int) {
+	parallel(b, n, func(i int) (err error) {
 		made[i] = newLogin(userOf(fmt.Sprint("o", i)), maxPerUser(10))
-		if _, err := s.Login(context.Background(), made[i]); err != nil {
-			b.Error(err)
-		}
+		_, err = s.Login(context.Background(), made[i])
+		return err
 	})
 	return made
 }
 
-// parallel runs f for each number below n, from 64 goroutines.
-func parallel(n int, f func(i int)) {
+// parallel calls f for each number below n, from 64 goroutines.
+func parallel(b *testing.B, n int, f func(i int) error) {
 	var next atomic.Int64
-	done := make(chan struct{})
-	for range 64 {
-		go func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				f(i)
+	_ = inParallel(64, func(int) error {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			if err := f(i); err != nil {
+				b.Error(err)
 			}
-			done <- struct{}{}
-		}()
-	}
-	for range 64 {
-		<-done
-	}
+		}
+		return nil
+	})
 }
 
 func BenchmarkLookup(b *testing.B) {
-	srv := redistest.Start(b)
-	s := mustOpen(b, config(srv.Addr))
-	made := fill(b, s, 20_000)
-	ctx := context.Background()
-	for _, bb := range []struct {
-		name        string
-		parallelism int
-	}{{"1", 0}, {"64", 32}} {
-		b.Run("hit/"+bb.name, func(b *testing.B) {
+	f := newFixture(b)
+	made := fill(b, f, 20_000)
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprint("hit/", n), func(b *testing.B) {
 			b.ReportAllocs()
-			if bb.parallelism == 0 {
-				for b.Loop() {
-					if _, err := s.Lookup(ctx, made[rand.IntN(len(made))].Digest); err != nil {
-						b.Fatal(err)
-					}
-				}
-				return
-			}
-			b.SetParallelism(bb.parallelism) // times 2 processors
+			b.SetParallelism(max(1, n/2)) // times 2 processors
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					if _, err := s.Lookup(ctx, made[rand.IntN(len(made))].Digest); err != nil {
-						b.Fatal(err)
+					d := made[rand.IntN(len(made))].Digest
+					if _, err := f.Lookup(b.Context(), d); err != nil {
+						b.Error(err)
 					}
 				}
 			})
@@ -72,48 +55,41 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkLogin compares logins from 64 goroutines with the same number of
-// bare writes of a session, pipelined over the same kind of connection.
+// BenchmarkLogin compares logins from 64 goroutines with as many bare writes of a
+// session, pipelined over the same kind of connection.
 func BenchmarkLogin(b *testing.B) {
 	const n = 20_000
-	srv := redistest.Start(
-		b,
-		redistest.With("appendonly yes"),
-		redistest.With("appendfsync everysec"),
-	)
-	cfg := config(srv.Addr)
-	s, c := mustOpen(b, cfg), raw(b, srv.Addr)
-	fill(b, s, n)
-	ctx := context.Background()
+	f := newFixture(b,
+		redistest.With("appendonly yes"), redistest.With("appendfsync everysec"))
+	fill(b, f, n)
 	b.Run("store", func(b *testing.B) {
 		b.ReportAllocs()
-		parallel(b.N, func(int) {
-			if _, err := s.Login(ctx, newLogin(userOf(fmt.Sprint("o", rand.IntN(n))), maxPerUser(10))); err != nil {
-				b.Error(err)
-			}
+		parallel(b, b.N, func(int) error {
+			l := newLogin(userOf(fmt.Sprint("o", rand.IntN(n))), maxPerUser(10))
+			_, err := f.Login(b.Context(), l)
+			return err
 		})
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "logins/s")
 	})
 	b.Run("bare", func(b *testing.B) {
 		value := string(make([]byte, 101))
 		b.ReportAllocs()
-		parallel(b.N, func(int) {
+		parallel(b, b.N, func(int) error {
 			l := newLogin(userOf("o"))
-			if err := c.Do(ctx, c.B().Set().Key("bare:{"+hexOf(l.Digest[:])+"}").Value(value).PxatMillisecondsTimestamp(l.Expires.UnixMilli()).Build()).Error(); err != nil {
-				b.Error(err)
-			}
+			set := f.c.B().Set().Key("bare:{" + hexOf(l.Digest[:]) + "}").Value(value)
+			expires := l.Expires.UnixMilli()
+			return f.c.Do(b.Context(), set.PxatMillisecondsTimestamp(expires).Build()).Error()
 		})
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sets/s")
 	})
 }
 
 func BenchmarkSpend(b *testing.B) {
-	srv := redistest.Start(b)
-	s := mustOpen(b, config(srv.Addr))
+	f := newFixture(b)
+	rate := store.Rate{Every: 1, Burst: 1000}
 	b.ReportAllocs()
-	parallel(b.N, func(i int) {
-		if _, err := s.Spend(context.Background(), fmt.Sprint(i%1000), store.Rate{Every: 1, Burst: 1000}); err != nil {
-			b.Error(err)
-		}
+	parallel(b, b.N, func(i int) error {
+		_, err := f.Spend(b.Context(), fmt.Sprint(i%1000), rate)
+		return err
 	})
 }

@@ -1,4 +1,4 @@
-package redis_test
+package redis
 
 import (
 	"flag"
@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/storetest"
 )
@@ -26,31 +25,31 @@ const (
 // are given, the suites run as a user who has no others.
 var topologies = map[string]struct {
 	rights, used string
-	start        func(*testing.T, ...redistest.Option) (redis.Config, []*redistest.Server)
+	start        func(*testing.T, ...redistest.Option) (Config, []*redistest.Server)
 }{
 	"single": {
 		rights: leastRights,
 		used:   leastRights,
-		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
+		start: func(t *testing.T, opts ...redistest.Option) (Config, []*redistest.Server) {
 			s := redistest.Start(t, opts...)
-			return redis.Config{Addresses: []string{s.Addr}}, []*redistest.Server{s}
+			return Config{Addresses: []string{s.Addr}}, []*redistest.Server{s}
 		},
 	},
 	"sentinel": {
-		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
+		start: func(t *testing.T, opts ...redistest.Option) (Config, []*redistest.Server) {
 			w := redistest.StartReplicaWithSentinel(t, 1, opts...)
-			return redis.Config{
+			return Config{
 				Addresses: w.Addresses(),
-				Sentinel:  &redis.Sentinel{Master: w.Master},
+				Sentinel:  &Sentinel{Master: w.Master},
 			}, nil
 		},
 	},
 	"cluster": {
 		rights: leastRights + " " + clusterRights + " " + shardsRight,
 		used:   clusterRights,
-		start: func(t *testing.T, opts ...redistest.Option) (redis.Config, []*redistest.Server) {
+		start: func(t *testing.T, opts ...redistest.Option) (Config, []*redistest.Server) {
 			c := redistest.StartCluster(t, 3, 0, opts...)
-			return redis.Config{Addresses: c.Addresses(), Cluster: true}, c.Primaries
+			return Config{Addresses: c.Addresses(), Cluster: true}, c.Primaries
 		},
 	},
 }
@@ -61,7 +60,7 @@ func TestContract_EachTopology_LeastRights(t *testing.T) {
 	for name, topology := range topologies {
 		t.Run(name, func(t *testing.T) {
 			if name == "sentinel" {
-				redis.NotShort(t)
+				notShort(t)
 			}
 			t.Parallel()
 			var opts []redistest.Option
@@ -76,11 +75,13 @@ func TestContract_EachTopology_LeastRights(t *testing.T) {
 			if topology.rights != "" {
 				cfg.Username, cfg.Password = "gate", "open-sesame"
 			}
-			runSuites(t, func() redis.Config {
+			runSuites(t, func() Config {
 				fresh := config("")
-				fresh.Addresses, fresh.Sentinel, fresh.Cluster = cfg.Addresses, cfg.Sentinel, cfg.Cluster
+				fresh.Addresses, fresh.Sentinel = cfg.Addresses, cfg.Sentinel
+				fresh.Cluster = cfg.Cluster
 				fresh.Username, fresh.Password = cfg.Username, cfg.Password
-				return redis.WithPace(fresh, 50*time.Millisecond, 5*time.Second, 10*time.Second)
+				fresh.pace = pace{50 * time.Millisecond, 5 * time.Second, 10 * time.Second}
+				return fresh
 			})
 			if run := flag.Lookup("test.run").Value.String(); strings.Count(run, "/") < 2 {
 				checkRights(t, servers, topology.used) // all suites have run
@@ -90,7 +91,7 @@ func TestContract_EachTopology_LeastRights(t *testing.T) {
 }
 
 // runSuites runs the suites at the same time, each test with keys of its own.
-func runSuites(t *testing.T, fresh func() redis.Config) {
+func runSuites(t *testing.T, fresh func() Config) {
 	t.Run("suites", func(t *testing.T) {
 		harness := storetest.Harness{New: func(t *testing.T) storetest.Opener {
 			cfg := fresh()
@@ -110,7 +111,7 @@ func runSuites(t *testing.T, fresh func() redis.Config) {
 				t,
 				storetest.SharedHarness{New: func(t *testing.T) func() (store.Shared, error) {
 					cfg := fresh()
-					return func() (store.Shared, error) { return redis.Open(cfg) }
+					return func() (store.Shared, error) { return Open(cfg) }
 				}},
 			)
 		})

@@ -1,4 +1,4 @@
-package redis_test
+package redis
 
 import (
 	"encoding/binary"
@@ -20,22 +20,28 @@ import (
 // one user, of which the first was used afterwards. The sessions last for a
 // hundred years.
 var firstRelease = map[string]string{
-	"s:{65727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a}": "016163232da20100006163232da20100006193586e80040000" +
-		"40b849505166d47dbd69bf8945ad5c68ff54c2d9993ac398127778303132333435363738396162636465661c6f6d466b6d32476f6b7962644e" +
-		"776973647770797143695434473541867a4966",
-	"s:{f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed0}": "015263232da20100005263232da20100005293586e80040000" +
-		"40b849505166d47dbd69bf8945ad5c68ff54c2d9993ac398127778303132333435363738396162636465661c6f6d466b6d32476f6b7962644e" +
-		"776973647770797143695434473541baf8fdbe",
-	"t:{f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed0}": "30303031373936303533363235383537" +
-		"3332373465353965",
-	"u:{d5222f361614ce0a9a640ead85bf32a6}": "01ff54c2d9993ac39801000000000000006163232da201000012777830313233343536373839616263" +
-		"6465661c6f6d466b6d32476f6b7962644e7769736477707971436954344735411c6f4a52565271436a63736b4f34346f39576b32306e376136" +
-		"334b474ed371538ed2f1356f3901f0d9200651bf7f6af4937c0b26925b989e703111fc10d0e16dbf23e00c08d25a533f1b780c5d7446df07dd" +
-		"524f7003d0d634b5733cf7dee200000000000000000002f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed05263" +
-		"232da20100005293586e8004000065727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a6163232da2010000619358" +
-		"6e800400004a20b5af",
-	"e:{app:wx0123456789abcdef}": "36383563616434353839626636396264",
-	"e:{all}":                    "37646434363635313530343962383430",
+	"s:{65727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a}": "" +
+		"016163232da20100006163232da20100006193586e8004000040b849505166d47dbd69bf8945ad5c68ff54c2" +
+		"d9993ac398127778303132333435363738396162636465661c6f6d466b6d32476f6b7962644e776973647770" +
+		"797143695434473541867a4966",
+	"s:{f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed0}": "" +
+		"015263232da20100005263232da20100005293586e8004000040b849505166d47dbd69bf8945ad5c68ff54c2" +
+		"d9993ac398127778303132333435363738396162636465661c6f6d466b6d32476f6b7962644e776973647770" +
+		"797143695434473541baf8fdbe",
+	"t:{f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed0}": "" +
+		"303030313739363035333632353835373332373465353965",
+	"u:{d5222f361614ce0a9a640ead85bf32a6}": "" +
+		"01ff54c2d9993ac39801000000000000006163232da201000012777830313233343536373839616263646566" +
+		"1c6f6d466b6d32476f6b7962644e7769736477707971436954344735411c6f4a52565271436a63736b4f3434" +
+		"6f39576b32306e376136334b474ed371538ed2f1356f3901f0d9200651bf7f6af4937c0b26925b989e703111" +
+		"fc10d0e16dbf23e00c08d25a533f1b780c5d7446df07dd524f7003d0d634b5733cf7dee20000000000000000" +
+		"0002f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed05263232da20100005293" +
+		"586e8004000065727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a6163232da201" +
+		"00006193586e800400004a20b5af",
+	"e:{app:wx0123456789abcdef}": "" +
+		"36383563616434353839626636396264",
+	"e:{all}": "" +
+		"37646434363635313530343962383430",
 }
 
 // TestFirstRelease_ItsSessions_Accepted: a session of the first release holds,
@@ -51,7 +57,7 @@ func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
 		must(t, do(c, "SET", cfg.Prefix+key, string(b), "EX", "3000000000").Error())
 	}
 	for name, seen := range map[string]int64{
-		"65727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a": 1796053623649, // at the login
+		"65727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a": 1796053623649,
 		"f9395c5acd66879d97552910f74f27be46c00f2e93a28c51cdea538a08acbed0": 1796053625857,
 	} {
 		b, err := hex.DecodeString(name)
@@ -70,7 +76,7 @@ func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
 			return ok && at.Equal(until)
 		})
 		s.Touch(d, until.Add(-time.Second)) // would take back what the first release has noted
-		must(t, s.Flush())
+		must(t, s.flush())
 		rec, err = s.Lookup(t.Context(), d)
 		must(t, err)
 		if !rec.Session.UsedUntil.Equal(until) {
@@ -112,13 +118,14 @@ func TestFirstRelease_ReadsOurs(t *testing.T) {
 		}
 		return at
 	}
-	for _, interval := range []time.Duration{250 * time.Millisecond, time.Minute, time.Hour - time.Millisecond} {
+	for _, interval := range []time.Duration{
+		250 * time.Millisecond, time.Minute, time.Hour - time.Millisecond,
+	} {
 		l := newLogin(
 			userOf("oAlice"),
 			func(l *store.Login) { l.UsedUntil = l.Created.Add(interval) },
 		)
-		_, err := s.Login(t.Context(), l)
-		must(t, err)
+		mustLogin(t, s, l)
 		if at := seen(l); at.Before(l.Created.Add(-time.Second)) || at.After(l.UsedUntil) {
 			t.Errorf("noted each %v: seen at %v after the login", interval, at.Sub(l.Created))
 		}
@@ -127,7 +134,7 @@ func TestFirstRelease_ReadsOurs(t *testing.T) {
 		}
 		used := l.Created.Add(2 * time.Hour)
 		s.Touch(l.Digest, used.Add(interval))
-		must(t, s.Flush())
+		must(t, s.flush())
 		if at := seen(l); at.Before(used) || at.After(used.Add(interval)) {
 			t.Errorf("noted each %v: used after 2h, seen after %v", interval, at.Sub(l.Created))
 		}
@@ -170,7 +177,8 @@ end
 local left = redis.call('PTTL', KEYS[1])
 if left <= 0 then return 0 end
 local last = tonumber(string.sub(read(KEYS[2]), 1, 16)) or 0
-if last < tonumber(string.sub(ARGV[1], 1, 16)) then redis.call('SET', KEYS[2], ARGV[1], 'PX', left) end
+local new = tonumber(string.sub(ARGV[1], 1, 16))
+if last < new then redis.call('SET', KEYS[2], ARGV[1], 'PX', left) end
 return 1
 `
 

@@ -1,4 +1,4 @@
-package redis_test
+package redis
 
 import (
 	"fmt"
@@ -7,14 +7,12 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
 const bound = 2
 
-// scene is a user at the limit, who logs in with another unionid and presents
-// the session of somebody else: all that a login can do.
+// scene is all that a login can do: a user at the limit logs in with another unionid
+// and presents the session of another user.
 type scene struct {
 	id, other store.UserID
 	made      []store.Login // of the user
@@ -28,40 +26,32 @@ func newScene(t *testing.T, s store.Store, n int, l *loss) *scene {
 	t.Helper()
 	sc := &scene{id: userOf(fmt.Sprint("oAlice", n)), other: userOf(fmt.Sprint("oBob", n))}
 	for range bound {
-		sc.made = append(sc.made, newLogin(sc.id, maxPerUser(bound)))
+		sc.made = append(sc.made, mustLogin(t, s, newLogin(sc.id, maxPerUser(bound))))
 	}
-	sc.presented = newLogin(sc.other)
-	for _, l := range append(sc.made, sc.presented) {
-		_, err := s.Login(t.Context(), l)
-		must(t, err)
-	}
-	sc.last = newLogin(sc.id, maxPerUser(bound), ends(sc.presented.Digest))
-	sc.last.UnionID, sc.last.MasterKey = "another", store.MasterKeyID{1, byte(n)}
+	sc.presented = mustLogin(t, s, newLogin(sc.other))
+	sc.last = newLogin(sc.id, maxPerUser(bound), ends(sc.presented.Digest), unionID("another"))
+	sc.last.MasterKey = store.MasterKeyID{1, byte(n)}
 	h, hb := sc.id.Hash(), sc.other.Hash()
-	l.words = []string{
-		hexOf(h[:]),
-		hexOf(hb[:]),
-		hexOf(sc.last.Digest[:]),
-		hexOf(sc.presented.Digest[:]),
-		hexOf(sc.made[0].Digest[:]),
-		sc.last.MasterKey.String(),
+	l.words = []string{hexOf(h[:]), hexOf(hb[:]), sc.last.MasterKey.String()}
+	for _, made := range []store.Login{sc.last, sc.presented, sc.made[0]} {
+		l.words = append(l.words, hexOf(made.Digest[:]))
 	}
 	return sc
 }
 
-// checkLists: no session holds that is not listed, apart from one whose token
-// nobody got to know. strict: none is listed that does not hold.
+// ended are the sessions that the last login ends.
+func (sc *scene) ended() []store.Digest {
+	return []store.Digest{sc.presented.Digest, sc.made[0].Digest}
+}
+
+// checkLists: each session that holds is listed, but for one whose token no client
+// knows. strict: each listed session holds.
 func (sc *scene) checkLists(t *testing.T, s store.Store, strict bool) {
 	t.Helper()
 	check := func(id store.UserID, made ...store.Login) {
-		u, err := s.User(t.Context(), id)
-		must(t, err)
+		u := mustUser(t, s, id)
 		for i, l := range made {
-			in := slices.ContainsFunc(
-				u.Sessions,
-				func(r store.SessionRef) bool { return r.Digest == l.Digest },
-			)
-			holds := accepted(t, s, l.Digest)
+			in, holds := lists(u, l), accepted(t, s, l.Digest)
 			unknown := l.Digest == sc.last.Digest && sc.err != nil
 			if holds && !in && !unknown || strict && in && !holds {
 				t.Errorf("session %d of %v: holds: %v, listed: %v", i, id, holds, in)
@@ -75,29 +65,26 @@ func (sc *scene) checkLists(t *testing.T, s store.Store, strict bool) {
 	check(sc.other, sc.presented)
 }
 
-// TestLostLogin loses each request and each answer of a login. The client tries
-// again, so it is answered, and all is as if nothing had been lost.
-func TestLostLogin(t *testing.T) {
+func lists(u store.User, l store.Login) bool {
+	is := func(r store.SessionRef) bool { return r.Digest == l.Digest }
+	return slices.ContainsFunc(u.Sessions, is)
+}
+
+// TestLogin_RequestLost_IsMade loses each request and each answer of a login. The
+// client retries, and all is as if nothing had been lost.
+func TestLogin_RequestLost_IsMade(t *testing.T) {
 	t.Parallel()
-	srv := redistest.Start(t)
-	p := newLossy(t, srv.Addr)
-	cfg := config(p.Addr)
-	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
+	p, s, beside := newLossy(t)
 	users := 0
 	n := losses(t, p, s, false, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
 		users++
 		sc := newScene(t, beside, users, l)
-		return func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }, func(t *testing.T) {
-			if want := []store.Digest{sc.presented.Digest, sc.made[0].Digest}; sc.err != nil ||
-				!slices.Equal(sc.res.Ended, want) ||
-				!sc.res.UnionIDChanged ||
-				!accepted(t, beside, sc.last.Digest) {
-				t.Errorf(
-					"answered %+v, %v; holds: %v",
-					sc.res,
-					sc.err,
-					accepted(t, beside, sc.last.Digest),
-				)
+		run := func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }
+		return run, func(t *testing.T) {
+			holds := accepted(t, beside, sc.last.Digest)
+			if sc.err != nil || !slices.Equal(sc.res.Ended, sc.ended()) ||
+				!sc.res.UnionIDChanged || !holds {
+				t.Errorf("answered %+v, %v; holds: %v", sc.res, sc.err, holds)
 			}
 			sc.checkLists(t, beside, true)
 			if until := needsOf(t, beside)[sc.last.MasterKey]; until.Before(sc.last.Expires) {
@@ -110,16 +97,13 @@ func TestLostLogin(t *testing.T) {
 	}
 }
 
-// TestLoginBetween: at each step of a login, another gate logs the same user
-// in: before the engine sees the request, or while its answer is lost and the
-// client tries again. What holds is what is listed, as many as are allowed, and
-// if it is one, the two do not end each other.
-func TestLoginBetween(t *testing.T) {
+// TestLogin_AnotherBetween_ListIsTrue: at each step of a login another gate logs the
+// same user in, before the engine sees the request or before the retry. The sessions
+// that hold are those on the list, as many as the limit; at limit 1 the logins do not
+// end each other.
+func TestLogin_AnotherBetween_ListIsTrue(t *testing.T) {
 	t.Parallel()
-	srv := redistest.Start(t)
-	p := newLossy(t, srv.Addr)
-	cfg := config(p.Addr)
-	s, beside := mustOpen(t, cfg), mustOpen(t, with(cfg, srv.Addr))
+	p, s, beside := newLossy(t)
 	users := 0
 	for _, keep := range []bool{false, true} {
 		for limit := 1; limit <= 3; limit++ {
@@ -128,18 +112,8 @@ func TestLoginBetween(t *testing.T) {
 					users++
 					id := userOf(fmt.Sprint("o", users))
 					h := id.Hash()
-					before, mine, theirs := newLogin(
-						id,
-						maxPerUser(limit),
-					), newLogin(
-						id,
-						maxPerUser(limit),
-					), newLogin(
-						id,
-						maxPerUser(limit),
-					)
-					_, err := beside.Login(t.Context(), before)
-					must(t, err)
+					before := mustLogin(t, beside, newLogin(id, maxPerUser(limit)))
+					mine, theirs := newLogin(id, maxPerUser(limit)), newLogin(id, maxPerUser(limit))
 					l.words = []string{hexOf(h[:]), hexOf(mine.Digest[:])}
 					l.keep = keep
 					l.then = func() {
@@ -147,32 +121,28 @@ func TestLoginBetween(t *testing.T) {
 							t.Error(err)
 						}
 					}
-					return func() {
-							_, err := s.Login(t.Context(), mine)
-							must(t, err)
-						}, func(t *testing.T) {
-							checkOnly(t, beside, id, min(limit, 3), before, mine, theirs)
-						}
+					return func() { mustLogin(t, s, mine) }, func(t *testing.T) {
+						checkOnly(t, beside, id, min(limit, 3), before, mine, theirs)
+					}
 				})
 			})
 		}
 	}
 }
 
-// checkOnly: of the sessions that were made, those hold that are listed, and
-// that is so many. (The last case of losses, in which nothing happens in
-// between, has one less.)
+// checkOnly: the made sessions that hold are the listed ones, and there are so many, or
+// one less in the last case of losses, without a login between.
 func checkOnly(t *testing.T, s store.Store, id store.UserID, most int, made ...store.Login) {
 	t.Helper()
-	listed := mustUser(t, s, id).Sessions
+	u := mustUser(t, s, id)
 	seen := make(map[store.Digest]bool)
-	for _, r := range listed {
+	for _, r := range u.Sessions {
 		if seen[r.Digest] {
 			t.Error("a session is listed twice")
 		}
 		seen[r.Digest] = true
 	}
-	if n := len(listed); n != most && n != min(most, len(made)-1) {
+	if n := len(u.Sessions); n != most && n != min(most, len(made)-1) {
 		t.Errorf("%d sessions are listed, want %d", n, most)
 	}
 	for i, l := range made {
@@ -182,38 +152,27 @@ func checkOnly(t *testing.T, s store.Store, id store.UserID, most int, made ...s
 	}
 }
 
-func mustUser(t *testing.T, s store.Store, id store.UserID) store.User {
-	t.Helper()
-	u, err := s.User(t.Context(), id)
-	must(t, err)
-	return u
-}
+// quick limits the time of calls that an outage leaves.
+func quick(c *Config) { c.WriteTimeout = 300 * time.Millisecond }
 
-// TestLoginInOutage lets the engine go away at each step of a login. Afterwards
-// nothing holds that is not listed, and the next login brings all in order: no
-// two sessions for one.
-func TestLoginInOutage(t *testing.T) {
-	redis.NotShort(t)
+// TestLogin_Outage_ListStaysTrue lets the engine go away at each step of a login. No
+// session off the list holds then, and the next login restores the limit.
+func TestLogin_Outage_ListStaysTrue(t *testing.T) {
+	notShort(t)
 	t.Parallel()
-	srv := redistest.Start(t)
-	p := newLossy(t, srv.Addr)
-	cfg := config(p.Addr)
-	beside := mustOpen(t, with(cfg, srv.Addr))
-	cfg.WriteTimeout = 300 * time.Millisecond
-	s := mustOpen(t, cfg)
+	p, s, beside := newLossy(t, quick)
 	users, failed := 0, 0
 	losses(t, p, s, true, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
 		users++
 		sc := newScene(t, beside, users, l)
-		return func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }, func(t *testing.T) {
+		run := func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }
+		return run, func(t *testing.T) {
 			checkErr(t, sc.err)
 			if sc.err != nil {
 				failed++
 			}
 			sc.checkLists(t, beside, sc.err == nil)
-			next := newLogin(sc.id, maxPerUser(bound))
-			_, err := beside.Login(t.Context(), next)
-			must(t, err)
+			next := mustLogin(t, beside, newLogin(sc.id, maxPerUser(bound)))
 			sc.made = append(sc.made, next)
 			sc.checkLists(t, beside, false)
 			if n := len(mustUser(t, beside, sc.id).Sessions); n != bound {
@@ -226,50 +185,38 @@ func TestLoginInOutage(t *testing.T) {
 	}
 }
 
-// TestLoginAgain: a login that failed for want of an answer is tried again with
-// the same session, whatever of it had been done before, and it is as if it had
-// been done once.
-func TestLoginAgain(t *testing.T) {
-	redis.NotShort(t)
+// TestLogin_RetriedAfterOutage_IsMadeOnce: a retry with the same session leaves the
+// same behind as one login, whatever the failed ones have done.
+func TestLogin_RetriedAfterOutage_IsMadeOnce(t *testing.T) {
+	notShort(t)
 	t.Parallel()
-	srv := redistest.Start(t)
-	p := newLossy(t, srv.Addr)
-	cfg := config(p.Addr)
-	beside := mustOpen(t, with(cfg, srv.Addr))
-	cfg.WriteTimeout = 300 * time.Millisecond
-	s := mustOpen(t, cfg)
+	p, s, beside := newLossy(t, quick)
 	users := 0
 	losses(t, p, s, true, func(t *testing.T, l *loss) (func(), func(*testing.T)) {
 		users++
 		sc := newScene(t, beside, users, l)
-		return func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }, func(t *testing.T) {
+		run := func() { sc.res, sc.err = s.Login(t.Context(), sc.last) }
+		return run, func(t *testing.T) {
 			for sc.err != nil {
 				checkErr(t, sc.err)
-				sc.res, sc.err = s.Login(t.Context(), sc.last)
+				run()
 			}
-			if !accepted(t, beside, sc.last.Digest) || sc.res.UnionID != "another" {
-				t.Errorf("answered %+v; holds: %v", sc.res, accepted(t, beside, sc.last.Digest))
+			if holds := accepted(t, beside, sc.last.Digest); !holds || sc.res.UnionID != "another" {
+				t.Errorf("answered %+v; holds: %v", sc.res, holds)
 			}
 			sc.checkLists(t, beside, false)
 			var listed []store.Digest
 			for _, r := range mustUser(t, beside, sc.id).Sessions {
 				listed = append(listed, r.Digest)
 			}
-			if want := []store.Digest{sc.made[1].Digest, sc.last.Digest}; !slices.Equal(
-				listed,
-				want,
-			) ||
-				!accepted(t, beside, sc.made[1].Digest) {
-				t.Errorf(
-					"listed %x, want %x; the user's other session holds: %v",
-					listed,
-					want,
-					accepted(t, beside, sc.made[1].Digest),
-				)
+			want := []store.Digest{sc.made[1].Digest, sc.last.Digest}
+			holds := accepted(t, beside, sc.made[1].Digest)
+			if !slices.Equal(listed, want) || !holds {
+				t.Errorf("listed %x, want %x; the other session holds: %v", listed, want, holds)
 			}
-			for _, d := range []store.Digest{sc.presented.Digest, sc.made[0].Digest} {
+			for _, d := range sc.ended() {
 				if accepted(t, beside, d) {
-					t.Error("what the login ends still holds")
+					t.Error("a session that the login ends still holds")
 				}
 			}
 		}

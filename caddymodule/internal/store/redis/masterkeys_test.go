@@ -1,4 +1,4 @@
-package redis_test
+package redis
 
 import (
 	"fmt"
@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redis"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
@@ -19,7 +18,7 @@ import (
 type oldGate struct {
 	t   *testing.T
 	srv *redistest.Server
-	cfg redis.Config
+	cfg Config
 }
 
 var firstNeed = regexp.MustCompile(`^[0-9a-f]{8} [0-9]+$`)
@@ -73,8 +72,7 @@ func TestMasterKeys_BesideFirstRelease_SeeEachOther(t *testing.T) {
 	login := func(openID string) store.Login {
 		t.Helper()
 		l := newLogin(userOf(openID), func(l *store.Login) { l.MasterKey = mine })
-		_, err := s.Login(t.Context(), l)
-		must(t, err)
+		mustLogin(t, s, l)
 		return l
 	}
 
@@ -126,8 +124,7 @@ func TestMasterKeys_DamagedOrEnded_AreSkipped(t *testing.T) {
 	cfg.Logger = zap.New(core)
 	s := mustOpen(t, cfg)
 	l := newLogin(userOf("oAlice"))
-	_, err := s.Login(t.Context(), l)
-	must(t, err)
+	mustLogin(t, s, l)
 	want := needsOf(t, s)
 	ended := fmt.Sprint(time.Now().Add(-25 * time.Hour).UnixMilli())
 	for _, key := range []string{"k", "m"} {
@@ -142,8 +139,7 @@ func TestMasterKeys_DamagedOrEnded_AreSkipped(t *testing.T) {
 		t.Errorf("logged %v", logs.All())
 	}
 	l = newLogin(userOf("oBob"), func(l *store.Login) { l.Expires = l.Created.Add(9 * time.Hour) })
-	_, err = s.Login(t.Context(), l)
-	must(t, err)
+	mustLogin(t, s, l)
 	for _, key := range []string{"k", "m"} {
 		res := srv.Do("HGETALL", cfg.Prefix+key)
 		fields, err := res.AsStrMap()

@@ -13,50 +13,67 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/redis/rueidis"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// An outage is noticed without anybody asking, is logged once, and its end too.
-func TestP4_OutageIsKnownAndEnds(t *testing.T) {
+// fault is something that happens to a server, or to the way there.
+type fault func(*redistest.Server, *redistest.Proxy)
+
+func atServer(f func(*redistest.Server)) fault {
+	return func(s *redistest.Server, _ *redistest.Proxy) { f(s) }
+}
+
+func onTheWay(f func(*redistest.Proxy)) fault {
+	return func(_ *redistest.Server, p *redistest.Proxy) { f(p) }
+}
+
+// sends is a fault that consists of commands.
+func sends(commands ...string) fault {
+	return atServer(func(s *redistest.Server) {
+		for _, c := range commands {
+			s.Do(strings.Fields(c)...)
+		}
+	})
+}
+
+// The gate notices an outage without a call, and logs its begin and end once.
+func TestP4_Outage_IsKnownAndEnds(t *testing.T) {
 	t.Parallel()
+	kill, restart := atServer((*redistest.Server).Kill), atServer((*redistest.Server).Restart)
+	pause, resume := atServer((*redistest.Server).Pause), atServer((*redistest.Server).Resume)
+	hole, restore := onTheWay((*redistest.Proxy).Blackhole), onTheWay((*redistest.Proxy).Restore)
 	for name, test := range map[string]struct {
-		begin, end func(*redistest.Server, *redistest.Proxy)
+		begin, end fault
 		says       string
 	}{
-		"killed":     {func(s *redistest.Server, _ *redistest.Proxy) { s.Kill() }, func(s *redistest.Server, _ *redistest.Proxy) { s.Restart() }, ""},
-		"paused":     {func(s *redistest.Server, _ *redistest.Proxy) { s.Pause() }, func(s *redistest.Server, _ *redistest.Proxy) { s.Resume() }, "no answer"},
-		"black hole": {func(_ *redistest.Server, p *redistest.Proxy) { p.Blackhole() }, func(_ *redistest.Server, p *redistest.Proxy) { p.Restore() }, "no answer"},
-		"cut":        {func(_ *redistest.Server, p *redistest.Proxy) { p.Cut() }, func(_ *redistest.Server, p *redistest.Proxy) { p.Restore() }, ""},
+		"killed":     {kill, restart, ""},
+		"paused":     {pause, resume, "no answer"},
+		"black hole": {hole, restore, "no answer"},
+		"cut":        {onTheWay((*redistest.Proxy).Cut), restore, ""},
 		"made a replica": {
-			func(s *redistest.Server, _ *redistest.Proxy) { s.Do("REPLICAOF", "127.0.0.1", "1") },
-			func(s *redistest.Server, _ *redistest.Proxy) { s.Do("REPLICAOF", "NO", "ONE") }, "READONLY",
+			sends("REPLICAOF 127.0.0.1 1"), sends("REPLICAOF NO ONE"), "READONLY",
 		},
 		"password changed": {
-			func(s *redistest.Server, _ *redistest.Proxy) {
-				s.Do("ACL", "SETUSER", "gate", "resetpass", ">another")
-				s.Do("CLIENT", "KILL", "USER", "gate")
-			},
-			func(s *redistest.Server, _ *redistest.Proxy) { s.Do("ACL", "SETUSER", "gate", ">open-sesame") }, "WRONGPASS",
+			sends("ACL SETUSER gate resetpass >another", "CLIENT KILL USER gate"),
+			sends("ACL SETUSER gate >open-sesame"), "WRONGPASS",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t, redistest.With("user gate on >open-sesame ~* &* +@all"))
 			p := redistest.StartProxy(t, s.Addr)
-			g := open(
-				t,
-				Config{Addresses: []string{p.Addr}, Username: "gate", Password: "open-sesame"},
-			)
+			g := openLink(t, Config{
+				Addresses: []string{p.Addr}, Username: "gate", Password: "open-sesame",
+			})
 			g.awaitUp(t)
 			test.begin(s, p)
 			err := g.awaitDown(t)
-			if !strings.Contains(err.Error(), test.says) ||
-				strings.Contains(err.Error(), "open-sesame") {
-				t.Errorf("the cause is not told well: %v", err)
+			if said := err.Error(); !strings.Contains(said, test.says) ||
+				strings.Contains(said, "open-sesame") {
+				t.Errorf("the cause is %q, want %q", said, test.says)
 			}
 			heard := g.heard()
 			time.Sleep(2 * defaultPace.interval)
@@ -68,7 +85,7 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 			}
 			test.end(s, p)
 			g.awaitUp(t)
-			await(t, "writes are taken", func() bool { return g.set(t.Context(), "k") == nil })
+			await(t, "writes are taken", func() bool { return g.set(t, "k") == nil })
 			if g.logged("no contact with redis") != 1 || g.logged("in contact with redis") != 2 {
 				t.Errorf("not one line for each transition: %v", g.logs.All())
 			}
@@ -76,40 +93,31 @@ func TestP4_OutageIsKnownAndEnds(t *testing.T) {
 	}
 }
 
-// A server that takes no writes can still be read, and is heard of: only logins
-// and revocations are refused.
-func TestP4_RefusedWritesAreKnown(t *testing.T) {
+// A server that takes no writes can still be read, and the gate hears of it: only
+// logins and revocations fail.
+func TestP4_WritesRefused_IsKnown(t *testing.T) {
 	t.Parallel()
-	config := func(name, bad, good string) [2]func(*redistest.Server) {
-		return [2]func(*redistest.Server){
-			func(s *redistest.Server) { s.Do("CONFIG", "SET", name, bad) },
-			func(s *redistest.Server) { s.Do("CONFIG", "SET", name, good) },
-		}
-	}
-	for code, change := range map[string][2]func(*redistest.Server){
-		"OOM":        config("maxmemory", "1", "0"),
-		"NOREPLICAS": config("min-replicas-to-write", "1", "0"),
-		"NOPERM": {
-			func(s *redistest.Server) { s.Do("ACL", "SETUSER", "default", "-set") },
-			func(s *redistest.Server) { s.Do("ACL", "SETUSER", "default", "+set") },
+	for code, change := range map[string][2]fault{
+		"OOM": {sends("CONFIG SET maxmemory 1"), sends("CONFIG SET maxmemory 0")},
+		"NOREPLICAS": {
+			sends("CONFIG SET min-replicas-to-write 1"),
+			sends("CONFIG SET min-replicas-to-write 0"),
 		},
+		"NOPERM": {sends("ACL SETUSER default -set"), sends("ACL SETUSER default +set")},
 		"MISCONF": {
-			func(s *redistest.Server) {
-				if err := os.MkdirAll(filepath.Join(s.Dir, "dump.rdb", "in the way"), 0o700); err != nil {
-					panic(err)
-				}
+			atServer(func(s *redistest.Server) {
+				must(t, os.MkdirAll(filepath.Join(s.Dir, "dump.rdb", "in the way"), 0o700))
 				s.Do("CONFIG", "SET", "save", "1000000 1")
 				s.Do("BGSAVE")
-			},
-			func(s *redistest.Server) { s.Do("CONFIG", "SET", "stop-writes-on-bgsave-error", "no") },
+			}),
+			sends("CONFIG SET stop-writes-on-bgsave-error no"),
 		},
 	} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t)
-			g := open(t, Config{Addresses: []string{s.Addr}})
-			g.awaitUp(t)
-			change[0](s)
+			g := upLink(t, s.Addr)
+			change[0](s, nil)
 			await(t, "the refusal is known", func() bool { return g.health() != nil })
 			if err := g.health(); !strings.Contains(err.Error(), code) {
 				t.Errorf("the cause is not told: %v", err)
@@ -117,14 +125,9 @@ func TestP4_RefusedWritesAreKnown(t *testing.T) {
 			now := time.Now()
 			await(t, "the server is heard of", func() bool { return g.heard().After(now) })
 			c, err := g.client()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Do(t.Context(), c.B().Get().Key("k").Build()).Error(); err != nil &&
-				!rueidis.IsRedisNil(err) {
-				t.Error(err)
-			}
-			change[1](s)
+			must(t, err)
+			must(t, ignoreNil(c.Do(t.Context(), c.B().Get().Key("k").Build()).Error()))
+			change[1](s, nil)
 			await(t, "writes are taken", func() bool { return g.health() == nil })
 			if g.logged("takes no writes") != 1 || g.logged("takes writes again") != 1 ||
 				g.logged("no contact") != 0 {
@@ -134,18 +137,14 @@ func TestP4_RefusedWritesAreKnown(t *testing.T) {
 	}
 }
 
-// A server that reads its data is not there yet, though it answers.
-func TestP4_LoadingIsAnOutage(t *testing.T) {
+// A server that loads its data answers, but not with data.
+func TestP4_Loading_IsAnOutage(t *testing.T) {
 	t.Parallel()
-	s := redistest.Start(
-		t,
-		redistest.With("key-load-delay 2000"),
-		redistest.With("loading-process-events-interval-bytes 1024"),
-	)
+	s := redistest.Start(t, redistest.With("key-load-delay 2000"),
+		redistest.With("loading-process-events-interval-bytes 1024"))
 	s.Do("EVAL", "for i = 1, 1000 do redis.call('SET', 'k' .. i, string.rep(i, 50)) end", "0")
 	s.Do("SAVE")
-	g := open(t, Config{Addresses: []string{s.Addr}})
-	g.awaitUp(t)
+	g := upLink(t, s.Addr)
 	s.Restart()
 	said := make(map[string]bool)
 	await(t, "the link is up", func() bool {
@@ -163,13 +162,12 @@ func TestP4_LoadingIsAnOutage(t *testing.T) {
 	t.Errorf("none says that the server is loading: %v", said)
 }
 
-// One connection that is ended, by an operator or by a firewall, is made again
-// before a request fails.
-func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
+// When an operator or a firewall ends one connection, the gate makes it again before a
+// request fails.
+func TestP4_OneConnectionLost_IsNoOutage(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	g := open(t, Config{Addresses: []string{s.Addr}})
-	g.awaitUp(t)
+	g := upLink(t, s.Addr)
 	for range 5 {
 		killTrackers(t, s)
 		g.awaitUp(t)
@@ -182,10 +180,9 @@ func TestP4_OneLostConnectionIsNoOutage(t *testing.T) {
 	}
 }
 
-// A firewall that forgets the connections of requests and no other is no outage
-// for long: they are made again, though the heartbeat is answered all the time.
-// It is told once.
-func TestP4_SilentDataConnections(t *testing.T) {
+// A firewall that forgets only the connections of requests causes no long outage: the
+// gate makes them again, although the heartbeat has its answers. One line says so.
+func TestP4_DataConnectionsSilent_AreMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(t *testing.T) (Config, *redistest.Proxy){
 		"single": func(t *testing.T) (Config, *redistest.Proxy) {
@@ -196,80 +193,80 @@ func TestP4_SilentDataConnections(t *testing.T) {
 			s := redistest.StartCluster(t, 1, 0).Primaries[0]
 			p := redistest.StartProxy(t, s.Addr)
 			_, port, err := net.SplitHostPort(p.Addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			s.Do("CONFIG", "SET", "cluster-announce-port", port)
 			return Config{Addresses: []string{p.Addr}, Cluster: true}, p
 		},
 	} {
 		for _, busy := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/busy=%v", name, busy), func(t *testing.T) {
-				NotShort(t)
+				notShort(t)
 				t.Parallel()
 				cfg, p := start(t)
-				g := open(t, cfg)
+				g := openLink(t, cfg)
 				g.awaitUp(t)
-				get := func() error {
-					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-					defer cancel()
-					began := time.Now()
-					c, err := g.client()
-					if err == nil {
-						err = c.Do(ctx, c.B().Get().Key("k").Build()).Error()
-					}
-					if err != nil && !rueidis.IsRedisNil(err) {
-						g.recordFailure(began, err)
-						return err
-					}
-					return nil
-				}
-				all := func() (err error) {
-					for range 50 { // the library takes one of the connections by chance
-						err = errors.Join(err, get())
-					}
-					return err
-				}
-				await(t, "requests are answered", func() bool { return all() == nil })
-				from := len(g.changes)
-				if p.ForgetData() == 0 {
-					t.Fatal("there is no connection of requests")
-				}
-				if busy {
-					if get() == nil {
-						t.Fatal("the connections are not silent: this test shows nothing")
-					}
-					for began := time.Now(); all() != nil; {
-						if time.Since(began) > patience {
-							t.Fatal("requests still fail")
-						}
-					}
-				} else {
-					time.Sleep(defaultPace.hopeless + defaultPace.interval)
-					if err := all(); err != nil {
-						t.Errorf("the silence was not noticed before a request: %v", err)
-					}
-				}
-				time.Sleep(2 * defaultPace.interval)
-				if n := len(g.changes); n != from {
-					t.Errorf("%d changes were reported: the cache is lost", n-from)
-				}
-				want := 0
-				if busy {
-					want = 1
-				}
-				if n := g.logged("calls to redis fail"); n != want ||
-					g.logged("no contact with redis") != 0 {
-					t.Errorf("logged %d times: %v", n, g.logs.All())
-				}
+				silenceData(t, g, p, busy)
 			})
 		}
 	}
 }
 
-// Calls that fail now and then while others do not, and the heartbeat is
-// answered, are one outage. It ends when none has failed for a while.
-func TestP4_FailingCallsAreToldOnce(t *testing.T) {
+// silenceData makes the connections of requests silent. A busy gate notices by its
+// requests, another one by itself.
+func silenceData(t *testing.T, g *gate, p *redistest.Proxy, busy bool) {
+	await(t, "requests have answers", func() bool { return g.getAll(t) == nil })
+	before, lines := g.reports(), 0
+	if p.ForgetData() == 0 {
+		t.Fatal("there is no connection of requests")
+	}
+	if busy {
+		lines = 1
+		if g.get(t) == nil {
+			t.Fatal("the connections are not silent: this test shows nothing")
+		}
+		await(t, "requests have answers", func() bool { return g.getAll(t) == nil })
+	} else {
+		time.Sleep(2 * defaultPace.hopeless)
+		if err := g.getAll(t); err != nil {
+			t.Errorf("a request met the silence: %v", err)
+		}
+	}
+	time.Sleep(2 * defaultPace.interval)
+	if n := g.reports(); n != before {
+		t.Errorf("%d changes were reported: the cache is lost", n-before)
+	}
+	if g.logged("calls to redis fail") != lines || g.logged("no contact with redis") != 0 {
+		t.Errorf("want %d lines about calls: %v", lines, g.logs.All())
+	}
+}
+
+// get reads a key as a request would.
+func (g *gate) get(t testing.TB) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	c, err := g.client()
+	if err == nil {
+		err = ignoreNil(c.Do(ctx, c.B().Get().Key("k").Build()).Error())
+	}
+	if err != nil {
+		g.recordFailure(began, err)
+	}
+	return err
+}
+
+// getAll reads so often that all connections have their turn: the library takes one by
+// chance.
+func (g *gate) getAll(t testing.TB) (err error) {
+	for range 50 {
+		err = errors.Join(err, g.get(t))
+	}
+	return err
+}
+
+// Calls that fail now and then, while others and the heartbeat have answers, are one
+// outage. It ends when none has failed for a while.
+func TestP4_SomeCallsFail_IsOneOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
 		tl := transitions{log: zap.New(core), addresses: []string{"a:1"}}
@@ -327,47 +324,43 @@ func TestP4_FailingCallsAreToldOnce(t *testing.T) {
 	})
 }
 
-// A pause that is over soon, as for a fork or a slow disk, makes calls fail at
-// once while it lasts, and no gate throws its cache away for it. A machine that
-// is too busy may make a longer one of it, so there are some tries.
-func TestP4_ShortPauseCostsNoCache(t *testing.T) {
+// A short pause, as for a fork or a slow disk, makes calls fail at once while it lasts,
+// and costs no gate its cache. A busy machine may make it longer, so there are some
+// tries.
+func TestP4_ShortPause_CostsNoCache(t *testing.T) {
 	t.Parallel()
 	for range 5 {
 		s := redistest.Start(t)
-		g := open(t, Config{Addresses: []string{s.Addr}})
-		g.awaitUp(t)
+		g := upLink(t, s.Addr)
 		s.Pause()
 		g.awaitDown(t)
 		s.Resume()
 		g.awaitUp(t)
-		g.mu.Lock()
-		n := len(g.changes)
-		g.mu.Unlock()
-		if n == 1 {
+		if g.reports() == 1 {
 			return
 		}
 	}
 	t.Error("everything was reported to have changed")
 }
 
-// Close does not wait for a server that says nothing.
-func TestLinkClosesInAnyState(t *testing.T) {
+// Close does not wait for a server that gives no answer.
+func TestLink_Close_EndsInAnyState(t *testing.T) {
 	t.Parallel()
-	for name, begin := range map[string]func(*redistest.Server, *redistest.Proxy){
-		"up":         func(*redistest.Server, *redistest.Proxy) {},
-		"paused":     func(s *redistest.Server, _ *redistest.Proxy) { s.Pause() },
-		"black hole": func(_ *redistest.Server, p *redistest.Proxy) { p.Blackhole() },
-		"killed":     func(s *redistest.Server, _ *redistest.Proxy) { s.Kill() },
+	for name, begin := range map[string]fault{
+		"up":         sends(),
+		"paused":     atServer((*redistest.Server).Pause),
+		"black hole": onTheWay((*redistest.Proxy).Blackhole),
+		"killed":     atServer((*redistest.Server).Kill),
 	} {
 		for _, when := range []time.Duration{0, defaultPace.hopeless + defaultPace.interval} {
 			t.Run(name+" for "+when.String(), func(t *testing.T) {
 				if when > 0 {
-					NotShort(t)
+					notShort(t)
 				}
 				t.Parallel()
 				s := redistest.Start(t)
 				p := redistest.StartProxy(t, s.Addr)
-				g := open(t, Config{Addresses: []string{p.Addr}, DialTimeout: time.Minute})
+				g := openLink(t, Config{Addresses: []string{p.Addr}, DialTimeout: time.Minute})
 				g.awaitUp(t)
 				begin(s, p)
 				time.Sleep(when)

@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strconv"
@@ -20,46 +19,36 @@ func clusterConfig(c *redistest.Cluster) Config {
 	return Config{Addresses: c.Addresses(), Cluster: true}
 }
 
-func TestSentinelsFindThePrimary(t *testing.T) {
+func TestSentinels_Asked_FindThePrimary(t *testing.T) {
 	t.Parallel()
 	w := redistest.StartReplicaWithSentinel(t, 1, redistest.Password("open-sesame"))
 	cfg := sentinelConfig(w)
 	cfg.Password = "open-sesame"
-	g := open(t, cfg)
+	g := openLink(t, cfg)
 	g.awaitUp(t)
 	if !g.replicas() {
-		t.Error("the replica is not known of")
+		t.Error("the gate does not know the replica")
 	}
-	if err := g.set(t.Context(), "k"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.set(t, "k"))
 	w.Primary.Do("GET", "k")
 	w.Replica.Kill()
-	await(t, "the replica is known to be gone", func() bool { return !g.replicas() })
-	await(
-		t,
-		"that is told",
-		func() bool { return g.logged("no replica follows redis any more") == 1 },
-	)
+	await(t, "the gate knows its loss", func() bool { return !g.replicas() })
+	const lost, again = "no replica follows redis any more", "a replica follows redis again"
+	await(t, "its loss is logged", func() bool { return g.logged(lost) == 1 })
 	w.Replica.Restart()
-	await(
-		t,
-		"its return is told",
-		func() bool { return g.logged("a replica follows redis again") == 1 },
-	)
-	if g.logged("no replica follows") != 1 {
-		t.Error("told more than once")
+	await(t, "its return is logged", func() bool { return g.logged(again) == 1 })
+	if g.logged(lost) != 1 {
+		t.Error("logged more than once")
 	}
 }
 
-// As long as no sentinel answers, it cannot be known whether another primary
-// takes writes: what is heard of this one proves nothing, though it can be
-// used.
-func TestP3_WithoutSentinelsNothingIsHeard(t *testing.T) {
-	NotShort(t)
+// Without an answer of a sentinel, another primary may take writes: this one stays in
+// use, but the gate hears nothing from it.
+func TestP3_NoSentinel_NothingIsHeard(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	w := redistest.StartReplicaWithSentinel(t, 2)
-	g := open(t, sentinelConfig(w))
+	g := openLink(t, sentinelConfig(w))
 	g.awaitUp(t)
 	w.Sentinels[0].Pause()
 	time.Sleep(time.Second)
@@ -73,16 +62,16 @@ func TestP3_WithoutSentinelsNothingIsHeard(t *testing.T) {
 	g.awaitUp(t)
 }
 
-func TestP3_NothingIsMissedInAFailover(t *testing.T) {
-	NotShort(t)
+func TestP3_Failover_NothingIsMissed(t *testing.T) {
+	notShort(t)
 	t.Parallel()
-	for name, happens := range map[string]func(*testing.T, *redistest.Watched){
-		"by hand": func(_ *testing.T, w *redistest.Watched) { w.Failover() },
-		"after a death": func(_ *testing.T, w *redistest.Watched) {
+	for name, happens := range map[string]func(*redistest.Watched){
+		"by hand": (*redistest.Watched).Failover,
+		"after a death": func(w *redistest.Watched) {
 			w.Primary.Kill()
 			w.AwaitPromotion()
 		},
-		"after a pause, from which the old one comes back": func(_ *testing.T, w *redistest.Watched) {
+		"after a pause, from which the old one comes back": func(w *redistest.Watched) {
 			w.Primary.Pause()
 			w.AwaitPromotion()
 			w.Primary.Resume()
@@ -91,8 +80,8 @@ func TestP3_NothingIsMissedInAFailover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := redistest.StartReplicaWithSentinel(t, 3)
-			o := watchOver(t, open(t, sentinelConfig(w)), open(t, sentinelConfig(w)))
-			happens(t, w)
+			o := watchOver(t, openLink(t, sentinelConfig(w)), openLink(t, sentinelConfig(w)))
+			happens(w)
 			o.heals()
 			g := o.listening
 			if got := g.now.Load().data.Nodes(); got[w.Replica.Addr] == nil {
@@ -102,18 +91,16 @@ func TestP3_NothingIsMissedInAFailover(t *testing.T) {
 	}
 }
 
-func TestClusterIsUsedWhole(t *testing.T) {
-	NotShort(t)
+func TestCluster_OneAddress_UsesAll(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	c := redistest.StartCluster(t, 3, 0)
 	cfg := clusterConfig(c)
 	cfg.Addresses = cfg.Addresses[:1]
-	g := open(t, cfg)
+	g := openLink(t, cfg)
 	g.awaitUp(t)
 	for i := range 50 {
-		if err := g.set(t.Context(), "k"+strconv.Itoa(i)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.set(t, "k"+strconv.Itoa(i)))
 	}
 	for i, s := range c.Primaries {
 		size := s.Do("KEYS", g.cfg.Prefix+"h:*")
@@ -127,8 +114,8 @@ func TestClusterIsUsedWhole(t *testing.T) {
 	g.awaitUp(t)
 }
 
-func TestP3_NothingIsMissedInACluster(t *testing.T) {
-	NotShort(t)
+func TestP3_ClusterChanges_NothingIsMissed(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	for name, happens := range map[string]func(*testing.T, *witness, *redistest.Cluster){
 		"one connection is ended": func(t *testing.T, w *witness, c *redistest.Cluster) {
@@ -139,16 +126,16 @@ func TestP3_NothingIsMissedInACluster(t *testing.T) {
 		},
 		"a primary dies": func(_ *testing.T, _ *witness, c *redistest.Cluster) {
 			c.Primaries[0].Kill()
-			c.Replicas[0].Await(contains("role:master"), "INFO", "replication")
+			c.Replicas[0].Await(redistest.Has("role:master"), "INFO", "replication")
 		},
-		"a primary pauses and comes back as a replica": func(_ *testing.T, _ *witness, c *redistest.Cluster) {
+		"a primary comes back as a replica": func(_ *testing.T, _ *witness, c *redistest.Cluster) {
 			c.Primaries[0].Pause()
-			c.Replicas[0].Await(contains("role:master"), "INFO", "replication")
+			c.Replicas[0].Await(redistest.Has("role:master"), "INFO", "replication")
 			c.Primaries[0].Resume()
 		},
 		"a failover by hand": func(_ *testing.T, _ *witness, c *redistest.Cluster) {
 			c.Replicas[1].Do("CLUSTER", "FAILOVER")
-			c.Replicas[1].Await(contains("role:master"), "INFO", "replication")
+			c.Replicas[1].Await(redistest.Has("role:master"), "INFO", "replication")
 		},
 		"slots move to another primary": func(t *testing.T, w *witness, c *redistest.Cluster) {
 			move(t, c, c.Primaries[0], c.Primaries[1])
@@ -164,49 +151,45 @@ func TestP3_NothingIsMissedInACluster(t *testing.T) {
 				c.Replicas[2].Do("CLUSTER", "RESET", "SOFT")
 				c.Primaries[0].Meet(c.Replicas[2])
 				for _, s := range c.Primaries {
-					s.Await(contains(c.Replicas[2].ID()), "CLUSTER", "NODES")
+					s.Await(redistest.Has(c.Replicas[2].ID()), "CLUSTER", "NODES")
 				}
 			}
-			w := watchOver(t, open(t, clusterConfig(c)), open(t, clusterConfig(c)))
+			w := watchOver(t, openLink(t, clusterConfig(c)), openLink(t, clusterConfig(c)))
 			happens(t, w, c)
 			w.heals()
 		})
 	}
 }
 
-// While the first slot of a new primary is on its way, changes are made there
-// that nobody who listens to the old ones hears of.
-func TestP3_NothingIsMissedInTheFirstSlotOfANewPrimary(t *testing.T) {
-	NotShort(t)
+// While the first slot of a new primary is on its way, that primary takes writes, and no
+// gate has a tracker there.
+func TestP3_FirstSlotOfNewPrimary_NothingIsMissed(t *testing.T) {
+	notShort(t)
 	t.Parallel()
 	c := redistest.StartCluster(t, 2, 0)
 	empty := redistest.StartNode(t)
 	c.Primaries[0].Meet(empty)
-	g := open(t, clusterConfig(c))
+	g := openLink(t, clusterConfig(c))
 	g.awaitUp(t)
 	for _, s := range c.Primaries {
-		s.Await(contains(empty.ID()), "CLUSTER", "NODES")
+		s.Await(redistest.Has(empty.ID()), "CLUSTER", "NODES")
 	}
-	empty.Await(contains("cluster_state:ok"), "CLUSTER", "INFO")
+	empty.Await(redistest.Has("cluster_state:ok"), "CLUSTER", "INFO")
 	from := c.Primaries[0]
 	slot, d := 0, digestOf(0)
 	for n := 0; ; n++ { // a session in the part of the first primary
 		d = digestOf(n)
-		if slot = slotOf(hex.EncodeToString(d[:])); slot < slotCount/2 {
+		if slot = slotOf(hexOf(d[:])); slot < slotCount/2 {
 			break
 		}
 	}
 	empty.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), "IMPORTING", from.ID())
 	from.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), "MIGRATING", empty.ID())
-	if err := g.set(t.Context(), g.cfg.Prefix+"i:s:{"+hex.EncodeToString(d[:])+"}"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.set(t, g.cfg.Prefix+"i:s:{"+hexOf(d[:])+"}"))
 	acknowledged := time.Now()
 	time.Sleep(3 * defaultPace.interval)
-	g.mu.Lock()
-	heard, n := g.heard(), len(g.changes)
-	g.mu.Unlock()
-	if n == 1 && heard.After(acknowledged) {
+	heard := g.heard()
+	if g.reports() == 1 && heard.After(acknowledged) {
 		t.Error("Heard has moved on over a change that was not reported")
 	}
 	if _, err := g.client(); err != nil {
@@ -216,28 +199,28 @@ func TestP3_NothingIsMissedInTheFirstSlotOfANewPrimary(t *testing.T) {
 		s.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), "NODE", empty.ID())
 	}
 	g.awaitUp(t)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.changes) < 2 {
-		t.Error("what was missed is not made up for")
+	if g.reports() < 2 {
+		t.Error("the new contact was not reported")
 	}
 }
 
-func TestAgree(t *testing.T) {
+func TestAgree_Answers_DecideSure(t *testing.T) {
 	a, b, x := primary{id: "a"}, primary{id: "b"}, primary{id: "x"}
-	both := answer{view: view{a, b}}
+	both, others := answer{view: view{a, b}}, answer{view: view{b, x}}
+	more := answer{view: view{a, b, x}}
+	moves := func(to ...string) answer { return answer{view: both.view, moving: to} }
 	for name, test := range map[string]struct {
 		answers     []answer
 		sure, again bool
 	}{
 		"no cluster":                      {[]answer{{}, {}}, true, false},
 		"all name us":                     {[]answer{both, both}, true, false},
-		"one names others":                {[]answer{both, {view: view{b, x}}}, false, false},
+		"one names others":                {[]answer{both, others}, false, false},
 		"the other names others":          {[]answer{{view: view{a, x}}, both}, false, false},
-		"all name others":                 {[]answer{{view: view{b, x}}, {view: view{b, x}}}, false, true},
-		"all name one more":               {[]answer{{view: view{a, b, x}}, {view: view{a, b, x}}}, false, true},
-		"a slot moves between us":         {[]answer{both, {view: both.view, moving: []string{"a"}}}, true, false},
-		"a slot moves to one without any": {[]answer{both, {view: both.view, moving: []string{"a", "x"}}}, false, false},
+		"all name others":                 {[]answer{others, others}, false, true},
+		"all name one more":               {[]answer{more, more}, false, true},
+		"a slot moves between us":         {[]answer{both, moves("a")}, true, false},
+		"a slot moves to one without any": {[]answer{both, moves("a", "x")}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sure, err := agree(view{a, b}, test.answers)
@@ -248,17 +231,14 @@ func TestAgree(t *testing.T) {
 	}
 }
 
-func TestMovingTo(t *testing.T) {
+func TestMovingTo_OwnLine_IsRead(t *testing.T) {
 	const nodes = "id1 127.0.0.1:1@2 master - 0 1 2 connected 5461-10922 [7->-id9]\n" +
-		"id2 127.0.0.1:2@3,host,shard-id=x myself,master - 0 1 2 connected 0-5460 11000 [1->-id3] [2-<-id4] [3->-id5]\n\n" +
+		"id2 127.0.0.1:2@3,host,shard-id=x myself,master - 0 1 2 connected 0-5460 11000 " +
+		"[1->-id3] [2-<-id4] [3->-id5]\n\n" +
 		"id6 :0@0 master,noaddr - 0\n"
 	if got := movingTo(nodes); !slices.Equal(got, []string{"id3", "id5"}) {
 		t.Errorf("%q", got)
 	}
-}
-
-func contains(part string) func(string) bool {
-	return func(s string) bool { return strings.Contains(s, part) }
 }
 
 // move gives some slots of one primary to another, as an operator does.
@@ -269,12 +249,10 @@ func move(t *testing.T, c *redistest.Cluster, from, to *redistest.Server) {
 		n := strconv.Itoa(slot)
 		to.Do("CLUSTER", "SETSLOT", n, "IMPORTING", fromID)
 		from.Do("CLUSTER", "SETSLOT", n, "MIGRATING", toID)
-		for range 200 { // what has come to be at both is refused, until it expires
+		for range 200 { // the server refuses keys that exist at both, until they expire
 			m := from.Do("CLUSTER", "GETKEYSINSLOT", n, "1000")
 			keys, err := m.AsStrSlice()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if len(keys) == 0 {
 				break
 			}
@@ -289,13 +267,47 @@ func move(t *testing.T, c *redistest.Cluster, from, to *redistest.Server) {
 	}
 }
 
-func TestSlotOf(t *testing.T) {
+func TestSlotOf_Tag_IsRedisSlot(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartNode(t)
-	for _, tag := range []string{"", "0", "123456789", "wxgate", hex.EncodeToString(make([]byte, 32))} {
+	for _, tag := range []string{"", "0", "123456789", "wxgate", zeros(64)} {
 		m := s.Do("CLUSTER", "KEYSLOT", tag)
 		if want, err := m.AsInt64(); err != nil || slotOf(tag) != int(want) {
 			t.Errorf("%q: %d, not %d (%v)", tag, slotOf(tag), want, err)
 		}
+	}
+}
+
+// TestCluster_SlotsMove_SessionIsFound: while the cluster moves the slots of a user and
+// of a session, the session is found and the user logs in.
+func TestCluster_SlotsMove_SessionIsFound(t *testing.T) {
+	notShort(t)
+	t.Parallel()
+	c := redistest.StartCluster(t, 2, 0)
+	cfg := config("")
+	cfg.Addresses, cfg.Cluster = c.Addresses(), true
+	s := mustOpen(t, cfg)
+	l := mustLogin(t, s, newLogin(userOf("oAlice")))
+	h := l.User.Hash()
+	for _, tag := range []string{hexOf(h[:]), hexOf(l.Digest[:])} {
+		slot := slotOf(tag)
+		from, to := c.Primaries[0], c.Primaries[1]
+		if slot >= slotCount/2 {
+			from, to = to, from
+		}
+		to.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), "IMPORTING", from.ID())
+		from.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), "MIGRATING", to.ID())
+	}
+	if !accepted(t, s, l.Digest) {
+		t.Error("the session does not hold")
+	}
+	again := mustLogin(t, s, newLogin(l.User))
+	if !accepted(t, s, l.Digest) || !accepted(t, s, again.Digest) {
+		t.Error("the sessions do not hold")
+	}
+	s.Touch(again.Digest, again.UsedUntil.Add(time.Second))
+	must(t, s.RevokeAll(t.Context()))
+	if accepted(t, s, again.Digest) {
+		t.Error("a revoked session holds")
 	}
 }
