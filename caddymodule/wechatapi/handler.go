@@ -203,7 +203,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		zap.String("seqid", c.seqID),
 		zap.String("remote_addr", r.RemoteAddr),
 	)
-	return p.Write(w)
+	return p.Write(w, r)
 }
 
 // problemFor returns what an app is told for an error.

@@ -75,12 +75,12 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, c *apiCall, 
 	case err != nil:
 		return reply.Refused{Problem: reply.For(reply.ForUser, err), Err: err}
 	case result == nil:
-		return reply.NoContent(w)
+		return reply.NoContent(w, r)
 	}
 	if object, ok := result.(json.RawMessage); ok {
-		return reply.Raw(w, object) // byte for byte
+		return reply.Raw(w, r, object) // byte for byte
 	}
-	return reply.JSON(w, result)
+	return reply.JSON(w, r, result)
 }
 
 // readUser reads and checks what each user call holds.

@@ -41,11 +41,11 @@ func (h *Handler) serveEndpoint(
 ) error {
 	e := endpoints[name]
 	if r.Method != e.method {
-		return reply.MethodNotAllowed(e.method, "call it with "+e.method).Write(w)
+		return reply.MethodNotAllowed(e.method, "call it with "+e.method).Write(w, r)
 	}
 	err := e.serve(h, w, r, token)
 	if p, ok := errors.AsType[reply.Problem](err); ok {
-		return p.Write(w)
+		return p.Write(w, r)
 	}
 	return err
 }
@@ -80,7 +80,7 @@ func (h *Handler) checked(
 // serveSession tells whether the presented session is valid.
 func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, token string) error {
 	return h.checked(w, r, token, func(id session.Identity) error {
-		return reply.JSON(w, sessionAnswer{
+		return reply.JSON(w, r, sessionAnswer{
 			ExpiresIn: secondsUntil(id.Expires), UnionIDBound: id.UnionID != "",
 		})
 	})
@@ -103,7 +103,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request, token stri
 		return h.refuse(w, r, refused(err))
 	}
 	h.log.Info("logout", zap.Bool("all", all), zap.String("client_ip", clientIP(r)))
-	return reply.NoContent(w)
+	return reply.NoContent(w, r)
 }
 
 func (h *Handler) logout(r *http.Request, token string, all bool) error {

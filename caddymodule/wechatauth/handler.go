@@ -296,7 +296,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) err
 		zap.String("reason", string(d.Result)), zap.Int("status", d.Problem.Status),
 		zap.String("method", r.Method), zap.String("path", r.URL.Path),
 		zap.String("client_ip", clientIP(r)))
-	return d.Problem.Write(w)
+	return d.Problem.Write(w, r)
 }
 
 // clientIP returns Caddy's client IP, which honours trusted_proxies; wechatauth

@@ -33,7 +33,7 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 		zap.String("appid", out.User.AppID), zap.String("openid", out.User.OpenID),
 		zap.String("session", hex.EncodeToString(out.Digest[:4])),
 		zap.Bool("replayed", out.Replayed), zap.String("client_ip", clientIP(r)))
-	return reply.JSON(w, sessionAnswer{
+	return reply.JSON(w, r, sessionAnswer{
 		ThirdSession: out.Token, ExpiresIn: secondsUntil(out.Expires),
 		UnionIDBound: out.UnionIDBound,
 	})
@@ -50,7 +50,6 @@ func (h *Handler) login(
 	}
 	client, _ := netip.ParseAddr(clientIP(r))
 	if wait, ok := live.AllowLogin(r.Context(), client); !ok {
-		reply.LeaveBody(w, r)
 		p := reply.RateLimited
 		p.RetryAfter = wait
 		return session.Login{}, p

@@ -28,7 +28,7 @@ func ownData(
 			body, err := h.callOwnData(w, r, call, u)
 			if err == nil {
 				metrics.endpointCalls.WithLabelValues(name, "ok").Inc()
-				return reply.Raw(w, body)
+				return reply.Raw(w, r, body)
 			}
 			p := reply.For(reply.OwnData, err)
 			code, level := outcome(r, p)
@@ -65,7 +65,6 @@ func (h *Handler) decrypt(
 	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, u session.User,
 ) (object json.RawMessage, err error) {
 	if wait, ok := live.AllowDecrypt(u); !ok {
-		reply.LeaveBody(w, r)
 		return nil, reply.TooMany(wait)
 	}
 	defer func() { live.DecryptSettled(u, err) }()

@@ -45,9 +45,9 @@ func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) (Object, er
 		return nil, BodyTooLong(limit)
 	}
 	if err != nil {
-		LeaveBody(w, r)
 		return nil, Invalid(http.StatusBadRequest, "the body could not be read")
 	}
+	r.Body = http.NoBody // tells send that nothing is left
 	obj, err := parseObject(b)
 	if err != nil {
 		return nil, Invalid(http.StatusBadRequest, "the body is "+err.Error())
@@ -208,17 +208,4 @@ func (o Object) SealedData() (d session.SealedData, err error) {
 		d.RawData = []byte(raw)
 	}
 	return d, nil
-}
-
-// LeaveBody has the answer sent before the body is read. net/http otherwise reads
-// the body first, to keep the connection, and waits for one that never comes.
-// EnableFullDuplex does not help: net/http panics when such a body comes after
-// all.
-func LeaveBody(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor != 1 {
-		return // HTTP/2 would take this for the end of the connection
-	}
-	w.Header().Set("Connection", "close")
-	// net/http reads the rest behind the answer, so that the answer arrives.
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }

@@ -137,8 +137,8 @@ func (p Problem) Level() zapcore.Level {
 	return zap.InfoLevel
 }
 
-// Write sends the problem.
-func (p Problem) Write(w http.ResponseWriter) error {
+// Write sends the problem, whatever the client still sends.
+func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	if p.Status == http.StatusUnauthorized {
 		challenge := `Bearer realm="wxgate"`
@@ -164,36 +164,42 @@ func (p Problem) Write(w http.ResponseWriter) error {
 	if err != nil {
 		return err
 	}
-	return send(w, p.Status, "application/problem+json", body)
+	return send(w, r, p.Status, "application/problem+json", body)
 }
 
 // JSON sends a value as the body of an answer with status 200.
-func JSON(w http.ResponseWriter, body any) error {
+func JSON(w http.ResponseWriter, r *http.Request, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	return Raw(w, b)
+	return Raw(w, r, b)
 }
 
 // Raw sends a JSON body byte for byte with status 200.
-func Raw(w http.ResponseWriter, b []byte) error {
-	return send(w, http.StatusOK, "application/json", b)
+func Raw(w http.ResponseWriter, r *http.Request, b []byte) error {
+	return send(w, r, http.StatusOK, "application/json", b)
 }
 
 // NoContent sends an empty answer with status 204.
-func NoContent(w http.ResponseWriter) error {
-	Mark(w.Header())
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+func NoContent(w http.ResponseWriter, r *http.Request) error {
+	return send(w, r, http.StatusNoContent, "", nil)
 }
 
-func send(w http.ResponseWriter, status int, contentType string, b []byte) error {
-	Mark(w.Header())
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(status)
-	w.Write(b) // an error means that the client has left
+// send sends an answer before the rest of the request's body has come (P11).
+func send(
+	w http.ResponseWriter, r *http.Request, status int, contentType string, b []byte,
+) error {
+	h := w.Header()
+	Mark(h)
+	if contentType != "" {
+		h.Set("Content-Type", contentType)
+		h.Set("Content-Length", strconv.Itoa(len(b)))
+	}
+	whileDropping(w, r, func() {
+		w.WriteHeader(status)
+		w.Write(b) // an error means that the client has left
+	})
 	return nil
 }
 

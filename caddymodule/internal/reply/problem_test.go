@@ -49,7 +49,7 @@ func TestProblemWireForm(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.code, c.status), func(t *testing.T) {
 			rec := httptest.NewRecorder()
-			if err := c.problem.Write(rec); err != nil {
+			if err := c.problem.Write(rec, httptest.NewRequest("GET", "/", nil)); err != nil {
 				t.Fatal(err)
 			}
 			if rec.Code != c.status {
