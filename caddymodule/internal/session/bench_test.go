@@ -42,7 +42,8 @@ func cachedTokens(b *testing.B, g *gate, n int) []string {
 	return tokens
 }
 
-// beating is a shared store that has just been heard of, and says so as one with a server does: by the word that its last heartbeat left.
+// beating is a shared store that answers Heard as one with a server does, from the word
+// that its last heartbeat left.
 type beating struct {
 	*memstore.Shared
 	base time.Time
@@ -53,7 +54,9 @@ func (s *beating) Heard() time.Time { return s.base.Add(time.Duration(s.beat.Loa
 
 func BenchmarkP8_CachedCheck(b *testing.B) {
 	benchmarkCached(b, func() *gate {
-		return newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.MaxSessions, c.Replay = 1<<19, 0 })
+		return newGate(b, func(cc *session.CoreConfig, c *session.Config) {
+			cc.MaxSessions, c.Replay = 1<<19, 0
+		})
 	})
 }
 
@@ -139,7 +142,8 @@ func benchmarkRefused(b *testing.B, g *gate, tokens []string, want error) {
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		if _, err := g.Authenticate(context.Background(), tokens[i%len(tokens)]); !errors.Is(err, want) {
+		_, err := g.Authenticate(context.Background(), tokens[i%len(tokens)])
+		if !errors.Is(err, want) {
 			b.Fatal(err)
 		}
 		i++
@@ -175,7 +179,8 @@ func BenchmarkUnknownOnBolt(b *testing.B) {
 }
 
 func BenchmarkMalformed(b *testing.B) {
-	benchmarkRefused(b, newGate(b), []string{"", "wxs_", "eyJhbGciOiJIUzI1NiJ9.e30.abcdefghijklmnopqrst"}, session.ErrMalformed)
+	tokens := []string{"", "wxs_", "eyJhbGciOiJIUzI1NiJ9.e30.abcdefghijklmnopqrst"}
+	benchmarkRefused(b, newGate(b), tokens, session.ErrMalformed)
 }
 
 func BenchmarkLoginOnBolt(b *testing.B) {
@@ -185,7 +190,8 @@ func BenchmarkLoginOnBolt(b *testing.B) {
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
 			n := codes.Add(1)
-			if _, err := g.Login(context.Background(), session.LoginRequest{AppID: appA, Code: fmt.Sprintf("o%d#%d", n%5000, n)}); err != nil {
+			req := request(fmt.Sprintf("o%d#%d", n%5000, n), phone)
+			if _, err := g.Login(context.Background(), req); err != nil {
 				b.Error(err)
 				return
 			}
@@ -193,7 +199,8 @@ func BenchmarkLoginOnBolt(b *testing.B) {
 	})
 }
 
-// BenchmarkRevokeUser is what a revocation costs beside the store, with shards that overflow now and then.
+// BenchmarkRevokeUser measures a revocation beside the store, with shards that overflow
+// now and then.
 func BenchmarkRevokeUser(b *testing.B) {
 	g := newGate(b)
 	b.ReportAllocs()

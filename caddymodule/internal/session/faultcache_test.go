@@ -8,8 +8,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
-// faultCache is a cache that does all the wrong that a cache might: it drops and delays what it is given, applies it in another order, forgets, brings back what was replaced long ago,
-// ignores times to live, and mixes up keys.
+// faultCache is a cache that does everything wrong: it drops and delays what it gets,
+// applies it in another order, forgets, brings back old entries, ignores times to live,
+// and mixes up keys.
 type faultCache struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -25,7 +26,11 @@ type put struct {
 }
 
 func newFaultCache(seed uint64) *faultCache {
-	return &faultCache{rng: rand.New(rand.NewPCG(seed, 0)), now: make(map[uint64]*session.Entry), ever: make(map[uint64][]*session.Entry)}
+	return &faultCache{
+		rng:  rand.New(rand.NewPCG(seed, 0)),
+		now:  make(map[uint64]*session.Entry),
+		ever: make(map[uint64][]*session.Entry),
+	}
 }
 
 func (c *faultCache) SetWithTTL(key uint64, e *session.Entry, _ int64, _ time.Duration) bool {

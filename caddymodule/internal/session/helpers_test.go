@@ -314,17 +314,25 @@ func logoutAll(ctx context.Context, s *session.Service, token string) error {
 
 // endings are the ways in which a session of alice may end at one gate.
 var endings = map[string]func(*gate, session.Login) error{
-	"session": func(g *gate, l session.Login) error { return g.Logout(context.Background(), l.Token) },
+	"session": func(g *gate, l session.Login) error {
+		return g.Logout(context.Background(), l.Token)
+	},
 	"by id": func(g *gate, l session.Login) error {
 		return g.EndByID(context.Background(), alice, idOf(l))
 	},
 	"log out all": func(g *gate, l session.Login) error {
 		return logoutAll(context.Background(), g.Service, l.Token)
 	},
-	"user":   func(g *gate, _ session.Login) error { return g.RevokeUser(context.Background(), alice) },
-	"forget": func(g *gate, _ session.Login) error { return g.Forget(context.Background(), alice) },
-	"app":    func(g *gate, _ session.Login) error { return g.RevokeApp(context.Background(), appA) },
-	"all":    func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
+	"user": func(g *gate, _ session.Login) error {
+		return g.RevokeUser(context.Background(), alice)
+	},
+	"forget": func(g *gate, _ session.Login) error {
+		return g.Forget(context.Background(), alice)
+	},
+	"app": func(g *gate, _ session.Login) error {
+		return g.RevokeApp(context.Background(), appA)
+	},
+	"all": func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
 	"unionid": func(g *gate, _ session.Login) error {
 		_, err := g.RevokeUnionID(context.Background(), "union")
 		return err
@@ -337,7 +345,8 @@ var endings = map[string]func(*gate, session.Login) error{
 	},
 	"max per user": func(g *gate, _ session.Login) (err error) {
 		for range 2 {
-			_, failed := g.Login(context.Background(), request(fmt.Sprint("alice#", codes.Add(1)), phone))
+			req := request(fmt.Sprint("alice#", codes.Add(1)), phone)
+			_, failed := g.Login(context.Background(), req)
 			err = errors.Join(err, failed)
 		}
 		return err

@@ -14,7 +14,9 @@ type exactMarks struct {
 	at    map[uint64]uint64
 }
 
-func (x *exactMarks) holds(a, b, t uint64) bool { return t >= x.floor && t >= x.at[a] && t >= x.at[b] }
+func (x *exactMarks) holds(a, b, t uint64) bool {
+	return t >= x.floor && t >= x.at[a] && t >= x.at[b]
+}
 
 // markKey draws from few keys that fall into few shards.
 func markKey(t *rapid.T) uint64 {
@@ -53,10 +55,10 @@ func TestMarks_Model(t *testing.T) {
 				for _, r := range append(reads[max(0, len(reads)-8):], m.now()) {
 					got, want := m.holds(a, b, r), x.holds(a, b, r)
 					if got && !want {
-						t.Fatalf("an entry about %x and %x that was read at %d holds at %d", a, b, r, m.now())
+						t.Fatalf("an entry about %x and %x of %d holds at %d", a, b, r, m.now())
 					}
 					if !got && want && !overflowed {
-						t.Fatalf("an entry about %x and %x that was read at %d does not hold at %d, and nothing was forgotten", a, b, r, m.now())
+						t.Fatalf("an entry about %x and %x of %d is stale at %d", a, b, r, m.now())
 					}
 				}
 				if !m.holds(a, b, m.now()) {

@@ -36,24 +36,6 @@ func TestLogout_Token_EndsItsSessionOnly(t *testing.T) {
 	}
 }
 
-func TestLogoutAll_EndedToken_EndsNothing(t *testing.T) {
-	g := newGate(t)
-	one, two, bystander := g.cached("alice"), g.cached("alice"), g.cached("bob")
-	elsewhere := g.login("alice", inApp(appB)).Token
-	g.must(logoutAll(t.Context(), g.Service, one))
-	g.refuse(one, session.ErrRevoked)
-	g.refuse(two, session.ErrRevoked)
-	g.accept(bystander)
-	g.accept(elsewhere)
-	since := g.cached("alice")
-	for _, token := range []string{one, g.keys.Mint()} {
-		if err := logoutAll(t.Context(), g.Service, token); !errors.Is(err, session.ErrInvalid) {
-			t.Errorf("got %v", err)
-		}
-	}
-	g.accept(since)
-}
-
 // TestP3_Revocation_Scope: each revocation ends what it names, at once and for good, and
 // nothing else.
 func TestP3_Revocation_Scope(t *testing.T) {
@@ -63,6 +45,7 @@ func TestP3_Revocation_Scope(t *testing.T) {
 		return errors.Join(
 			g.RevokeUser(ctx, carol), g.Forget(ctx, carol), g.RevokeApp(ctx, "wxcccccccccccccccc"))
 	}
+	inA := func(o owner) bool { return o.app == appA }
 	isAlice := func(o owner) bool { return o == owner{appA, "alice"} }
 	for name, tt := range map[string]struct {
 		revoke func(*gate, session.Login) error
@@ -71,14 +54,16 @@ func TestP3_Revocation_Scope(t *testing.T) {
 	}{
 		"user":    {endings["user"], isAlice, session.ErrRevoked},
 		"forget":  {endings["forget"], isAlice, session.ErrInvalid}, // the reason is forgotten, too
-		"app":     {endings["app"], func(o owner) bool { return o.app == appA }, session.ErrRevoked},
+		"app":     {endings["app"], inA, session.ErrRevoked},
 		"all":     {endings["all"], func(owner) bool { return true }, session.ErrRevoked},
 		"unknown": {unknown, func(owner) bool { return false }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGate(t)
 			tokens := make(map[string]owner)
-			for _, o := range []owner{{appA, "alice"}, {appA, "alice"}, {appA, "bob"}, {appB, "alice"}} {
+			for _, o := range []owner{
+				{appA, "alice"}, {appA, "alice"}, {appA, "bob"}, {appB, "alice"},
+			} {
 				token := g.login(o.who, inApp(o.app)).Token
 				cacheAt(g, token)
 				tokens[token] = o

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -76,14 +77,19 @@ func TestIdle_InUse_LivesToTheEnd(t *testing.T) {
 	}{
 		{24 * time.Hour, 30 * time.Minute, 10 * time.Second, 90 * time.Second},
 		{24 * time.Hour, 30 * time.Minute, 28 * time.Minute, 90 * time.Second},
-		{3 * time.Hour, 3 * time.Minute, time.Second, 45 * time.Second},         // a quarter of a short limit
-		{3 * time.Hour, 10 * time.Minute, 7 * time.Second, time.Minute},         // not more often than once a minute
-		{10 * time.Hour, 0, 5 * time.Minute, 30 * time.Minute},                  // no limit: a twentieth of the life
-		{48 * time.Hour, 0, 5 * time.Minute, time.Hour},                         // but once an hour
-		{60 * time.Hour, 50 * time.Hour, 5 * time.Minute, time.Hour},            // also with a limit of days
-		{10 * time.Minute, 0, time.Second, time.Minute},                         // not more often than once a minute
-		{time.Hour, 2 * time.Hour, 5 * time.Minute, 6 * time.Minute},            // a limit above the life
-		{2 * time.Minute, 4 * time.Second, 900 * time.Millisecond, time.Second}, // seconds
+		// A quarter of a short timeout.
+		{3 * time.Hour, 3 * time.Minute, time.Second, 45 * time.Second},
+		// Not more often than once a minute.
+		{3 * time.Hour, 10 * time.Minute, 7 * time.Second, time.Minute},
+		// Without a timeout, a twentieth of the life, but once an hour.
+		{10 * time.Hour, 0, 5 * time.Minute, 30 * time.Minute},
+		{48 * time.Hour, 0, 5 * time.Minute, time.Hour},
+		{60 * time.Hour, 50 * time.Hour, 5 * time.Minute, time.Hour},
+		{10 * time.Minute, 0, time.Second, time.Minute},
+		// A timeout above the life.
+		{time.Hour, 2 * time.Hour, 5 * time.Minute, 6 * time.Minute},
+		// Seconds.
+		{2 * time.Minute, 4 * time.Second, 900 * time.Millisecond, time.Second},
 	} {
 		bubble(t, tt.idle.String()+" "+tt.pace.String(), func(t *testing.T) {
 			g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle }))
@@ -144,7 +150,9 @@ func TestIdle_NewTimeout_EndsNoSessionInUse(t *testing.T) {
 		{20 * time.Minute, time.Second},
 		{time.Minute, 40 * time.Hour},
 	} {
-		for what, again := range map[string]func(*idleNode, time.Duration){"reload": (*idleNode).reload, "restart": (*idleNode).restart} {
+		for what, again := range map[string]func(*idleNode, time.Duration){
+			"reload": (*idleNode).reload, "restart": (*idleNode).restart,
+		} {
 			bubble(t, fmt.Sprint(tt.before, " to ", tt.after, " by ", what), func(t *testing.T) {
 				n := newIdleNode(t, tt.before)
 				defer func() { n.core.Close() }()
@@ -174,7 +182,9 @@ func TestIdle_NewTimeout_EndsNoSessionInUse(t *testing.T) {
 // let in again by a reload or a restart that leaves the timeout as it is, nor
 // by a configuration that is refused.
 func TestIdleStaysEnded(t *testing.T) {
-	for _, idle := range []time.Duration{time.Second, 6 * time.Second, 10 * time.Minute, 39 * time.Hour} {
+	for _, idle := range []time.Duration{
+		time.Second, 6 * time.Second, 10 * time.Minute, 39 * time.Hour,
+	} {
 		for what, again := range map[string]func(*idleNode){
 			"reload":          func(n *idleNode) { n.reload(idle) },
 			"restart":         func(n *idleNode) { n.restart(idle) },
@@ -201,8 +211,8 @@ func TestIdleStaysEnded(t *testing.T) {
 					n.refuse(token, session.ErrExpired)
 					again(n)
 					n.refuse(token, session.ErrExpired)
-					if u, err := n.User(t.Context(), user("alice")); err != nil || u.Sessions[0].State == session.StateLive {
-						t.Fatalf("%+v, %v", u, err)
+					if state := n.stateOfAlice(); state == session.StateLive {
+						t.Fatal(state)
 					}
 					time.Sleep(min(idle/3, nodeTTL/10))
 				}
@@ -226,8 +236,8 @@ func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
 		for range 6 * 60 * 6 {
 			seldom.accept(token)
 			time.Sleep(10 * time.Second)
-			if u, err := often.User(t.Context(), user("alice")); err != nil || u.Sessions[0].State != session.StateLive {
-				t.Fatalf("in use elsewhere: %+v, %v", u, err)
+			if state := often.stateOfAlice(); state != session.StateLive {
+				t.Fatalf("in use elsewhere: %v", state)
 			}
 		}
 		often.accept(token)
@@ -273,6 +283,13 @@ func TestLastSeen_OtherInterval(t *testing.T) {
 	})
 }
 
+func (g *gate) stateOfAlice() string {
+	g.t.Helper()
+	u, err := g.User(context.Background(), alice)
+	g.must(err)
+	return u.Sessions[0].State
+}
+
 // idleNode is a gate on data that outlives it, and what reloads and restarts it.
 type idleNode struct {
 	*gate
@@ -296,7 +313,9 @@ func (n *idleNode) open(idle time.Duration) {
 }
 
 func (n *idleNode) service(idle time.Duration) *session.Service {
-	return session.New(session.Config{Core: n.core, WeChat: n.wechat, Keys: n.keys, TTL: nodeTTL, Idle: idle})
+	cfg := n.cfg
+	cfg.Idle = idle
+	return session.New(cfg)
 }
 
 func (n *idleNode) reload(idle time.Duration) { n.Service = n.service(idle) }
@@ -311,7 +330,9 @@ func TestReload_Core_KeepsTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		token := g.cached("alice")
-		next := session.New(session.Config{Core: g.core, WeChat: g.wechat, Keys: g.keys, TTL: time.Hour, Idle: 5 * time.Minute})
+		cfg := g.cfg
+		cfg.TTL, cfg.Idle = time.Hour, 5*time.Minute
+		next := session.New(cfg)
 		if n := g.asks(func() {
 			if _, err := next.Authenticate(t.Context(), token); err != nil {
 				t.Error(err)
@@ -319,7 +340,7 @@ func TestReload_Core_KeepsTheCache(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("the store was asked %d times after a reload", n)
 		}
-		time.Sleep(10 * time.Minute) // the login has noted 6 minutes of use, of which the new timeout takes one for its own
+		time.Sleep(10 * time.Minute) // the login has noted 6, of which the new timeout takes 1
 		if _, err := next.Authenticate(t.Context(), token); !errors.Is(err, session.ErrExpired) {
 			t.Errorf("idle for the new limit: %v", err)
 		}

@@ -15,7 +15,9 @@ import (
 // Caller is what everything but a login needs of WeChat. Its errors are *weixin.Error. It
 // refuses a Session without a SessionKey with weixin.ClassKeyStale.
 type Caller interface {
-	PhoneNumber(_ context.Context, _ weixin.Credentials, code, openID string) (opendata.Phone, error)
+	PhoneNumber(
+		_ context.Context, _ weixin.Credentials, code, openID string,
+	) (opendata.Phone, error)
 	CheckSession(context.Context, weixin.Credentials, weixin.Session) error
 	ResetUserSessionKey(
 		context.Context, weixin.Credentials, weixin.Session,
