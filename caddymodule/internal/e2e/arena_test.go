@@ -279,7 +279,10 @@ func (a *arena) send(t *testing.T, r attack, at route, c credential) {
 		who = nil
 	}
 	for _, got := range o.app {
-		if r.has("{target}") || len(got.owned()) > 0 {
+		// Where error routes ask the app for a request that the gate never saw, it
+		// is nobody's. HTTP/2 has no such request.
+		unseen := r.Threat == 35 && len(got.owned()) == 0
+		if !unseen && (r.has("{target}") || len(got.owned()) > 0) {
 			got.check(t, who)
 		}
 		got.checkClean(t)

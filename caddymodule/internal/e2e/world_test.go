@@ -35,7 +35,7 @@ type setup struct {
 	base    string   // URL of another WeChat than the simulator
 	timeout string   // of calls of WeChat; default: 2s
 	auth    string   // lines of wechat_auth
-	site    string   // lines of the site, before wechat_auth
+	site    string   // lines of the site, before wechat_auth; {app} is the app's address
 	sites   string   // whole sites beside the first
 	env     []string // further environment
 }
@@ -110,7 +110,8 @@ func (w *world) caddyfile(s setup) string {
 	}
 	fmt.Fprintf(&b, "\t\tapi {\n\t\t\tbase_url %s\n\t\t\ttimeout %s\n\t\t}\n%s\n\t}\n}\n\n",
 		cmp.Or(s.base, w.wechat.URL), s.timeout, s.wechat)
-	lines := s.site + "\n\twechat_auth {\n" + s.auth + "\n\t}\n\treverse_proxy " + w.app.addr
+	site := strings.ReplaceAll(s.site, "{app}", w.app.addr)
+	lines := site + "\n\twechat_auth {\n" + s.auth + "\n\t}\n\treverse_proxy " + w.app.addr
 	return b.String() + siteAt(w.addr, lines) + s.sites + "\n"
 }
 

@@ -25,7 +25,7 @@ const (
 // left out.
 type defences struct {
 	noStrip, noFold, noConnection, noTrailer, noUpgrade, noProxyDoubt, noDouble bool
-	noBadToken, noRawPath, noQuery, noEndpoints, noAgent, noMethod              bool
+	noBadToken, noRawPath, noQuery, noEndpoints, noAgent, noMethod, noErrors    bool
 
 	optional bool // guests pass
 }
@@ -65,6 +65,14 @@ func (g *littleGate) owned(name string) bool {
 }
 
 func (g *littleGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Host == "" || len(r.Method) > 32 { // fails before the gate
+		if g.noErrors {
+			g.proxy.ServeHTTP(w, r)
+			return
+		}
+		refuse(w, http.StatusBadRequest)
+		return
+	}
 	if !g.clean(r) {
 		refuse(w, http.StatusBadRequest)
 		return

@@ -3,6 +3,7 @@ package probe
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -99,6 +100,38 @@ func unasked(_ *probe, t *trial) (Result, string) {
 		return NotTried, notSeen
 	}
 	return Held, t.answer.String()
+}
+
+// untold demands that the app is told nothing that it is not told of the honest
+// request, and sees the credential only where it always does.
+func untold(p *probe, t *trial) (Result, string) {
+	var honest []line
+	if told := t.stage.base.seen.told; len(told) > 0 {
+		honest = told[0]
+	}
+	for _, told := range t.seen.told {
+		if l, found := surplus(told, honest); found {
+			return Fell, "the app saw " + l.text
+		}
+	}
+	switch {
+	case t.seen.asked == unsure:
+		return NotTried, notSeen
+	case t.seen.asked == no:
+		return Held, t.answer.String()
+	case p.showsCredential(t) && !p.showsCredential(t.stage.base):
+		return Fell, "the app saw the credential: " + t.asked()
+	}
+	return Held, "the app was told nothing"
+}
+
+// showsCredential reports whether the credential reached the app.
+func (p *probe) showsCredential(t *trial) bool {
+	seen := t.answer.Body
+	for _, r := range t.seen.requests {
+		seen += strings.Join(r.Lines(), "\n")
+	}
+	return slices.ContainsFunc(p.secrets(), func(s string) bool { return strings.Contains(seen, s) })
 }
 
 // unopened demands that a request without a credential reaches the app on a

@@ -106,6 +106,7 @@ func TestRun_MissingDefence_Falls(t *testing.T) {
 		{12, defences{noEndpoints: true}, nil, "the app was asked: GET /WX/login?"},
 		{13, defences{noAgent: true}, nil, "the app was asked: GET /admin?"},
 		{14, defences{noMethod: true}, nil, "the app was asked: OPTIONS /admin?"},
+		{35, defences{noErrors: true}, nil, "the app saw X-Wx-Appid: forged-"},
 	}
 	for _, tt := range tests {
 		report := probeGate(t, tt.without, false)
@@ -142,7 +143,7 @@ func TestRun_NaiveProxy_Falls(t *testing.T) {
 		r.Out.Trailer = r.In.Trailer
 	}}, false)
 	report := run(t, probe.Config{URL: base, Echo: l})
-	if got, want := fallen(report), []int{1, 2, 4, 5}; !slices.Equal(got, want) {
+	if got, want := fallen(report), []int{1, 2, 4, 5, 35}; !slices.Equal(got, want) {
 		t.Errorf("%v fall, want %v", got, want)
 	}
 	for _, row := range report.Rows {

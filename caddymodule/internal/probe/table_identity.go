@@ -16,7 +16,7 @@ func (p *probe) table() []kind {
 	return []kind{
 		p.forging(), p.respelling(), p.removing(), p.trailing(), p.upgrading(), p.forwarding(),
 		p.doubling(), p.misusing(), p.climbing(), p.retargeting(), p.shadowing(),
-		p.impersonating(), p.askingOtherwise(),
+		p.impersonating(), p.askingOtherwise(), p.failing(),
 	}
 }
 

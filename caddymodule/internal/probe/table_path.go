@@ -220,3 +220,20 @@ func (p *probe) askingOtherwise() kind {
 		"Access-Control-Request-Headers: authorization"))
 	return k
 }
+
+// failing is docs/threats.md#t35: requests that fail before any handler runs. The
+// server's error routes answer them, and may ask the app.
+func (p *probe) failing() kind {
+	k := kind{
+		Attack: Attack{Threat: 35, as: everyone, judge: untold},
+		tries:  "Sends requests that fail before the gate sees them, for error routes to answer",
+		judged: "the app is told of a user by the client, or sees the credential",
+	}
+	lines := append(forge(p.Identity, asIs), forge(p.Identity, respelt("_", eachHyphen))...)
+	lines = append(lines, "Content-Length: 0")
+	order := ask("POST", "{target}", lines...)
+	k.add("an empty Host", strings.Replace(order, " {host}", "", 1))
+	k.add("a bad Host", strings.Replace(order, "{host}", "..", 1))
+	k.addBoth("a method of 40 letters", ask(strings.Repeat("WXPROBE-", 5), "{target}", lines...))
+	return k
+}
