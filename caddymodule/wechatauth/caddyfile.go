@@ -17,7 +17,8 @@ func init() {
 	// RegisterHandlerDirective would take a matcher off before wechat_auth can
 	// refuse it.
 	httpcaddyfile.RegisterDirective("wechat_auth", parseCaddyfile)
-	httpcaddyfile.RegisterDirectiveOrder("wechat_auth", httpcaddyfile.After, "forward_auth")
+	// A service that forward_auth asks sees a verified identity and no token.
+	httpcaddyfile.RegisterDirectiveOrder("wechat_auth", httpcaddyfile.Before, "forward_auth")
 }
 
 func parseCaddyfile(c httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {

@@ -42,8 +42,8 @@ func init() { caddy.RegisterModule(new(Handler)) }
 // `X-WX-OPENID`, `X-WX-APPID`, `X-WX-SOURCE`, `X-WX-UNIONID` when it is known, and
 // `X-WX-PHONE` when it is remembered. It needs the app `wechat`.
 //
-// In a Caddyfile it is the directive `wechat_auth`, which runs before
-// `request_header` and `reverse_proxy`. It takes no matcher: one would hide the
+// In a Caddyfile it is the directive `wechat_auth`, which runs after `basic_auth` and
+// before `forward_auth`, `request_header` and `reverse_proxy`. It takes no matcher: one would hide the
 // login endpoints and leave the rest of the site unguarded. List exemptions inside:
 //
 //	wechat_auth {
