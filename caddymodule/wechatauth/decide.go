@@ -14,6 +14,7 @@ type Claims struct {
 	Route     gate.Route
 	Token     string // "": none
 	Ambiguous bool   // two different tokens
+	Stray     string // a header with a token in it that is not read
 	Trailer   bool   // declares a trailer under an owned name
 
 	Cloudrun bool // the site trusts WeChat Cloud Hosting

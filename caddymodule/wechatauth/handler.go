@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -111,6 +112,7 @@ type Handler struct {
 	app   *wechatapp.App
 	apps  []string // accepted mini programs; nil in cloudrun mode: any
 	rules *gate.Rules
+	vary  []string // names the token's headers; shared by all answers
 }
 
 // CaddyModule returns the Caddy module information.
@@ -163,6 +165,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if h.rules, err = gate.New(h.Rules()); err != nil {
 		return err
+	}
+	if !h.Cloudrun {
+		h.vary = []string{strings.Join(h.rules.TokenHeaders(), ", ")}
 	}
 	return guardErrors(ctx, h.rules)
 }
@@ -219,6 +224,9 @@ func (h *Handler) ServeHTTP(
 		}
 	}
 	c := h.read(r)
+	if class := c.Route.Class; class != gate.Public && class != gate.NotFound {
+		vary(w.Header(), h.vary)
+	}
 	d := Decide(c)
 	switch d.Do {
 	case Refuse:
@@ -267,12 +275,26 @@ func (h *Handler) read(r *http.Request) Claims {
 	}
 	c.Trailer = err != nil
 	c.Route = h.rules.Route(r)
+	if c.Route.Class == gate.Public || c.Route.Class == gate.Optional {
+		h.rules.DropRouting(r)
+	}
 	c.Token, err = h.rules.Credential(r)
 	c.Ambiguous = err != nil
+	c.Stray = h.rules.Stray(r)
 	if c.Token == "" && !c.Ambiguous {
 		c.Token = tokenTaken(r)
 	}
 	return c
+}
+
+// vary tells caches that an answer depends on the token (docs/threats.md#t45).
+func vary(h http.Header, names []string) {
+	if old := h["Vary"]; len(old) > 0 && len(names) > 0 {
+		names = slices.Concat(old, names)
+	}
+	if len(names) > 0 {
+		h["Vary"] = names
+	}
 }
 
 // authenticate returns the identity behind a token, if the site accepts its mini

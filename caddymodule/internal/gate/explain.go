@@ -20,8 +20,8 @@ type Explanation struct {
 	Token   string // the presented token, "" for none
 }
 
-// Explain runs Clean, Route and Credential on r and reports what they did and
-// why. It serves people, and no request.
+// Explain runs on r what runs on a request before the token is checked, and reports
+// what it did and why. It serves people, and no request.
 func (g *Rules) Explain(r *http.Request) Explanation {
 	before := r.Header.Clone()
 	var e Explanation
@@ -30,18 +30,28 @@ func (g *Rules) Explain(r *http.Request) Explanation {
 	e.Route = g.Route(r)
 	e.Path = g.explainPath(r.URL.EscapedPath(), e.Route.Class)
 
-	cleaned := r.Header.Clone()
+	if e.Route.Class == Optional || e.Route.Class == Public {
+		before = r.Header.Clone()
+		g.DropRouting(r)
+		e.compare(before, r.Header, "some apps route by it, past the rule that opened the path")
+	}
+	before = r.Header.Clone()
 	var err error
 	if e.Token, err = g.Credential(r); err != nil && e.Refused == nil {
 		e.Refused = err
 	}
-	for _, name := range slices.Sorted(maps.Keys(cleaned)) {
-		if len(r.Header[name]) < len(cleaned[name]) {
-			const why = "a token is for the gate; the app never sees it"
+	g.Stray(r)
+	e.compare(before, r.Header, "a token is for the gate; the app never sees it")
+	return e
+}
+
+// compare adds what is no longer there.
+func (e *Explanation) compare(before, after http.Header, why string) {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if !slices.Equal(before[name], after[name]) {
 			e.Removed = append(e.Removed, Removal{name, why})
 		}
 	}
-	return e
 }
 
 // explainClean compares the headers before and after Clean.

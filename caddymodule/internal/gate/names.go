@@ -67,6 +67,7 @@ const (
 	h2cSettings        // HTTP2-Settings
 	pseudo             // :protocol, which net/http keeps among the headers
 	trailerHeader      // Trailer, where net/http did not consume it
+	routing            // may lead an app elsewhere than the path
 )
 
 type namedKind struct {

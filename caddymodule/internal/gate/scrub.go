@@ -5,10 +5,12 @@ import (
 	"slices"
 )
 
-// Scrub removes from r whatever Clean and Credential remove, and returns the token.
+// Scrub removes from r whatever Clean, Credential and Stray remove, and returns the
+// token.
 func (g *Rules) Scrub(r *http.Request) (token string) {
 	_, _ = g.Clean(r) // r is clean whatever it says
 	token, _ = g.Credential(r)
+	g.Stray(r)
 	return token
 }
 
