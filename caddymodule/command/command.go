@@ -21,7 +21,8 @@ func init() {
 			cmd.Args = cobra.NoArgs // an argument is an unknown command
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 			cmd.AddCommand(admin.Commands()...)
-			cmd.AddCommand(explainCommand(), probeCommand(), migrateCommand(), restoreCommand())
+			cmd.AddCommand(explainCommand(), validateCommand(), probeCommand(),
+				migrateCommand(), restoreCommand())
 		},
 	})
 }

@@ -2,227 +2,220 @@ package command
 
 import (
 	"bufio"
-	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/spf13/cobra"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/judge"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 	"github.com/wxgate/wxgate/caddymodule/wechatauth"
 )
 
-// explainCommand is `wxgate wechat explain`: what the gate of a configuration
-// would do with a request, and why, without sending anything. It asks no store,
-// so it cannot tell whether a token is good; and it reads the configuration as
-// written, so it needs no secret.
+// explainCommand is `wxgate wechat explain`. It asks no store and needs no secret.
 func explainCommand() *cobra.Command {
 	var config, adapter string
 	var headers []string
 	cmd := &cobra.Command{
 		Use:   "explain [--config <path>] [--adapter <name>] [-H <header>]... <method> <path or URL>",
-		Short: "Tells what the gate would do with a request, and why",
+		Short: "Tells what the gate does with a request, and why",
 		Long: `
-Reads a configuration and tells what each of its gates would take from a request, which rule decides about its path, and how it ends. Nothing is sent, no store is asked and no
-secret is needed, so whether a token is good is left open. With a URL in place of a path, only the gates of that host are asked. What runs before wechat_auth, such as rewrite,
-is not looked at: give the path as it is afterwards.
+Follows a request through the routes of a configuration, by Caddy's own matchers, and
+tells what each wechat_auth takes from it, which rule decides about its path, and how it
+ends; or that it reaches the app without a gate. Nothing is sent, no store is asked and
+no secret is needed, so the command does not know whether a token is valid. With a URL,
+only the servers of its port are asked, and its host counts; with a path, every host of
+the configuration is tried. Where a handler of another module may answer or change the
+request, the command says so.
 `,
-		Example: `  wxgate wechat explain --config Caddyfile GET /public/../admin -H 'X_WX_OPENID: somebody'
-  wxgate wechat explain --config Caddyfile GET https://api.example.com/orders -H 'Connection: close, X-Wx-Openid'`,
+		Example: `  wxgate wechat explain --config Caddyfile GET /public/../admin -H 'X_WX_OPENID: x'
+  wxgate wechat explain --config Caddyfile GET https://api.example.com/orders \
+      -H 'Connection: close, X-Wx-Openid'`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cmd.SilenceUsage = true
-			text, _, _, err := caddycmd.LoadConfig(config, adapter)
+			r, port, err := parseRequest(args[0], args[1], headers)
 			if err != nil {
 				return err
 			}
-			gates, err := findGates(text)
+			raw, servers, err := provisionServers(config, adapter)
 			if err != nil {
 				return err
 			}
-			r, err := parseRequest(args[0], args[1], headers)
-			if err != nil {
-				return err
+			e := explainer{out: cmd.OutOrStdout(), port: port}
+			if e.phones, err = remembersPhones(raw); err != nil {
+				return fmt.Errorf("reading configuration: %w", err)
 			}
-			return explain(cmd.OutOrStdout(), gates, r)
+			return e.explain(servers, r)
 		},
 	}
-	cmd.Flags().
-		StringVarP(&config, "config", "c", "", "Configuration file (default: the Caddyfile in this folder)")
-	cmd.Flags().StringVarP(&adapter, "adapter", "a", "", "Name of the config adapter")
-	cmd.Flags().
-		StringArrayVarP(&headers, "header", "H", nil, "Header of the request, 'Name: value'; repeatable")
+	f := cmd.Flags()
+	f.StringVarP(&config, "config", "c", "",
+		"Configuration file (default: the Caddyfile in this folder)")
+	f.StringVarP(&adapter, "adapter", "a", "", "Name of the config adapter")
+	f.StringArrayVarP(&headers, "header", "H", nil,
+		"Header of the request, 'Name: value'; repeatable")
 	return cmd
 }
 
-// siteGate is one wechat_auth of a configuration.
-type siteGate struct {
-	server string
-	hosts  []string // that the site answers to; none means any
-	gate   wechatauth.Handler
-	phones bool // the app `wechat` remembers telephone numbers
-}
-
-// findGates reads every wechat_auth out of a configuration in JSON.
-func findGates(config []byte) (found []siteGate, err error) {
-	var c struct {
-		Apps struct {
-			WeChat struct {
-				Phone wechatapp.Phone `json:"phone"`
-			} `json:"wechat"`
-			HTTP struct {
-				Servers map[string]struct {
-					Listen []string        `json:"listen"`
-					Routes json.RawMessage `json:"routes"`
-				} `json:"servers"`
-			} `json:"http"`
-		} `json:"apps"`
-	}
-	if err := json.Unmarshal(config, &c); err != nil {
-		return nil, fmt.Errorf("reading configuration: %w", err)
-	}
-	for _, s := range c.Apps.HTTP.Servers {
-		gates, err := gatesIn(s.Routes, nil)
-		if err != nil {
-			return nil, err
-		}
-		for _, g := range gates {
-			g.server, g.phones = strings.Join(s.Listen, ", "), c.Apps.WeChat.Phone.Remember
-			found = append(found, g)
-		}
-	}
-	if len(found) == 0 {
-		return nil, errors.New("the configuration holds no wechat_auth")
-	}
-	slices.SortStableFunc(found, func(a, b siteGate) int {
-		return cmp.Or(strings.Compare(a.server, b.server), slices.Compare(a.hosts, b.hosts))
-	})
-	return found, nil
-}
-
-// gatesIn walks routes, and the routes inside their handlers.
-func gatesIn(routes json.RawMessage, hosts []string) (found []siteGate, err error) {
-	if routes == nil {
-		return nil, nil
-	}
-	var list []struct {
-		Match []struct {
-			Host []string `json:"host"`
-		} `json:"match"`
-		Handle []json.RawMessage `json:"handle"`
-	}
-	if err := json.Unmarshal(routes, &list); err != nil {
-		return nil, fmt.Errorf("reading routes: %w", err)
-	}
-	for _, route := range list {
-		within := hosts
-		for _, m := range route.Match {
-			if len(m.Host) > 0 {
-				within = m.Host
-			}
-		}
-		for _, h := range route.Handle {
-			var head struct {
-				Handler string          `json:"handler"`
-				Routes  json.RawMessage `json:"routes"`
-			}
-			if err := json.Unmarshal(h, &head); err != nil {
-				return nil, fmt.Errorf("reading handler: %w", err)
-			}
-			if head.Handler == "wechat_auth" {
-				g := siteGate{hosts: within}
-				if err := json.Unmarshal(h, &g.gate); err != nil {
-					return nil, fmt.Errorf("reading wechat_auth: %w", err)
-				}
-				found = append(found, g)
-			}
-			inner, err := gatesIn(head.Routes, within)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, inner...)
-		}
-	}
-	return found, nil
-}
-
-// parseRequest makes the request as a server would have read it, odd names and
-// paths included.
-func parseRequest(method, target string, headers []string) (*http.Request, error) {
+// parseRequest makes the request as a server reads it, odd names and paths included.
+// It returns the port of a URL, "" for a path.
+func parseRequest(
+	method, target string, headers []string,
+) (r *http.Request, port string, err error) {
 	host := ""
-	if _, rest, ok := strings.Cut(target, "://"); ok {
+	if scheme, rest, ok := strings.Cut(target, "://"); ok {
 		host, target, _ = strings.Cut(rest, "/")
 		target = "/" + target
+		port = map[string]string{"http": "80", "https": "443"}[scheme]
+		if _, p, err := net.SplitHostPort(host); err == nil {
+			port = p
+		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, target, host)
 	for _, h := range headers {
 		if strings.ContainsAny(h, "\r\n") || !strings.Contains(h, ":") {
-			return nil, fmt.Errorf("%q is not a header: write 'Name: value'", h)
+			return nil, "", fmt.Errorf("%q is not a header: write 'Name: value'", h)
 		}
 		b.WriteString(h + "\r\n")
 	}
 	b.WriteString("\r\n")
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(b.String())))
+	r, err = http.ReadRequest(bufio.NewReader(strings.NewReader(b.String())))
 	if err != nil {
-		return nil, fmt.Errorf("no server would read this request: %w", err)
+		return nil, "", fmt.Errorf("no server would read this request: %w", err)
 	}
-	return r, nil
+	return r, port, nil
 }
 
-// explain writes what each gate that the request may meet does with it.
-func explain(out io.Writer, gates []siteGate, r *http.Request) error {
-	met := 0
-	for _, s := range gates {
-		if !s.answersTo(r.Host) {
+// explainer writes the way of one request.
+type explainer struct {
+	out    io.Writer
+	port   string // of the URL; "": any
+	phones bool   // the app `wechat` remembers telephone numbers
+	met    bool   // a gate or an app was met
+}
+
+// explain writes what each server that the request may meet does with it.
+func (e *explainer) explain(servers map[string]*caddyhttp.Server, r *http.Request) error {
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		srv := servers[name]
+		if !listens(srv, e.port) {
 			continue
 		}
-		met++
-		e, err := s.gate.Explain(r.Clone(r.Context()), s.phones)
-		if err != nil {
-			return err
+		hosts := []string{r.Host}
+		if r.Host == "" {
+			hosts = judge.Hosts(srv)
 		}
-		fmt.Fprintf(out, "%s %s\n\n", r.Method, r.URL.RequestURI())
-		row := func(name, text string) { fmt.Fprintf(out, "  %-12s%s\n", name, text) }
-		row("site", strings.TrimSpace(strings.Join(s.hosts, " ")+" on "+s.server))
-		row("path", e.Path)
-		for i, rm := range e.Removed {
-			row([]string{"removed", ""}[min(i, 1)], rm.What+": "+rm.Why)
+		for _, host := range hosts {
+			copied := r.Clone(r.Context())
+			copied.Host = host
+			if err := e.server(srv, copied); err != nil {
+				return err
+			}
 		}
-		if e.Token != "" {
-			row("token", e.Token)
-		}
-		row("decision", e.Decision)
-		fmt.Fprintln(out)
 	}
-	if met == 0 {
-		return fmt.Errorf("no wechat_auth guards the host %s", r.Host)
+	if !e.met {
+		return fmt.Errorf("no wechat_auth guards the host %s, and no app is reached", r.Host)
 	}
 	return nil
 }
 
-// answersTo reports whether a request for a host may meet the gate.
-func (s siteGate) answersTo(host string) bool {
-	matches := func(site string) bool { return hostMatches(site, host) }
-	return host == "" || len(s.hosts) == 0 || slices.ContainsFunc(s.hosts, matches)
+// listens reports whether a server listens on a port.
+func listens(srv *caddyhttp.Server, port string) bool {
+	return port == "" || len(srv.Listen) == 0 ||
+		slices.ContainsFunc(srv.Listen, func(listen string) bool {
+			addr, err := caddy.ParseNetworkAddress(listen)
+			return err == nil && fmt.Sprint(addr.StartPort) == port
+		})
 }
 
-// hostMatches compares a host of a site, which may begin with a wildcard label,
-// with that of a request.
-func hostMatches(site, host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
+// server writes the way of a request through one server.
+func (e *explainer) server(srv *caddyhttp.Server, r *http.Request) error {
+	steps := judge.Trace(srv, r)
+	begun, gated := false, false
+	row := func(name, text string) {
+		if !begun {
+			fmt.Fprintf(e.out, "%s %s\n\n", r.Method, r.URL.RequestURI())
+			begun, e.met = true, true
+		}
+		fmt.Fprintf(e.out, "  %-12s%s\n", name, text)
 	}
-	if rest, ok := strings.CutPrefix(site, "*."); ok {
-		_, host, _ = strings.Cut(host, ".")
-		site = rest
+	defer func() {
+		if begun {
+			fmt.Fprintln(e.out)
+		}
+	}()
+	if len(r.Method) > maxMethod && len(steps) > 0 {
+		row("decision", "405 by Caddy, before any handler: the method is longer than 32 letters")
+		return nil
 	}
-	return strings.EqualFold(site, host)
+	unsure := ""
+	for _, step := range steps {
+		if step.Unsure != "" {
+			unsure = step.Unsure
+		}
+		h, isGate := step.Handler.(*wechatauth.Handler)
+		_, isProxy := step.Handler.(*reverseproxy.Handler)
+		if isGate || isProxy && !gated {
+			row("site", step.Where)
+			if unsure != "" {
+				row("unsure", unsure+"; the rest holds if it passes the request on")
+			}
+		}
+		if isProxy && !gated {
+			row("decision", "on to the app WITHOUT a gate: "+
+				"it sees each identity header that the client sends, and the token")
+		}
+		if !isGate {
+			continue
+		}
+		gated = true
+		x, err := h.Explain(step.Request, e.phones)
+		if err != nil {
+			return err
+		}
+		explainGate(row, x)
+		if !x.Passes {
+			return nil
+		}
+	}
+	return nil
+}
+
+// maxMethod is the longest method that Caddy's server accepts.
+const maxMethod = 32
+
+func explainGate(row func(name, text string), e wechatauth.Explanation) {
+	row("path", e.Path)
+	for i, rm := range e.Removed {
+		row([]string{"removed", ""}[min(i, 1)], rm.What+": "+rm.Why)
+	}
+	if e.Token != "" {
+		row("token", e.Token)
+	}
+	row("decision", e.Decision)
+}
+
+// remembersPhones reads from a configuration whether the app remembers telephone
+// numbers.
+func remembersPhones(raw []byte) (bool, error) {
+	var c struct {
+		Apps struct {
+			WeChat struct {
+				Phone wechatapp.Phone `json:"phone"`
+			} `json:"wechat"`
+		} `json:"apps"`
+	}
+	err := json.Unmarshal(raw, &c)
+	return c.Apps.WeChat.Phone.Remember, err
 }

@@ -18,6 +18,7 @@ type Explanation struct {
 	Removed  []gate.Removal // what the app does not see
 	Token    string         // empty in cloudrun mode
 	Decision string
+	Passes   bool // the request may reach the next handler
 }
 
 // Explain returns what the gate does with a request, as far as the configuration
@@ -37,9 +38,11 @@ func (h *Handler) Explain(r *http.Request, phones bool) (Explanation, error) {
 	c.Trailer = errors.Is(e.Refused, gate.ErrOwnedTrailer)
 	c.Ambiguous = errors.Is(e.Refused, gate.ErrAmbiguousCredentials)
 
+	d := Decide(c)
 	out := Explanation{
 		Path:    classNames[e.Route.Class] + ": " + e.Path,
-		Removed: e.Removed, Decision: h.describe(Decide(c), phones),
+		Removed: e.Removed, Decision: h.describe(d, phones),
+		Passes: d.Do != Refuse && d.Do != Answer,
 	}
 	if !h.Cloudrun {
 		out.Token = describeToken(c)

@@ -1,0 +1,107 @@
+package command
+
+import (
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/judge"
+)
+
+// validateCommand is `wxgate wechat validate`, which `wxgate validate` calls, too.
+func validateCommand() *cobra.Command {
+	var config, adapter string
+	var envfiles []string
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "validate [--config <path>] [--adapter <name>] [--envfile <path>] [--strict]",
+		Short: "Checks a configuration, and what stands around its gates",
+		Long: `
+Checks a configuration as Caddy's own command validate does, then what stands around each
+wechat_auth: ways to the app that pass no gate, gates that no request reaches, the admin
+endpoint, the log. Each finding is one line with its place and cure.
+
+The exit status is 0 when the configuration may run, warnings or not, and 1 when it must
+not. With --strict a warning counts as a fault.
+`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			if err := stockValidate(cmd, config, adapter, envfiles); err != nil {
+				return cli.Failed, err
+			}
+			return validate(cmd, config, adapter, strict)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVarP(&config, "config", "c", "", "Input configuration file")
+	f.StringVarP(&adapter, "adapter", "a", "", "Name of config adapter")
+	f.StringSliceVar(&envfiles, "envfile", nil, "Environment file(s) to load")
+	f.BoolVar(&strict, "strict", false, "Fail on warnings")
+	return cmd
+}
+
+// stockValidate runs Caddy's own command, which also loads the environment files.
+func stockValidate(cmd *cobra.Command, config, adapter string, envfiles []string) error {
+	stock := &cobra.Command{Use: "validate", SilenceUsage: true, SilenceErrors: true}
+	caddycmd.Commands()["validate"].CobraFunc(stock)
+	args := []string{"--config", config, "--adapter", adapter}
+	for _, file := range envfiles {
+		args = append(args, "--envfile", file)
+	}
+	stock.SetArgs(args)
+	stock.SetOut(cmd.OutOrStdout())
+	return stock.ExecuteContext(cmd.Context())
+}
+
+// validate judges a configuration that Caddy accepts.
+func validate(cmd *cobra.Command, config, adapter string, strict bool) (int, error) {
+	raw, servers, err := provisionServers(config, adapter)
+	if err != nil {
+		return cli.Failed, err
+	}
+	found, err := judge.Config(raw)
+	if err != nil {
+		return cli.Failed, err
+	}
+	found = append(judge.Servers(servers), found...)
+	refused := 0
+	for _, f := range found {
+		kind := "warning"
+		if f.Refused || strict {
+			kind = "error"
+			refused++
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", kind, f)
+	}
+	if refused > 0 {
+		return cli.Failed, fmt.Errorf("%s around the gates", cli.Amount(refused, "fault"))
+	}
+	return 0, nil
+}
+
+// provisionServers returns a configuration in JSON and its provisioned HTTP servers.
+// Nothing is started.
+func provisionServers(config, adapter string) ([]byte, map[string]*caddyhttp.Server, error) {
+	raw, _, _, err := caddycmd.LoadConfig(config, adapter)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw = caddy.RemoveMetaFields(raw)
+	cfg := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
+		return nil, nil, fmt.Errorf("decoding configuration: %w", err)
+	}
+	ctx, err := caddy.ProvisionContext(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	app, err := ctx.AppIfConfigured("http")
+	if err != nil {
+		return raw, nil, nil // no HTTP server
+	}
+	return raw, app.(*caddyhttp.App).Servers, nil
+}
