@@ -1,6 +1,7 @@
 package command
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
@@ -83,6 +84,11 @@ func validate(cmd *cobra.Command, config, adapter string, strict bool) (int, err
 	return 0, nil
 }
 
+// quiet discards what provisioning logs: the commands print their own lines.
+var quiet = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
+	"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output":"discard"}`)}},
+}}
+
 // provisionServers returns a configuration in JSON and its provisioned HTTP servers.
 // Nothing is started.
 func provisionServers(config, adapter string) ([]byte, map[string]*caddyhttp.Server, error) {
@@ -95,6 +101,7 @@ func provisionServers(config, adapter string) ([]byte, map[string]*caddyhttp.Ser
 	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
 		return nil, nil, fmt.Errorf("decoding configuration: %w", err)
 	}
+	cfg.Logging = quiet
 	ctx, err := caddy.ProvisionContext(cfg)
 	if err != nil {
 		return nil, nil, err

@@ -25,9 +25,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/block"
+	"github.com/wxgate/wxgate/caddymodule/internal/judge"
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
@@ -125,6 +127,7 @@ type App struct {
 	// Open data.
 	Decrypt Decrypt `json:"decrypt,omitzero"`
 
+	ctx    caddy.Context // of the configuration
 	log    *zap.Logger
 	apps   []weixin.Credentials
 	ring   *keyring.Ring // nil: that of the store's key file
@@ -148,7 +151,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision reads the configuration. It opens nothing: `caddy validate` comes this
 // far beside a running server.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.log = ctx.Logger()
+	a.ctx, a.log = ctx, ctx.Logger()
 	a.settled = make(chan struct{})
 	a.settle = sync.OnceFunc(func() { close(a.settled) })
 	a.setDefaults()
@@ -286,8 +289,28 @@ func (a *App) Start() error {
 		a.held.release() // at once: the process may end before Cleanup's linger
 		return err
 	}
+	if err := a.judgeSites(); err != nil {
+		a.held.release()
+		return err
+	}
 	started.add(a)
 	a.watchKeys()
+	return nil
+}
+
+// judgeSites refuses a configuration with a fault around its gates, and logs a warning
+// for each way to an app that passes no gate (P9).
+func (a *App) judgeSites() error {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return nil // no HTTP server
+	}
+	for _, f := range judge.Servers(app.(*caddyhttp.App).Servers) {
+		if f.Refused {
+			return f.Err()
+		}
+		a.log.Warn(f.What, zap.String("where", f.Where), zap.String("cure", f.Cure))
+	}
 	return nil
 }
 

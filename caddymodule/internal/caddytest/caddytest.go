@@ -43,16 +43,30 @@ const (
 // Main runs the tests of a package. It keeps Caddy's data directory out of the
 // user's home and fails when the tests leave a goroutine behind.
 func Main(m *testing.M) {
+	dir := dataDir()
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// MainProvisioning is Main for tests that provision servers: Caddy offers no way to
+// end a context that it has provisioned and not run.
+func MainProvisioning(m *testing.M) {
+	dir := dataDir()
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func dataDir() string {
 	dir, err := os.MkdirTemp("", "wxgate-test-")
 	if err != nil {
 		panic(err)
 	}
 	os.Setenv("XDG_DATA_HOME", dir)
 	os.Setenv("XDG_CONFIG_HOME", dir)
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		os.RemoveAll(dir)
-		os.Exit(code)
-	}))
+	return dir
 }
 
 // SetSecrets sets each variable that the Caddyfiles of the tests name.

@@ -60,13 +60,13 @@ var house = map[string]row{
 	"caddymodule/command": {
 		ours: []string{
 			"caddymodule/admin", "caddymodule/wechatapp", "caddymodule/wechatauth",
-			"cli", "keyring", "probe", "store", "store/bolt",
+			"cli", "judge", "keyring", "probe", "store", "store/bolt",
 		},
 		foreign: []string{anyModule},
 	},
 	"caddymodule/wechatauth": {
 		ours: []string{
-			"caddymodule/wechatapp", "block", "gate", "keyring", "reply", "session", "store",
+			"caddymodule/wechatapp", "block", "gate", "judge", "keyring", "reply", "session", "store",
 		},
 		foreign: []string{anyModule},
 	},
@@ -78,7 +78,7 @@ var house = map[string]row{
 	},
 	"caddymodule/wechatapp": {
 		ours: []string{
-			"block", "keyring", "limit", "session", "store", "store/bolt", "weixin",
+			"block", "judge", "keyring", "limit", "session", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
 	},
@@ -87,6 +87,7 @@ var house = map[string]row{
 	"caddymodule/weixintest": {},
 
 	internalRoot + "/reply": {ours: []string{"session", "weixin"}, foreign: []string{"go.uber.org/zap"}},
+	internalRoot + "/judge": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/block": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/cli":   {foreign: []string{caddyModule, "github.com/spf13/cobra"}, caddy: true},
 	internalRoot + "/caddytest": {

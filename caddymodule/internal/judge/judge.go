@@ -106,7 +106,7 @@ func (w *walk) report(f Finding) {
 }
 
 func (w *walk) server(srv *caddyhttp.Server) {
-	w.routes(srv.Routes, way{where: strings.Join(srv.Listen, " ")})
+	w.routes(srv.Routes, way{where: place(srv)})
 }
 
 // routes walks a list in the order in which requests pass it. It returns the way of
@@ -237,20 +237,27 @@ func idOf(h caddyhttp.MiddlewareHandler) caddy.ModuleID {
 	return ""
 }
 
-// describe adds the matchers of a route to a place, as far as they can be told.
+// place returns how messages call a server.
+func place(srv *caddyhttp.Server) string { return "on " + strings.Join(srv.Listen, " ") }
+
+// describe adds the hosts and paths of a route to a place.
 func describe(where string, route caddyhttp.Route) string {
+	var names []string
 	for _, set := range route.MatcherSets {
 		for _, m := range set {
 			switch m := m.(type) {
 			case *caddyhttp.MatchHost:
-				where += " " + strings.Join(*m, ",")
+				names = append(names, *m...)
 			case *caddyhttp.MatchPath:
-				where += " " + strings.Join(*m, ",")
-			case *caddyhttp.MatchNot, *caddyhttp.MatchProtocol:
+				names = append(names, *m...)
 			}
 		}
 	}
-	return strings.TrimSpace(where)
+	if len(names) == 0 {
+		return where
+	}
+	outer, listen, _ := strings.Cut(where, "on ")
+	return outer + strings.Join(names, ",") + " on " + listen
 }
 
 // pathsOf returns the path matchers of a route: those of all its sets together.

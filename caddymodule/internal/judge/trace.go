@@ -28,7 +28,7 @@ func Trace(srv *caddyhttp.Server, r *http.Request) []Step {
 	rec := httptest.NewRecorder()
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), rec, srv)
 	t := tracer{groups: make(map[string]bool)}
-	t.routes(srv.Routes, r, strings.Join(srv.Listen, " "), func(*http.Request) {})
+	t.routes(srv.Routes, r, place(srv), func(*http.Request) {})
 	return t.steps
 }
 
