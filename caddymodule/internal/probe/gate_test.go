@@ -65,7 +65,7 @@ func (g *littleGate) owned(name string) bool {
 }
 
 func (g *littleGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Host == "" || len(r.Method) > 32 { // fails before the gate
+	if strings.Trim(r.Host, ".") == "" || len(r.Method) > 32 { // fails before the gate
 		if g.noErrors {
 			g.proxy.ServeHTTP(w, r)
 			return
