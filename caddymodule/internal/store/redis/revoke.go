@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -140,13 +141,14 @@ redis.call('SET', KEYS[2], '', 'PX', ARGV[2])
 return 1
 `)
 
-// parseEpoch reads an epoch; there is none when it is empty.
+// parseEpoch reads an epoch; there is none when it is empty. Another spelling of the
+// same number is damage, too.
 func (s *Store) parseEpoch(text string) (uint64, bool) {
 	if text == "" {
 		return 0, false
 	}
 	e, err := strconv.ParseUint(text, 16, 64)
-	if err != nil || len(text) != 16 {
+	if err != nil || len(text) != 16 || strings.ToLower(text) != text {
 		s.damaged("epoch", nil)
 		return 0, false
 	}
