@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
 // Gates of a fleet are replaced one after another, so gates of the first
@@ -48,13 +47,12 @@ var firstRelease = map[string]string{
 // as used up to an hour after it was last seen. A gate of that release hears of
 // it, so that it does not end a session which is used here.
 func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
-	srv := redistest.Start(t)
-	cfg := config(srv.Addr)
-	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
+	t.Parallel()
+	f := newFixture(t)
 	for key, value := range firstRelease {
 		b, err := hex.DecodeString(value)
 		must(t, err)
-		must(t, do(c, "SET", cfg.Prefix+key, string(b), "EX", "3000000000").Error())
+		f.do("SET", f.cfg.Prefix+key, string(b), "EX", "3000000000")
 	}
 	for name, seen := range map[string]int64{
 		"65727fa4c8f8084ea47c257c6bfbc485a5ceb973d210bf87a8c6958e95e4fe1a": 1796053623649,
@@ -63,29 +61,22 @@ func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
 		b, err := hex.DecodeString(name)
 		must(t, err)
 		d := store.Digest(b)
-		rec, err := s.Lookup(t.Context(), d)
+		rec, err := f.Lookup(t.Context(), d)
 		must(t, err)
 		until := time.UnixMilli(seen).Add(time.Hour)
 		if rec.Session.Epochs != rec.Current || !rec.Session.UsedUntil.Equal(until) {
 			t.Errorf("%s: used until %v, want %v; %+v", name[:4], rec.Session.UsedUntil, until, rec)
 		}
-		note := cfg.Prefix + "t:{" + name + "}"
-		await(t, "the first release reads so, too", func() bool {
-			text, _ := do(c, "GET", note).ToString()
-			at, ok := firstNote(text)
+		await(t, "the first release reads the same", func() bool {
+			at, ok := firstNote(f.get(noteKey(d)))
 			return ok && at.Equal(until)
 		})
-		s.Touch(d, until.Add(-time.Second)) // would take back what the first release has noted
-		must(t, s.flush())
-		rec, err = s.Lookup(t.Context(), d)
+		f.Touch(d, until.Add(-time.Second)) // must not shorten the first release's note
+		must(t, f.flush())
+		rec, err = f.Lookup(t.Context(), d)
 		must(t, err)
-		if !rec.Session.UsedUntil.Equal(until) {
-			t.Errorf(
-				"%s: used until %v after a touch until before, want %v",
-				name[:4],
-				rec.Session.UsedUntil,
-				until,
-			)
+		if got := rec.Session.UsedUntil; !got.Equal(until) {
+			t.Errorf("%s: used until %v after an earlier note, want %v", name[:4], got, until)
 		}
 	}
 }
@@ -94,20 +85,15 @@ func TestFirstRelease_ItsSessions_Accepted(t *testing.T) {
 // a session, sees no session earlier than it was in use, and notes later uses
 // over ours.
 func TestFirstRelease_ReadsOurs(t *testing.T) {
-	srv := redistest.Start(t)
-	cfg := config(srv.Addr)
-	s, c := mustOpen(t, cfg), raw(t, srv.Addr)
-	get := func(kind string, d store.Digest) string {
-		v, _ := do(c, "GET", cfg.Prefix+kind+":{"+hexOf(d[:])+"}").ToString()
-		return v
-	}
+	t.Parallel()
+	f := newFixture(t)
 	seen := func(l store.Login) time.Time {
 		t.Helper()
-		at, ok := firstSession(get("s", l.Digest), l)
+		at, ok := firstSession(f.get(sessionKey(l.Digest)), l)
 		if !ok {
-			t.Fatalf("the first release cannot read %q", get("s", l.Digest))
+			t.Fatalf("the first release cannot read %q", f.get(sessionKey(l.Digest)))
 		}
-		if text := get("t", l.Digest); text != "" {
+		if text := f.get(noteKey(l.Digest)); text != "" {
 			noted, ok := firstNote(text)
 			if !ok {
 				t.Fatalf("the first release cannot read %q", text)
@@ -121,20 +107,18 @@ func TestFirstRelease_ReadsOurs(t *testing.T) {
 	for _, interval := range []time.Duration{
 		250 * time.Millisecond, time.Minute, time.Hour - time.Millisecond,
 	} {
-		l := newLogin(
-			userOf("oAlice"),
-			func(l *store.Login) { l.UsedUntil = l.Created.Add(interval) },
-		)
-		mustLogin(t, s, l)
+		l := mustLogin(t, f, newLogin(userOf("oAlice"), func(l *store.Login) {
+			l.UsedUntil = l.Created.Add(interval)
+		}))
 		if at := seen(l); at.Before(l.Created.Add(-time.Second)) || at.After(l.UsedUntil) {
 			t.Errorf("noted each %v: seen at %v after the login", interval, at.Sub(l.Created))
 		}
-		if writes := get("t", l.Digest) != ""; writes != (interval < time.Hour-time.Second) {
+		if writes := f.get(noteKey(l.Digest)) != ""; writes != (interval < time.Hour-time.Second) {
 			t.Errorf("noted each %v: the login wrote a note: %v", interval, writes)
 		}
 		used := l.Created.Add(2 * time.Hour)
-		s.Touch(l.Digest, used.Add(interval))
-		must(t, s.flush())
+		f.Touch(l.Digest, used.Add(interval))
+		must(t, f.flush())
 		if at := seen(l); at.Before(used) || at.After(used.Add(interval)) {
 			t.Errorf("noted each %v: used after 2h, seen after %v", interval, at.Sub(l.Created))
 		}
@@ -143,21 +127,14 @@ func TestFirstRelease_ReadsOurs(t *testing.T) {
 			wins bool
 		}{{used, false}, {used.Add(2 * time.Hour), true}} {
 			text := firstNoteOf(step.at)
-			keys := []string{
-				cfg.Prefix + "s:{" + hexOf(l.Digest[:]) + "}",
-				cfg.Prefix + "t:{" + hexOf(l.Digest[:]) + "}",
-			}
-			must(t, do(c, "EVAL", firstTouchLua, "2", keys[0], keys[1], text).Error())
-			if won := get("t", l.Digest) == text; won != step.wins {
-				t.Errorf(
-					"noted each %v: the first release noted a use %v after ours, which holds: %v",
-					interval,
-					step.at.Sub(used),
-					won,
-				)
+			f.do("EVAL", firstTouchLua, "2",
+				f.cfg.Prefix+sessionKey(l.Digest), f.cfg.Prefix+noteKey(l.Digest), text)
+			if won := f.get(noteKey(l.Digest)) == text; won != step.wins {
+				t.Errorf("noted each %v: a note of the first release %v after ours holds: %v",
+					interval, step.at.Sub(used), won)
 			}
 		}
-		rec, err := s.Lookup(t.Context(), l.Digest)
+		rec, err := f.Lookup(t.Context(), l.Digest)
 		must(t, err)
 		if want := used.Add(3 * time.Hour); !rec.Session.UsedUntil.Equal(want) {
 			t.Errorf("noted each %v: used until %v, want %v", interval, rec.Session.UsedUntil, want)

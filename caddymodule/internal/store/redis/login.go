@@ -162,6 +162,9 @@ func (db db) endLeaving(
 	ctx context.Context, l store.Login, presented *store.UserID, record string,
 	leaving []store.Digest,
 ) error {
+	if len(leaving) == 0 {
+		return nil
+	}
 	for _, d := range leaving {
 		if err := db.endSession(ctx, d, false); err != nil {
 			return err

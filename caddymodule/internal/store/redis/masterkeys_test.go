@@ -11,27 +11,28 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// oldGate reads and writes needs as gates of the first release do.
-type oldGate struct {
-	t   *testing.T
-	srv *redistest.Server
-	cfg Config
+type needs = map[store.MasterKeyID]time.Time
+
+func needsOf(t *testing.T, s store.Store) needs {
+	t.Helper()
+	n, err := s.MasterKeys(t.Context())
+	must(t, err)
+	return n
 }
 
 var firstNeed = regexp.MustCompile(`^[0-9a-f]{8} [0-9]+$`)
 
-func (f oldGate) read() map[string]time.Time {
+// firstNeeds reads needs as gates of the first release do.
+func (f *fixture) firstNeeds() map[string]time.Time {
 	f.t.Helper()
-	res := f.srv.Do("HGETALL", f.cfg.Prefix+"k")
-	fields, err := res.AsStrMap()
+	fields, err := f.do("HGETALL", f.cfg.Prefix+"k").AsStrMap()
 	must(f.t, err)
 	needs := make(map[string]time.Time)
 	for field, v := range fields {
 		if !firstNeed.MatchString(field + " " + v) {
-			f.t.Errorf("the first release takes %q: %q for damaged", field, v)
+			f.t.Errorf("to the first release, %q: %q is damaged", field, v)
 		}
 		var ms int64
 		_, err := fmt.Sscan(v, &ms)
@@ -41,134 +42,104 @@ func (f oldGate) read() map[string]time.Time {
 	return needs
 }
 
-func (f oldGate) replace(needs map[string]time.Time) {
+// replaceFirstNeeds writes needs as gates of the first release do.
+func (f *fixture) replaceFirstNeeds(id store.MasterKeyID, until time.Time) {
 	f.t.Helper()
-	args := []string{"HSET", f.cfg.Prefix + "k"}
-	for field, until := range needs {
-		args = append(args, field, fmt.Sprint(until.UnixMilli()))
-	}
-	del := f.srv.Do("DEL", f.cfg.Prefix+"k")
-	must(f.t, del.Error())
-	set := f.srv.Do(args...)
-	must(f.t, set.Error())
+	f.do("DEL", f.cfg.Prefix+"k")
+	f.do("HSET", f.cfg.Prefix+"k", id.String(), fmt.Sprint(until.UnixMilli()))
 }
 
-func needsOf(t *testing.T, s store.Store) map[store.MasterKeyID]time.Time {
-	t.Helper()
-	needs, err := s.MasterKeys(t.Context())
-	must(t, err)
-	return needs
-}
-
-// P7: gates of the first release and of this one see each other's needs, and
-// neither takes one away from the other.
+// P7: gates of the first release and of this one see each other's needs, and neither
+// removes one of the other's.
 func TestMasterKeys_BesideFirstRelease_SeeEachOther(t *testing.T) {
-	srv := redistest.Start(t)
-	cfg := config(srv.Addr)
-	s := mustOpen(t, cfg)
-	old := oldGate{t, srv, cfg}
+	t.Parallel()
+	f := newFixture(t)
 	mine, theirs := store.MasterKeyID{1}, store.MasterKeyID{0xab}
 	at := time.UnixMilli(time.Now().Add(50 * time.Hour).UnixMilli())
 	login := func(openID string) store.Login {
 		t.Helper()
 		l := newLogin(userOf(openID), func(l *store.Login) { l.MasterKey = mine })
-		mustLogin(t, s, l)
-		return l
+		return mustLogin(t, f, l)
 	}
-
-	old.replace(map[string]time.Time{theirs.String(): at})
+	check := func(when string, l store.Login, at time.Time) {
+		t.Helper()
+		if n := needsOf(t, f); !n[theirs].Equal(at) || n[mine].Before(l.Expires) {
+			t.Errorf("%s: needs %v", when, n)
+		}
+	}
+	f.replaceFirstNeeds(theirs, at)
 	l := login("oAlice")
-	if needs := needsOf(t, s); !needs[theirs].Equal(at) || needs[mine].Before(l.Expires) {
-		t.Errorf("needed are %v", needs)
-	}
-	needs := old.read()
-	if !needs[theirs.String()].Equal(at) || needs[mine.String()].Before(l.Expires) {
-		t.Errorf("to the first release, needed are %v", needs)
+	check("after a login", l, at)
+	first := f.firstNeeds()
+	if !first[theirs.String()].Equal(at) || first[mine.String()].Before(l.Expires) {
+		t.Errorf("to the first release, needs %v", first)
 	}
 	at = at.Add(time.Hour)
-	old.replace(map[string]time.Time{theirs.String(): at}) // read before the login
-	if needs := needsOf(t, s); !needs[theirs].Equal(at) || needs[mine].Before(l.Expires) {
-		t.Errorf("after a change by the first release, needed are %v", needs)
-	}
+	f.replaceFirstNeeds(theirs, at) // which that gate has read before the login
+	check("after a change by the first release", l, at)
 
-	must(t, s.RevokeAll(t.Context()))
+	must(t, f.RevokeAll(t.Context()))
 	for who, until := range map[string]time.Time{
-		"the first release": old.read()[theirs.String()],
-		"this release":      needsOf(t, s)[theirs],
+		"the first release": f.firstNeeds()[theirs.String()],
+		"this release":      needsOf(t, f)[theirs],
 	} {
 		left := time.Until(until)
-		if left < time.Minute || left > 2*time.Minute { // its gates record again within a minute
-			t.Errorf("after RevokeAll, a key is needed for %v to %s", left, who)
+		if left < time.Minute || left > freeAfter { // its gates record again within a minute
+			t.Errorf("after RevokeAll, to %s, a key is needed for %v", who, left)
 		}
 	}
 	l = login("oAlice")
-	if needs = old.read(); needs[mine.String()].Before(l.Expires) {
-		t.Errorf("to the first release, needed are %v after the next login", needs)
+	if first = f.firstNeeds(); first[mine.String()].Before(l.Expires) {
+		t.Errorf("after the next login, to the first release, needs %v", first)
 	}
 
 	// As when a gate of the first release revokes all sessions.
-	moved := srv.Do("SET", cfg.Prefix+"e:{all}", "0123456789abcdef")
-	must(t, moved.Error())
+	f.do("SET", f.cfg.Prefix+"e:{all}", "0123456789abcdef")
 	l = login("oBob")
-	if needs := needsOf(t, s); needs[mine].Before(l.Expires) {
-		t.Errorf("needed are %v", needs)
+	if n := needsOf(t, f); n[mine].Before(l.Expires) {
+		t.Errorf("after a foreign RevokeAll, needs %v", n)
 	}
 }
 
-// What cannot be read is logged and hides nothing else; needs that have ended
-// long ago go with the next change.
+// A damaged need is logged and hides no other one. A change removes needs that have
+// ended long ago.
 func TestMasterKeys_DamagedOrEnded_AreSkipped(t *testing.T) {
-	srv := redistest.Start(t)
+	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
-	cfg := config(srv.Addr)
-	cfg.Logger = zap.New(core)
-	s := mustOpen(t, cfg)
-	l := newLogin(userOf("oAlice"))
-	mustLogin(t, s, l)
-	want := needsOf(t, s)
+	f := newFixtureWith(t, func(c *Config) { c.Logger = zap.New(core) })
+	mustLogin(t, f, newLogin(userOf("oAlice")))
+	want := needsOf(t, f)
+	const old = "0102030405060708090a0b0c"
 	ended := fmt.Sprint(time.Now().Add(-25 * time.Hour).UnixMilli())
 	for _, key := range []string{"k", "m"} {
-		res := srv.Do("HSET", cfg.Prefix+key,
-			"01020304", "soon", "x", "5000000000000", "0102030405060708090a0b0c", ended)
-		must(t, res.Error())
+		f.do("HSET", f.cfg.Prefix+key, "01020304", "soon", "x", "5000000000000", old, ended)
 	}
-	if got := needsOf(t, s); !maps.EqualFunc(got, want, time.Time.Equal) {
-		t.Errorf("needed are %v, want %v", got, want)
+	if got := needsOf(t, f); !maps.EqualFunc(got, want, time.Time.Equal) {
+		t.Errorf("needs %v, want %v", got, want)
 	}
 	if logs.FilterMessageSnippet("damaged record").Len() == 0 {
 		t.Errorf("logged %v", logs.All())
 	}
-	l = newLogin(userOf("oBob"), func(l *store.Login) { l.Expires = l.Created.Add(9 * time.Hour) })
-	mustLogin(t, s, l)
+	mustLogin(t, f, newLogin(userOf("oBob"), func(l *store.Login) {
+		l.Expires = l.Created.Add(9 * time.Hour)
+	}))
 	for _, key := range []string{"k", "m"} {
-		res := srv.Do("HGETALL", cfg.Prefix+key)
-		fields, err := res.AsStrMap()
+		fields, err := f.do("HGETALL", f.cfg.Prefix+key).AsStrMap()
 		must(t, err)
-		if _, there := fields["0102030405060708090a0b0c"]; there || len(fields) != 3 {
+		if _, there := fields[old]; there || len(fields) != 3 {
 			t.Errorf("%s holds %v", key, fields)
 		}
 	}
 }
 
-// A server may lose a need that it acknowledged. The next logins record it again.
+// A server may lose an acknowledged need. The next logins record it again.
 func TestMasterKeys_LostNeed_IsRecordedAgain(t *testing.T) {
-	srv := redistest.Start(t)
-	cfg := config(srv.Addr)
-	s := mustOpen(t, cfg)
-	login := func() store.Login {
-		t.Helper()
-		l := newLogin(userOf("oAlice"))
-		_, err := s.Login(t.Context(), l)
-		must(t, err)
-		return l
-	}
-	login()
-	for _, key := range []string{"k", "m"} {
-		res := srv.Do("DEL", cfg.Prefix+key)
-		must(t, res.Error())
-	}
+	t.Parallel()
+	f := newFixture(t)
+	mustLogin(t, f, newLogin(userOf("oAlice")))
+	f.do("DEL", f.cfg.Prefix+"k", f.cfg.Prefix+"m")
 	await(t, "the need is recorded", func() bool {
-		l := login()
-		return !needsOf(t, s)[l.MasterKey].Before(l.Expires)
+		l := mustLogin(t, f, newLogin(userOf("oAlice")))
+		return !needsOf(t, f)[l.MasterKey].Before(l.Expires)
 	})
 }
