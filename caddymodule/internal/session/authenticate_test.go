@@ -51,8 +51,8 @@ func TestAuthenticate_Token_TellsItsUser(t *testing.T) {
 	}
 }
 
-// TestP8_CachedCheck: a cached check allocates nothing and asks the store nothing, also
-// one that gates share.
+// TestP8_CachedCheck: a cached check allocates nothing and asks the store
+// nothing, also one that gates share.
 func TestP8_CachedCheck(t *testing.T) {
 	idle := with(func(c *session.Config) { c.Idle = time.Hour })
 	gates, _ := newFleet(t, 1, idle)
@@ -227,7 +227,8 @@ func TestThreat17_SameCacheKey_OtherIdentity(t *testing.T) {
 	if !ok {
 		t.Fatal("the victim is not cached")
 	}
-	// The victim's entry, as if mallory had found a token with the same first eight bytes.
+	// The victim's entry, as if mallory had found a token with the same first
+	// eight bytes.
 	collide := func(token string, d store.Digest) {
 		cache.SetWithTTL(key(token), e.WithDigest(d), 1, time.Minute)
 		g.settle()
@@ -245,7 +246,8 @@ func TestThreat17_SameCacheKey_OtherIdentity(t *testing.T) {
 	unknown := g.keys.Mint()
 	collide(unknown, session.DigestOf(victim))
 	g.refuse(unknown, session.ErrUnknown)
-	// And that the trick works when the digest is the same: otherwise the test proves nothing.
+	// And that the trick works when the digest is the same: otherwise the test
+	// proves nothing.
 	collide(mallory, far)
 	if id := g.accept(mallory); id.OpenID != "alice" {
 		t.Fatalf("the planted entry was not used: %+v", id)

@@ -42,8 +42,8 @@ func cachedTokens(b *testing.B, g *gate, n int) []string {
 	return tokens
 }
 
-// beating is a shared store that answers Heard as one with a server does, from the word
-// that its last heartbeat left.
+// beating is a shared store that answers Heard as one with a server does, from
+// the word that its last heartbeat left.
 type beating struct {
 	*memstore.Shared
 	base time.Time
@@ -60,7 +60,8 @@ func BenchmarkP8_CachedCheck(b *testing.B) {
 	})
 }
 
-// BenchmarkP8_CachedCheckShared is the same in front of a store that gates share.
+// BenchmarkP8_CachedCheckShared is the same in front of a store that gates
+// share.
 func BenchmarkP8_CachedCheckShared(b *testing.B) {
 	benchmarkCached(b, func() *gate {
 		s := &beating{Shared: memstore.NewShared(memstore.NewData()), base: time.Now()}
@@ -199,8 +200,8 @@ func BenchmarkLoginOnBolt(b *testing.B) {
 	})
 }
 
-// BenchmarkRevokeUser measures a revocation beside the store, with shards that overflow
-// now and then.
+// BenchmarkRevokeUser measures a revocation beside the store, with shards that
+// overflow now and then.
 func BenchmarkRevokeUser(b *testing.B) {
 	g := newGate(b)
 	b.ReportAllocs()

@@ -15,12 +15,12 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// cacheTTL bounds the life of a cached entry, to return memory to idle gates. Revocation
-// never waits for it.
+// cacheTTL bounds the life of a cached entry, to return memory to idle gates.
+// Revocation never waits for it.
 const cacheTTL = 10 * time.Minute
 
-// entry is a cached session: what a check needs and nothing secret. Only usedUntil
-// changes after put.
+// entry is a cached session: what a check needs and nothing secret. Only
+// usedUntil changes after put.
 type entry struct {
 	digest    store.Digest
 	readAt    uint64 // clock of marks when the read behind it began
@@ -75,7 +75,8 @@ func userKey(u User) uint64 { return hashKey(u.Hash()) }
 // hashKey is userKey of the user whose hash is h.
 func hashKey(h [16]byte) uint64 { return binary.LittleEndian.Uint64(h[:8]) }
 
-// lossyCache is the part of ristretto in use. It may forget, drop and delay what it gets.
+// lossyCache is the part of ristretto in use. It may forget, drop and delay
+// what it gets.
 type lossyCache interface {
 	Get(key uint64) (*entry, bool)
 	SetWithTTL(key uint64, e *entry, cost int64, ttl time.Duration) bool
@@ -85,9 +86,9 @@ type lossyCache interface {
 	Close()
 }
 
-// cache makes ristretto safe. It compares the full digest on each hit, since ristretto
-// does not check its uint64 keys for collisions (docs/threats.md#t17), and marks decide
-// which entries are stale.
+// cache makes ristretto safe. It compares the full digest on each hit, since
+// ristretto does not check its uint64 keys for collisions
+// (docs/threats.md#t17), and marks decide which entries are stale.
 type cache struct {
 	marks
 	entries lossyCache
@@ -95,12 +96,14 @@ type cache struct {
 
 func newCache(maxSessions int64) (*cache, error) {
 	c, err := ristretto.NewCache(&ristretto.Config[uint64, *entry]{
-		// Twice the entries, not ten times as advised: counters only steer the eviction of a
-		// full cache, and this one is sized never to be full. Ten times costs 50 MB.
+		// Twice the entries, not ten times as advised: counters only steer the
+		// eviction of a full cache, and this one is sized never to be full. Ten
+		// times costs 50 MB.
 		NumCounters: 2 * maxSessions,
 		MaxCost:     maxSessions,
 		BufferItems: 64,
-		// Otherwise every entry counts 56 times over (docs/stores.md#ristretto-set).
+		// Otherwise every entry counts 56 times over
+		// (docs/stores.md#ristretto-set).
 		IgnoreInternalCost: true,
 	})
 	if err != nil {
@@ -109,16 +112,16 @@ func newCache(maxSessions int64) (*cache, error) {
 	return &cache{entries: c}, nil
 }
 
-// resize bounds the number of entries, unless n is 0. Configurations share the cache, and
-// the one that fills it decides.
+// resize bounds the number of entries, unless n is 0. Configurations share the
+// cache, and the one that fills it decides.
 func (c *cache) resize(n int64) {
 	if n > 0 && c.entries.MaxCost() != n {
 		c.entries.UpdateMaxCost(n)
 	}
 }
 
-// get returns the entry of d unless it is stale or missing. It judges no time limit and
-// does not allocate.
+// get returns the entry of d unless it is stale or missing. It judges no time
+// limit and does not allocate.
 func (c *cache) get(d *store.Digest) *entry {
 	e, ok := c.entries.Get(digestKey(*d))
 	if !ok || e.digest != *d || !c.fresh(e) {
@@ -127,15 +130,16 @@ func (c *cache) get(d *store.Digest) *entry {
 	return e
 }
 
-// fresh reports whether e was read after the last revocation or change that concerns it.
+// fresh reports whether e was read after the last revocation or change that
+// concerns it.
 func (c *cache) fresh(e *entry) bool {
 	return c.holds(digestKey(e.digest), e.userKey, e.readAt)
 }
 
 // put offers e to the cache until it expires or cacheTTL has passed.
 func (c *cache) put(e *entry, now time.Time) {
-	// Spread by a tenth, so that sessions made together do not all end in one sweep
-	// (docs/stores.md#ristretto-ttl).
+	// Spread by a tenth, so that sessions made together do not all end in one
+	// sweep (docs/stores.md#ristretto-ttl).
 	ttl := cacheTTL - rand.N(cacheTTL/10)
 	if left := time.UnixMilli(e.expires).Sub(now); left < ttl {
 		ttl = left

@@ -40,8 +40,8 @@ func everyCall(g *gate, token string) map[string]func() error {
 	}
 }
 
-// TestClose_LaterCalls_AreUnavailable: a call that comes too late is an outage, never a
-// refusal, and reaches neither the cache nor WeChat.
+// TestClose_LaterCalls_AreUnavailable: a call that comes too late is an outage,
+// never a refusal, and reaches neither the cache nor WeChat.
 func TestClose_LaterCalls_AreUnavailable(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p), remembering)
@@ -57,8 +57,8 @@ func TestClose_LaterCalls_AreUnavailable(t *testing.T) {
 	}
 }
 
-// TestClose_CallsUnderWay_EndFirst: Close waits for a call at the store and for one at
-// WeChat, and what they do is durable.
+// TestClose_CallsUnderWay_EndFirst: Close waits for a call at the store and for
+// one at WeChat, and what they do is durable.
 func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 	for name, tt := range map[string]struct {
 		storeOp, wechatOp string
@@ -112,8 +112,8 @@ func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 	}
 }
 
-// TestClose_CallWithoutEnd_IsNotWaitedForForever: the store closes nevertheless, and the
-// call may still use the cache.
+// TestClose_CallWithoutEnd_IsNotWaitedForForever: the store closes
+// nevertheless, and the call may still use the cache.
 func TestClose_CallWithoutEnd_IsNotWaitedForForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
@@ -136,7 +136,8 @@ func TestClose_CallWithoutEnd_IsNotWaitedForForever(t *testing.T) {
 	})
 }
 
-// TestP7_CloseRace: checks that race Close are answered from an open cache or refused.
+// TestP7_CloseRace: checks that race Close are answered from an open cache or
+// refused.
 func TestP7_CloseRace(t *testing.T) {
 	for range 20 {
 		g := newGate(t)
@@ -161,8 +162,8 @@ func TestP7_CloseRace(t *testing.T) {
 	}
 }
 
-// TestMaxSessions_Reload_IsTakenByTheNextFill: configurations share the cache, and the
-// one that fills it decides its size.
+// TestMaxSessions_Reload_IsTakenByTheNextFill: configurations share the cache,
+// and the one that fills it decides its size.
 func TestMaxSessions_Reload_IsTakenByTheNextFill(t *testing.T) {
 	g := newGate(t)
 	size := func() int64 { return g.core.Entries().MaxCost() }

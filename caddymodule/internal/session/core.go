@@ -22,8 +22,8 @@ type CoreConfig struct {
 	MaxSessions int64       // entries that the cache may hold; should exceed the live sessions
 	Logger      *zap.Logger // nil: no logs
 
-	// Hits and Misses count the checks that the cache answered and did not answer; nil
-	// for none.
+	// Hits and Misses count the checks that the cache answered and did not
+	// answer; nil for none.
 	Hits, Misses Counter
 }
 
@@ -34,9 +34,9 @@ type noCounter struct{}
 
 func (noCounter) Inc() {}
 
-// Core is the part of the gate that outlives a configuration: the open store, the cache
-// in front of it, and the logins and look-ups under way. Services of several
-// configurations may share one. It is safe for concurrent use.
+// Core is the part of the gate that outlives a configuration: the open store,
+// the cache in front of it, and the logins and look-ups under way. Services of
+// several configurations may share one. It is safe for concurrent use.
 type Core struct {
 	store   store.Store
 	shared  store.Shared // the same, when other gates use it too; else nil
@@ -60,7 +60,8 @@ type Core struct {
 	hits, misses Counter
 }
 
-// NewCore returns a Core over an open store. It watches a store.Shared from then on.
+// NewCore returns a Core over an open store. It watches a store.Shared from
+// then on.
 func NewCore(cfg CoreConfig) (*Core, error) {
 	cache, err := newCache(cfg.MaxSessions)
 	if err != nil {
@@ -87,12 +88,13 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	return c, nil
 }
 
-// closePatience bounds what Close waits for calls under way: longer than a login takes.
+// closePatience bounds what Close waits for calls under way: longer than a
+// login takes.
 const closePatience = 30 * time.Second
 
-// Close refuses new calls with ErrUnavailable, waits for those under way, for a bounded
-// time, and closes the cache and the store. It logs each revocation that the store has
-// not taken by then.
+// Close refuses new calls with ErrUnavailable, waits for those under way, for a
+// bounded time, and closes the cache and the store. It logs each revocation
+// that the store has not taken by then.
 func (c *Core) Close() error {
 	c.close()
 	c.uses.end()
@@ -107,7 +109,8 @@ func (c *Core) Close() error {
 	c.workDone = true
 	c.workMu.Unlock()
 	c.work.Wait()
-	// A closed ristretto breaks those who still use it (docs/stores.md#ristretto-close).
+	// A closed ristretto breaks those who still use it
+	// (docs/stores.md#ristretto-close).
 	if inTime {
 		c.cache.entries.Close()
 	} else {
@@ -119,7 +122,8 @@ func (c *Core) Close() error {
 	return c.store.Close()
 }
 
-// background runs f on a goroutine that Close waits for; false when Close is past that.
+// background runs f on a goroutine that Close waits for; false when Close is
+// past that.
 func (c *Core) background(f func()) bool {
 	c.workMu.Lock()
 	defer c.workMu.Unlock()
@@ -171,8 +175,8 @@ func (u *uses) end() {
 	}
 }
 
-// asked notes the outcome of a call to the store for the outage log and returns it. A
-// caller who gives up says nothing about the store.
+// asked notes the outcome of a call to the store for the outage log and returns
+// it. A caller who gives up says nothing about the store.
 func (c *Core) asked(way way, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -184,8 +188,9 @@ func (c *Core) asked(way way, err error) error {
 	return err
 }
 
-// survive turns a panic into an error: on a goroutine of ours it would end the process.
-// It logs the panic's value only if that is Go's own, since another may hold a secret.
+// survive turns a panic into an error: on a goroutine of ours it would end the
+// process. It logs the panic's value only if that is Go's own, since another
+// may hold a secret.
 func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -200,8 +205,8 @@ func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
 	return f()
 }
 
-// Outage logs once when a dependency of the gate goes away and once when it is back,
-// however many requests notice (docs/design.md#p4).
+// Outage logs once when a dependency of the gate goes away and once when it is
+// back, however many requests notice (docs/design.md#p4).
 type Outage struct {
 	What  string // the subject of the log lines, such as "session store"
 	Log   *zap.Logger
@@ -210,8 +215,8 @@ type Outage struct {
 	down atomic.Uint32 // ways that have failed
 }
 
-// way is one of the ways to notice an outage. A full disk fails every write and no
-// read, so a read must not end what a write has noticed.
+// way is one of the ways to notice an outage. A full disk fails every write and
+// no read, so a read must not end what a write has noticed.
 type way uint32
 
 const (
@@ -219,10 +224,12 @@ const (
 	reading
 )
 
-// Note records the outcome of one call: nil for an answer, an error for an outage.
+// Note records the outcome of one call: nil for an answer, an error for an
+// outage.
 func (o *Outage) Note(err error) { o.note(writing, err) }
 
-// note is Note for one way. The outage ends when all ways that failed work again.
+// note is Note for one way. The outage ends when all ways that failed work
+// again.
 func (o *Outage) note(w way, err error) {
 	bit := uint32(w)
 	switch {

@@ -7,8 +7,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// ErrInvalid means that a token opens nothing. The client hears no more than that; the
-// errors that wrap it carry the reason to the log and the metrics
+// ErrInvalid means that a token opens nothing. The client hears no more than
+// that; the errors that wrap it carry the reason to the log and the metrics
 // (docs/threats.md#t22).
 var ErrInvalid = errors.New("invalid session")
 
@@ -22,8 +22,8 @@ var (
 )
 
 var (
-	// ErrUnavailable means that the store did not answer, so that nothing is known about
-	// the session. It never logs a user out (docs/threats.md#t23).
+	// ErrUnavailable means that the store did not answer, so that nothing is
+	// known about the session. It never logs a user out (docs/threats.md#t23).
 	ErrUnavailable = store.ErrUnavailable
 
 	// ErrUnknownUser means that the store has no record of a user.
@@ -35,11 +35,13 @@ var (
 	// ErrBusy means that too many logins are under way. The code is not spent.
 	ErrBusy = errors.New("too many logins under way")
 
-	// ErrData means that a piece of open data is not acceptable. The client hears no more
-	// than that, and whether a new login will help (docs/threats.md#t29).
+	// ErrData means that a piece of open data is not acceptable. The client
+	// hears no more than that, and whether a new login will help
+	// (docs/threats.md#t29).
 	ErrData = errors.New("open data is invalid")
 
-	// ErrKeyMissing means that live sessions need a master key that the ring lacks.
+	// ErrKeyMissing means that live sessions need a master key that the ring
+	// lacks.
 	ErrKeyMissing = errors.New("a master key is missing from the key ring")
 
 	// ErrNoBackup means that the gate cannot copy this kind of store.

@@ -9,7 +9,6 @@ type (
 )
 
 const (
-	LookupTimeout = lookupTimeout
 	MaxPending    = maxPending
 	ClosePatience = closePatience
 )
@@ -38,7 +37,8 @@ func (c *Core) SetEntries(l LossyCache) {
 	c.cache.entries = l
 }
 
-// SettleCache returns when everything that was put into the cache can be found there.
+// SettleCache returns when everything that was put into the cache can be found
+// there.
 func (c *Core) SettleCache() {
 	if w, ok := c.cache.entries.(interface{ Wait() }); ok {
 		w.Wait()

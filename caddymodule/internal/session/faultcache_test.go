@@ -8,9 +8,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
-// faultCache is a cache that does everything wrong: it drops and delays what it gets,
-// applies it in another order, forgets, brings back old entries, ignores times to live,
-// and mixes up keys.
+// faultCache is a cache that does everything wrong: it drops and delays what it
+// gets, applies it in another order, forgets, brings back old entries, ignores
+// times to live, and mixes up keys.
 type faultCache struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -79,7 +79,8 @@ func (c *faultCache) MaxCost() int64       { return 0 }
 func (c *faultCache) RemainingCost() int64 { return 0 }
 func (c *faultCache) Close()               {}
 
-// drop forgets everything at once; late writes and old entries may still come back.
+// drop forgets everything at once; late writes and old entries may still come
+// back.
 func (c *faultCache) drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,8 +13,9 @@ type Rate = store.Rate
 // Shared reports whether other gates may use the same store.
 func (c *Core) Shared() bool { return c.shared != nil }
 
-// changed takes a report of a shared store. The change is durable by then, so marking the
-// cache is all that is left. The gate's own changes come back here and are marked twice.
+// changed takes a report of a shared store. The change is durable by then, so
+// marking the cache is all that is left. The gate's own changes come back here
+// and are marked twice.
 func (c *Core) changed(ch store.Change) {
 	switch ch.What {
 	case store.SessionChanged:
@@ -29,9 +30,9 @@ func (c *Core) changed(ch store.Change) {
 	}
 }
 
-// believes reports whether cached sessions are valid at the time now. The caller takes
-// that time before the call and reads the marks after it: by then each change that the
-// store has reported is marked.
+// believes reports whether cached sessions are valid at the time now. The
+// caller takes that time before the call and reads the marks after it: by then
+// each change that the store has reported is marked.
 func (c *Core) believes(now time.Time, maxStaleness time.Duration) bool {
 	return c.shared == nil || maxStaleness > 0 && now.Sub(c.shared.Heard()) <= maxStaleness
 }
@@ -39,9 +40,10 @@ func (c *Core) believes(now time.Time, maxStaleness time.Duration) bool {
 // spendTimeout is short, since a login spends before the gate reads its body.
 const spendTimeout = lookupTimeout
 
-// Spend takes one token from the bucket of a key that all gates share, and returns how
-// long an empty bucket stays empty. The answer is 0 when the store does not answer, since
-// the login is about to fail for that, and when no other gate shares the store.
+// Spend takes one token from the bucket of a key that all gates share, and
+// returns how long an empty bucket stays empty. The answer is 0 when the store
+// does not answer, since the login is about to fail for that, and when no other
+// gate shares the store.
 func (c *Core) Spend(ctx context.Context, key string, r Rate) time.Duration {
 	if c.shared == nil {
 		return 0

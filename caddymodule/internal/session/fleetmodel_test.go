@@ -18,14 +18,15 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// TestP3_P4_TwoGates drives two gates over one shared store through random schedules of
-// logins, checks and revocations. Their caches do everything wrong, reports come, come
-// late or get lost, and a gate cannot reach the store, or not write to it. A session:
+// TestP3_P4_TwoGates drives two gates over one shared store through random
+// schedules of logins, checks and revocations. Their caches do everything
+// wrong, reports come, come late or get lost, and a gate cannot reach the
+// store, or not write to it. A session:
 //
-//   - is never accepted at the gate where its revocation has returned, done or not;
-//   - is never accepted at the other one after the report, or after max_staleness;
-//   - is never refused without a revocation, at most unavailable, and that only where the
-//     store cannot be reached;
+//   - is never accepted where its revocation has returned, done or not;
+//   - is never accepted elsewhere after the report, or after max_staleness;
+//   - is never refused without a revocation, at most unavailable, and that only
+//     where the store cannot be reached;
 //   - and every revocation is durable when all is well again.
 func TestP3_P4_TwoGates(t *testing.T) {
 	for range 10 { // more than rapid does by itself: what is looked for is rare
@@ -139,8 +140,8 @@ func (m *fleetModel) stop() {
 	}
 }
 
-// died notes which sessions a change in the store has ended. It runs with the data
-// locked, before the change is reported.
+// died notes which sessions a change in the store has ended. It runs with the
+// data locked, before the change is reported.
 func (m *fleetModel) died(store.Change) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -272,8 +273,8 @@ func (m *fleetModel) loginAt(
 	return true
 }
 
-// covered reports whether a pending revocation may end a session, and notes where it may
-// be refused for it.
+// covered reports whether a pending revocation may end a session, and notes
+// where it may be refused for it.
 func (m *fleetModel) covered(s *fleetSession) (may bool) {
 	for i, n := range m.nodes {
 		if st, _ := n.Stats(context.Background()); st.Pending == 0 {
@@ -346,8 +347,8 @@ func (m *fleetModel) checkAt(t *rapid.T, n *fleetNode, s *fleetSession) {
 	}
 }
 
-// revoke carries out a revocation at a gate. known: the gate can tell which sessions are
-// meant without a store, too.
+// revoke carries out a revocation at a gate. known: the gate can tell which
+// sessions are meant without a store, too.
 func (m *fleetModel) revoke(
 	t *rapid.T, n *fleetNode, call func() error, hit func(*fleetSession) bool, wide, known bool,
 ) {
@@ -398,8 +399,8 @@ func (m *fleetModel) revokeAll(t *rapid.T) {
 	m.revoke(t, n, call, func(*fleetSession) bool { return true }, true, true)
 }
 
-// revokeUnion must hit the users who have that unionid. Without a store it may also hit
-// those who get it before it is carried out.
+// revokeUnion must hit the users who have that unionid. Without a store it may
+// also hit those who get it before it is carried out.
 func (m *fleetModel) revokeUnion(t *rapid.T) {
 	n, union := m.draw(t), rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "unionid")
 	call := func() error { _, err := n.RevokeUnionID(context.Background(), union); return err }
@@ -422,8 +423,8 @@ func (m *fleetModel) revokeUnion(t *rapid.T) {
 	}
 }
 
-// settle mends everything and expects that the revoked sessions are over at both gates,
-// and no others.
+// settle mends everything and expects that the revoked sessions are over at
+// both gates, and no others.
 func (m *fleetModel) settle() {
 	for _, n := range m.nodes {
 		m.mend(n)

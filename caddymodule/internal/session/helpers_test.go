@@ -44,8 +44,8 @@ func (f exchanger) Code2Session(
 	return f(ctx, app, code)
 }
 
-// wechat answers the code "<openid>" or "<openid>/<unionid>", with anything after a
-// '#', and counts its calls.
+// wechat answers the code "<openid>" or "<openid>/<unionid>", with anything
+// after a '#', and counts its calls.
 type wechat struct{ calls atomic.Int64 }
 
 func (w *wechat) Code2Session(
@@ -57,8 +57,8 @@ func (w *wechat) Code2Session(
 	return weixin.Session{OpenID: openID, SessionKey: "key of " + openID, UnionID: unionID}, nil
 }
 
-// onceOnly is WeChat as it treats codes: the first exchange gets the user, all others
-// errcode 40163.
+// onceOnly is WeChat as it treats codes: the first exchange gets the user, all
+// others errcode 40163.
 type onceOnly struct {
 	wechat
 	spent sync.Map
@@ -74,8 +74,8 @@ func (o *onceOnly) Code2Session(
 	return s, err
 }
 
-// hook is what happens at a call to the store or to WeChat, by the call's name. Its
-// error becomes the outcome.
+// hook is what happens at a call to the store or to WeChat, by the call's name.
+// Its error becomes the outcome.
 type hook = func(ctx context.Context, op string) error
 
 // at returns a hook for the calls of one name.
@@ -124,8 +124,8 @@ type gate struct {
 	cfg    session.Config
 }
 
-// newGate returns a gate on a store in memory. An edit may replace every part but
-// the core.
+// newGate returns a gate on a store in memory. An edit may replace every part
+// but the core.
 func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *gate {
 	t.Helper()
 	g := &gate{t: t, store: memstore.New(memstore.NewData()), wechat: new(wechat)}
@@ -154,7 +154,8 @@ func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *
 	return g
 }
 
-// newNode returns a gate that shares the data and the keys of another, and nothing else.
+// newNode returns a gate that shares the data and the keys of another, and
+// nothing else.
 func newNode(g *gate) *gate {
 	return newGate(g.t, func(cc *session.CoreConfig, c *session.Config) {
 		cc.Store, c.Keys = memstore.New(g.store.Data), g.keys

@@ -18,15 +18,15 @@ import (
 type LoginRequest struct {
 	AppID, Code string
 
-	// Presented is the token sent along, or empty. A live one ends with the login and
-	// never changes its answer.
+	// Presented is the token sent along, or empty. A live one ends with the
+	// login and never changes its answer.
 	Presented string
 
 	// Client may get the same answer again; the zero Addr: no client may.
 	Client netip.Addr
 
-	// Begin takes room for an exchange. end gives it back, perhaps long after the client
-	// has gone. Not ok: there is no room. Nil: there always is.
+	// Begin takes room for an exchange. end gives it back, perhaps long after
+	// the client has gone. Not ok: there is no room. Nil: there always is.
 	Begin func() (end func(), ok bool)
 }
 
@@ -42,18 +42,20 @@ type Login struct {
 }
 
 const (
-	// storeTimeout bounds the durable write of a login. It is generous, since the code is
-	// spent by then.
+	// storeTimeout bounds the durable write of a login. It is generous, since
+	// the code is spent by then.
 	storeTimeout = 10 * time.Second
 
-	// readyTimeout bounds what a call waits to learn whether the store takes writes.
+	// readyTimeout bounds what a call waits to learn whether the store takes
+	// writes.
 	readyTimeout = time.Second
 )
 
-// Login exchanges a code for a session. A login that was sent to WeChat goes on without
-// ctx: its code is spent, and the client may come back for the answer.
+// Login exchanges a code for a session. A login that was sent to WeChat goes on
+// without ctx: its code is spent, and the client may come back for the answer.
 //
-// The error is ErrUnknownApp, ErrBusy, wraps ErrUnavailable, or is a *weixin.Error.
+// The error is ErrUnknownApp, ErrBusy, wraps ErrUnavailable, or is a
+// *weixin.Error.
 func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	app, ok := s.apps[req.AppID]
 	if !ok {
@@ -164,17 +166,18 @@ func (s *Service) exchange(
 	}, nil
 }
 
-// ready returns nil while the store takes writes. A call asks it before WeChat spends a
-// code or a key, which would be lost with a store that is down (docs/threats.md#t23).
+// ready returns nil while the store takes writes. A call asks it before WeChat
+// spends a code or a key, which would be lost with a store that is down
+// (docs/threats.md#t23).
 func (c *Core) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	return c.asked(writing, c.store.Health(ctx))
 }
 
-// storeLogin makes a login durable. It retries while a shared store is down and time is
-// left: the code is spent, and a server that restarts is back in a moment. A repeated
-// store.Login makes no second session.
+// storeLogin makes a login durable. It retries while a shared store is down and
+// time is left: the code is spent, and a server that restarts is back in a
+// moment. A repeated store.Login makes no second session.
 func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	for {
 		res, err := c.store.Login(ctx, l)
@@ -196,16 +199,18 @@ func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult
 	}
 }
 
-// flights makes one exchange of all requests that carry the same code. The first use
-// spends a code, and answers get lost on mobile networks: a client that asks again
-// within moments gets the answer that it missed (docs/wechat.md#replay). Only the same
-// client does, or a stolen code would be a way to steal the session.
+// flights makes one exchange of all requests that carry the same code. The
+// first use spends a code, and answers get lost on mobile networks: a client
+// that asks again within moments gets the answer that it missed
+// (docs/wechat.md#replay). Only the same client does, or a stolen code would be
+// a way to steal the session.
 type flights struct {
 	mu sync.Mutex
 	m  map[[32]byte]*flight
 }
 
-// flight is one login, under way until done is closed and replayed for a while after.
+// flight is one login, under way until done is closed and replayed for a while
+// after.
 type flight struct {
 	key    [32]byte
 	client netip.Addr
@@ -217,8 +222,8 @@ type flight struct {
 
 func flightKey(appID, code string) [32]byte { return sha256.Sum256([]byte(appID + "\x00" + code)) }
 
-// join returns the flight of a code and whether the caller has to carry it out. ok is
-// false when it belongs to another client.
+// join returns the flight of a code and whether the caller has to carry it out.
+// ok is false when it belongs to another client.
 func (fs *flights) join(key [32]byte, client netip.Addr) (f *flight, leads, ok bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -233,8 +238,8 @@ func (fs *flights) join(key [32]byte, client netip.Addr) (f *flight, leads, ok b
 	return f, true, true
 }
 
-// finish publishes the outcome. A success is replayed for the time given. A failure is
-// not, so that the next attempt is a new one.
+// finish publishes the outcome. A success is replayed for the time given. A
+// failure is not, so that the next attempt is a new one.
 func (fs *flights) finish(f *flight, out Login, err error, replay time.Duration) {
 	f.login, f.err = out, err
 	close(f.done)

@@ -5,17 +5,19 @@ import (
 	"sync/atomic"
 )
 
-// marks decides whether a cached entry is stale. It replaces deletion, which ristretto can
-// neither do synchronously nor order against a late Set (docs/stores.md#ristretto-order).
+// marks decides whether a cached entry is stale. It replaces deletion, which
+// ristretto can neither do synchronously nor order against a late Set
+// (docs/stores.md#ristretto-order).
 //
-// There is one clock. A read of the store takes the time before it begins. A change moves
-// the clock on after it is durable, and marks the session or the user with the new time.
-// An entry holds only if its read began at or after the last mark that concerns it: so an
-// entry that was read before a revocation never holds after it, whatever the order in
-// which the cache applies its operations.
+// There is one clock. A read of the store takes the time before it begins. A
+// change moves the clock on after it is durable, and marks the session or the
+// user with the new time. An entry holds only if its read began at or after the
+// last mark that concerns it: so an entry that was read before a revocation
+// never holds after it, whatever the order in which the cache applies its
+// operations.
 //
-// Memory is bounded without a timer: a shard that is full drops its marks, and with them
-// all entries of its own that were read before.
+// Memory is bounded without a timer: a shard that is full drops its marks, and
+// with them all entries of its own that were read before.
 type marks struct {
 	clock  atomic.Uint64
 	floor  atomic.Uint64 // entries read before it are stale: the revocation of all sessions
@@ -61,7 +63,8 @@ func (m *marks) holds(a, b, t uint64) bool {
 	return t >= m.floor.Load() && m.shard(a).holds(a, t) && m.shard(b).holds(b, t)
 }
 
-// shard uses the high bits, since ristretto uses the low ones. The keys are digests.
+// shard uses the high bits, since ristretto uses the low ones. The keys are
+// digests.
 func (m *marks) shard(k uint64) *markShard { return &m.shards[k>>58%markShards] }
 
 func (s *markShard) mark(k, t uint64, clock *atomic.Uint64) {
@@ -71,7 +74,8 @@ func (s *markShard) mark(k, t uint64, clock *atomic.Uint64) {
 		s.at = make(map[uint64]uint64)
 	}
 	if len(s.at) >= marksInShard {
-		// Not t: a mark dropped here may have a later time than the one being set.
+		// Not t: a mark dropped here may have a later time than the one being
+		// set.
 		s.floor = clock.Load()
 		clear(s.at)
 		return

@@ -19,10 +19,10 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// TestP3_Model drives random schedules of everything that a gate does over a cache that
-// does everything wrong, with look-ups that the store answers late. The model decides
-// which sessions are accepted and refused. One that was refused for the idle timeout,
-// which does not change, is never let in again.
+// TestP3_Model drives random schedules of everything that a gate does over a
+// cache that does everything wrong, with look-ups that the store answers late.
+// The model decides which sessions are accepted and refused. One that was
+// refused for the idle timeout, which does not change, is never let in again.
 func TestP3_Model(t *testing.T) {
 	for range 5 { // more than rapid does by itself: what is looked for is rare
 		rapid.Check(t, func(t *rapid.T) {
@@ -61,8 +61,9 @@ func TestP3_Model(t *testing.T) {
 	}
 }
 
-// TestModelLimits is a smaller model whose reloads and restarts bring other idle
-// timeouts: none ends a session in use, or lets one in for longer than an hour more.
+// TestModelLimits is a smaller model whose reloads and restarts bring other
+// idle timeouts: none ends a session in use, or lets one in for longer than an
+// hour more.
 func TestModelLimits(t *testing.T) {
 	for range 5 {
 		rapid.Check(t, func(t *rapid.T) {
@@ -228,7 +229,8 @@ func (m *model) stop() {
 	m.gate = nil
 }
 
-// hook holds back or spoils the answer of a method that has already taken effect.
+// hook holds back or spoils the answer of a method that has already taken
+// effect.
 func (m *model) hook(_ context.Context, op string) error {
 	m.hooks.Lock()
 	var held chan struct{}
@@ -258,7 +260,8 @@ func (m *model) arm(stall, fail string) {
 	m.stallNext, m.failNext = stall, fail
 }
 
-// letCome lets the late answers come, all or the oldest, and reports whether there was one.
+// letCome lets the late answers come, all or the oldest, and reports whether
+// there was one.
 func (m *model) letCome(all bool) (came bool) {
 	m.hooks.Lock()
 	defer m.hooks.Unlock()
@@ -269,7 +272,8 @@ func (m *model) letCome(all bool) (came bool) {
 	return came
 }
 
-// drive runs f to its end. Should it wait for an answer that is held back, that one comes.
+// drive runs f to its end. Should it wait for an answer that is held back, that
+// one comes.
 func (m *model) drive(f func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
@@ -284,7 +288,8 @@ func (m *model) drive(f func()) {
 	}
 }
 
-// release lets the oldest late answer come and judges the checks that end with it.
+// release lets the oldest late answer come and judges the checks that end with
+// it.
 func (m *model) release() (came bool) {
 	came = m.letCome(false)
 	m.collect()
@@ -371,7 +376,8 @@ func (m *model) checkALot(t *rapid.T) {
 	}
 }
 
-// beginCheck leaves a check waiting for an answer that was read but has not arrived.
+// beginCheck leaves a check waiting for an answer that was read but has not
+// arrived.
 func (m *model) beginCheck(t *rapid.T) {
 	m.arm("Lookup", "")
 	p := m.begin(m.pick(t))
@@ -400,8 +406,8 @@ func (m *model) finishCheck(t *rapid.T) {
 	}
 }
 
-// judge compares the outcome of a check with the session. A late one may be answered as
-// of any instant of its way.
+// judge compares the outcome of a check with the session. A late one may be
+// answered as of any instant of its way.
 func (m *model) judge(p *pending, late bool) {
 	s, now := p.s, milli(time.Now())
 	mustFail := p.mustFail || !now.Before(s.expires) || m.idled(s, p.idle)
@@ -453,8 +459,8 @@ func (m *model) alive(s *modelSession, idle time.Duration) bool {
 	return !s.ended && !s.pending && now.Before(s.expires) && used
 }
 
-// revoke carries out a revocation whose answer may get lost, and ends the sessions in the
-// model.
+// revoke carries out a revocation whose answer may get lost, and ends the
+// sessions in the model.
 func (m *model) revoke(t *rapid.T, op string, call func() error, hit func(*modelSession) bool) {
 	lost := rapid.IntRange(0, 4).Draw(t, "answer lost") == 0
 	if lost {
@@ -522,7 +528,8 @@ func (m *model) revokeUser(t *rapid.T) {
 	m.revoke(t, "RevokeUser", call, func(s *modelSession) bool { return s.user == id })
 }
 
-// forget leaves nothing known, but while the store is away only ends the sessions.
+// forget leaves nothing known, but while the store is away only ends the
+// sessions.
 func (m *model) forget(t *rapid.T) {
 	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
 	call := func() error { return m.gate.Forget(context.Background(), id) }

@@ -11,21 +11,22 @@ import (
 )
 
 // SealedData is a piece of open data as the client got it from WeChat
-// (docs/wechat.md#open-data). All of it is the client's word until it has been opened.
+// (docs/wechat.md#open-data). All of it is the client's word until it has been
+// opened.
 type SealedData struct {
 	EncryptedData, IV string // base64
 
-	// RawData and Signature come together or not at all: the text that WeChat has signed,
-	// byte for byte, and the signature.
+	// RawData and Signature come together or not at all: the text that WeChat
+	// has signed, byte for byte, and the signature.
 	RawData   []byte // nil: none
 	Signature string // empty: none
 }
 
-// DataError means that a piece of open data is not acceptable. Its text is the same for
-// all reasons.
+// DataError means that a piece of open data is not acceptable. Its text is the
+// same for all reasons.
 type DataError struct {
-	// LoginAgain: the data is probably sealed under a session_key that the gate does not
-	// know. A new wx.login, and then new data, will help.
+	// LoginAgain: the data is probably sealed under a session_key that the gate
+	// does not know. A new wx.login, and then new data, will help.
 	LoginAgain bool
 
 	Reason opendata.Reason // for a log or a metric, never for the client
@@ -41,12 +42,13 @@ func (*DataError) Unwrap() error { return ErrData }
 const dataAhead = 10 * time.Minute
 
 // OpenData decrypts and checks what WeChat has sealed for a user
-// (docs/wechat.md#open-data) and returns the JSON object in it, byte for byte. It binds a
-// unionId in it to the user, so that the next request of each of their sessions shows it,
-// unless another is known and the data is clearly older than the last login.
+// (docs/wechat.md#open-data) and returns the JSON object in it, byte for byte.
+// It binds a unionId in it to the user, so that the next request of each of
+// their sessions shows it, unless another is known and the data is clearly
+// older than the last login.
 //
-// The error is a *DataError, or wraps ErrUnknownUser or ErrUnavailable. Nothing has
-// changed then, except perhaps with ErrUnavailable.
+// The error is a *DataError, or wraps ErrUnknownUser or ErrUnavailable. Nothing
+// has changed then, except perhaps with ErrUnavailable.
 func (s *Service) OpenData(ctx context.Context, id User, d SealedData) (object []byte, err error) {
 	const doing = "opening data"
 	if err := s.cfg.Core.uses.begin(); err != nil {
@@ -62,7 +64,8 @@ func (s *Service) OpenData(ctx context.Context, id User, d SealedData) (object [
 		return nil, err
 	}
 	if u.UnionID != "" && data.Time.Before(u.LastLogin.Add(-dataAhead)) {
-		// A client may keep data from before a change, and could choose between the two.
+		// A client may keep data from before a change, and could choose between
+		// the two.
 		return data.Object, nil
 	}
 	if err := s.bind(ctx, u, data.UnionID); err != nil {
@@ -71,9 +74,10 @@ func (s *Service) OpenData(ctx context.Context, id User, d SealedData) (object [
 	return data.Object, nil
 }
 
-// open tries the current session_key and then the one before, since the gate does not
-// know which of two logins came last at WeChat (docs/stores.md#two-keys). Where neither
-// fits, the reason is that of the first.
+// open tries the current session_key and then the one before, since the gate
+// does not know which of two logins came last at WeChat
+// (docs/stores.md#two-keys). Where neither fits, the reason is that of the
+// first.
 func (s *Service) open(u store.User, d SealedData) (opendata.Data, error) {
 	if signed := d.RawData != nil; signed != (d.Signature != "") {
 		return opendata.Data{}, &DataError{Reason: opendata.ReasonSignature}
@@ -105,7 +109,8 @@ func (s *Service) open(u store.User, d SealedData) (opendata.Data, error) {
 	return opendata.Data{}, stale
 }
 
-// open verifies and decrypts by one session_key. The error is an *opendata.Error.
+// open verifies and decrypts by one session_key. The error is an
+// *opendata.Error.
 func (d SealedData) open(o opendata.Opener, sessionKey string) (opendata.Data, error) {
 	if d.RawData != nil {
 		if err := opendata.VerifySignature(d.RawData, d.Signature, sessionKey); err != nil {
@@ -115,7 +120,8 @@ func (d SealedData) open(o opendata.Opener, sessionKey string) (opendata.Data, e
 	return o.Open(sessionKey, d.EncryptedData, d.IV)
 }
 
-// bind makes a unionid that became known that of the user. The empty one is no news.
+// bind makes a unionid that became known that of the user. The empty one is no
+// news.
 func (s *Service) bind(ctx context.Context, u store.User, unionID string) error {
 	if unionID == "" || unionID == u.UnionID {
 		return nil
@@ -127,9 +133,10 @@ func (s *Service) bind(ctx context.Context, u store.User, unionID string) error 
 	return err
 }
 
-// amend changes the record of a user. As with a revocation the store has it first and the
-// cache is marked second, so no check that begins later is answered from before it. It
-// goes on without ctx: a change under way could take effect after the mark.
+// amend changes the record of a user. As with a revocation the store has it
+// first and the cache is marked second, so no check that begins later is
+// answered from before it. It goes on without ctx: a change under way could
+// take effect after the mark.
 func (s *Service) amend(ctx context.Context, id User, a store.Amendment) (store.Amended, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()

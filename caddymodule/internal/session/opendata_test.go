@@ -18,8 +18,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// wantData expects no object, and an error that tells a client no more than whether
-// a login will help.
+// wantData expects no object, and an error that tells a client no more than
+// whether a login will help.
 func wantData(t testing.TB, object []byte, err error, again bool, reason opendata.Reason) {
 	t.Helper()
 	e, ok := errors.AsType[*session.DataError](err)
@@ -36,7 +36,8 @@ func wantData(t testing.TB, object []byte, err error, again bool, reason opendat
 	}
 }
 
-// gateOf returns a gate where a user has logged in with each of the session_keys.
+// gateOf returns a gate where a user has logged in with each of the
+// session_keys.
 func gateOf(t testing.TB, id store.UserID, keys ...string) *gate {
 	t.Helper()
 	p := newPlatform()
@@ -66,9 +67,9 @@ func (g *gate) openAs(id store.UserID, d session.SealedData, want string) {
 	}
 }
 
-// Data opens under the current session_key and the one before, whichever order two
-// logins had at WeChat. The gate asks for a login only where another key is the
-// likely cause.
+// Data opens under the current session_key and the one before, whichever order
+// two logins had at WeChat. The gate asks for a login only where another key is
+// the likely cause.
 func TestOpenData_TwoKeys_EachOpens(t *testing.T) {
 	k := []string{newSessionKey(), newSessionKey(), newSessionKey()}
 	g := gateOf(t, alice, k...)
@@ -251,8 +252,8 @@ type bound struct {
 	changed bool
 }
 
-// A unionid of open data is at the next request of every session of the user, here
-// and at another gate, and the audit log hears of it once.
+// A unionid of open data is at the next request of every session of the user,
+// here and at another gate, and the audit log hears of it once.
 func TestP3_OpenData_UnionID_IsAtEveryGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
@@ -306,8 +307,9 @@ func TestP3_OpenData_UnionID_IsAtEveryGate(t *testing.T) {
 	})
 }
 
-// Data from more than 10 minutes before the last login opens and may bring the first
-// unionid, but it does not bring back a unionid that another has replaced.
+// Data from more than 10 minutes before the last login opens and may bring the
+// first unionid, but it does not bring back a unionid that another has
+// replaced.
 func TestOpenData_OldUnionID_DoesNotReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform()
@@ -358,8 +360,8 @@ func TestP3_OpenData_CheckMeanwhile_CacheIsRight(t *testing.T) {
 	})
 }
 
-// The gate finishes a binding that has begun, so that no change takes effect after
-// the mark in the cache.
+// The gate finishes a binding that has begun, so that no change takes effect
+// after the mark in the cache.
 func TestOpenData_CallerGone_BindingIsFinished(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
@@ -431,8 +433,9 @@ func TestOpenData_UnknownUser_IsRefused(t *testing.T) {
 	unknown()
 }
 
-// No data of a client panics, changes a user without being accepted, or learns more
-// than ErrData. Accepted data is an object of this user, whose unionId is bound.
+// No data of a client panics, changes a user without being accepted, or learns
+// more than ErrData. Accepted data is an object of this user, whose unionId is
+// bound.
 func FuzzOpenData(f *testing.F) {
 	const current, previous = "AAECAwQFBgcICQoLDA0ODw==", "EBESExQVFhcYGRobHB0eHw=="
 	for _, key := range []string{current, previous} {

@@ -40,12 +40,12 @@ const (
 	minSessionIDLen = 8
 )
 
-// sessionID is what operators and logs call a session: enough to find it, useless as a
-// credential.
+// sessionID is what operators and logs call a session: enough to find it,
+// useless as a credential.
 func sessionID(d store.Digest) string { return hex.EncodeToString(d[:sessionIDLen/2]) }
 
-// User returns what is known of a user. The error wraps ErrUnknownUser when the store
-// has no record, and ErrUnavailable when it does not answer.
+// User returns what is known of a user. The error wraps ErrUnknownUser when the
+// store has no record, and ErrUnavailable when it does not answer.
 func (s *Service) User(ctx context.Context, id User) (UserInfo, error) {
 	const doing = "reading user"
 	u, err := s.user(ctx, id)
@@ -103,8 +103,9 @@ func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, 
 	return i, nil
 }
 
-// lastSeen returns when the session was last noted. A configuration with a longer
-// touch interval may have noted it: then the time is too late, but not ahead.
+// lastSeen returns when the session was last noted. A configuration with a
+// longer touch interval may have noted it: then the time is too late, but not
+// ahead.
 func (s *Service) lastSeen(ses store.Session, now int64) time.Time {
 	noted := min(ses.UsedUntil.UnixMilli()-s.touchEvery, now)
 	return time.UnixMilli(max(noted, ses.Created.UnixMilli()))
@@ -170,8 +171,8 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	return st, wrap("counting sessions", err)
 }
 
-// Backup writes a consistent copy of the store to w and returns its size in bytes. The
-// error is ErrNoBackup when the store has its own tools for that.
+// Backup writes a consistent copy of the store to w and returns its size in
+// bytes. The error is ErrNoBackup when the store has its own tools for that.
 func (s *Service) Backup(ctx context.Context, w io.Writer) (int64, error) {
 	b, ok := s.cfg.Core.store.(store.Backuper)
 	if !ok {

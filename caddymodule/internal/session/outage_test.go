@@ -22,7 +22,8 @@ const (
 	lineBack = "session store is back"
 )
 
-// watch makes a logger whose messages can be read back, but for those about pending revocations.
+// watch makes a logger whose messages can be read back, but for those about
+// pending revocations.
 func watch(t *testing.T) (func(*session.CoreConfig, *session.Config), func(want ...string)) {
 	core, logs := observer.New(zap.DebugLevel)
 	check := func(want ...string) {

@@ -62,8 +62,8 @@ func TestPhone_Default_NotKept(t *testing.T) {
 	}
 }
 
-// A remembered number is at the next request of every session of the user, here and
-// at another gate, until there is another, and nowhere in the clear.
+// A remembered number is at the next request of every session of the user, here
+// and at another gate, until there is another, and nowhere in the clear.
 func TestP3_Phone_Remembered_IsAtEveryGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, _ := newFleet(t, 2, on(newPlatform()), remembering)
@@ -126,8 +126,8 @@ func TestPhone_RememberOff_NotShown(t *testing.T) {
 	}
 }
 
-// A number opens while its key is in the ring. After that, or damaged, it is absent:
-// its user goes on, and the log has one line without it.
+// A number opens while its key is in the ring. After that, or damaged, it is
+// absent: its user goes on, and the log has one line without it.
 func TestPhone_DoesNotOpen_UserGoesOn(t *testing.T) {
 	data, m := memstore.NewData(), newMasters(2)
 	core, logs := observer.New(zap.DebugLevel)
@@ -194,8 +194,9 @@ func TestP5_Phone_WeChatFails_AskOnce(t *testing.T) {
 	}
 }
 
-// A number costs money. So the gate spends no code when its store takes no number,
-// and loses no number when the store fails just then or the caller leaves.
+// A number costs money. So the gate spends no code when its store takes no
+// number, and loses no number when the store fails just then or the caller
+// leaves.
 func TestPhone_StoreOrCallerFails_NoMoneyIsLost(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p), remembering)

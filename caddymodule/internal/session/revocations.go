@@ -16,22 +16,23 @@ import (
 )
 
 const (
-	// maxPending bounds the memory. The caller still hears that a revocation failed
-	// for which there is no room.
+	// maxPending bounds the memory. The caller still hears that a revocation
+	// failed for which there is no room.
 	maxPending = 1 << 10
 
-	// maxRecent bounds how many revocations are repeated after a loss of contact.
+	// maxRecent bounds how many revocations are repeated after a loss of
+	// contact.
 	maxRecent = 1 << 13
 
-	// recentFor is longer than a failover takes, and than a server waits before it
-	// writes to its disk.
+	// recentFor is longer than a failover takes, and than a server waits before
+	// it writes to its disk.
 	recentFor = 15 * time.Second
 
 	// recentOnWay is longer than a revocation takes.
 	recentOnWay = 5 * time.Second
 
-	// clockSkew is how far apart the clocks of gates may be: a session of another gate
-	// may seem to be that much younger than it is.
+	// clockSkew is how far apart the clocks of gates may be: a session of
+	// another gate may seem to be that much younger than it is.
 	clockSkew = time.Second
 
 	retryFirst = 100 * time.Millisecond
@@ -84,16 +85,17 @@ func (m *pendingSet) covers(d store.Digest, u User, unionID string, created int6
 	return false
 }
 
-// revocations keeps the revocations that the store must still take: those that failed
-// for want of the store, and, after a loss of contact, those that it took last. A
-// server that crashes or fails over may lose what it acknowledged, and a lost
-// revocation would bring a session back. This gate refuses what a pending one covers
-// and retries it until the store takes it or no session that it covers can be alive.
+// revocations keeps the revocations that the store must still take: those that
+// failed for want of the store, and, after a loss of contact, those that it
+// took last. A server that crashes or fails over may lose what it acknowledged,
+// and a lost revocation would bring a session back. This gate refuses what a
+// pending one covers and retries it until the store takes it or no session that
+// it covers can be alive.
 type revocations struct {
 	core *Core
 
-	// pending is nil when there are none. It is replaced, never changed, so that a
-	// check sees one state of it.
+	// pending is nil when there are none. It is replaced, never changed, so
+	// that a check sees one state of it.
 	pending atomic.Pointer[pendingSet]
 
 	mu       sync.Mutex
@@ -115,9 +117,10 @@ func (o *revocations) allow(ttl time.Duration) {
 	o.longest = max(o.longest, ttl)
 }
 
-// record takes the outcome of a revocation. One that the store took is marked in the
-// cache. One that failed for want of the store becomes pending, which covers all that
-// a mark would and leaves the other sessions in the cache, where an outage needs them.
+// record takes the outcome of a revocation. One that the store took is marked
+// in the cache. One that failed for want of the store becomes pending, which
+// covers all that a mark would and leaves the other sessions in the cache,
+// where an outage needs them.
 func (o *revocations) record(r revocation, err error) {
 	now := time.Now()
 	if errors.Is(err, ErrUnavailable) {
@@ -148,8 +151,8 @@ func (c *Core) mark(r revocation) {
 	}
 }
 
-// add makes revocations pending that cover sessions created until their times, and
-// reports whether there was room. again: the store has taken them once.
+// add makes revocations pending that cover sessions created until their times,
+// and reports whether there was room. again: the store has taken them once.
 func (o *revocations) add(again bool, list ...takenRevocation) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -179,7 +182,8 @@ func (o *revocations) add(again bool, list ...takenRevocation) bool {
 	return kept
 }
 
-// edit changes a copy of the pending set and publishes it. The caller holds the lock.
+// edit changes a copy of the pending set and publishes it. The caller holds the
+// lock.
 func (o *revocations) edit(f func(pendingSet)) {
 	next := pendingSet{}
 	if old := o.pending.Load(); old != nil {
@@ -197,8 +201,8 @@ func (o *revocations) edit(f func(pendingSet)) {
 	o.pending.Store(&next)
 }
 
-// settle drops the pending revocations that one which the store took includes. The
-// caller sets their marks before.
+// settle drops the pending revocations that one which the store took includes.
+// The caller sets their marks before.
 func (o *revocations) settle(r revocation) {
 	if o.pending.Load() == nil {
 		return
@@ -239,10 +243,11 @@ func (o *revocations) remember(r revocation, at time.Time) {
 	o.recent = append(o.recent, takenRevocation{r, at})
 }
 
-// repeatRecent makes the last revocations pending again after a loss of contact, and a
-// moment later those that were on their way to the old server when contact with the
-// new one was made. It repeats Forget as a revocation. The revocation of a mini program
-// or of all sessions also ends the sessions that were made in between.
+// repeatRecent makes the last revocations pending again after a loss of
+// contact, and a moment later those that were on their way to the old server
+// when contact with the new one was made. It repeats Forget as a revocation.
+// The revocation of a mini program or of all sessions also ends the sessions
+// that were made in between.
 func (o *revocations) repeatRecent() {
 	contact := time.Now()
 	lost := o.core.shared.Heard() // does not move on before the contact was reported
@@ -310,8 +315,8 @@ func (o *revocations) retry() {
 	}
 }
 
-// next returns the revocation to try and moves it to the end of the queue. When there
-// is none the caller stops retrying.
+// next returns the revocation to try and moves it to the end of the queue. When
+// there is none the caller stops retrying.
 func (o *revocations) next() (r revocation, p pendingState, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -324,8 +329,8 @@ func (o *revocations) next() (r revocation, p pendingState, ok bool) {
 	return r, (*o.pending.Load())[r], true
 }
 
-// drop forgets a pending revocation, unless it was asked for again in the meantime.
-// The caller sets its mark before.
+// drop forgets a pending revocation, unless it was asked for again in the
+// meantime. The caller sets its mark before.
 func (o *revocations) drop(r revocation, p pendingState) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -336,8 +341,9 @@ func (o *revocations) drop(r revocation, p pendingState) {
 	})
 }
 
-// carryOut makes a pending revocation durable. It spares sessions created after before,
-// except where the epoch of a mini program or of all sessions has to move on.
+// carryOut makes a pending revocation durable. It spares sessions created after
+// before, except where the epoch of a mini program or of all sessions has to
+// move on.
 func (o *revocations) carryOut(r revocation, before int64) error {
 	c := o.core
 	ctx, cancel := context.WithTimeout(c.closing, storeTimeout)

@@ -42,10 +42,10 @@ func (g *gate) wantPending(want int) {
 	}
 }
 
-// TestP4_Revocation_StoreFails_IsRetried: a revocation that the store does not take is an
-// error. The gate refuses what it names all the same, and nothing else, and makes it
-// durable as soon as the store lets it, with one log line. Sessions made in between live
-// on, as far as the store can tell them apart.
+// TestP4_Revocation_StoreFails_IsRetried: a revocation that the store does not
+// take is an error. The gate refuses what it names all the same, and nothing
+// else, and makes it durable as soon as the store lets it, with one log line.
+// Sessions made in between live on, as far as the store can tell them apart.
 func TestP4_Revocation_StoreFails_IsRetried(t *testing.T) {
 	faults := map[string]func(*memstore.Store, bool){
 		"down": (*memstore.Store).SetDown, "full": (*memstore.Store).SetReadOnly,
@@ -109,8 +109,8 @@ func TestP4_Revocation_StoreFails_IsRetried(t *testing.T) {
 	}
 }
 
-// TestP3_Revocation_OtherClockAhead_IsCovered: a pending revocation covers a session of
-// another gate whose clock is a little ahead.
+// TestP3_Revocation_OtherClockAhead_IsCovered: a pending revocation covers a
+// session of another gate whose clock is a little ahead.
 func TestP3_Revocation_OtherClockAhead_IsCovered(t *testing.T) {
 	for _, name := range revocations {
 		bubble(t, name, func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestUser_PendingRevocation_IsShown(t *testing.T) {
 	})
 }
 
-// TestRevocation_DoneMeanwhile_IsNotRetried: a pending revocation that is asked for again
-// and done, or that a wider one includes, ends no session made since.
+// TestRevocation_DoneMeanwhile_IsNotRetried: a pending revocation that is asked
+// for again and done, or that a wider one includes, ends no session made since.
 func TestRevocation_DoneMeanwhile_IsNotRetried(t *testing.T) {
 	otherApp := func(g *gate, _ session.Login) error {
 		return g.RevokeApp(context.Background(), appB)
@@ -211,7 +211,8 @@ func TestRevocation_DoneMeanwhile_IsNotRetried(t *testing.T) {
 	}
 }
 
-// TestRevocation_FailsAgain_CoversWhatWasMadeSince: the later of two that fail counts.
+// TestRevocation_FailsAgain_CoversWhatWasMadeSince: the later of two that fail
+// counts.
 func TestRevocation_FailsAgain_CoversWhatWasMadeSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
@@ -227,8 +228,8 @@ func TestRevocation_FailsAgain_CoversWhatWasMadeSince(t *testing.T) {
 	})
 }
 
-// TestRevocation_FailsAgainAtTheSameTime_IsKept: one that fails again just when the store
-// takes its predecessor is not dropped with it.
+// TestRevocation_FailsAgainAtTheSameTime_IsKept: one that fails again just when
+// the store takes its predecessor is not dropped with it.
 func TestRevocation_FailsAgainAtTheSameTime_IsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
@@ -257,8 +258,8 @@ func TestRevocation_FailsAgainAtTheSameTime_IsKept(t *testing.T) {
 	})
 }
 
-// TestRevocation_NeverTaken_IsGivenUp: when all that it covers has expired, and when the
-// gate closes, which it does not hold up.
+// TestRevocation_NeverTaken_IsGivenUp: when all that it covers has expired, and
+// when the gate closes, which it does not hold up.
 func TestRevocation_NeverTaken_IsGivenUp(t *testing.T) {
 	const ttl = 3 * time.Hour
 	for name, closes := range map[string]bool{"expired": false, "closed": true} {
@@ -294,8 +295,9 @@ func TestRevocation_NeverTaken_IsGivenUp(t *testing.T) {
 	}
 }
 
-// TestRevocation_Retries_AreSeldomAndFair: the gate asks a store that is down seldom, and
-// for one revocation at a time. One that fails does not hold up the others.
+// TestRevocation_Retries_AreSeldomAndFair: the gate asks a store that is down
+// seldom, and for one revocation at a time. One that fails does not hold up the
+// others.
 func TestRevocation_Retries_AreSeldomAndFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
@@ -362,8 +364,8 @@ func TestRevocation_OtherError_IsNotRetried(t *testing.T) {
 	g.wantPending(0)
 }
 
-// failover makes the data what they were when saved was taken. The gates hear of it as of
-// a new server after an outage.
+// failover makes the data what they were when saved was taken. The gates hear
+// of it as of a new server after an outage.
 func failover(saved memstore.Records, outage time.Duration, gates ...*memstore.Shared) {
 	for _, s := range gates {
 		s.SetReports(memstore.Lost)
@@ -375,9 +377,9 @@ func failover(saved memstore.Records, outage time.Duration, gates ...*memstore.S
 	}
 }
 
-// TestP3_LostRevocation: a gate ends again, at all gates, what a failover brings back of
-// the sessions that it ended. Sessions made since live on, as far as the revocation can
-// tell them apart.
+// TestP3_LostRevocation: a gate ends again, at all gates, what a failover
+// brings back of the sessions that it ended. Sessions made since live on, as
+// far as the revocation can tell them apart.
 func TestP3_LostRevocation(t *testing.T) {
 	for name, end := range endings {
 		if name == "presented" || name == "max per user" {
@@ -439,8 +441,8 @@ func TestP3_LostRevocation(t *testing.T) {
 	}
 }
 
-// TestP3_LostRevocations_Many: each is repeated once, and a store that is down for longer
-// is waited for.
+// TestP3_LostRevocations_Many: each is repeated once, and a store that is down
+// for longer is waited for.
 func TestP3_LostRevocations_Many(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gates, links := newFleet(t, 1)

@@ -11,8 +11,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Logout ends the session of a token. A session that is already gone is no error. The
-// error wraps ErrInvalid for a token that this gate never made.
+// Logout ends the session of a token. A session that is already gone is no
+// error. The error wraps ErrInvalid for a token that this gate never made.
 func (s *Service) Logout(ctx context.Context, token string) error {
 	switch {
 	case !keyring.WellFormed(token):
@@ -30,9 +30,10 @@ func (s *Service) end(ctx context.Context, d store.Digest) error {
 	})
 }
 
-// EndByID ends the one session of a user whose ID begins with prefix, of at least 8 hex
-// digits. The error wraps ErrUnknown when there is no such session or more than one. The
-// gate does not retry it, since without the store it cannot know which one is meant.
+// EndByID ends the one session of a user whose ID begins with prefix, of at
+// least 8 hex digits. The error wraps ErrUnknown when there is no such session
+// or more than one. The gate does not retry it, since without the store it
+// cannot know which one is meant.
 func (s *Service) EndByID(ctx context.Context, id User, prefix string) error {
 	u, err := s.user(ctx, id)
 	if err != nil && !errors.Is(err, ErrUnknownUser) {
@@ -64,8 +65,9 @@ func (s *Service) RevokeUser(ctx context.Context, id User) error {
 	})
 }
 
-// Forget removes all that the store knows of a user, their sessions included. After an
-// error the gate ends the sessions as RevokeUser does; the caller repeats the rest.
+// Forget removes all that the store knows of a user, their sessions included.
+// After an error the gate ends the sessions as RevokeUser does; the caller
+// repeats the rest.
 func (s *Service) Forget(ctx context.Context, id User) error {
 	c := s.cfg.Core
 	return c.revoke("forgetting user", revocation{kind: ofUser, user: id}, func() error {
@@ -89,11 +91,11 @@ func (s *Service) RevokeAll(ctx context.Context) error {
 	})
 }
 
-// revoke carries a revocation out. The store has it first and the cache is marked
-// second: no check that begins after the call returns is answered from before it
-// (docs/design.md#p3). An error that wraps ErrUnavailable means that it may not be
-// durable, nor known to other gates. This gate refuses all the same what was to end,
-// and retries.
+// revoke carries a revocation out. The store has it first and the cache is
+// marked second: no check that begins after the call returns is answered from
+// before it (docs/design.md#p3). An error that wraps ErrUnavailable means that
+// it may not be durable, nor known to other gates. This gate refuses all the
+// same what was to end, and retries.
 func (c *Core) revoke(doing string, r revocation, call func() error) error {
 	if err := c.uses.begin(); err != nil {
 		return wrap(doing, err)
@@ -104,14 +106,15 @@ func (c *Core) revoke(doing string, r revocation, call func() error) error {
 	return wrap(doing, err)
 }
 
-// RevokeUnionID ends every session of the users with a unionid, in all mini programs,
-// and returns how many users that were. When one fails it goes on with the others. The
-// caller repeats a call that returned an error.
+// RevokeUnionID ends every session of the users with a unionid, in all mini
+// programs, and returns how many users that were. When one fails it goes on
+// with the others. The caller repeats a call that returned an error.
 func (s *Service) RevokeUnionID(ctx context.Context, unionID string) (users int, err error) {
 	return s.eachWith(ctx, unionID, "revoking unionid", s.RevokeUser)
 }
 
-// ForgetUnionID is Forget for the users with a unionid, as RevokeUnionID is RevokeUser.
+// ForgetUnionID is Forget for the users with a unionid, as RevokeUnionID is
+// RevokeUser.
 func (s *Service) ForgetUnionID(ctx context.Context, unionID string) (users int, err error) {
 	return s.eachWith(ctx, unionID, "forgetting unionid", s.Forget)
 }

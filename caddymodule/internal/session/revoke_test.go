@@ -36,8 +36,8 @@ func TestLogout_Token_EndsItsSessionOnly(t *testing.T) {
 	}
 }
 
-// TestP3_Revocation_Scope: each revocation ends what it names, at once and for good, and
-// nothing else.
+// TestP3_Revocation_Scope: each revocation ends what it names, at once and for
+// good, and nothing else.
 func TestP3_Revocation_Scope(t *testing.T) {
 	type owner struct{ app, who string }
 	unknown := func(g *gate, _ session.Login) error {
@@ -84,8 +84,8 @@ func TestP3_Revocation_Scope(t *testing.T) {
 	}
 }
 
-// TestP3_Revocation_CacheFilledMeanwhile_IsStale: a check that fills the cache while a
-// revocation is on its way to the disk does not outlive it.
+// TestP3_Revocation_CacheFilledMeanwhile_IsStale: a check that fills the cache
+// while a revocation is on its way to the disk does not outlive it.
 func TestP3_Revocation_CacheFilledMeanwhile_IsStale(t *testing.T) {
 	for name, end := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -111,8 +111,9 @@ func TestP3_Revocation_CacheFilledMeanwhile_IsStale(t *testing.T) {
 	}
 }
 
-// TestP3_Revocation_LookupMeanwhile_IsStale: a check that begins after a revocation joins
-// a look-up that read before it, and is not answered from that.
+// TestP3_Revocation_LookupMeanwhile_IsStale: a check that begins after a
+// revocation joins a look-up that read before it, and is not answered from
+// that.
 func TestP3_Revocation_LookupMeanwhile_IsStale(t *testing.T) {
 	for name, end := range endings {
 		if name == "log out all" || name == "max per user" {
@@ -149,8 +150,8 @@ func TestP3_Revocation_LookupMeanwhile_IsStale(t *testing.T) {
 	}
 }
 
-// TestP3_Revocation_AnswerLost_EndsHere: a revocation that the store carried out without
-// being able to say so is an error, and ends the session here.
+// TestP3_Revocation_AnswerLost_EndsHere: a revocation that the store carried
+// out without being able to say so is an error, and ends the session here.
 func TestP3_Revocation_AnswerLost_EndsHere(t *testing.T) {
 	for name, end := range endings {
 		if name == "unionid" || name == "max per user" {
@@ -172,9 +173,10 @@ func TestP3_Revocation_AnswerLost_EndsHere(t *testing.T) {
 	}
 }
 
-// TestP3_RevokeRace: checks race a revocation over a real cache, round after round with a
-// new session. No check that begins after it has returned is accepted, and none before it
-// began is refused (docs/stores.md#cache-protocol).
+// TestP3_RevokeRace: checks race a revocation over a real cache, round after
+// round with a new session. No check that begins after it has returned is
+// accepted, and none before it began is refused
+// (docs/stores.md#cache-protocol).
 func TestP3_RevokeRace(t *testing.T) {
 	rounds, validators := 1500, 3
 	if testing.Short() {
@@ -200,7 +202,8 @@ func TestP3_RevokeRace(t *testing.T) {
 	}
 }
 
-// race runs validators against one revocation and counts the answers that must not be.
+// race runs validators against one revocation and counts the answers that must
+// not be.
 func race(
 	g *gate, l session.Login, validators, round int, revoke func(*gate, session.Login) error,
 ) (after, before int64) {

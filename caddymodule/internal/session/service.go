@@ -19,8 +19,9 @@ type Exchanger interface {
 	Code2Session(ctx context.Context, app weixin.Credentials, code string) (weixin.Session, error)
 }
 
-// Config is what one configuration of the gate says about sessions. Core, WeChat, Apps,
-// Keys and TTL are required, and Calls by the methods that say so.
+// Config is what one configuration of the gate says about sessions. Core,
+// WeChat, Apps, Keys and TTL are required, and Calls by the methods that say
+// so.
 type Config struct {
 	Core   *Core
 	WeChat Exchanger
@@ -31,33 +32,36 @@ type Config struct {
 	// MaxSessions bounds the sessions in the cache; 0 keeps the bound as it is.
 	MaxSessions int64
 
-	// MaxStaleness bounds how long cached sessions stay valid while a store.Shared is
-	// unreachable; 0: not at all. It has no meaning for other stores.
+	// MaxStaleness bounds how long cached sessions stay valid while a
+	// store.Shared is unreachable; 0: not at all. It has no meaning for other
+	// stores.
 	MaxStaleness time.Duration
 
 	TTL time.Duration // from the login to the end of a session, used or not
 
-	// Idle is the idle timeout; 0: none. After a reload with a shorter one a session
-	// may live up to an hour longer, once.
+	// Idle is the idle timeout; 0: none. After a reload with a shorter one a
+	// session may live up to an hour longer, once.
 	Idle time.Duration
 
 	MaxPerUser int           // live sessions of one user; 0: no limit
 	Replay     time.Duration // how long a client gets the answer of its login again; 0: never
 
-	// RememberPhone makes Phone keep the number and Identity show it. Without it Identity
-	// does not show a number that was kept before.
+	// RememberPhone makes Phone keep the number and Identity show it. Without
+	// it Identity does not show a number that was kept before.
 	RememberPhone bool
 
-	// DataMaxAge is the age at which open data is refused; 0: never. Data from the future
-	// always is.
+	// DataMaxAge is the age at which open data is refused; 0: never. Data from
+	// the future always is.
 	DataMaxAge time.Duration
 
-	// UnionIDBound, if set, hears of each unionid that becomes known otherwise than by a
-	// login, for the audit log. changed: another one was known before.
+	// UnionIDBound, if set, hears of each unionid that becomes known otherwise
+	// than by a login, for the audit log. changed: another one was known
+	// before.
 	UnionIDBound func(id User, changed bool)
 }
 
-// Service logs users in and tells whose a token is. It is safe for concurrent use.
+// Service logs users in and tells whose a token is. It is safe for concurrent
+// use.
 type Service struct {
 	cfg        Config
 	apps       map[string]weixin.Credentials
@@ -86,9 +90,9 @@ func New(cfg Config) *Service {
 const maxTouch = store.MaxTouchInterval - time.Millisecond
 
 // touchInterval is how seldom a configuration notes in the store that a session
-// is in use (docs/design.md#idle-timeout): a twentieth of the timeout that it serves
-// and at most once a minute, yet often enough for a timeout of minutes, and within
-// maxTouch.
+// is in use (docs/design.md#idle-timeout): a twentieth of the timeout that it
+// serves and at most once a minute, yet often enough for a timeout of minutes,
+// and within maxTouch.
 func touchInterval(ttl, idle time.Duration) time.Duration {
 	if idle <= 0 {
 		return min(max(time.Minute, ttl/20), maxTouch)
@@ -104,14 +108,14 @@ type Identity struct {
 	Expires       time.Time // the session does not live longer
 }
 
-// lookupTimeout bounds what a check waits for the store, so that the client hears of an
-// outage within 100 ms (docs/design.md#p4).
+// lookupTimeout bounds what a check waits for the store, so that the client
+// hears of an outage within 100 ms (docs/design.md#p4).
 const lookupTimeout = 90 * time.Millisecond
 
-// Authenticate returns whose token it is. A cached token costs no allocation and no call
-// to the store (docs/design.md#p8), except that opening a kept telephone number
-// allocates. The error wraps ErrInvalid when the token opens nothing, and
-// ErrUnavailable when the store does not answer.
+// Authenticate returns whose token it is. A cached token costs no allocation
+// and no call to the store (docs/design.md#p8), except that opening a kept
+// telephone number allocates. The error wraps ErrInvalid when the token opens
+// nothing, and ErrUnavailable when the store does not answer.
 func (s *Service) Authenticate(ctx context.Context, token string) (Identity, error) {
 	if !keyring.WellFormed(token) {
 		return Identity{}, ErrMalformed
@@ -121,14 +125,15 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 		return Identity{}, err
 	}
 	defer c.uses.done()
-	// The order matters. The set of pending revocations is read before the marks, which
-	// are set before a revocation leaves it. The time is read before Heard, and that
-	// before the marks, which a report sets first.
+	// The order matters. The set of pending revocations is read before the
+	// marks, which are set before a revocation leaves it. The time is read
+	// before Heard, and that before the marks, which a report sets first.
 	pending, now := c.revocations.pending.Load(), time.Now()
 	if c.believes(now, s.cfg.MaxStaleness) {
 		if e := c.cache.get(&d); e != nil {
-			// The cached time of the last use does not decide that a session is idle: it
-			// may have been used by way of another entry or at another gate.
+			// The cached time of the last use does not decide that a session is
+			// idle: it may have been used by way of another entry or at another
+			// gate.
 			now := now.UnixMilli()
 			if id, err := s.judge(e, now, pending); err != ErrExpired || now >= e.expires {
 				c.hits.Inc()
@@ -143,8 +148,8 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 	return s.judge(e, time.Now().UnixMilli(), pending)
 }
 
-// judge applies the time limits and the pending revocations to an entry, and notes its
-// use.
+// judge applies the time limits and the pending revocations to an entry, and
+// notes its use.
 func (s *Service) judge(e *entry, now int64, pending *pendingSet) (Identity, error) {
 	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created) {
 		return Identity{}, ErrRevoked
@@ -167,8 +172,8 @@ func (s *Service) judge(e *entry, now int64, pending *pendingSet) (Identity, err
 }
 
 // idle reports whether a session has reached the idle timeout. Its last note is
-// one touch interval before usedUntil. A configuration that noted more seldom has
-// written a later time, so a shorter timeout ends no session in use.
+// one touch interval before usedUntil. A configuration that noted more seldom
+// has written a later time, so a shorter timeout ends no session in use.
 func (s *Service) idle(usedUntil, now int64) bool {
 	return s.cfg.Idle > 0 && now >= usedUntil-s.touchEvery+s.cfg.Idle.Milliseconds()
 }
@@ -192,8 +197,8 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 			if r.Err != nil {
 				return nil, r.Err
 			}
-			// The look-up may have begun before this check: its answer holds only if no
-			// revocation came in between.
+			// The look-up may have begun before this check: its answer holds
+			// only if no revocation came in between.
 			if e := r.Val.(*entry); c.cache.fresh(e) {
 				return e, nil
 			}
@@ -203,7 +208,8 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 
 // read fetches one session from the store, judges its epochs and caches it.
 func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*entry, error) {
-	// Others wait for this look-up, too, so the first caller's deadline does not count.
+	// Others wait for this look-up, too, so the first caller's deadline does
+	// not count.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
 

@@ -12,8 +12,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// Caller is what everything but a login needs of WeChat. Its errors are *weixin.Error. It
-// refuses a Session without a SessionKey with weixin.ClassKeyStale.
+// Caller is what everything but a login needs of WeChat. Its errors are
+// *weixin.Error. It refuses a Session without a SessionKey with
+// weixin.ClassKeyStale.
 type Caller interface {
 	PhoneNumber(
 		_ context.Context, _ weixin.Credentials, code, openID string,
@@ -27,18 +28,19 @@ type Caller interface {
 	PluginOpenPID(_ context.Context, _ weixin.Credentials, code string) (string, error)
 }
 
-// The gate makes the calls below for a user, whose session_key it keeps to itself. All
-// need Config.Calls. Their errors wrap ErrUnknownApp, ErrUnknownUser or ErrUnavailable, or
-// are a *weixin.Error; with weixin.ClassKeyStale the user has to log in again.
+// The gate makes the calls below for a user, whose session_key it keeps to
+// itself. All need Config.Calls. Their errors wrap ErrUnknownApp,
+// ErrUnknownUser or ErrUnavailable, or are a *weixin.Error; with
+// weixin.ClassKeyStale the user has to log in again.
 
 // Phone exchanges the code of a getPhoneNumber button for a telephone number
-// (docs/wechat.md#phone-code). That it is the user's is the client's word: the code names
-// only the mini program. With Config.RememberPhone the gate keeps the number and shows it
-// from the next request on.
+// (docs/wechat.md#phone-code). That it is the user's is the client's word: the
+// code names only the mini program. With Config.RememberPhone the gate keeps
+// the number and shows it from the next request on.
 //
-// A number costs money, and its first use spends a code. So the store is asked before,
-// and a number that it does not take is returned all the same. Once begun, the call goes
-// on without ctx.
+// A number costs money, and its first use spends a code. So the store is asked
+// before, and a number that it does not take is returned all the same. Once
+// begun, the call goes on without ctx.
 func (s *Service) Phone(ctx context.Context, id User, code string) (opendata.Phone, error) {
 	const doing = "getting phone number"
 	app, ok := s.apps[id.AppID]
@@ -74,8 +76,8 @@ func (s *Service) Phone(ctx context.Context, id User, code string) (opendata.Pho
 	return p, nil
 }
 
-// phone returns the telephone number of an entry. One that does not open is no reason to
-// refuse the user.
+// phone returns the telephone number of an entry. One that does not open is no
+// reason to refuse the user.
 func (s *Service) phone(e *entry) string {
 	box := e.phone()
 	if box == "" {
@@ -105,10 +107,11 @@ func (s *Service) CheckSessionKey(ctx context.Context, id User) (valid bool, err
 	return err == nil, err
 }
 
-// ResetSessionKey has WeChat replace the user's session_key and keeps the new one, unless
-// a login in between has brought another (docs/wechat.md#check-session-key). It goes on
-// without ctx, since the old key is dead by then. After an error that wraps
-// ErrUnavailable the user may have to log in again.
+// ResetSessionKey has WeChat replace the user's session_key and keeps the new
+// one, unless a login in between has brought another
+// (docs/wechat.md#check-session-key). It goes on without ctx, since the old key
+// is dead by then. After an error that wraps ErrUnavailable the user may have
+// to log in again.
 func (s *Service) ResetSessionKey(ctx context.Context, id User) error {
 	const doing = "resetting session_key"
 	c := s.cfg.Core
@@ -131,9 +134,9 @@ func (s *Service) ResetSessionKey(ctx context.Context, id User) error {
 	return wrap(doing, s.replaceKey(ctx, u, wx.SessionKey, fresh.SessionKey))
 }
 
-// replaceKey makes fresh the session_key of a user whose key is was, as u shows. It also
-// replaces the same key under another tag, which it gets from a gate that signs with
-// another master key.
+// replaceKey makes fresh the session_key of a user whose key is was, as u
+// shows. It also replaces the same key under another tag, which it gets from a
+// gate that signs with another master key.
 func (s *Service) replaceKey(ctx context.Context, u store.User, was, fresh string) error {
 	ring, owner := s.cfg.Keys, keyring.User(u.ID)
 	for {
@@ -154,8 +157,8 @@ func (s *Service) replaceKey(ctx context.Context, u store.User, was, fresh strin
 	}
 }
 
-// EncryptKeys returns the user's latest keys of wx.getUserCryptoManager, newest first
-// (docs/wechat.md#user-keys).
+// EncryptKeys returns the user's latest keys of wx.getUserCryptoManager, newest
+// first (docs/wechat.md#user-keys).
 func (s *Service) EncryptKeys(ctx context.Context, id User) ([]weixin.UserKey, error) {
 	app, wx, _, err := s.callFor(ctx, id)
 	if err != nil {
@@ -165,8 +168,8 @@ func (s *Service) EncryptKeys(ctx context.Context, id User) ([]weixin.UserKey, e
 }
 
 // PaidUnionID returns the unionid of a user who has just paid
-// (docs/wechat.md#paid-unionid) and binds it to them, as OpenData does. The openid is
-// that of id, whatever p says.
+// (docs/wechat.md#paid-unionid) and binds it to them, as OpenData does. The
+// openid is that of id, whatever p says.
 func (s *Service) PaidUnionID(
 	ctx context.Context, id User, p weixin.Payment,
 ) (unionID string, err error) {
@@ -189,9 +192,9 @@ func (s *Service) PaidUnionID(
 	return unionID, nil
 }
 
-// PluginOpenPID exchanges a code of wx.pluginLogin for the id by which a plugin, appID,
-// knows the user in the mini program that hosts it (docs/wechat.md#plugin-openpid).
-// Sessions have no part in it.
+// PluginOpenPID exchanges a code of wx.pluginLogin for the id by which a
+// plugin, appID, knows the user in the mini program that hosts it
+// (docs/wechat.md#plugin-openpid). Sessions have no part in it.
 func (s *Service) PluginOpenPID(
 	ctx context.Context, appID, code string,
 ) (openPID string, err error) {
@@ -202,8 +205,8 @@ func (s *Service) PluginOpenPID(
 	return s.cfg.Calls.PluginOpenPID(ctx, app, code)
 }
 
-// callFor returns what a call for a user takes. wx has no SessionKey when no known one
-// opens.
+// callFor returns what a call for a user takes. wx has no SessionKey when no
+// known one opens.
 func (s *Service) callFor(ctx context.Context, id User) (
 	app weixin.Credentials, wx weixin.Session, u store.User, err error,
 ) {

@@ -18,11 +18,12 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// Two gates, whose rings have another first key each, log one user in, reset the
-// session_key, open data and ask for telephone numbers, while answers of WeChat come
-// late and answers of the store get lost. The store keeps the session_key that was
-// committed last and the one before (docs/stores.md#two-keys). Data opens under
-// these two and no other, and every gate shows what was found last.
+// Two gates, whose rings have another first key each, log one user in, reset
+// the session_key, open data and ask for telephone numbers, while answers of
+// WeChat come late and answers of the store get lost. The store keeps the
+// session_key that was committed last and the one before
+// (docs/stores.md#two-keys). Data opens under these two and no other, and every
+// gate shows what was found last.
 func TestUserCallsModel(t *testing.T) {
 	masters := newMasters(3)
 	rapid.Check(t, func(t *rapid.T) {
@@ -68,7 +69,8 @@ type callsModel struct {
 	first           bool     // no login yet
 }
 
-// lateCall is a login or a reset that WeChat has carried out and not answered yet.
+// lateCall is a login or a reset that WeChat has carried out and not answered
+// yet.
 type lateCall struct {
 	release chan struct{}
 	done    chan error
@@ -221,7 +223,8 @@ func (m *callsModel) reset(t *rapid.T) {
 	}
 }
 
-// resetDone: a reset keeps its key unless a login has brought another in between.
+// resetDone: a reset keeps its key unless a login has brought another in
+// between.
 func (m *callsModel) resetDone(t *rapid.T, was, fresh string, err error, lost bool) {
 	lost = lost && !m.lose
 	if (err != nil) != lost || lost && !errors.Is(err, session.ErrUnavailable) {

@@ -24,10 +24,11 @@ var (
 	_ session.Exchanger = (*weixin.Client)(nil)
 )
 
-// platform is WeChat with a session_key for each openid: all calls but the signatures.
+// platform is WeChat with a session_key for each openid: all calls but the
+// signatures.
 type platform struct {
-	// answered is called when a call has taken effect, before its answer. An error
-	// becomes the answer. It may block.
+	// answered is called when a call has taken effect, before its answer. An
+	// error becomes the answer. It may block.
 	answered func(ctx context.Context, op string) error
 
 	mu    sync.Mutex
