@@ -23,7 +23,7 @@ func TestAdapt_Golden(t *testing.T) { caddytest.RunGolden(t) }
 // of the modules. cloudrun has a golden file of its own: it excludes other fields.
 func TestCaddyfile_AllOptions_SetsEveryField(t *testing.T) {
 	caddytest.Reachable(t, "wechat", wechatapp.App{})
-	caddytest.Reachable(t, "wechat_auth", wechatauth.Handler{}, "cloudrun")
+	caddytest.Reachable(t, "wechat_auth", wechatauth.Handler{}, "cloudrun", "required")
 	caddytest.Reachable(t, "wechat_api", wechatapi.Handler{})
 }
 

@@ -78,6 +78,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.List(&h.Public, gate.ValidatePattern)
 		case "optional":
 			err = b.List(&h.Optional, gate.ValidatePattern)
+		case "required":
+			err = b.List(&h.Required, gate.ValidatePattern)
 		case "apps":
 			err = b.List(&h.Apps, wechatapp.CheckSiteApp)
 		case "token":
@@ -85,7 +87,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "headers":
 			err = h.unmarshalHeaders(b)
 		default:
-			err = b.Unknown("cloudrun, endpoints, public, optional, apps, token or headers")
+			err = b.Unknown("cloudrun, endpoints, public, optional, required, apps, token or headers")
 		}
 		if err == nil {
 			err = h.checkLines(d)

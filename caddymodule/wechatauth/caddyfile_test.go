@@ -49,7 +49,7 @@ var wrongSites = []caddytest.Wrong{
 		"unknown word",
 		caddytest.Site("exempt /x # here"),
 		`unknown word "exempt"`,
-		"endpoints, public, optional, apps, token or headers",
+		"endpoints, public, optional, required, apps, token or headers",
 	},
 	{
 		"unknown word in headers",
@@ -189,6 +189,22 @@ var wrongSites = []caddytest.Wrong{
 		"public under endpoints given later",
 		caddytest.Site("public /auth/x\nendpoints /auth # here"),
 		"everything under /auth is answered by the gate itself",
+	},
+
+	{"required missing", caddytest.Site("required # here"), "required takes at least one value"},
+	{"required relative", caddytest.Site("required api # here"), "write /api"},
+	{"required everything", caddytest.Site("required /* # here"), "leave it out"},
+	{
+		"required after public", caddytest.Site("public /a\nrequired /api/* # here"),
+		"every other path public", "take out public and optional, or required",
+	},
+	{
+		"optional after required", caddytest.Site("required /api/*\noptional /a # here"),
+		"take out public and optional, or required",
+	},
+	{
+		"required under endpoints", caddytest.Site("required /wx/* # here"),
+		"everything under /wx is answered by the gate itself",
 	},
 
 	{"apps missing", caddytest.Site("apps # here"), "apps takes at least one value"},

@@ -52,6 +52,7 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //		endpoints <prefix>
 //		public    <paths...>
 //		optional  <paths...>
+//		required  <paths...>
 //		apps      <appids...>
 //		token header <name>
 //		headers {
@@ -93,6 +94,10 @@ type Handler struct {
 	// Paths that a request without a token enters as a guest. A presented token must
 	// be valid.
 	Optional []string `json:"optional,omitempty"`
+
+	// Paths that need a session, each with everything below it; every other path is
+	// public. Not together with `public` or `optional`.
+	Required []string `json:"required,omitempty"`
 
 	// Mini programs whose sessions this site accepts. Default: all configured ones.
 	Apps []string `json:"apps,omitempty"`
@@ -205,7 +210,7 @@ func (h *Handler) Rules() gate.Config {
 	return gate.Config{
 		Headers: h.Headers, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
 		Endpoints: h.Endpoints, EndpointNames: endpointNames(),
-		Public: h.Public, Optional: h.Optional,
+		Public: h.Public, Optional: h.Optional, Required: h.Required,
 	}
 }
 

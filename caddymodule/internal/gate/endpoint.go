@@ -10,6 +10,7 @@ type endpoints struct {
 	prefix   string
 	segments []string          // of prefix
 	names    map[string]string // exact path to name
+	suffixes bool              // of the word required: /api.json is /api
 }
 
 func newEndpoints(prefix string, names []string) endpoints {
@@ -67,20 +68,37 @@ func Under(path, prefix string) bool {
 
 // holds is Under for the prefix of the endpoints.
 func (e *endpoints) holds(path string) bool {
-	for _, want := range e.segments {
+	for i := range e.segments {
 		if path == "" || path[0] != '/' {
 			return false
 		}
 		segment := path[1:]
 		path = ""
-		if i := strings.IndexByte(segment, '/'); i >= 0 {
-			segment, path = segment[:i], segment[i:]
+		if end := strings.IndexByte(segment, '/'); end >= 0 {
+			segment, path = segment[:end], segment[end:]
 		}
-		if !sameSegment(segment, want) {
+		if !e.same(segment, i) {
 			return false
 		}
 	}
 	return true
+}
+
+// same reports whether some server takes a segment for the one at i.
+func (e *endpoints) same(segment string, i int) bool {
+	want := e.segments[i]
+	if sameSegment(segment, want) {
+		return true
+	}
+	if !e.suffixes || i < len(e.segments)-1 {
+		return false
+	}
+	for dot := range len(segment) {
+		if segment[dot] == '.' && sameSegment(segment[:dot], want) {
+			return true
+		}
+	}
+	return false
 }
 
 // sameSegment ignores case, and the blanks and dots that some file systems drop.

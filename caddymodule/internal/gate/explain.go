@@ -80,6 +80,9 @@ func (g *Rules) explainClean(before, after http.Header) (out []Removal) {
 // explainPath says why the path is of its class.
 func (g *Rules) explainPath(escaped string, class Class) string {
 	normal, _, ok := normalize(escaped)
+	if g.required != nil && class != NotFound && class != Endpoint {
+		return g.explainRequired(escaped, class)
+	}
 	switch {
 	case !ok && class == NotFound:
 		return "some server may read it as lying under " + g.endpoints.prefix +
@@ -97,6 +100,22 @@ func (g *Rules) explainPath(escaped string, class Class) string {
 		return "opened by the rule " + rule.origin
 	}
 	return "no rule opens it"
+}
+
+// explainRequired says why the path is of its class under Config.Required.
+func (g *Rules) explainRequired(escaped string, class Class) string {
+	_, decoded, ok := normalize(escaped)
+	if class == Public {
+		return "the word required lists no such path"
+	}
+	area := g.requiredBy(escaped, decoded, ok)
+	switch {
+	case area == nil:
+		return "it has no reading that all servers agree on: " + whyNotNormal(escaped)
+	case ok:
+		return "the word required lists it: " + area.prefix
+	}
+	return "some server may read it as one that the word required lists: " + area.prefix
 }
 
 // whyNotNormal names the first obstacle to a normal form.

@@ -34,6 +34,10 @@ type Config struct {
 	// Public and Optional are path patterns (see ValidatePattern) that open paths
 	// which are otherwise Required.
 	Public, Optional []string
+
+	// Required are path patterns that need a session; every other path is Public. It
+	// excludes Public and Optional.
+	Required []string
 }
 
 // Rules is an immutable, validated Config. It is safe for concurrent use.
@@ -43,6 +47,7 @@ type Rules struct {
 	tokenPrefix string
 	headers     [len(Headers)]string // canonical names
 	endpoints   endpoints
+	required    []endpoints // nil: all paths that no rule opens
 	rules       []rule
 }
 
@@ -77,7 +82,12 @@ func New(c Config) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	required, err := newRequired(c, &own)
+	if err != nil {
+		return nil, err
+	}
 	return &Rules{
+		required:    required,
 		names:       newNameTable(headers[:], sources),
 		sources:     sources,
 		tokenPrefix: c.TokenPrefix,

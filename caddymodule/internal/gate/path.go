@@ -31,7 +31,8 @@ type Route struct {
 //
 // A rule opens a path only when every server reads the path in one way (see
 // normalize). Any other path stays Required, or is NotFound when some server
-// may read it as a path below the gate's own prefix.
+// may read it as a path below the gate's own prefix. With Config.Required a path
+// is Required as soon as some server may read it as one of the list.
 func (g *Rules) Route(r *http.Request) Route {
 	escaped := r.URL.EscapedPath()
 	normal, decoded, ok := normalize(escaped)
@@ -41,9 +42,17 @@ func (g *Rules) Route(r *http.Request) Route {
 			r.URL.Opaque != "" && g.endpoints.mayReach("/"+r.URL.Opaque) {
 			return Route{Class: NotFound}
 		}
-		return Route{Class: Required}
+		if g.required == nil || r.URL.Opaque != "" || unreadable(escaped) {
+			return Route{Class: Required}
+		}
 	case g.endpoints.holds(decoded):
 		return g.endpoints.route(escaped)
+	}
+	if g.required != nil {
+		if g.requiredBy(escaped, decoded, ok) != nil {
+			return Route{Class: Required}
+		}
+		return Route{Class: Public}
 	}
 	if rule := g.ruleFor(escaped, normal); rule != nil {
 		return Route{Class: rule.class}
@@ -232,9 +241,7 @@ func newRules(public, optional []string, own *endpoints) ([]rule, error) {
 			}
 			path, below := strings.CutSuffix(p, "*")
 			if decoded, _ := Canonical(path); own.holds(decoded) {
-				return nil, fmt.Errorf("path pattern %q: everything under %s is answered by the "+
-					"gate itself; remove the pattern or choose another endpoints prefix",
-					p, own.prefix)
+				return nil, errUnderEndpoints(p, own)
 			}
 			for _, other := range rules {
 				switch {
@@ -259,6 +266,11 @@ func newRules(public, optional []string, own *endpoints) ([]rule, error) {
 		return len(b.path) - len(a.path)
 	})
 	return rules, nil
+}
+
+func errUnderEndpoints(pattern string, own *endpoints) error {
+	return fmt.Errorf("path pattern %q: everything under %s is answered by the gate itself; "+
+		"remove the pattern or choose another endpoints prefix", pattern, own.prefix)
 }
 
 // ValidatePattern reports why p is no path pattern, and what to write instead. A

@@ -55,18 +55,18 @@ func (e *endpoints) mayReach(path string) bool {
 // it is decoded completely. No reading reaches the prefix without it, so the
 // search is for few of the unusual paths.
 func (e *endpoints) mentioned(path string) bool {
-	last := e.segments[len(e.segments)-1]
+	last := len(e.segments) - 1
 	path = decodeFully(path)
 	start := 0
 	for i := range len(path) {
 		if segmentEnd[path[i]] {
-			if sameSegment(path[start:i], last) {
+			if e.same(path[start:i], last) {
 				return true
 			}
 			start = i + 1
 		}
 	}
-	return sameSegment(path[start:], last)
+	return e.same(path[start:], last)
 }
 
 // segmentEnd marks the bytes at which some reading ends a segment.
@@ -84,7 +84,7 @@ func (e *endpoints) crossedBy(path string) bool {
 			depth = max(depth-1, 0)
 			matched = min(matched, depth)
 		default:
-			if depth == matched && sameSegment(segment, e.segments[matched]) {
+			if depth == matched && e.same(segment, matched) {
 				matched++
 			}
 			depth++
