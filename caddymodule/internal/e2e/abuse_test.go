@@ -48,8 +48,8 @@ func (w *world) asked(tb testing.TB, want int) {
 
 const hourly5, hourly20 = 3600 / 5, 3600 / 20
 
-// TestThreat26_Buckets: each client has a bucket of its own, an IPv6 network
-// shares one, and all together have one. What is refused does not reach WeChat.
+// TestThreat26_Buckets gives each client a bucket, each IPv6 network one, and
+// all clients together one. WeChat does not see what they refuse.
 func TestThreat26_Buckets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -80,8 +80,8 @@ func TestThreat26_Buckets(t *testing.T) {
 	w.asked(t, 20)
 }
 
-// TestThreat26_StrictProxies: behind a proxy that appends to X-Forwarded-For,
-// what the client wrote there itself gains it nothing.
+// TestThreat26_StrictProxies believes only the address that the trusted proxy
+// appended to X-Forwarded-For.
 func TestThreat26_StrictProxies(t *testing.T) {
 	t.Parallel()
 	s := limited(strictRate)
@@ -95,8 +95,8 @@ func TestThreat26_StrictProxies(t *testing.T) {
 	w.asked(t, 5)
 }
 
-// TestThreat6_NoTrustedProxy: without trusted_proxies a client is who it is,
-// whatever it says.
+// TestThreat6_NoTrustedProxy takes a client's address from the connection,
+// whatever its headers say.
 func TestThreat6_NoTrustedProxy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{wechat: limited(strictRate).wechat})
@@ -113,8 +113,8 @@ func TestThreat6_NoTrustedProxy(t *testing.T) {
 	w.asked(t, 5)
 }
 
-// TestThreat26_BeforeTheBody: an empty bucket is noticed before a byte of the
-// body is read, and nobody waits for one that never comes.
+// TestThreat26_BeforeTheBody refuses a login over its limit before it reads a
+// byte of the body, and does not wait for one.
 func TestThreat26_BeforeTheBody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -185,8 +185,8 @@ func TestThreat26_BeforeTheBody(t *testing.T) {
 	t.Cleanup(func() { w.asked(t, 0) })
 }
 
-// TestThreat32_BucketsSurviveReloads: what was spent before a reload is spent
-// after it, whatever else the reload changes.
+// TestThreat32_BucketsSurviveReloads keeps what clients have spent over reloads
+// of all kinds.
 func TestThreat32_BucketsSurviveReloads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))

@@ -47,7 +47,7 @@ func (w *world) operateJSON(tb testing.TB, answer any, args ...string) {
 	}
 }
 
-// nameOf is what operators call the session of a token.
+// nameOf is the operators' name of a token's session.
 func nameOf(token string) string {
 	d := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(d[:8])
@@ -57,8 +57,8 @@ func (w *world) database() string {
 	return filepath.Join(w.home, "data", "caddy", "wxgate", "sessions.db")
 }
 
-// TestAdmin_Status: the command prints what the gate says, and tells when none is
-// there. The numbers are TestAdminStatus's.
+// TestAdmin_Status holds that the command prints the answer of the gate, and
+// exits with 2 when none runs. TestAdminStatus checks the numbers.
 func TestAdmin_Status(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, both)
@@ -95,8 +95,9 @@ func (u userSessions) live() (names []string) {
 	return names
 }
 
-// TestP3_AdminRevoke: the list holds what the logins made, and each kind of
-// revocation ends what it names and nothing else, from the next request on.
+// TestP3_AdminRevoke holds that the list of sessions is complete, and that each
+// kind of revocation ends its target, and nothing else, from the next request
+// on.
 func TestP3_AdminRevoke(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, both)
@@ -171,8 +172,8 @@ func TestP3_AdminRevoke(t *testing.T) {
 	}
 }
 
-// TestThreat31_AdminCrossSite: over the wire, and from an origin that Caddy itself
-// was told to trust. All that a browser can send is TestThreat31_CrossSite's.
+// TestThreat31_AdminCrossSite sends a browser's requests over the wire, also
+// from an origin that Caddy trusts. TestThreat31_CrossSite has the full list.
 func TestThreat31_AdminCrossSite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -205,8 +206,8 @@ func TestThreat31_AdminCrossSite(t *testing.T) {
 	w.checkAlive(t, token, w.who(appA, "ada"))
 }
 
-// TestThreat32_AdminDuringReloads: whatever configuration is coming or going,
-// the calls are answered by a gate that is open.
+// TestThreat32_AdminDuringReloads holds that an open gate answers each admin
+// call, whichever configuration comes or goes.
 func TestThreat32_AdminDuringReloads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -249,9 +250,9 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 	}
 }
 
-// TestP2_BackupUnderLoad: every login that was answered before the backup began
-// is in it, and a gate on the restored file knows them; it does not start with
-// another key.
+// TestP2_BackupUnderLoad holds that a backup has every login that was answered
+// before it began, that a gate on the restored file knows them, and that it
+// does not start with another key.
 func TestP2_BackupUnderLoad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -341,9 +342,9 @@ func (w *world) refusesToStart(tb testing.TB, reason string) {
 	}
 }
 
-// TestAdmin_RotateKeys: a new key in front logs nobody out; an old one that is
-// dropped too early is missed by name, at a reload and at a start, and nothing
-// is lost.
+// TestAdmin_RotateKeys holds that a new key in front logs nobody out, and that
+// a reload and a start without a needed key fail with its name and lose
+// nothing.
 func TestAdmin_RotateKeys(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})
@@ -417,8 +418,8 @@ func TestAdmin_RotateKeys(t *testing.T) {
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
 }
 
-// TestP6_AdminShowsNoSecret: neither answers, nor what the commands print, nor
-// the log of it, nor the backup hold a secret.
+// TestP6_AdminShowsNoSecret searches admin answers, the output and log of the
+// commands, and a backup for secrets.
 func TestP6_AdminShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	s := setup{options: "\tdebug"}

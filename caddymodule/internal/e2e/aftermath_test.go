@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// TestThreat26_Aftermath: all of it at once, with reloads in between. WeChat
-// hears no more than the buckets hold; and when it is over, users are served as
-// before and nothing is left of it.
+// TestThreat26_Aftermath floods the login endpoint in all ways, over reloads.
+// WeChat hears no more than the buckets allow, users are served as before, and
+// the process keeps nothing of it.
 func TestThreat26_Aftermath(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))

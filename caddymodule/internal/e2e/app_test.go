@@ -92,7 +92,7 @@ func (a *app) serve(conn net.Conn) {
 	}
 }
 
-// identity is what the app is told about a caller.
+// identity is the app's view of a caller.
 type identity struct{ openid, unionid, appid, phone string }
 
 func (id *identity) lines() (lines []string) {
@@ -111,7 +111,7 @@ func (id *identity) lines() (lines []string) {
 }
 
 // owned returns, sorted, the header and trailer lines whose names any server
-// could read as one of ours (THREATS.md, owned name), the name in lower case.
+// could read as one of ours (docs/threats.md#owned-name), the name in lower case.
 func (r received) owned() (lines []string) {
 	for _, line := range slices.Concat(r.Headers, r.Trailers) {
 		name, value, _ := strings.Cut(line, ":")
@@ -130,7 +130,7 @@ func (r received) owned() (lines []string) {
 }
 
 // check demands that the app was told exactly the identity, or nothing when it
-// is nil, and nothing of any token (DESIGN.md P1).
+// is nil, and nothing of any token (P1).
 func (r received) check(tb testing.TB, want *identity) {
 	tb.Helper()
 	if got := r.owned(); !slices.Equal(got, want.lines()) {

@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// victim is what every forgery claims to be.
+// victim is the user whom every forgery claims to be.
 const victim = "victim"
 
-// punctuation is what a header name may hold beside letters, digits and hyphens
+// punctuation may stand in a header name beside letters, digits and hyphens
 // (RFC 9110 5.6.2).
 const punctuation = "_.!~^*+'|#$%&`"
 
@@ -76,8 +76,8 @@ func credentialOnly(lines ...string) string {
 	return strings.Replace(get(lines...), "{auth}", "", 1)
 }
 
-// appAttacks are what the gate is shown in front of a real app: the table, and what
-// some platform is known to believe.
+// appAttacks are the attacks in front of a real app: the table, and forgeries
+// that some platform is known to believe.
 func appAttacks() []attack {
 	rows := only(table(), 1, 2, 3, 4, 6)
 	rows = slices.DeleteFunc(rows, func(r attack) bool { return r.Bytes == "" })
@@ -110,9 +110,8 @@ func appAttacks() []attack {
 	)
 }
 
-// attacks sends rows through a gate, to every kind of route. What the gate makes
-// of each credential there is TestThreat1to9_Headers'; here it is the app that
-// counts.
+// attacks sends rows through a gate, to every kind of route.
+// TestThreat1to9_Headers checks each credential; here the app counts.
 func (s *stage) attacks(t *testing.T, addr string, rows []attack) {
 	none, bad, good := s.creds[0], s.creds[1], s.creds[2]
 	for _, r := range rows {

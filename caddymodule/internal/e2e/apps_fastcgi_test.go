@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestApp_PHP_FastCGIUser: with FastCGI the openid is REMOTE_USER, too, and a
-// path that was rewritten before the gate is judged as rewritten, while the app
-// is told the one that was asked for.
+// TestApp_PHP_FastCGIUser holds that REMOTE_USER is the openid, and that the
+// gate judges a path rewritten before it as rewritten, while the app gets the
+// original one.
 func TestApp_PHP_FastCGIUser(t *testing.T) {
 	t.Parallel()
 	for _, program := range fastCGI.needs {

@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// asWritten is what no server is meant to resist.
+// asWritten are forgeries that every server believes.
 var asWritten = []string{
 	"X-WX-OPENID", "x-wx-openid", "x-WX-oPeNiD", "list", "empty and forged", "X-WX-OPENID:victim",
 	"X-WX-OPENID:\t victim \t",

@@ -101,7 +101,7 @@ func script(tb testing.TB, name string) string {
 	return p
 }
 
-// view is what an app says of one request.
+// view is an app's report of one request.
 type view struct {
 	OpenID, UnionID, AppID, Source *string // nil: its API gives nothing
 

@@ -47,7 +47,7 @@ func get(lines ...string) string {
 // getAt is an ordinary request for a target.
 func getAt(target string) string { return strings.Replace(get(), "{target}", target, 1) }
 
-// outcome is what came of one request.
+// outcome is the result of one request.
 type outcome struct {
 	method string
 	route  route

@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// BenchmarkProxy measures what the gate costs a request (DESIGN.md 7): the same
-// request through `wechat_auth` + `reverse_proxy`, through a bare
-// `reverse_proxy`, and through Caddy's `forward_auth` to a server that says 204
-// to everything, all sites of one process, with kept connections. Ratios mean
-// something within one run only.
+// BenchmarkProxy measures the cost of the gate for a request
+// (docs/design.md#numbers): the same request through `wechat_auth` and
+// `reverse_proxy`, through a bare `reverse_proxy`, and through `forward_auth`
+// to a server that answers 204, all sites of one process, with kept
+// connections. Only ratios within one run mean something.
 func BenchmarkProxy(b *testing.B) {
 	upstream := httptest.NewServer(http.HandlerFunc(
 		func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
@@ -90,7 +90,8 @@ func (p *process) cpu() (sum float64) {
 	return sum
 }
 
-// BenchmarkLogin is a whole login over HTTP, durable, with WeChat answering at once.
+// BenchmarkLogin measures a durable login over HTTP, with WeChat answering at
+// once.
 func BenchmarkLogin(b *testing.B) {
 	w := newWorld(b, setup{})
 	b.SetParallelism(32)

@@ -20,7 +20,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// canaries are secrets by the name of what they are. None may be found where
+// canaries are secrets by their names. None may be found where
 // operators, attackers or other programs look.
 type canaries map[string]string
 
@@ -45,10 +45,9 @@ func (c canaries) find(tb testing.TB, where, text string) {
 	}
 }
 
-// TestP6_NoSecretIsShown: at debug level, with access log and traces, through
-// logins, every kind of failure, an outage, reloads and refused configurations,
-// nothing that is printed, answered or written by the administration holds a
-// secret, a session_key, a token or a code.
+// TestP6_NoSecretIsShown exercises logins, failures of every kind, an outage,
+// reloads and refused configurations at debug level, with access log and
+// traces, and searches all output, answers, metrics and files for secrets.
 func TestP6_NoSecretIsShown(t *testing.T) {
 	t.Parallel()
 	var seal [32]byte
@@ -289,7 +288,7 @@ func (w *world) searchFiles(t *testing.T, secrets canaries) {
 	}
 }
 
-// TestP6_TheSearchFinds: every form that is looked for is found.
+// TestP6_TheSearchFinds holds that the search finds each form of a secret.
 func TestP6_TheSearchFinds(t *testing.T) {
 	const secret = "s/cr+t\"=ü"
 	for _, text := range []string{

@@ -101,11 +101,10 @@ func (w *world) turn(t *testing.T, said string) {
 	w.gate.printed(t, from, said+" <nil>")
 }
 
-// TestP4_DiskFullThroughTheGate: while the disk is full nobody is logged out,
-// guests and public routes go on, a login is told to wait before its code is
-// spent, and nothing is told as done that was not: a log-out is refused, and so
-// is its session from then on. When there is room again all goes on by itself,
-// the log-out included, and a kill at that point loses nothing.
+// TestP4_DiskFullThroughTheGate fills the disk under a gate. Nobody is logged
+// out; guests and public routes go on; a login gets 503 before its code is
+// spent; a logout gets 503 and ends the session in this gate. With room again,
+// all of it goes on, and a kill then loses nothing.
 func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, mixed)
@@ -194,8 +193,8 @@ func files(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// TestStart_ReadOnly: a gate that may not write its sessions says so and ends;
-// it changes nothing, and when it may, everything is there.
+// TestStart_ReadOnly holds that a gate which may not write its store says so
+// and ends, changes nothing, and finds everything once it may write.
 func TestStart_ReadOnly(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{env: []string{plainEnv + "=1"}})
@@ -242,10 +241,9 @@ func (w *world) damaged(t *testing.T) (name, text string) {
 	return "", ""
 }
 
-// TestP4_DamagedFileThroughTheGate: a gate that was killed and whose file was
-// damaged serves, with nobody logged in. The file is kept as it was, the
-// operator is told in the log and by a metric, and clients are told to log in,
-// which works.
+// TestP4_DamagedFileThroughTheGate damages the file of a killed gate. The gate
+// starts with nobody logged in, keeps the file aside, tells the operator in the
+// log and by a metric, and takes logins.
 func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 	t.Parallel()
 	pageSize := os.Getpagesize()
@@ -307,9 +305,8 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 	}
 }
 
-// TestStart_DamagedAfterCleanStop: damage done to a file since it was closed
-// properly, as by a copy that was broken off, does not end the process that
-// opens it, in a goroutine of bbolt's: the file is set aside at once.
+// TestStart_DamagedAfterCleanStop damages a file that was closed properly, as a
+// broken copy is. The gate sets it aside; bbolt does not end the process.
 func TestStart_DamagedAfterCleanStop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -336,10 +333,9 @@ func TestStart_DamagedAfterCleanStop(t *testing.T) {
 	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
 }
 
-// TestP4_FileLostUnderTheGate: pages that can no longer be read under a gate
-// that runs, as on a disk that dies, neither end the process nor log anybody
-// out: the cached go on, the others are told to wait. The next start finds the
-// damage.
+// TestP4_FileLostUnderTheGate cuts the file under a running gate, as a dying
+// disk does. Cached sessions go on, other requests get 503, and the next start
+// finds the damage.
 func TestP4_FileLostUnderTheGate(t *testing.T) {
 	t.Parallel()
 	// Every transaction begins with the first two pages; with them only trees are lost.

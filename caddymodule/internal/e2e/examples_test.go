@@ -187,9 +187,8 @@ func walkJSON(v any, visit func(map[string]any)) {
 	}
 }
 
-// TestExamples_Run starts each Caddyfile with nothing but its addresses
-// changed; on every site of it a user of every mini program logs in and calls
-// the app.
+// TestExamples_Run starts each Caddyfile with other addresses. On every site a
+// user of every mini program logs in and calls the app.
 func TestExamples_Run(t *testing.T) {
 	t.Parallel()
 	for name, text := range caddyfiles(t) {
@@ -246,7 +245,8 @@ func (s site) try(t *testing.T, w *world, appID string) {
 	r.received(t).check(t, w.who(appID, "ada"))
 }
 
-// TestExamples_AreAll: nothing in the repository that is called Caddyfile is left out.
+// TestExamples_AreAll holds that these tests read every Caddyfile in the
+// repository.
 func TestExamples_AreAll(t *testing.T) {
 	known := caddyfiles(t)
 	err := filepath.WalkDir(moduleRoot, func(name string, d fs.DirEntry, err error) error {

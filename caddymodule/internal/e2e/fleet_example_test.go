@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// TestFleet_Example runs the example as its first lines say: it checks itself.
+// TestFleet_Example runs the example, which checks itself.
 func TestFleet_Example(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -30,8 +30,8 @@ func TestFleet_Example(t *testing.T) {
 	}
 }
 
-// TestFleet_ExampleAdapts: the load balancer's file is no gate's, so the other
-// tests of examples pass it by.
+// TestFleet_ExampleAdapts checks the load balancer's file, which has no gate
+// and is in no other test.
 func TestFleet_ExampleAdapts(t *testing.T) {
 	text, err := os.ReadFile(
 		filepath.Join(moduleRoot, "examples/deploy/redis-fleet/balancer.caddyfile"))

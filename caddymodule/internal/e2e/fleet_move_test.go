@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestFleet_MoveFromBolt is the move that the README tells: a gate goes on
-// running while its sessions go from its file into Redis. Nobody has to log in
-// again, and whoever logged out stays out.
+// TestFleet_MoveFromBolt moves the sessions of a running gate from bolt to
+// Redis, as the README tells. Nobody has to log in again, and nobody who logged
+// out is back.
 func TestFleet_MoveFromBolt(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -64,7 +64,8 @@ func TestFleet_MoveFromBolt(t *testing.T) {
 	}
 }
 
-// TestFleet_MigrateRefuses: with another key in seal_key everybody would be logged out.
+// TestFleet_MigrateRefuses refuses a migration to a configuration whose
+// seal_key lacks the master keys.
 func TestFleet_MigrateRefuses(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -99,8 +100,8 @@ func TestFleet_MigrateRefuses(t *testing.T) {
 	}
 }
 
-// TestFleet_RotateKeys: behind the old key at all gates first, then in front.
-// Nobody is logged out at any time, at any gate.
+// TestFleet_RotateKeys adds a master key behind the old one at all gates, then
+// puts it in front. Nobody is logged out, at any gate.
 func TestFleet_RotateKeys(t *testing.T) {
 	t.Parallel()
 	f := prepareFleet(t, setup{})

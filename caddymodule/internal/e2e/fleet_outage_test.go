@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestP4_FleetStoreKilled: both gates are under load while the store dies,
-// stays away and comes back. Nobody is logged out, guests and public routes
-// notice nothing, no code is spent in vain, and all is well again by itself.
+// TestP4_FleetStoreKilled kills the store under two gates under load and starts
+// it again. Nobody is logged out, guests and public routes go on, no code is
+// spent, and both gates recover.
 func TestP4_FleetStoreKilled(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, mixed)
@@ -129,9 +129,8 @@ func clientOf(w *world, n int, token string) (wrong string, err error) {
 	return wrong, err
 }
 
-// TestP4_FleetStaleness: without a word of the store a gate believes its cache
-// for max_staleness. Then it says 503, and the sessions are still there
-// afterwards.
+// TestP4_FleetStaleness holds that a gate trusts its cache for max_staleness
+// without the store, answers 503 then, and has the sessions afterwards.
 func TestP4_FleetStaleness(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -156,8 +155,8 @@ func TestP4_FleetStaleness(t *testing.T) {
 	f.b.checkAlive(t, token, ada)
 }
 
-// TestP4_FleetStartsAlone: a gate starts while the store is away, serves what
-// needs none, and recovers by itself.
+// TestP4_FleetStartsAlone starts a gate without its store. It serves routes
+// that need none, and recovers.
 func TestP4_FleetStartsAlone(t *testing.T) {
 	t.Parallel()
 	f := prepareFleet(t, mixed)

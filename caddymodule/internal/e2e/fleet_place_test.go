@@ -8,8 +8,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-// TestFleet_Places: the store may be a server behind TLS or a unix socket,
-// watched by sentinels, or a cluster. Two gates share it in each case.
+// TestFleet_Places shares each kind of store between two gates: behind TLS or a
+// unix socket, with sentinels, as a cluster.
 func TestFleet_Places(t *testing.T) {
 	slow(t)
 	t.Parallel()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestFleet_OneSession: a session that one gate made is as good at the other,
-// and gone there when it is gone.
+// TestFleet_OneSession holds that a session made by one gate is good at the
+// other until one of them ends it.
 func TestFleet_OneSession(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, mixed)
@@ -36,7 +36,8 @@ func TestFleet_OneSession(t *testing.T) {
 	}
 }
 
-// TestFleet_OperatorsRevoke: what an operator ends at one gate is ended at the other.
+// TestFleet_OperatorsRevoke holds that a revocation at one gate ends the
+// sessions at the other.
 func TestFleet_OperatorsRevoke(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, both)
@@ -77,7 +78,8 @@ func TestFleet_OperatorsRevoke(t *testing.T) {
 	}
 }
 
-// TestFleet_OneCode: a code that is sent to both gates at once makes one session.
+// TestFleet_OneCode sends a code to both gates at once, which makes one
+// session.
 func TestFleet_OneCode(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, setup{})
@@ -95,9 +97,8 @@ func TestFleet_OneCode(t *testing.T) {
 	}
 }
 
-// TestP3_FleetRevocation: how long after a log-out was answered by one gate the
-// other, which has just accepted the session, refuses it. The times are told,
-// not judged.
+// TestP3_FleetRevocation logs how soon a gate refuses a session that the other
+// has ended. It asserts no time.
 func TestP3_FleetRevocation(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, setup{})

@@ -33,8 +33,8 @@ func tally(t *testing.T, replies []reply) map[int]int {
 	return n
 }
 
-// TestThreat26_OneConnection: what comes down one connection counts like what
-// comes on many.
+// TestThreat26_OneConnection counts logins on one connection like those on
+// many.
 func TestThreat26_OneConnection(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -71,8 +71,8 @@ func TestThreat26_OneConnection(t *testing.T) {
 	})
 }
 
-// TestThreat26_Cancelled: a client that goes away while WeChat is asked has
-// spent its token.
+// TestThreat26_Cancelled charges a client that goes away while the gate asks
+// WeChat.
 func TestThreat26_Cancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))
@@ -102,8 +102,8 @@ func (w *world) sum(tb testing.TB, name string) (n int) {
 	return n
 }
 
-// TestThreat26_CancelledExchanges: the cap is on exchanges. One whose client
-// has gone is still under way, so going away makes no room for the next.
+// TestThreat26_CancelledExchanges counts an exchange in the cap until it ends,
+// even when its client has gone.
 func TestThreat26_CancelledExchanges(t *testing.T) {
 	t.Parallel()
 	s := limited(strictRate)
@@ -135,8 +135,8 @@ func TestThreat26_CancelledExchanges(t *testing.T) {
 	w.asked(t, 4)
 }
 
-// TestThreat26_HalfSentBodies: clients that never send the rest of a login keep
-// nobody else from logging in.
+// TestThreat26_HalfSentBodies lets others log in while clients hold back the
+// rest of their bodies.
 func TestThreat26_HalfSentBodies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, limited(strictRate))

@@ -2,11 +2,11 @@
 // process of its own between a raw client, an app that reports every byte it is
 // sent, and the simulator of WeChat.
 //
-// It owns what can only be seen from outside: the wire of DESIGN.md 3, the
-// attacks of THREATS.md over raw sockets, kills, reloads and whatever the
-// process prints. It must not know the insides: of this module it imports the
-// module face, the public simulator, and what checks the file of a gate that
-// was killed.
+// It owns the view from outside: the wire (docs/design.md#wire), the attacks of
+// docs/threats.md over raw sockets, kills, reloads, and all output of the
+// process. It must not know the insides: of this module it imports the Caddy
+// modules, the public simulator, the probe's table and wires, and the check of
+// a file that a kill has left.
 package e2e_test
 
 import (
@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	go func() {
-		// Whoever started us holds the other end: when it is gone, so are we.
+		// The parent holds the other end of the pipe; this process ends with
+		// it.
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(3)
 	}()
@@ -175,7 +176,7 @@ type output struct {
 	expected string // in the lines that may tell of a panic
 }
 
-// expect says whose panics, caught and logged, are what the test is about.
+// expect names the subject whose caught and logged panics the test wants.
 func (o *output) expect(subject string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -138,8 +138,8 @@ func noLine(t *testing.T, o outcome) {
 	}
 }
 
-// TestThreat5_ExtendedConnect: HTTP/2 has a way of its own to open a tunnel. By
-// default nobody here speaks it; where an operator lets it in, it is for WebSocket
+// TestThreat5_ExtendedConnect sends the tunnel of HTTP/2 (RFC 8441). By default
+// net/http refuses it; where the operator allows it, it is for WebSocket only
 // and passes the gate.
 func TestThreat5_ExtendedConnect(t *testing.T) {
 	t.Parallel()
@@ -220,7 +220,8 @@ func (a *arena) loginH2(body string, lines ...string) probe.Stream {
 	return probe.AsStream(strings.Join(append(head, "", body), "\r\n"), "https")
 }
 
-// TestThreat24_HTTP2Login: half a call, or one and a half, is none.
+// TestThreat24_HTTP2Login refuses a body that is shorter or longer than its
+// length says.
 func TestThreat24_HTTP2Login(t *testing.T) {
 	t.Parallel()
 	overHTTP2(t, func(t *testing.T, a *arena) {
@@ -239,9 +240,9 @@ func TestThreat24_HTTP2Login(t *testing.T) {
 	})
 }
 
-// TestThreat25_HTTP2: the same code on many streams at once, some of them reset,
-// is one exchange and one session; and a client that gave up gets the answer it
-// missed.
+// TestThreat25_HTTP2 sends a code on many streams and resets some: one
+// exchange, one session. A client that gave up gets the answer when it asks
+// again.
 func TestThreat25_HTTP2(t *testing.T) {
 	t.Parallel()
 	overHTTP2(t, func(t *testing.T, a *arena) {

@@ -30,7 +30,7 @@ func killRounds(tb testing.TB) int {
 	return n
 }
 
-// ledger is what clients were told.
+// ledger holds the answers that clients got.
 type ledger struct {
 	mu    sync.Mutex
 	alive map[string]*identity // tokens of answered logins that nobody has tried to end
@@ -41,7 +41,7 @@ func newLedger() *ledger {
 	return &ledger{alive: make(map[string]*identity), ended: make(map[string]string)}
 }
 
-// check demands that what was answered holds, but for what the other ledger has.
+// check demands that the answers hold, but for those of the other ledger.
 func (l *ledger) check(t *testing.T, w *world, but *ledger) {
 	t.Helper()
 	for token, who := range l.alive {
@@ -64,12 +64,12 @@ func (l *ledger) clone() *ledger {
 	return &ledger{alive: maps.Clone(l.alive), ended: maps.Clone(l.ended)}
 }
 
-// ends are the ways in which a session is ended by somebody.
+// ends are the ways to end a session.
 var ends = []string{"logout", "logout of all", "revocation of a session", "revocation of a user"}
 
-// TestP2_AnsweredLoginsSurviveKills: 16 clients log in and out, and have
-// sessions revoked, while the gate is killed at a random instant and started
-// again on what it left. What was answered holds, and the file is whole.
+// TestP2_AnsweredLoginsSurviveKills kills the gate at random instants while 16
+// clients log in, log out and have sessions revoked. Every answer holds after
+// the next start, and the file is whole.
 func TestP2_AnsweredLoginsSurviveKills(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// load is what clients do while configurations come and go. Each kind counts
+// load is the work of clients while configurations come and go. Each kind counts
 // its requests and keeps the first answer that was not as it should be.
 type load struct {
 	clients sync.WaitGroup

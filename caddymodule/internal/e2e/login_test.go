@@ -14,7 +14,7 @@ import (
 // mixed is a site with every kind of route.
 var mixed = setup{auth: "\t\tpublic /public/* /healthz\n\t\toptional /optional/*"}
 
-// TestLogin_WholeWay is the life of one session as DESIGN.md 3 has it.
+// TestLogin_WholeWay is the life of one session (docs/design.md#wire).
 func TestLogin_WholeWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -70,7 +70,8 @@ func TestLogin_WholeWay(t *testing.T) {
 	w.post(t, "/wx/logout", "").problem(t, 401, "session_missing")
 }
 
-// TestLogin_AppAnswers: what the app says is passed on as it is, its own 401 included.
+// TestLogin_AppAnswers passes the app's answers on unchanged, its own 401
+// included.
 func TestLogin_AppAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -85,8 +86,8 @@ func TestLogin_AppAnswers(t *testing.T) {
 	}
 }
 
-// TestLogin_Unionid: no unionid means no header, whatever the client sends; one
-// that WeChat tells later shows on the sessions that are there.
+// TestLogin_Unionid sends no header without a unionid, whatever the client
+// sends, and adds one that WeChat gives later to existing sessions.
 func TestLogin_Unionid(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -106,7 +107,7 @@ func TestLogin_Unionid(t *testing.T) {
 	w.checkAlive(t, s.Token, w.who(appA, "bob"))
 }
 
-// TestLogin_RealClients: what clients of wx.request are known to send is a good call.
+// TestLogin_RealClients accepts what real clients of wx.request send.
 func TestLogin_RealClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -134,7 +135,8 @@ func TestLogin_RealClients(t *testing.T) {
 	}
 }
 
-// TestLogin_EndsThePresentedSession, and no other of the user.
+// TestLogin_EndsThePresentedSession ends the session sent along with a login,
+// and no other.
 func TestLogin_EndsThePresentedSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -168,7 +170,8 @@ func TestLogin_LogoutAll(t *testing.T) {
 	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).problem(t, 401, "session_invalid")
 }
 
-// TestLogin_OtherCredentials: what does not begin with wxs_ is the app's.
+// TestLogin_OtherCredentials leaves credentials that do not begin with wxs_ to
+// the app.
 func TestLogin_OtherCredentials(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -209,8 +212,8 @@ func TestLogin_OtherCredentials(t *testing.T) {
 	}
 }
 
-// TestLogin_SeveralMiniPrograms behind one gate: appid, Referer as a hint, and
-// a site that takes one of them only.
+// TestLogin_SeveralMiniPrograms serves several mini programs, by appid or
+// Referer, and a site for one of them.
 func TestLogin_SeveralMiniPrograms(t *testing.T) {
 	t.Parallel()
 	staff := freeAddr(t)
@@ -271,8 +274,8 @@ func TestLogin_SeveralMiniPrograms(t *testing.T) {
 		w.who(appB, "bob"))
 }
 
-// TestThreat25_OneCodeOneSession: the same code in parallel, and again after a
-// lost answer, is one exchange and one session.
+// TestThreat25_OneCodeOneSession makes one exchange and one session of a code
+// that is sent in parallel, and again after a lost answer.
 func TestThreat25_OneCodeOneSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})

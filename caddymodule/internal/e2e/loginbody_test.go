@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestThreat24_MalformedLogin: over the wire, too, each malformed call has its
-// stable code, and WeChat is not called. The whole list is TestReadObjectBody's and
-// TestThreat24_LoginRequests'.
+// TestThreat24_MalformedLogin refuses malformed calls over the wire, each with
+// its code, without a call to WeChat. TestReadObjectBody and
+// TestThreat24_LoginRequests have the full list.
 func TestThreat24_MalformedLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -70,7 +70,7 @@ func TestThreat24_MalformedLogin(t *testing.T) {
 	w.post(t, "/wx/login", good).session(t)
 }
 
-// TestThreat24_Framing: how the body is cut into pieces changes nothing.
+// TestThreat24_Framing reads a body however it is cut into pieces.
 func TestThreat24_Framing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})

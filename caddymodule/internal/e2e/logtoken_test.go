@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestP6_LogFormatInPlace: Caddy shows all headers but Authorization and Cookie
-// in its access and error logs. With the format of the README, at debug level,
-// no token is in them, whichever header it came in; without it, it would be.
+// TestP6_LogFormatInPlace holds that `format wechat` keeps tokens out of the
+// access and error logs at debug level. Caddy hides Authorization and Cookie
+// only.
 func TestP6_LogFormatInPlace(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -49,7 +49,7 @@ func TestP6_LogFormatInPlace(t *testing.T) {
 	}
 }
 
-// TestReadme_NamesTests: what is said to be tested is, under the name that is given.
+// TestReadme_NamesTests holds that each test that the README names exists.
 func TestReadme_NamesTests(t *testing.T) {
 	have := make(map[string]bool)
 	err := filepath.WalkDir(moduleRoot, func(path string, _ os.DirEntry, err error) error {

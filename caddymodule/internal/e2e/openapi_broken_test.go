@@ -31,8 +31,8 @@ func (w *world) brokenLine(tb testing.TB, id string) (line string) {
 	return line
 }
 
-// TestOpenAPI_BreaksOff: an answer that has begun and does not end is no
-// success, and the log says which call it was and why.
+// TestOpenAPI_BreaksOff counts an answer that breaks off as no success, and
+// logs which call it was and why.
 func TestOpenAPI_BreaksOff(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "\t\ttimeout 500ms", ok)
@@ -103,8 +103,8 @@ func TestOpenAPI_BreaksOff(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_ClientGone: an app that hangs up breaks its own answer off, and
-// has nobody to blame.
+// TestOpenAPI_ClientGone counts an answer that the app itself broke off apart,
+// without a warning.
 func TestOpenAPI_ClientGone(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"}, "", ok)

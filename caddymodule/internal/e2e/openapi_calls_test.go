@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// TestOpenAPI_Calls: an app calls WeChat with no token of its own.
+// TestOpenAPI_Calls lets an app call WeChat without a token of its own.
 func TestOpenAPI_Calls(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
@@ -44,8 +44,8 @@ func TestOpenAPI_Calls(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_WhatWeChatSees: the call, the token of the gate and nothing that
-// is between the app and the gate.
+// TestOpenAPI_WhatWeChatSees sends WeChat the call and the gate's token, and no
+// header that is between app and gate.
 func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 	t.Parallel()
 	answer := func(w http.ResponseWriter, r *http.Request) {
@@ -96,8 +96,8 @@ func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_RenewsToken: a refused access token is renewed. How often a call is
-// made meanwhile is TestRelay_RepeatsOnce's, in package weixin.
+// TestOpenAPI_RenewsToken renews an access token that WeChat refuses.
+// TestRelay_RepeatsOnce, in package weixin, counts the calls.
 func TestOpenAPI_RenewsToken(t *testing.T) {
 	t.Parallel()
 	var good atomic.Value
@@ -124,8 +124,8 @@ func TestOpenAPI_RenewsToken(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Streams: an answer that is no JSON object begins before it ends
-// and outlives a reload, and a body goes on its way before it has come whole.
+// TestOpenAPI_Streams passes an answer that is no JSON object on before it has
+// ended, over a reload, and a body before it has come whole.
 func TestOpenAPI_Streams(t *testing.T) {
 	t.Parallel()
 	more, arrived := make(chan string), make(chan int, 1)
@@ -149,7 +149,7 @@ func TestOpenAPI_Streams(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != "\xff\xd8first" {
 		t.Fatalf("%q, %v", got, err)
 	}
-	w.mustReload(t, w.setup) // goes on under it (DESIGN.md P7)
+	w.mustReload(t, w.setup) // goes on under it (P7)
 	more <- "second"
 	close(more)
 	if rest, err := io.ReadAll(resp.Body); err != nil || string(rest) != "second" {

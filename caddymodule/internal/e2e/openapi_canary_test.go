@@ -10,10 +10,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// TestP6_OpenAPIShowsNoSecret: at debug level, with access log and traces,
-// through calls of all kinds and failures of all kinds, no access token,
-// session_key, AppSecret or key to a user's data is in anything that is printed
-// or answered, but for what a call is there to answer.
+// TestP6_OpenAPIShowsNoSecret makes calls and failures of all kinds at debug
+// level, with access log and traces, and searches all output and answers for
+// access token, session_key, AppSecret and keys to user data.
 func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	secrets := canaries{"the AppSecret": secretOf(appA)}
@@ -122,7 +121,7 @@ func TestP6_OpenAPIShowsNoSecret(t *testing.T) {
 }
 
 // stableToken returns the access token that the gate uses: in normal mode
-// WeChat gives everybody the same (WECHAT.md 5.1).
+// WeChat gives everybody the same (docs/wechat.md#stable-token).
 func (w *world) stableToken(tb testing.TB) string {
 	tb.Helper()
 	resp, err := http.Post(w.wechat.URL+"/cgi-bin/stable_token", "application/json",

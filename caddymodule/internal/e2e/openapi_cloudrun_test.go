@@ -7,7 +7,7 @@ import (
 )
 
 // genuine are the headers of the platform for one user, in lower case as it
-// sends them (WECHAT.md 8.1).
+// sends them (docs/wechat.md#cloud-headers).
 var genuine = []string{
 	"x-wx-source: wx_client", "x-wx-openid: o-ada", "x-wx-appid: " + appA, "x-wx-unionid: u-ada",
 	"x-wx-env: prod-1",
@@ -27,8 +27,8 @@ func (r reply) owns(tb testing.TB, lines ...string) {
 	}
 }
 
-// TestCloudrun: what the platform says goes on to the app, and all that a
-// client says under such names does not.
+// TestCloudrun passes on the platform's headers, and none that a client sends
+// under such names.
 func TestCloudrun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tcloudrun\n\t\tpublic /public/*\n\t\toptional /optional/*"})
@@ -44,13 +44,13 @@ func TestCloudrun(t *testing.T) {
 	w.call(t, "GET", "/public/x", "", genuine...).owns(t)
 	w.call(t, "GET", "/optional/x", "").owns(t)
 	w.call(t, "GET", "/public/x", "", "x-wx-openid: forged").owns(t)
-	// The platform leaves out what a client asks it to (WECHAT.md 8.4), and has
-	// nobody to name in a message push (8.7).
+	// The platform leaves out headers that a client excludes, and names no user in a
+	// message push (docs/wechat.md#cloud-client-headers, #cloud-push).
 	w.call(t, "GET", "/x", "", genuine[:3]...).owns(t, genuine[:3]...)
 	push := []string{"x-wx-source: wx_trigger", "x-wx-appid: " + appA}
 	w.call(t, "POST", "/optional/push", "{}", push...).owns(t, push...)
 	w.call(t, "POST", "/x", "{}", push...).problem(t, 403, "identity_missing")
-	// One app that uses another's resources (8.1).
+	// One app that uses another's resources.
 	reuse := []string{
 		"x-wx-source: wx_client", "x-wx-from-openid: o-ada", "x-wx-from-appid: " + appA,
 		"x-wx-from-unionid: u-ada",
@@ -74,8 +74,8 @@ func TestCloudrun(t *testing.T) {
 	}
 }
 
-// TestThreat1_CloudrunForgeries: what the platform would not say gets nobody
-// in, on no route that asks who is calling.
+// TestThreat1_CloudrunForgeries refuses headers that the platform would not
+// send, on every route that asks who calls.
 func TestThreat1_CloudrunForgeries(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tcloudrun\n\t\toptional /optional/*"})
@@ -138,8 +138,8 @@ func TestThreat1_CloudrunForgeries(t *testing.T) {
 	}
 }
 
-// TestCloudrun_SessionModeBelievesNothing: the very headers of the platform are
-// worth nothing where it was not configured.
+// TestCloudrun_SessionModeBelievesNothing ignores the platform's headers where
+// `cloudrun` is off.
 func TestCloudrun_SessionModeBelievesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\toptional /optional/*"})
@@ -150,8 +150,8 @@ func TestCloudrun_SessionModeBelievesNothing(t *testing.T) {
 		append(slices.Clone(genuine), bearer(token))...).received(t).check(t, w.who(appA, "ada"))
 }
 
-// TestCloudrun_NeedsNoApp: behind the platform there is no AppSecret to
-// configure, and nothing is kept.
+// TestCloudrun_NeedsNoApp runs behind the platform without an AppSecret and
+// without a store.
 func TestCloudrun_NeedsNoApp(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})

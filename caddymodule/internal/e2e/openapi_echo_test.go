@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestThreat28_OddUpstreams: an upstream that echoes what it was sent gets the
-// access token to the app in no part of an answer, nor into the log.
+// TestThreat28_OddUpstreams holds that an upstream which echoes requests gets
+// the access token neither to the app nor into the log.
 func TestThreat28_OddUpstreams(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tdebug", site: "\tlog"}, "", ok)

@@ -14,7 +14,7 @@ import (
 )
 
 // TestExample_OpenData runs all of examples/wechat/open-data: the page outside
-// of WeChat, the Caddyfile with its addresses changed, the app.
+// of WeChat, the Caddyfile with other addresses, the app.
 func TestExample_OpenData(t *testing.T) {
 	t.Parallel()
 	need(t, "node")

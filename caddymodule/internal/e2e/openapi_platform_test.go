@@ -18,7 +18,7 @@ func (w *world) cloudHosted(tb testing.TB, api string) {
 	w.app.addr = addr
 }
 
-// said reads what the app says.
+// said reads the app's answer.
 func (r reply) said(tb testing.TB) map[string]any {
 	tb.Helper()
 	var got map[string]any
@@ -53,8 +53,8 @@ func (w *world) checkCloudHosted(tb testing.TB, user string, headers ...string) 
 	}
 }
 
-// TestPlatform_AppRunsUnchanged: an app written for WeChat Cloud Hosting runs
-// behind the gate, told nothing but another base URL.
+// TestPlatform_AppRunsUnchanged runs an app written for WeChat Cloud Hosting
+// behind the gate, with another base URL.
 func TestPlatform_AppRunsUnchanged(t *testing.T) {
 	t.Parallel()
 	api := freeAddr(t)
@@ -67,8 +67,8 @@ func TestPlatform_AppRunsUnchanged(t *testing.T) {
 		"X-WX-OPENID: "+w.wechat.OpenID(appA, "ada")).problem(t, 401, "session_missing")
 }
 
-// TestPlatform_OneAppInBothWorlds: the same app, and the same gate told that it
-// stands behind the platform.
+// TestPlatform_OneAppInBothWorlds runs the same app behind a gate that stands
+// behind the platform.
 func TestPlatform_OneAppInBothWorlds(t *testing.T) {
 	t.Parallel()
 	service := freeAddr(t) // stands for the platform's open-API service, which adds tokens, too

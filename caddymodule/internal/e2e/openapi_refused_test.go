@@ -38,9 +38,8 @@ func spellings(path string) []string {
 	}
 }
 
-// TestThreat28_KeptCallsAreRefused: however a call for a token, a secret or a
-// session_key is written, and whatever the operator allows, WeChat does not see
-// it.
+// TestThreat28_KeptCallsAreRefused keeps calls for a token, a secret or a
+// session_key from WeChat, in every spelling and whatever the operator allows.
 func TestThreat28_KeptCallsAreRefused(t *testing.T) {
 	t.Parallel()
 	_, api, wechat := standInWorld(t, setup{}, "\t\tallow /*", ok)
@@ -67,8 +66,8 @@ func TestThreat28_KeptCallsAreRefused(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Callers: who is not a program on this machine gets nothing,
-// through a proxy on it neither.
+// TestOpenAPI_Callers serves programs on this machine only, and none through a
+// proxy on it.
 func TestOpenAPI_Callers(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
@@ -108,7 +107,7 @@ func TestOpenAPI_Callers(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Apps: whose token is used.
+// TestOpenAPI_Apps chooses the mini program whose token it uses.
 func TestOpenAPI_Apps(t *testing.T) {
 	t.Parallel()
 	wechat := newStandIn(t, ok)
@@ -149,8 +148,8 @@ func TestOpenAPI_Apps(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_Failures: bodies that are too long, a WeChat that is not there,
-// and one that gives no token.
+// TestOpenAPI_Failures sends bodies that are too long, and calls to a WeChat
+// that fails.
 func TestOpenAPI_Failures(t *testing.T) {
 	t.Parallel()
 	w, api, wechat := standInWorld(t, setup{options: "\tmetrics"},
@@ -209,8 +208,8 @@ func TestOpenAPI_Failures(t *testing.T) {
 	}
 }
 
-// TestOpenAPI_NoToken: without a token the app is told that it is not its
-// fault, and the operator why.
+// TestOpenAPI_NoToken tells the app that it is not at fault when the gate has
+// no token, and the operator why.
 func TestOpenAPI_NoToken(t *testing.T) {
 	t.Parallel()
 	api := freeAddr(t)

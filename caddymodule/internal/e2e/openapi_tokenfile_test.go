@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestOpenAPI_TokenFile: with a token of somebody else's the gate asks WeChat
-// for none, and takes a new one as soon as the file has it.
+// TestOpenAPI_TokenFile reads a token that another program fetches, asks WeChat
+// for none, and takes a new one from the file at once.
 func TestOpenAPI_TokenFile(t *testing.T) {
 	t.Parallel()
 	for word, parameter := range map[string]string{

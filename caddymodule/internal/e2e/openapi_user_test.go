@@ -64,7 +64,7 @@ func (w *world) audited(tb testing.TB, message string) (n int) {
 	return n
 }
 
-// TestUserCalls: what needs a session_key is done by the gate, which keeps it.
+// TestUserCalls makes the calls that need a session_key, which the gate keeps.
 func TestUserCalls(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
@@ -137,7 +137,7 @@ func TestUserCalls(t *testing.T) {
 	}
 }
 
-// TestUserCalls_Payment: the unionid that a payment brings is bound.
+// TestUserCalls_Payment binds the unionid that a payment brings.
 func TestUserCalls_Payment(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
@@ -164,8 +164,8 @@ func TestUserCalls_Payment(t *testing.T) {
 	}
 }
 
-// TestUserCalls_Refused: a call that cannot be served has its code. The rest of
-// what can be wrong with one is FuzzUserCall's and TestUserCallsRefused's.
+// TestUserCalls_Refused answers calls that it cannot serve with their codes.
+// FuzzUserCall and TestUserCallsRefused have the rest.
 func TestUserCalls_Refused(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")

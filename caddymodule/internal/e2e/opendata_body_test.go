@@ -10,8 +10,8 @@ import (
 
 const phonePath = "/wxa/business/getuserphonenumber"
 
-// TestThreat24_UserDataFraming: a body in chunks is a body, one that breaks off
-// is none, and its code is not spent.
+// TestThreat24_UserDataFraming reads a body in chunks, and spends no code on a
+// body that breaks off.
 func TestThreat24_UserDataFraming(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -43,9 +43,8 @@ func TestThreat24_UserDataFraming(t *testing.T) {
 	}
 }
 
-// TestThreat29_OverTheWire: who guesses is told the same each time, learns
-// nothing, is stopped after ten tries without sending a body, and keeps the
-// session; who does not goes on.
+// TestThreat29_OverTheWire answers all guesses alike, stops them after ten
+// without reading a body, keeps the session, and serves others.
 func TestThreat29_OverTheWire(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})

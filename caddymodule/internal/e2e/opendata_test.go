@@ -47,9 +47,9 @@ func (r reply) dataInvalid(tb testing.TB, again bool) {
 	}
 }
 
-// TestOpenData_UnionID: a unionid that open data brings to light is the user's
-// from the next request on, in every session and through a kill; each binding
-// is one line in the audit log.
+// TestOpenData_UnionID gives the app a unionid from open data with the next
+// request of every session, also after a kill. Each binding is one line in the
+// audit log.
 func TestOpenData_UnionID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{})
@@ -95,9 +95,9 @@ func TestOpenData_UnionID(t *testing.T) {
 	}
 }
 
-// TestOpenData_Phone: a number is given to the client, and told the app only
-// where the operator asks for it; it survives a kill, and nobody can forge it.
-// Each that is given out is a line in the audit log, without the number.
+// TestOpenData_Phone gives a number to the client, and to the app only where
+// the operator asks for it. The number survives a kill, nobody can forge it,
+// and the audit log has a line for each without the number.
 func TestOpenData_Phone(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -173,9 +173,8 @@ func TestOpenData_Phone(t *testing.T) {
 	}
 }
 
-// TestOpenData_WeChatAPIOutage: what numbers need of WeChat can be down while
-// logins work. Both are told apart, to clients and in the log, with one line a
-// transition.
+// TestOpenData_WeChatAPIOutage tells an outage of WeChat's API from one of
+// logins, to clients and in the log, with one line a transition.
 func TestOpenData_WeChatAPIOutage(t *testing.T) {
 	t.Parallel()
 	s := mixed

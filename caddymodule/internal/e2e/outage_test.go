@@ -7,9 +7,9 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// TestP5_WeChatHangs: sessions are untouched; logins are told 503, at once when
-// the breaker is open; all is well again when WeChat is back. Each transition
-// is one line in the log.
+// TestP5_WeChatHangs holds that sessions go on, that logins get 503, at once
+// when the circuit breaker is open, and that logins recover. Each transition is
+// one line in the log.
 func TestP5_WeChatHangs(t *testing.T) {
 	t.Parallel()
 	s := mixed

@@ -56,8 +56,8 @@ func honest(user, path, connection, token string) string {
 		bearer(token), connection)
 }
 
-// TestP1_Pipelined: requests of many kinds on one connection, honest ones
-// between hostile ones: each is judged by itself.
+// TestP1_Pipelined sends hostile requests between honest ones on one
+// connection; the gate judges each by itself.
 func TestP1_Pipelined(t *testing.T) {
 	t.Parallel()
 	a := newArena(t, mixed)

@@ -22,7 +22,7 @@ type probeRow struct {
 	Attack, As, Result, Evidence string
 }
 
-// fell returns the rows of THREATS.md that fell.
+// fell returns the rows of docs/threats.md that fell.
 func (r probeReport) fell() (threats []int) {
 	for _, row := range r.Rows {
 		if row.Result == "fell" {
@@ -83,8 +83,8 @@ func (r probeReport) checkHolds(tb testing.TB, status int, seesAll bool) {
 	}
 }
 
-// TestProbe_TheGateHolds everything that the probe knows, seen both ways, with and
-// without TLS, on a required and on an optional path.
+// TestProbe_TheGateHolds runs the command against the gate, with the echo app
+// and without.
 func TestProbe_TheGateHolds(t *testing.T) {
 	t.Parallel()
 	for seesAll, path := range map[bool]string{true: "/admin", false: "/optional/x?a=b"} {
@@ -112,7 +112,8 @@ func TestProbe_TheGateHolds(t *testing.T) {
 	}
 }
 
-// TestProbe_OtherGatesFall: what Caddy's own means leave open is found.
+// TestProbe_OtherGatesFall holds that the probe finds what Caddy's own means
+// leave open.
 func TestProbe_OtherGatesFall(t *testing.T) {
 	slow(t)
 	t.Parallel()

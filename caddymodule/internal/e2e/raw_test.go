@@ -74,7 +74,7 @@ func (r reply) fromGate() bool { return r.header.Get("X-Wxgate") == "1" }
 // fromApp reports whether the app made it.
 func (r reply) fromApp() bool { return r.header.Get("X-App") != "" }
 
-// made demands what every answer made by the gate carries.
+// made demands the headers of every answer that the gate makes.
 func (r reply) made(tb testing.TB, status int) {
 	tb.Helper()
 	if r.status != status {
@@ -91,7 +91,7 @@ func (r reply) made(tb testing.TB, status int) {
 }
 
 // problem demands an RFC 9457 answer with a stable code, in the form that
-// DESIGN.md 3 gives it.
+// docs/design.md#wire gives it.
 func (r reply) problem(tb testing.TB, status int, code string) {
 	tb.Helper()
 	r.made(tb, status)
@@ -135,7 +135,7 @@ func (r reply) session(tb testing.TB) session {
 	return s
 }
 
-// received returns what the app says that it was sent.
+// received returns the request as the app got it.
 func (r reply) received(tb testing.TB) received {
 	tb.Helper()
 	var got received

@@ -19,8 +19,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// storm is a world whose configurations come and go, and what its clients have
-// been told. The sessions are in one of two files: moves counts how often they
+// storm is a world whose configurations come and go, and the answers that its
+// clients got. The sessions are in one of two files: moves counts how often they
 // have changed, and is odd while a change is under way, when either file may be
 // asked.
 type storm struct {
@@ -96,7 +96,7 @@ func (s *storm) accept(t *testing.T, c setup) {
 	}
 }
 
-// bad is a configuration like config that is refused, and what is said of it.
+// bad is a configuration like config that is refused, and the reason given.
 func (s *storm) bad(n, place int) (text, said string) {
 	c := s.config(n, place)
 	switch n % 5 {
@@ -333,11 +333,10 @@ func (p *process) handles(path string, want int) (n int) {
 	return n
 }
 
-// TestP7_ReloadUnderLoad: sixty configurations, four in ten of them refused for one
-// reason or another, one in ten with another file, while clients check, log in
-// and log out. Nobody is told anything but what is true of the file of the
-// moment, nothing is lost, and when it is over one handle is open and nothing
-// else is left.
+// TestP7_ReloadUnderLoad loads sixty configurations, two in five refused for
+// one reason or another and one in ten with another file, while clients check,
+// log in and log out. Every answer is true of the current file, nothing is
+// lost, and in the end one handle is open and no goroutine is left.
 func TestP7_ReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	reloads := 60

@@ -64,8 +64,8 @@ func (w *world) logIn(n int) (token, wrong string, err error) {
 	return "", "", errNoAnswer
 }
 
-// TestP7_StateIsKept: cache, login limiter and breaker go on as if there had
-// been no reload.
+// TestP7_StateIsKept keeps cache and circuit breaker over reloads.
+// TestThreat32_BucketsSurviveReloads does so for rate limits.
 func TestP7_StateIsKept(t *testing.T) {
 	t.Parallel()
 	t.Run("cache", func(t *testing.T) {
@@ -119,8 +119,7 @@ func TestP7_StateIsKept(t *testing.T) {
 	})
 }
 
-// TestP7_OtherCommands: what an operator runs beside a running gate does not
-// disturb it.
+// TestP7_OtherCommands runs commands beside a running gate, which goes on.
 func TestP7_OtherCommands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -164,8 +163,8 @@ func TestP7_OtherCommands(t *testing.T) {
 	w.checkAlive(t, token, who)
 }
 
-// TestP7_StopFinishesLogins: all logins that are under way when the gate is told
-// to stop are answered, and hold.
+// TestP7_StopFinishesLogins stops a gate with logins under way. All are
+// answered, and hold.
 func TestP7_StopFinishesLogins(t *testing.T) {
 	t.Parallel()
 	for name, stop := range map[string]func(*testing.T, *world){
@@ -205,7 +204,8 @@ func TestP7_StopFinishesLogins(t *testing.T) {
 	}
 }
 
-// TestP7_ReloadFinishesLogins: so is one that is under way when its configuration goes.
+// TestP7_ReloadFinishesLogins replaces the configuration of a login under way,
+// which is answered and holds.
 func TestP7_ReloadFinishesLogins(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -232,10 +232,9 @@ func TestP7_ReloadFinishesLogins(t *testing.T) {
 	w.checkAlive(t, token, w.who(appA, "ada"))
 }
 
-// TestP7_RejectedConfigServesNobody: Caddy starts its apps in no particular
-// order, so the listeners of a configuration may be open before its store turns
-// out to be another gate's. Whoever comes in by them must be served as if that
-// configuration had never been.
+// TestP7_RejectedConfigServesNobody loads a configuration whose store is
+// another gate's. Caddy starts apps in no order, so its listeners may open
+// first; clients on them are served as if it had never been.
 func TestP7_RejectedConfigServesNobody(t *testing.T) {
 	t.Parallel()
 	other := newWorld(t, setup{})

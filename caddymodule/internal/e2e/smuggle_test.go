@@ -134,10 +134,9 @@ var smuggling = []struct{ name, head, body string }{
 	{"cut off in the trailers", "Transfer-Encoding: chunked", "0\r\nX-WX-OPENID: victim\r\n"},
 }
 
-// TestP1_Smuggling: whatever a request says of its own length, the app hears at
-// most of the requests that were there to be heard, each from the one that sent
-// it, and a user's request on the same connection is answered as if it were
-// alone or not at all.
+// TestP1_Smuggling sends requests that lie about their length. The app gets no
+// request but those that were there, each from its own client, and a user's
+// request on the same connection is answered as if alone, or not at all.
 func TestP1_Smuggling(t *testing.T) {
 	t.Parallel()
 	a := newArena(t, mixed)

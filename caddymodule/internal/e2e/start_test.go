@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestStart_EmptySecret: a Caddyfile can be checked where its secrets are not,
-// but nothing starts without them.
+// TestStart_EmptySecret validates a Caddyfile without its secrets, and refuses
+// to start it.
 func TestStart_EmptySecret(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -41,7 +41,7 @@ func TestStart_EmptySecret(t *testing.T) {
 	}
 }
 
-// TestStart_WrongLines are refused with file, line and what to write instead.
+// TestStart_WrongLines refuses wrong lines with file, line and cure.
 func TestStart_WrongLines(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -85,7 +85,8 @@ func TestStart_WrongLines(t *testing.T) {
 	}
 }
 
-// TestStart_NoGlobalOption: the directive alone says what is missing.
+// TestStart_NoGlobalOption says what is missing when the directive stands
+// alone.
 func TestStart_NoGlobalOption(t *testing.T) {
 	t.Parallel()
 	w := prepareWorld(t, setup{})

@@ -111,7 +111,7 @@ func malformedStream(s probe.Stream) bool {
 	return false
 }
 
-// TestThreat1to9_Headers runs the table of docs/threats.md#identity, against every
+// TestThreat1to9_Headers runs the table of docs/threats.md#identity on every
 // kind of route with every kind of credential.
 func TestThreat1to9_Headers(t *testing.T) {
 	t.Parallel()
@@ -132,8 +132,8 @@ func TestThreat1to9_Headers(t *testing.T) {
 	}))
 }
 
-// TestThreat1to9_HTTP10 is the same in the version that knows no Host, no chunks
-// and no connection that is kept unless it says so.
+// TestThreat1to9_HTTP10 runs the table in the version without Host, chunks and
+// lasting connections.
 func TestThreat1to9_HTTP10(t *testing.T) {
 	slow(t)
 	t.Parallel()
@@ -160,8 +160,8 @@ func TestThreat1to14_HTTP2(t *testing.T) {
 	})
 }
 
-// TestThreat10_Paths: with `public /public/*` and `optional /optional/*`,
-// nothing else is open, and only the path decides.
+// TestThreat10_Paths opens with `public /public/*` and `optional /optional/*`
+// nothing else, and decides by the path alone.
 func TestThreat10_Paths(t *testing.T) {
 	t.Parallel()
 	rows := only(table(), 10, 11, 14)
@@ -194,8 +194,8 @@ func TestThreat10_Paths(t *testing.T) {
 	))
 }
 
-// TestThreat12_OwnEndpoints answer on their exact path only; the gate answers 404
-// to all else that any server might read as under the prefix.
+// TestThreat12_OwnEndpoints answers on the exact paths of the endpoints, and
+// with 404 on every path that some server might read as under the prefix.
 func TestThreat12_OwnEndpoints(t *testing.T) {
 	t.Parallel()
 	rows := only(table(), 12)
@@ -217,7 +217,7 @@ func TestThreat12_OwnEndpoints(t *testing.T) {
 	))
 }
 
-// TestThreat8_TheSameTokenTwice is one token.
+// TestThreat8_TheSameTokenTwice takes a token that is sent twice for one.
 func TestThreat8_TheSameTokenTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
@@ -226,8 +226,8 @@ func TestThreat8_TheSameTokenTwice(t *testing.T) {
 		check(t, w.who(appA, "ada"))
 }
 
-// TestThreat2_ReallowedNames: an operator may let `_` and `.` through Caddy; then
-// the gate alone stands against them.
+// TestThreat2_ReallowedNames removes forged names with `_` and `.` where the
+// operator lets them through Caddy.
 func TestThreat2_ReallowedNames(t *testing.T) {
 	t.Parallel()
 	s := mixed
@@ -236,8 +236,8 @@ func TestThreat2_ReallowedNames(t *testing.T) {
 	newArena(t, s).run(t, only(table(), 2, 3))
 }
 
-// TestThreat7_OwnNames: with names of the operator's choice the same holds for
-// them, and still for the usual ones.
+// TestThreat7_OwnNames protects names of the operator's choice, and still the
+// usual ones.
 func TestThreat7_OwnNames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setup{auth: "\t\tpublic /public/*\n\t\ttoken header X-Token\n\t\theaders {\n" +

@@ -16,8 +16,8 @@ func handshake(addr string, headers ...string) string {
 			"\r\n") + "\r\n\r\n"
 }
 
-// TestWebSocket: the handshake carries the token like any request, the app
-// reads the identity off it, and what follows is between the two.
+// TestWebSocket checks the handshake like any request, gives the app the
+// identity with it, and leaves the rest to the two.
 func TestWebSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)

@@ -10,7 +10,7 @@ import (
 )
 
 // fault is one way in which WeChat fails and what the client must be told
-// (DESIGN.md 3). An empty code means a good login.
+// (docs/design.md#wire). An empty code means a good login.
 type fault struct {
 	name   string
 	inject weixintest.Fault
@@ -93,9 +93,8 @@ var faults = []fault{
 	}},
 }
 
-// TestThreat27_WeChatFails: each failure has the answer that DESIGN.md 3 gives
-// it and comes to an end; nothing is half created; the next login works; no
-// code is sent twice.
+// TestThreat27_WeChatFails answers each failure as docs/design.md#wire says.
+// Nothing is half created, no code is sent twice, and the next login works.
 func TestThreat27_WeChatFails(t *testing.T) {
 	t.Parallel()
 	// One session a user: a login that came to nothing must not have ended the
