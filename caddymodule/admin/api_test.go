@@ -224,7 +224,7 @@ func TestAdminRevoke(t *testing.T) {
 		{`{"openid":"ada"}`, 400, "one target", ""},
 		{`{"session":"%s"}`, 400, "one target", ""},
 		{`{"appid":"` + caddytest.AppID + `","session":"%s"}`, 400, "one target", ""},
-		{`{"appid":["` + caddytest.AppID + `"]}`, 400, "not a flat", ""},
+		{`{"appid":["` + caddytest.AppID + `"]}`, 400, "must be a string", ""},
 		{`{"appid":7}`, 400, "must be a string", ""},
 		{`{"all":true} {"all":true}`, 400, "not a JSON object", ""},
 		{`[{"all":true}]`, 400, "not a JSON object", ""},

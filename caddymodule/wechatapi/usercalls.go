@@ -55,7 +55,8 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, c *apiCall, 
 	}
 	c.name = userPrefix + name
 	if r.Method != http.MethodPost {
-		return reply.MethodNotAllowed(http.MethodPost, "call it with POST")
+		return reply.MethodNotAllowed(http.MethodPost,
+			"send POST with a JSON body of type application/json")
 	}
 	u, err := h.readUser(w, r, name)
 	if err != nil {
@@ -91,7 +92,7 @@ func (h *Handler) readUser(
 	if name == "decrypt" {
 		limit = reply.MaxData
 	}
-	if u.body, err = reply.ReadObject(w, r, limit); err != nil {
+	if u.body, err = reply.ReadJSON(w, r, limit); err != nil {
 		return u, err
 	}
 	id, err := u.body.Text("appid")

@@ -16,6 +16,7 @@ import (
 // endpoint is one of the gate's own endpoints.
 type endpoint struct {
 	method string
+	ask    string // for a caller that uses another method
 	// serve answers a call. It may return a reply.Problem in place of an answer.
 	serve func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error
 }
@@ -26,11 +27,21 @@ const loginEndpoint = "login"
 // endpoints is the table of endpoints by the last segment of their path
 // (DESIGN.md 3).
 var endpoints = map[string]endpoint{
-	loginEndpoint: {http.MethodPost, (*Handler).serveLogin},
-	"logout":      {http.MethodPost, (*Handler).serveLogout},
-	"session":     {http.MethodGet, (*Handler).serveSession},
-	"decrypt":     {http.MethodPost, ownData("decrypt", (*Handler).decrypt)},
-	"phone":       {http.MethodPost, ownData("phone", (*Handler).phone)},
+	loginEndpoint: {
+		http.MethodPost, "send POST with a JSON body that holds code, the string from wx.login",
+		(*Handler).serveLogin,
+	},
+	"logout":  {http.MethodPost, "send POST with the token", (*Handler).serveLogout},
+	"session": {http.MethodGet, "send GET with the token", (*Handler).serveSession},
+	"decrypt": {
+		http.MethodPost, "send POST with the token and a JSON body that holds encryptedData and iv",
+		ownData("decrypt", (*Handler).decrypt),
+	},
+	"phone": {
+		http.MethodPost, "send POST with the token and a JSON body that holds code, " +
+			"the string from the getPhoneNumber button",
+		ownData("phone", (*Handler).phone),
+	},
 }
 
 func endpointNames() []string { return slices.Sorted(maps.Keys(endpoints)) }
@@ -41,7 +52,7 @@ func (h *Handler) serveEndpoint(
 ) error {
 	e := endpoints[name]
 	if r.Method != e.method {
-		return reply.MethodNotAllowed(e.method, "call it with "+e.method).Write(w, r)
+		return reply.MethodNotAllowed(e.method, e.ask).Write(w, r)
 	}
 	err := e.serve(h, w, r, token)
 	if p, ok := errors.AsType[reply.Problem](err); ok {

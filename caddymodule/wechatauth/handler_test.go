@@ -401,12 +401,18 @@ func TestThreat24_LoginRequests(t *testing.T) {
 			r.Header.Set("Referer", "https://servicewechat.com/wxaaaaaaaaaaaaaaaa/1/page-frame.html")
 		}, status: 400, code: "invalid_request"},
 		{name: "gzip", body: `{"code":"a"}`, edit: func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, status: 415, code: "invalid_request"},
-		{name: "form", body: `code=a`, edit: func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }, status: 415, code: "invalid_request"},
+		{name: "text", body: `{"code":"a"}`, edit: func(r *http.Request) {
+			r.Header.Set("Content-Type", "text/plain")
+		}, status: 415, code: "invalid_request"},
 		{name: "1 MB", body: `{"code":"` + strings.Repeat("a", 1<<20) + `"}`, status: 413, code: "invalid_request"},
 		// These would go through to WeChat, which is not there: so the table is
 		// not refusing everything.
 		{name: "good", body: `{"code":"a","appid":"` + caddytest.AppID + `"}`, status: 503, code: "wechat_unavailable"},
 		{name: "good for the only one", body: `{"code":"` + strings.Repeat("a", 256) + `"}`, status: 503, code: "wechat_unavailable"},
+		{name: "good form", body: `code=f`, edit: func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}, status: 503, code: "wechat_unavailable"},
+		{name: "good with more", body: `{"code":"m","userInfo":{"nickName":"x"}}`, status: 503, code: "wechat_unavailable"},
 		{name: "good by Referer", body: `{"code":"b"}`, gate: w.gate, edit: func(r *http.Request) {
 			r.Header.Set("Referer", "https://servicewechat.com/"+caddytest.AppID+"/1/page-frame.html")
 		}, status: 503, code: "wechat_unavailable"},

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,15 +30,35 @@ const (
 // pile up.
 const bodyTimeout = 10 * time.Second
 
-// Object is a flat JSON object. A value is a string, json.Number, bool or nil.
+// Object is the JSON object of a call. A value is what encoding/json makes of it,
+// with numbers as json.Number.
 type Object map[string]any
 
-// ReadObject reads the body of a call: one flat JSON object of at most limit
-// bytes. It compares names exactly and refuses a name that stands twice, so that
-// two readers never see different values (THREATS.md 24). An empty body is an
-// empty object. The error is a Problem.
+// The types that a body may have.
+const (
+	typeJSON = "application/json"
+	typeForm = "application/x-www-form-urlencoded"
+)
+
+// ReadObject reads the body of a client's call, at most limit bytes: a JSON object,
+// or a form, as clients of all kinds send them. It compares names exactly and
+// refuses a name that stands twice, so that two readers never see different values
+// (docs/threats.md#t24). An empty body is an empty object. The error is a Problem.
 func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) (Object, error) {
-	if err := acceptable(r); err != nil {
+	return readObject(w, r, limit, "", typeJSON, typeForm)
+}
+
+// ReadJSON is ReadObject for programs: the body must be declared as JSON, which no
+// page of another site can do without asking (docs/threats.md#t39).
+func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64) (Object, error) {
+	return readObject(w, r, limit, typeJSON)
+}
+
+func readObject(
+	w http.ResponseWriter, r *http.Request, limit int64, types ...string,
+) (Object, error) {
+	kind, err := bodyType(r, types)
+	if err != nil {
 		return nil, err
 	}
 	b, err := readBody(w, r, limit)
@@ -47,8 +68,14 @@ func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) (Object, er
 	if err != nil {
 		return nil, Invalid(http.StatusBadRequest, "the body could not be read")
 	}
-	r.Body = http.NoBody // tells send that nothing is left
-	obj, err := parseObject(b)
+	r.Body = http.NoBody // nothing is left to drop
+	b = trimJSON(bytes.TrimPrefix(b, []byte("\ufeff")))
+	parse := parseObject
+	// curl -d names its JSON a form. No form begins like this.
+	if kind == typeForm && !bytes.HasPrefix(b, []byte("{")) {
+		parse = parseForm
+	}
+	obj, err := parse(b)
 	if err != nil {
 		return nil, Invalid(http.StatusBadRequest, "the body is "+err.Error())
 	}
@@ -69,39 +96,46 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 }
 
-// acceptable judges the headers that describe the body. Clients of wx.request
-// send application/json with parameters of all kinds, an empty type or none.
-func acceptable(r *http.Request) error {
+// bodyType returns the type that the headers of a body declare, which must be one of
+// types. Clients of wx.request send application/json with parameters of all kinds,
+// malformed ones too, or give it twice.
+func bodyType(r *http.Request, types []string) (kind string, err error) {
 	for _, e := range r.Header["Content-Encoding"] {
 		if e != "" && e != "identity" {
-			return Invalid(http.StatusUnsupportedMediaType,
-				"the body is compressed: send it as it is")
+			return "", Invalid(http.StatusUnsupportedMediaType,
+				"Content-Encoding: the body is compressed; send it as it is")
 		}
 	}
-	ct := r.Header.Get("Content-Type")
-	if ct == "" {
-		return nil
+	declared := strings.Join(r.Header["Content-Type"], ",")
+	for part := range strings.SplitSeq(declared, ",") {
+		if strings.TrimSpace(part) == "" {
+			continue
+		}
+		media, _, _ := strings.Cut(part, ";")
+		media = strings.ToLower(strings.TrimSpace(media))
+		if media == "" || kind != "" && media != kind {
+			kind = "?"
+			break
+		}
+		kind = media
 	}
-	// Parameters may be malformed; only the type counts.
-	media, _, err := mime.ParseMediaType(ct)
-	if media != "application/json" && !(err != nil && media == "" && jsonType(ct)) {
-		return Invalid(http.StatusUnsupportedMediaType, "the body must be application/json")
+	if !slices.Contains(types, kind) {
+		return "", Invalid(http.StatusUnsupportedMediaType,
+			"Content-Type must be "+strings.Join(notEmpty(types), " or "))
 	}
-	return nil
+	return kind, nil
 }
 
-// jsonType reads the type of a header whose parameters mime cannot read.
-func jsonType(ct string) bool {
-	media, _, _ := strings.Cut(ct, ";")
-	return strings.EqualFold(strings.TrimSpace(media), "application/json")
+func notEmpty(types []string) []string {
+	return slices.DeleteFunc(slices.Clone(types), func(s string) bool { return s == "" })
 }
 
 // trimJSON removes the white space of JSON, which is less than that of Go
 // (RFC 8259, 2).
 func trimJSON(b []byte) []byte { return bytes.Trim(b, " \t\r\n") }
 
+// parseObject reads a JSON object. Members that nothing asks for may be anything.
 func parseObject(b []byte) (Object, error) {
-	b = trimJSON(b)
 	obj := make(Object)
 	if len(b) == 0 {
 		return obj, nil
@@ -114,17 +148,46 @@ func parseObject(b []byte) (Object, error) {
 	dec.Token() // the opening brace; json.Valid has seen all that follows
 	for dec.More() {
 		name, _ := dec.Token()
-		value, err := dec.Token()
-		if _, nested := value.(json.Delim); nested || err != nil {
-			return nil, errors.New("not a flat JSON object")
-		}
 		key, _ := name.(string)
 		if _, twice := obj[key]; twice {
-			return nil, errors.New("a JSON object with a name that stands twice")
+			return nil, errTwice(key)
+		}
+		var value any
+		if err := dec.Decode(&value); err != nil {
+			return nil, errors.New("not a JSON object")
 		}
 		obj[key] = value
 	}
 	return obj, nil
+}
+
+// parseForm reads a form. Its true and false are those of JSON.
+func parseForm(b []byte) (Object, error) {
+	form, err := url.ParseQuery(string(b))
+	if err != nil {
+		return nil, errors.New("not a form")
+	}
+	obj := make(Object)
+	for name, values := range form {
+		if len(values) > 1 {
+			return nil, errTwice(name)
+		}
+		switch v := values[0]; v {
+		case "true", "false":
+			obj[name] = v == "true"
+		default:
+			obj[name] = v
+		}
+	}
+	return obj, nil
+}
+
+// errTwice names what stands twice, if it is a name at all.
+func errTwice(name string) error {
+	if !visibleASCII(name, 32) {
+		name = "a name"
+	}
+	return errors.New("ambiguous: " + name + " stands twice")
 }
 
 // Text returns a member that must be a string; an absent member is empty.

@@ -30,7 +30,11 @@ func TestReadObjectHeaders(t *testing.T) {
 		{"Content-Type", "application/json; charset=utf-8; charset=gbk", ok},
 		{"Content-Type", " application/json ", ok},
 		{"Content-Type", "text/plain", unsupported},
-		{"Content-Type", "application/x-www-form-urlencoded", unsupported},
+		{"Content-Type", "application/x-www-form-urlencoded", ok}, // curl -d
+		{"Content-Type", "application/json, application/json", ok},
+		{"Content-Type", "application/json;charset=utf-8,, APPLICATION/JSON", ok},
+		{"Content-Type", "text/plain, application/json", unsupported},
+		{"Content-Type", "application/json, application/x-www-form-urlencoded", unsupported},
 		{"Content-Type", "multipart/form-data; boundary=x", unsupported},
 		{"Content-Type", "application/jsonp", unsupported},
 		{"Content-Type", "application/problem+json", unsupported},
@@ -93,16 +97,18 @@ func TestReadObjectBody(t *testing.T) {
 		{name: "two objects", body: `{}{}`, status: 400},
 		{name: "trailing junk", body: `{} x`, status: 400},
 		{name: "trailing NUL", body: "{}\x00", status: 400},
-		{name: "byte order mark", body: "\ufeff{}", status: 400},
+		{name: "byte order mark", body: "\ufeff{}", want: Object{}},
+		{name: "two byte order marks", body: "\ufeff\ufeff{}", status: 400},
 		{name: "cut off", body: `{"code":"x`, status: 400},
 		{name: "single quotes", body: `{'code':'x'}`, status: 400},
 		{name: "trailing comma", body: `{"a":1,}`, status: 400},
 		{name: "comment", body: `{/**/}`, status: 400},
 		{name: "form", body: `code=x`, status: 400},
-		{name: "nested object", body: `{"a":{}}`, status: 400},
-		{name: "nested array", body: `{"a":[]}`, status: 400},
+		{name: "nested", body: `{"code":"x","a":{"b":[{"c":1}],"b":2}}`, want: Object{
+			"code": "x", "a": map[string]any{"b": json.Number("2")},
+		}},
+		{name: "nested name twice", body: `{"a":{},"b":1,"a":[]}`, status: 400},
 		{name: "deep", body: strings.Repeat(`{"a":`, 800), status: 400},
-		{name: "deep and closed", body: strings.Repeat(`{"a":`, 500) + "1" + strings.Repeat("}", 500), status: 400},
 		{name: "name twice", body: `{"code":"a","code":"b"}`, status: 400},
 		{name: "name twice, escaped", body: `{"code":"a","\u0063ode":"b"}`, status: 400},
 		{name: "name twice, not UTF-8", body: "{\"\xff\":1,\"\xfe\":2}", status: 400},
@@ -125,6 +131,44 @@ func TestReadObjectBody(t *testing.T) {
 		_, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
 		checkStatus(t, err, 400)
 	})
+}
+
+// TestReadObject_Form_AsJSON: a form says what an object of strings says.
+func TestReadObject_Form_AsJSON(t *testing.T) {
+	for _, c := range []struct {
+		body   string
+		status int
+		want   Object
+	}{
+		{"", 0, Object{}},
+		{"code=a%2Bb+c&all=true", 0, Object{"code": "a+b c", "all": true}},
+		{"all=false&x", 0, Object{"all": false, "x": ""}},
+		{`{"code":"a"}`, 0, Object{"code": "a"}},
+		{"code=a&code=a", 400, nil},
+		{"code=%zz", 400, nil},
+		{"code=a;b=c", 400, nil},
+		{`{"code":`, 400, nil},
+	} {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(c.body))
+		r.Header.Set("Content-Type", typeForm+"; charset=utf-8")
+		got, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
+		if checkStatus(t, err, c.status); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%q is %v, want %v", c.body, got, c.want)
+		}
+	}
+}
+
+// TestThreat39_ReadJSON_Declared: what a page can send without asking is refused.
+func TestThreat39_ReadJSON_Declared(t *testing.T) {
+	for contentType, status := range map[string]int{
+		typeJSON: 0, "application/json; charset=utf-8": 0, "application/json,application/json": 0,
+		"": 415, " ": 415, typeForm: 415, "text/plain": 415, "text/plain; application/json": 415,
+	} {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(`{}`))
+		r.Header.Set("Content-Type", contentType)
+		_, err := ReadJSON(httptest.NewRecorder(), r, MaxBody)
+		checkStatus(t, err, status)
+	}
 }
 
 type iotestErr struct{}
@@ -159,7 +203,7 @@ func TestTextAndFlag(t *testing.T) {
 
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{
-		``, ` `, `{}`, `{"code":"x"}`, `{"code":"a","code":"b"}`, `{"code":"a","\u0063ode":"b"}`, `{"a":{}}`, `{"a":[1]}`, `null`, `[]`, `{"all":true}`, `{"n":1e999}`,
+		``, ` `, `{}`, `{"code":"x"}`, `{"code":"a","code":"b"}`, `{"code":"a","\u0063ode":"b"}`, `{"a":{}}`, `{"a":[1],"b":{"c":[]}}`, "\ufeff{}", `null`, `[]`, `{"all":true}`, `{"n":1e999}`,
 		`{"a":1}{}`, "\f{}", "{}\u00a0", "{\"\xff\":1,\"\xfe\":2}", `{"a":"\ud800"}`, `{"a":1,"A":2}`, strings.Repeat(`{"a":`, 100),
 	} {
 		f.Add([]byte(s))
