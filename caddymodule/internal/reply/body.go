@@ -49,7 +49,7 @@ func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) (Object, er
 }
 
 // ReadJSON is ReadObject for programs: the body must be declared as JSON, which no
-// page of another site can do without asking (docs/threats.md#t39).
+// page of another site can do without asking (docs/threats.md#t31).
 func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64) (Object, error) {
 	return readObject(w, r, limit, typeJSON)
 }
