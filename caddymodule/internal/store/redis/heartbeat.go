@@ -65,41 +65,39 @@ type beat struct {
 
 // connect finds the primaries and connects to all of them. It returns after their
 // answers to a first heartbeat.
-func (l *link) connect() (*contact, beat, error) {
+func (l *link) connect() (c *contact, first beat, err error) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.DialTimeout+l.cfg.pace.overdue)
 	defer cancel()
 	v, err := l.find.primaries(ctx)
 	if err != nil {
 		return nil, beat{}, err
 	}
-	c := &contact{view: v, trackers: make([]*tracker, len(v)), gone: make(chan struct{})}
-	first, err := l.connectTo(ctx, c)
+	c = &contact{view: v, trackers: make([]*tracker, len(v)), gone: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	err = inParallel(len(v), func(i int) (err error) {
+		c.trackers[i], err = l.track(v[i], c.lost)
+		return err
+	})
+	if err == nil {
+		first, err = l.beat(ctx, c)
+	}
+	if err == nil && !first.sure {
+		err = errors.New("it is not agreed which servers are the primaries")
+	}
+	if err == nil {
+		c.data, err = l.dataClient(v)
+	}
 	if err != nil {
-		c.close()
-		return nil, beat{}, err
+		return c, first, err
 	}
 	for _, t := range c.trackers {
 		l.checkSettings(ctx, t)
 	}
 	return c, first, nil
-}
-
-func (l *link) connectTo(ctx context.Context, c *contact) (beat, error) {
-	err := inParallel(len(c.view), func(i int) (err error) {
-		c.trackers[i], err = l.track(c.view[i], c.lost)
-		return err
-	})
-	if err != nil {
-		return beat{}, err
-	}
-	b, err := l.beat(ctx, c)
-	if err == nil && !b.sure {
-		err = errors.New("it is not agreed which servers are the primaries")
-	}
-	if err == nil {
-		c.data, err = l.dataClient(c.view)
-	}
-	return b, err
 }
 
 // beatUntilLost beats until the contact is lost, and returns why.
