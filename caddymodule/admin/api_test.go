@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -437,14 +438,14 @@ func TestAdminStatus(t *testing.T) {
 	w.Token(caddytest.AppID, "ada")
 	w.Token(caddytest.AppID, "bob")
 	s := adminServer(t)
-	leave, ok := w.Live().BeginLogin()
+	leave, _, ok := w.Live().BeginLogin(t.Context(), netip.Addr{})
 	if !ok {
 		t.Fatal("refused")
 	}
 	status, said := adminDo(t, s, "GET", "/wechat/status", "", nil)
 	got := read[statusAnswer](t, said)
-	leave()
-	leave()
+	leave(nil)
+	leave(nil)
 	if status != http.StatusOK || !got.Store.Up || got.Store.Counts == nil ||
 		got.Store.Counts.Sessions != 2 ||
 		got.Store.Counts.Users != 2 ||
@@ -457,7 +458,7 @@ func TestAdminStatus(t *testing.T) {
 		!slices.Equal(got.Apps, []string{caddytest.AppID, caddytest.OtherAppID}) {
 		t.Errorf("%s", said)
 	}
-	if want := (loginStatus{InFlight: 1, MaxInFlight: 512, PerClient: "30/m", PerPrivate: "off", Global: "60000/m"}); got.Logins != want {
+	if want := (loginStatus{InFlight: 1, MaxInFlight: 512, PerClient: "600/m", PerPrivate: "off", Global: "60000/m"}); got.Logins != want {
 		t.Errorf("logins %+v, want %+v", got.Logins, want)
 	}
 	if want := (sessionStatus{TTL: "48h0m0s", MaxPerUser: 10}); got.Sessions != want {

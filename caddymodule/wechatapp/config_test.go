@@ -87,7 +87,7 @@ func TestDefaults(t *testing.T) {
 		Cache{MaxSessions: 1_000_000},
 		30*time.Second,
 		"",
-		"{{30 1m0s} {0 0s} {60000 1m0s} 512}",
+		"{{600 1m0s} {30 1m0s} {0 0s} {0 0s} {60000 1m0s} 512}",
 	)
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

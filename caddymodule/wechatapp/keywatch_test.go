@@ -187,11 +187,11 @@ func TestThreat26_SharedRate(t *testing.T) {
 		keys         string
 		at           store.Rate
 	}{
-		"let in":         {client: "203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
-		"refused":        {client: "203.0.113.7", empty: time.Minute, wait: time.Minute, keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
-		"IPv6":           {client: "2001:db8:1:2:3::4", keys: "2001:db8:1:2::/64", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
-		"IPv4 as IPv6":   {client: "::ffff:203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
-		"no answer":      {client: "203.0.113.7", empty: time.Minute, down: true, keys: "203.0.113.7/32", at: store.Rate{Every: 2 * time.Second, Burst: 30}},
+		"let in":         {client: "203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
+		"refused":        {client: "203.0.113.7", empty: time.Minute, wait: time.Minute, keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
+		"IPv6":           {client: "2001:db8:1:2:3::4", keys: "2001:db8:1:2::/64", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
+		"IPv4 as IPv6":   {client: "::ffff:203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
+		"no answer":      {client: "203.0.113.7", empty: time.Minute, down: true, keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
 		"load balancer":  {client: "10.0.0.1", empty: time.Minute},
 		"switched off":   {rate: "off", client: "203.0.113.7", empty: time.Minute},
 		"given for all":  {rate: "6/m", client: "10.0.0.1", keys: "10.0.0.1/32", at: store.Rate{Every: 10 * time.Second, Burst: 6}},

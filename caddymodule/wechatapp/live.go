@@ -2,6 +2,7 @@ package wechatapp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -104,12 +105,12 @@ func Current() *App {
 	return started.apps[len(started.apps)-1]
 }
 
-// AllowLogin asks the rate limits for one login of a client: those of this gate,
+// AllowLogin takes one login of a client from the rate limits: those of this gate,
 // then the limit per client that all gates of the store share.
 func (l *Live) AllowLogin(ctx context.Context, client netip.Addr) (wait time.Duration, ok bool) {
 	l.limiter.Set(l.App.limits) // configurations share the buckets, not the rates
 	if wait, ok = l.limiter.Allow(client); !ok || !l.Core.Shared() {
-		return wait, ok
+		return limit.Spread(wait), ok
 	}
 	name, r := l.limiter.Bucket(client)
 	if r.Events <= 0 {
@@ -118,19 +119,35 @@ func (l *Live) AllowLogin(ctx context.Context, client netip.Addr) (wait time.Dur
 	return l.spend(ctx, name, r)
 }
 
-// BeginLogin counts a login as under way until end is called. It is false when too
-// many are.
-func (l *Live) BeginLogin() (end func(), ok bool) {
+// BeginLogin counts an exchange of a client as under way until end is called with
+// its outcome. It is not ok when too many are, or when WeChat has refused too many
+// codes of the client.
+func (l *Live) BeginLogin(
+	ctx context.Context, client netip.Addr,
+) (end func(error), wait time.Duration, ok bool) {
 	l.limiter.Set(l.App.limits)
-	done, ok := l.limiter.Begin()
+	done, wait, ok := l.limiter.Begin(ctx, client)
 	if !ok {
-		return nil, false
+		return nil, limit.Spread(wait), false
 	}
 	metrics.loginsInFlight.Add(1)
-	return sync.OnceFunc(func() {
-		metrics.loginsInFlight.Add(-1)
-		done()
-	}), true
+	var once sync.Once
+	return func(err error) {
+		once.Do(func() {
+			metrics.loginsInFlight.Add(-1)
+			done(codeRefused(err))
+		})
+	}, 0, true
+}
+
+// codeRefused reports whether WeChat has judged the code and refused it. An outage
+// or a wrong AppSecret says nothing of the client.
+func codeRefused(err error) bool {
+	e, ok := errors.AsType[*weixin.Error](err)
+	return ok && slices.Contains([]weixin.Class{
+		weixin.ClassCodeInvalid, weixin.ClassCodeUsed, weixin.ClassUserBlocked,
+		weixin.ClassRateLimited,
+	}, e.Class)
 }
 
 // LoginsInFlight returns the number of logins under way at all gates of this
@@ -141,5 +158,5 @@ func LoginsInFlight() int64 { return metrics.loginsInFlight.Load() }
 func (l *Live) spend(ctx context.Context, bucket string, r limit.Rate) (time.Duration, bool) {
 	rate := session.Rate{Every: max(1, r.Per/time.Duration(r.Events)), Burst: r.Events}
 	wait := l.Core.Spend(ctx, bucket, rate)
-	return wait, wait <= 0
+	return limit.Spread(wait), wait <= 0
 }

@@ -3,6 +3,7 @@ package wechatapp
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,11 +72,11 @@ func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 		t.Error("the refused configuration is still the current one")
 	}
 	for range 2 {
-		leave, ok := first.live.Load().BeginLogin()
+		leave, _, ok := first.live.Load().BeginLogin(t.Context(), netip.Addr{})
 		if !ok {
 			t.Fatal("the limit of the refused configuration applies")
 		}
-		defer leave()
+		defer leave(nil)
 	}
 	first.Cleanup()
 	first.Close()

@@ -12,14 +12,19 @@ import (
 
 // LoginRate is the rate limits of logins. The gate asks them before it reads the body
 // of a login. A rate is a number per second, minute or hour: `30/m`; `off` is no limit.
-// That number may come at once. Gates that share a store count the rate per client
+// That number may come at once. Gates that share a store count the logins per client
 // together, while the store answers; each gate counts the other limits alone.
 type LoginRate struct {
-	// Per client address; IPv6 addresses count by /64. The address is Caddy's
-	// `{client_ip}`: behind a load balancer set `trusted_proxies`, and
-	// `trusted_proxies_strict` when it appends to `X-Forwarded-For`. Default: 30/m for
-	// public addresses. A private or loopback address is mostly a load balancer's and
-	// stands for many clients, so the default exempts it; a given rate does not.
+	// Per client address. An IPv6 address counts by its /64, and its /48 may do ten
+	// times as much. The address is Caddy's `{client_ip}`: behind a load balancer set
+	// `trusted_proxies`, and `trusted_proxies_strict` when it appends to
+	// `X-Forwarded-For`.
+	//
+	// Default, for public addresses: 600/m, and 30/m for codes that WeChat refuses. So
+	// a class or an office behind one address logs in at once, and a guesser does not.
+	// A private or loopback address is mostly a load balancer's and stands for many
+	// clients, so the default exempts it. A given rate bounds both kinds of login, of
+	// every address.
 	PerClient string `json:"per_client,omitempty"`
 
 	// For all clients of this gate together. Default: 60000/m, or the rate per
@@ -33,7 +38,8 @@ type LoginRate struct {
 // config returns the limits for the limiter.
 func (r LoginRate) config() (limit.Config, error) {
 	c := limit.Config{
-		PerClient: limit.Rate{Events: 30, Per: time.Minute},
+		PerClient: limit.Rate{Events: 600, Per: time.Minute},
+		Refused:   limit.Rate{Events: 30, Per: time.Minute},
 		Total:     limit.Rate{Events: 60_000, Per: time.Minute},
 		InFlight:  512,
 	}
@@ -42,7 +48,7 @@ func (r LoginRate) config() (limit.Config, error) {
 		if c.PerClient, err = parseRate(r.PerClient); err != nil {
 			return c, fmt.Errorf("login_rate: %w", err)
 		}
-		c.PerPrivateClient = c.PerClient
+		c.Refused, c.PerPrivateClient, c.PrivateRefused = c.PerClient, c.PerClient, c.PerClient
 		if c.PerClient.Above(c.Total) {
 			c.Total = c.PerClient
 		}

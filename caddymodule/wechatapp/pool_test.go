@@ -3,6 +3,7 @@ package wechatapp
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -225,11 +226,11 @@ func TestThreat32_RejectedChangesNothing(t *testing.T) {
 	}
 	limiter := running.live.Load().limiter
 	for range 2 {
-		leave, ok := limiter.Begin()
+		leave, _, ok := limiter.Begin(t.Context(), netip.Addr{})
 		if !ok {
 			t.Fatal("the limit of the rejected configuration applies")
 		}
-		defer leave()
+		defer leave(false)
 	}
 }
 
@@ -308,12 +309,12 @@ func TestReloadChangesLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	leave, ok := first.live.Load().BeginLogin()
+	leave, _, ok := first.live.Load().BeginLogin(t.Context(), netip.Addr{})
 	if !ok {
 		t.Fatal("nobody is let in")
 	}
-	defer leave()
-	if _, ok := second.live.Load().BeginLogin(); ok {
+	defer leave(nil)
+	if _, _, ok := second.live.Load().BeginLogin(t.Context(), netip.Addr{}); ok {
 		t.Error("the new limit does not apply")
 	}
 }

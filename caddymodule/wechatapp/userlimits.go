@@ -35,12 +35,12 @@ func (*UserLimits) Destruct() error { return nil }
 // that calls at the same time count in full (docs/threats.md#t41).
 func (l *Live) AllowDecrypt(u session.User) (wait time.Duration, ok bool) {
 	if wait, ok = l.Users.failures.Take(u); !ok {
-		return wait, ok
+		return limit.Spread(wait), ok
 	}
 	if wait, ok = l.Users.decrypts.Take(u); !ok {
 		l.Users.failures.Give(u)
 	}
-	return wait, ok
+	return limit.Spread(wait), ok
 }
 
 // DecryptSettled ends a call that AllowDecrypt allowed. Only refused data keeps
@@ -56,7 +56,7 @@ func (l *Live) DecryptSettled(u session.User, err error) {
 func (l *Live) AllowPhone(ctx context.Context, u session.User) (wait time.Duration, ok bool) {
 	phones := l.Users.phones
 	if wait, ok = phones.Take(u); !ok {
-		return wait, ok
+		return limit.Spread(wait), ok
 	}
 	return l.spend(ctx, "phone "+u.AppID+" "+u.OpenID, phones.Rate())
 }

@@ -586,7 +586,8 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 	}
 	g.log = zap.NewNop()
 	spent := caddytest.Spend(1500 * time.Millisecond)
-	for _, want := range []string{"2", "2", "1800"} { // the third time by the gate's own limit
+	// The waits are spread; the third time the gate's own limit refuses.
+	for _, want := range [][]string{{"2", "3"}, {"2", "3"}, {"1800"}} {
 		r, rec := caddytest.Request("POST", "/wx/login", "")
 		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "203.0.113.7")
 		r.Body = io.NopCloser(unread{t})
@@ -594,7 +595,7 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := rec.Header().Get("Retry-After"); rec.Code != http.StatusTooManyRequests ||
-			got != want ||
+			!slices.Contains(want, got) ||
 			caddytest.Code(t, rec) != "rate_limited" {
 			t.Errorf("%d, Retry-After %q, want %q", rec.Code, got, want)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -50,16 +51,27 @@ func (h *Handler) login(
 	}
 	client, _ := netip.ParseAddr(clientIP(r))
 	if wait, ok := live.AllowLogin(r.Context(), client); !ok {
-		p := reply.RateLimited
-		p.RetryAfter = wait
-		return session.Login{}, p
+		return session.Login{}, limited(wait)
 	}
 	req, err := h.readLogin(w, r)
 	if err != nil {
 		return session.Login{}, err
 	}
-	req.Presented, req.Client, req.Begin = token, client, live.BeginLogin
+	req.Presented, req.Client = token, client
+	req.Begin = func() (func(error), error) {
+		end, wait, ok := live.BeginLogin(r.Context(), client)
+		if !ok {
+			return nil, limited(wait)
+		}
+		return end, nil
+	}
 	return live.Sessions.Login(r.Context(), req)
+}
+
+func limited(wait time.Duration) reply.Problem {
+	p := reply.RateLimited
+	p.RetryAfter = wait
+	return p
 }
 
 // readLogin reads and checks the body of a login.

@@ -7,6 +7,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
@@ -16,9 +18,15 @@ import (
 // played from one address. The rates are per hour: what is refilled while a
 // test runs is nothing.
 func limited(rate string) setup {
+	s := behindProxy()
+	s.wechat = "\t\tlogin_rate " + rate
+	return s
+}
+
+// behindProxy is a site with the limits of a default configuration.
+func behindProxy() setup {
 	s := mixed
 	s.options = "\tservers {\n\t\tprotocols h1 h2c\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}"
-	s.wechat = "\t\tlogin_rate " + rate
 	return s
 }
 
@@ -78,6 +86,38 @@ func TestThreat26_Buckets(t *testing.T) {
 		w.tryLogin(t, "eve", from(fmt.Sprintf("198.51.100.%d", 100+i))).tooMany(t, hourly20)
 	}
 	w.asked(t, 20)
+}
+
+// A class logs in at once from one public address; codes that WeChat refuses count
+// strictly, one by one or all at once.
+func TestThreat42_OneAddress_ClassInGuesserOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, behindProxy())
+	var all sync.WaitGroup
+	for i := range 45 {
+		all.Go(func() { w.login(t, fmt.Sprint("pupil", i), from("203.0.113.1")) })
+	}
+	all.Wait()
+	w.asked(t, 45)
+	var tried, refused atomic.Int32
+	for i := range 60 {
+		all.Go(func() {
+			body := fmt.Sprintf(`{"code":"guess-%d"}`, i)
+			switch r := w.post(t, "/wx/login", body, from("203.0.113.2")); r.status {
+			case 401:
+				tried.Add(1)
+			case 429:
+				refused.Add(1)
+				r.tooMany(t, 7)
+			default:
+				t.Errorf("a guess: %d", r.status)
+			}
+		})
+	}
+	all.Wait()
+	if n := tried.Load(); n < 30 || n > 33 || n+refused.Load() != 60 {
+		t.Errorf("%d guesses were tried, %d refused", n, refused.Load())
+	}
 }
 
 // TestThreat26_StrictProxies believes only the address that the trusted proxy

@@ -16,6 +16,14 @@ const maxBuckets = 1 << 14
 // one.
 type generations[K comparable] struct{ young, old map[K]*rate.Limiter }
 
+// find returns the bucket of a key, or nil.
+func (g *generations[K]) find(key K) *rate.Limiter {
+	if b := g.young[key]; b != nil {
+		return b
+	}
+	return g.old[key]
+}
+
 // get returns the bucket of a key, a new full one if there is none.
 func (g *generations[K]) get(key K, r Rate) *rate.Limiter {
 	if b := g.young[key]; b != nil {

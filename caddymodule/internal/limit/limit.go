@@ -1,6 +1,6 @@
-// Package limit is the rate limit of logins: a token bucket for each client
-// address, one for all clients, and a cap on logins in flight. Buckets is the
-// rate limit for other keys.
+// Package limit is the rate limit of logins: token buckets for the logins of each
+// client address and for its codes that WeChat refuses, one for all clients, and a
+// cap on logins in flight. Buckets is the rate limit for other keys.
 //
 // The package knows nothing of HTTP. The gate asks it before it reads a byte of
 // the request's body (docs/threats.md#t26). Its memory has a bound for any
@@ -8,6 +8,9 @@
 package limit
 
 import (
+	"context"
+	"math"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -34,14 +37,26 @@ func (r Rate) limit() rate.Limit {
 
 // Config holds the limits of a Limiter.
 type Config struct {
-	PerClient Rate // one IPv4 address, one IPv6 /64
-	// PerPrivateClient is for loopback, private and shared addresses (RFC 1918,
-	// 4193, 6598). Such an address is mostly a load balancer's and stands for
-	// many clients.
-	PerPrivateClient Rate
-	Total            Rate
-	InFlight         int // 0: no cap
+	// PerClient bounds the logins of one IPv4 address or one IPv6 /64. An address
+	// may stand for a class or an office, so it is generous.
+	PerClient Rate
+
+	// Refused bounds the codes of such a client that WeChat refuses
+	// (docs/threats.md#t42).
+	Refused Rate
+
+	// PerPrivateClient and PrivateRefused are for loopback, private and shared
+	// addresses (RFC 1918, 4193, 6598). Such an address is mostly a load balancer's
+	// and stands for many clients.
+	PerPrivateClient, PrivateRefused Rate
+
+	Total    Rate
+	InFlight int // 0: no cap
 }
+
+// wide is how much more than a /64 its IPv6 /48 may do. A /48 is one customer of
+// many providers, and a crowd of telephones of others.
+const wide = 10
 
 // Limiter is the rate limit of logins. It outlives configurations and is safe
 // for concurrent use. The total counts evicted addresses, too.
@@ -50,12 +65,23 @@ type Limiter struct {
 	cfg      Config
 	total    *rate.Limiter
 	clients  generations[netip.Prefix]
+	refused  generations[netip.Prefix]
+	pending  map[netip.Prefix]*exchanges // by the widest prefix of the client
 	inFlight int
+}
+
+// exchanges are the logins of one client that WeChat has not answered.
+type exchanges struct {
+	n       int
+	settled chan struct{} // closed when one of them ends
 }
 
 // New returns a Limiter with full buckets.
 func New(cfg Config) *Limiter {
-	return &Limiter{cfg: cfg, total: rate.NewLimiter(cfg.Total.limit(), cfg.Total.Events)}
+	return &Limiter{
+		cfg: cfg, total: rate.NewLimiter(cfg.Total.limit(), cfg.Total.Events),
+		pending: make(map[netip.Prefix]*exchanges),
+	}
 }
 
 // Set changes the limits. Buckets keep their contents, so a reload refills none
@@ -66,12 +92,16 @@ func (l *Limiter) Set(cfg Config) {
 	if cfg.Total != l.cfg.Total {
 		l.total = adjust(l.total, cfg.Total)
 	}
-	if cfg.PerClient != l.cfg.PerClient || cfg.PerPrivateClient != l.cfg.PerPrivateClient {
-		l.clients.update(func(p netip.Prefix, b *rate.Limiter) *rate.Limiter {
-			return adjust(b, cfg.rateOf(p.Addr()))
-		})
+	if cfg == l.cfg {
+		return
 	}
 	l.cfg = cfg
+	l.clients.update(func(p netip.Prefix, b *rate.Limiter) *rate.Limiter {
+		return adjust(b, cfg.rateOf(p))
+	})
+	l.refused.update(func(p netip.Prefix, b *rate.Limiter) *rate.Limiter {
+		return adjust(b, cfg.refusedOf(p))
+	})
 }
 
 // adjust changes the rate of a bucket. A bucket without limit has not counted,
@@ -86,7 +116,7 @@ func adjust(b *rate.Limiter, r Rate) *rate.Limiter {
 }
 
 // Allow takes a login of a client from the buckets. If ok is false, the client
-// should wait, at least a second. Allow reserves no room in flight: Begin may
+// should wait, at least a second. Allow takes nothing for the exchange: Begin may
 // still refuse the login.
 func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, ok bool) {
 	l.mu.Lock()
@@ -94,31 +124,124 @@ func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, ok bool) {
 	if l.full() {
 		return time.Second, false
 	}
-	now := time.Now()
-	if wait, ok := take(l.bucket(client), now); !ok {
+	now, nets := time.Now(), networks(client)
+	if wait, ok := l.guessed(nets, now); ok {
+		return wait, false
+	}
+	if wait, ok := l.takeAll(&l.clients, nets, l.cfg.rateOf, now); !ok {
 		return wait, false
 	}
 	return take(l.total, now)
 }
 
-// Begin counts one login as in flight. If ok is true, the caller calls end when
-// the exchange with WeChat is over, even when the client has gone.
-func (l *Limiter) Begin() (end func(), ok bool) {
+// guessed reports whether WeChat has refused too many codes of a client. It takes
+// nothing: it only spares the gate the body of a login that Begin would refuse.
+func (l *Limiter) guessed(nets []netip.Prefix, now time.Time) (wait time.Duration, yes bool) {
+	if l.pending[nets[len(nets)-1]] != nil {
+		return 0, false // may be given back
+	}
+	for _, p := range nets {
+		if b := l.refused.find(p); b != nil {
+			wait = max(wait, delay(b, now))
+		}
+	}
+	return max(wait, time.Second), wait > 0
+}
+
+// patience bounds the wait of Begin for exchanges under way. WeChat mostly answers
+// within a tenth of it.
+const patience = 5 * time.Second
+
+// Begin counts one exchange of a client as in flight, and its code as refused until
+// end says otherwise. So codes that arrive at once count in full. While the bucket
+// is empty because of exchanges that may be given back, Begin waits for them: a
+// class logs in at once, a guesser does not.
+//
+// If ok is true, the caller calls end when the exchange with WeChat is over, even
+// when the client has gone. If ok is false, the client should wait.
+func (l *Limiter) Begin(
+	ctx context.Context, client netip.Addr,
+) (end func(refused bool), wait time.Duration, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	nets := networks(client)
+	for {
+		end, wait, settled := l.tryBegin(nets)
+		if settled == nil {
+			return end, wait, end != nil
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return nil, wait, false
+		}
+	}
+}
+
+// tryBegin is Begin without the wait. A channel means that an exchange under way
+// may make room.
+func (l *Limiter) tryBegin(
+	nets []netip.Prefix,
+) (end func(bool), wait time.Duration, settled <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.full() {
-		return nil, false
+		return nil, time.Second, nil
 	}
+	under := nets[len(nets)-1]
+	x := l.pending[under]
+	if wait, ok := l.takeAll(&l.refused, nets, l.cfg.refusedOf, time.Now()); !ok {
+		if x != nil {
+			settled = x.settled
+		}
+		return nil, wait, settled
+	}
+	if x == nil {
+		x = &exchanges{settled: make(chan struct{})}
+		l.pending[under] = x
+	}
+	x.n++
 	l.inFlight++
-	return sync.OnceFunc(l.end), true
+	var once sync.Once
+	return func(refused bool) { once.Do(func() { l.end(nets, refused) }) }, 0, nil
 }
 
 func (l *Limiter) full() bool { return l.cfg.InFlight > 0 && l.inFlight >= l.cfg.InFlight }
 
-func (l *Limiter) end() {
+// end ends an exchange and wakes the logins that wait for it.
+func (l *Limiter) end(nets []netip.Prefix, refused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight--
+	if !refused {
+		for _, p := range nets {
+			give(l.refused.get(p, l.cfg.refusedOf(p)), time.Now())
+		}
+	}
+	under := nets[len(nets)-1]
+	x := l.pending[under]
+	x.n--
+	close(x.settled)
+	x.settled = make(chan struct{})
+	if x.n == 0 {
+		delete(l.pending, under)
+	}
+}
+
+// takeAll takes an event from the bucket of each network, or from none.
+func (*Limiter) takeAll(
+	g *generations[netip.Prefix], nets []netip.Prefix, rateOf func(netip.Prefix) Rate,
+	now time.Time,
+) (time.Duration, bool) {
+	for i, p := range nets {
+		if wait, ok := take(g.get(p, rateOf(p)), now); !ok {
+			for _, q := range nets[:i] {
+				give(g.get(q, rateOf(q)), now)
+			}
+			return wait, false
+		}
+	}
+	return 0, true
 }
 
 // Bucket returns the name and rate of a client's bucket, for a count that a
@@ -126,33 +249,55 @@ func (l *Limiter) end() {
 func (l *Limiter) Bucket(client netip.Addr) (name string, r Rate) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return bucketOf(client).String(), l.cfg.rateOf(client.Unmap())
+	p := networks(client)[0]
+	return p.String(), l.cfg.rateOf(p)
 }
 
-// bucketOf returns the addresses that share a bucket with a client. All invalid
-// addresses share the zero Prefix.
-func bucketOf(client netip.Addr) netip.Prefix {
+// networks returns the networks that count a client, the narrowest first: one IPv4
+// address, or an IPv6 /64 and its /48. All invalid addresses share the zero Prefix.
+func networks(client netip.Addr) []netip.Prefix {
 	client = client.Unmap()
-	bits := client.BitLen()
-	if client.Is6() {
-		bits = 64 // the network of one subscriber
+	if !client.Is6() || !IsPublic(client) {
+		bits := client.BitLen()
+		if client.Is6() {
+			bits = 64
+		}
+		p, _ := client.Prefix(bits)
+		return []netip.Prefix{p}
 	}
-	p, _ := client.Prefix(bits)
-	return p
-}
-
-func (l *Limiter) bucket(client netip.Addr) *rate.Limiter {
-	return l.clients.get(bucketOf(client), l.cfg.rateOf(client))
+	narrow, _ := client.Prefix(64)
+	broad, _ := client.Prefix(48)
+	return []netip.Prefix{narrow, broad}
 }
 
 // sharedSpace is the address space of carriers and load balancers (RFC 6598).
 var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
 
-func (c Config) rateOf(client netip.Addr) Rate {
-	if !IsPublic(client) {
-		return c.PerPrivateClient
+func (c Config) rateOf(p netip.Prefix) Rate {
+	return widened(p, c.PerClient, c.PerPrivateClient)
+}
+
+func (c Config) refusedOf(p netip.Prefix) Rate { return widened(p, c.Refused, c.PrivateRefused) }
+
+// widened returns the rate of a network.
+func widened(p netip.Prefix, public, private Rate) Rate {
+	switch {
+	case !IsPublic(p.Addr()):
+		return private
+	case p.Addr().Is6() && p.Bits() < 64:
+		public.Events = min(public.Events, math.MaxInt/wide) * wide
 	}
-	return c.PerClient
+	return public
+}
+
+// Spread returns a wait that is up to 5 seconds longer, at random, so that clients
+// which were refused together do not come back together. It leaves a wait of a
+// minute or more alone.
+func Spread(wait time.Duration) time.Duration {
+	if wait <= 0 || wait >= time.Minute {
+		return wait
+	}
+	return wait + rand.N(min(wait, 5*time.Second)+1)
 }
 
 // IsPublic reports whether an address is one client's own on the internet.

@@ -1,9 +1,11 @@
 package limit_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -451,15 +453,16 @@ func BenchmarkEnter(b *testing.B) {
 	}
 }
 
-// enterBoth calls Allow and Begin, as a login does.
+// enterBoth calls Allow and Begin, as a login does. WeChat accepts the code.
 func enterBoth(l *limit.Limiter, client netip.Addr) (leave func(), wait time.Duration, ok bool) {
 	if wait, ok := l.Allow(client); !ok {
 		return nil, wait, false
 	}
-	if leave, ok = l.Begin(); !ok {
-		return nil, time.Second, false
+	end, wait, ok := l.Begin(context.Background(), client)
+	if !ok {
+		return nil, wait, false
 	}
-	return leave, 0, true
+	return func() { end(false) }, 0, true
 }
 
 // A login that is allowed and not begun takes no room in flight.
@@ -470,23 +473,148 @@ func TestBegin_Full_Refuses(t *testing.T) {
 			t.Fatal("refused")
 		}
 	}
-	end, ok := l.Begin()
+	end, _, ok := l.Begin(t.Context(), phone)
 	if !ok {
 		t.Fatal("there is no room")
 	}
-	if _, ok := l.Begin(); ok {
+	if _, wait, ok := l.Begin(t.Context(), other); ok || wait != time.Second {
 		t.Error("there is room for a second")
 	}
 	if wait, ok := l.Allow(phone); ok || wait != time.Second {
 		t.Error("allowed without room")
 	}
-	end()
-	end()
+	end(false)
+	end(false)
 	for range 2 {
-		_, ok = l.Begin()
+		_, _, ok = l.Begin(t.Context(), phone)
 	}
 	if ok {
 		t.Error("ending twice makes room for two")
+	}
+}
+
+// school is a limit as the gate has by default, for one address at a time.
+func school() *limit.Limiter {
+	return limit.New(limit.Config{PerClient: perMinute(600), Refused: perMinute(30)})
+}
+
+// crowd lets n logins of a client begin at once, each for a second.
+func crowd(l *limit.Limiter, client netip.Addr, n int, refused bool) (in int) {
+	var wg sync.WaitGroup
+	var count atomic.Int32
+	for range n {
+		wg.Go(func() {
+			if _, ok := l.Allow(client); !ok {
+				return
+			}
+			end, _, ok := l.Begin(context.Background(), client)
+			if !ok {
+				return
+			}
+			time.Sleep(time.Second)
+			count.Add(1)
+			end(refused)
+		})
+	}
+	wg.Wait()
+	return int(count.Load())
+}
+
+func TestThreat42_ClassBehindOneAddress_LogsIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := school()
+		if n := crowd(l, phone, 60, false); n != 60 {
+			t.Errorf("%d of 60 at once", n)
+		}
+		wantAllowed(t, l, phone, 100, 100)
+	})
+}
+
+// Codes that WeChat refuses keep their place, however many come at once.
+func TestThreat42_RefusedCodes_CountStrictly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := school()
+		if n := crowd(l, phone, 100, true); n != 30 {
+			t.Errorf("%d refused codes at once, want 30", n)
+		}
+		if wait, ok := l.Allow(phone); ok || wait < time.Second {
+			t.Errorf("allowed after 30 refused codes, wait %v", wait)
+		}
+		if _, ok := l.Allow(other); !ok {
+			t.Error("another client is refused")
+		}
+		time.Sleep(4 * time.Second)
+		if n := crowd(l, phone, 10, true); n < 2 || n > 3 {
+			t.Errorf("%d after a wait, want 2 or 3", n)
+		}
+	})
+}
+
+// A login that waits for others gives up with its client, and within 5 s.
+func TestBegin_Waiting_GivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{Refused: limit.Rate{Events: 1, Per: time.Hour}})
+		end, _, _ := l.Begin(t.Context(), phone)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, wait, ok := l.Begin(ctx, phone); ok || wait < time.Second ||
+			time.Since(began) != time.Second {
+			t.Errorf("client gone: %v, %v after %v", ok, wait, time.Since(began))
+		}
+		if _, _, ok := l.Begin(t.Context(), phone); ok || time.Since(began) != 6*time.Second {
+			t.Errorf("%v after %v", ok, time.Since(began))
+		}
+		end(false)
+		if _, _, ok := l.Begin(t.Context(), phone); !ok {
+			t.Error("refused when there is room")
+		}
+	})
+}
+
+// One who holds a /48 has 65536 times a /64.
+func TestThreat42_WideNetwork_CountsBesideNarrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := limit.New(limit.Config{PerClient: perMinute(5), Refused: perMinute(2)})
+		in, guesses := 0, 0
+		for i := range 100 {
+			client := netip.MustParseAddr(fmt.Sprintf("2001:db8:1:%x::1", i))
+			if i < 50 {
+				in += allowed(t, l, client, 3)
+				continue
+			}
+			for range 2 {
+				if end, _, ok := l.Begin(t.Context(), client); ok {
+					guesses++
+					end(true)
+				}
+			}
+		}
+		if in != 50 || guesses != 20 {
+			t.Errorf("%d logins and %d refused codes of a /48, want 50 and 20", in, guesses)
+		}
+		wantAllowed(t, l, netip.MustParseAddr("2001:db8:2::1"), 9, 5)
+	})
+}
+
+func TestThreat42_Spread_LongerWithinBound(t *testing.T) {
+	for _, tt := range []struct{ wait, most time.Duration }{
+		{0, 0},
+		{time.Second, 2 * time.Second},
+		{20 * time.Second, 25 * time.Second},
+		{time.Minute, time.Minute},
+		{time.Hour, time.Hour},
+	} {
+		seen := make(map[time.Duration]bool)
+		for range 50 {
+			got := limit.Spread(tt.wait)
+			if seen[got] = true; got < tt.wait || got > tt.most {
+				t.Errorf("%v became %v", tt.wait, got)
+			}
+		}
+		if spread := len(seen) > 1; spread != (tt.most > tt.wait) {
+			t.Errorf("%v has %d values", tt.wait, len(seen))
+		}
 	}
 }
 

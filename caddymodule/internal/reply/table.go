@@ -43,7 +43,6 @@ var (
 	noToken     = with(Misconfigured,
 		"the gate has no access token to call WeChat with; the log tells the operator why")
 	tokenQuota = after(WeChatDown, time.Minute)
-	busy       = after(RateLimited, time.Second)
 )
 
 // byError turns an error of the gate's own into a problem, likewise. The first
@@ -53,7 +52,6 @@ var byError = []struct {
 	by  [4]Problem
 }{
 	{session.ErrUnknownApp, all(OtherApp)},
-	{session.ErrBusy, all(busy)},
 	{session.ErrMalformed, all(SessionInvalid)},
 	{session.ErrForged, all(SessionInvalid)},
 	{session.ErrExpired, all(SessionInvalid)},

@@ -49,7 +49,6 @@ func TestFor_ErrorByCall_Problem(t *testing.T) {
 			"400 invalid_request",
 		}, false},
 		{session.ErrUnknownApp, same("403 app_not_allowed"), false},
-		{session.ErrBusy, same("429 rate_limited"), false},
 		{session.ErrUnavailable, same("503 store_unavailable"), false},
 		{session.ErrExpired, same("401 session_invalid"), false},
 		{session.ErrUnknown, same("401 session_invalid"), false},

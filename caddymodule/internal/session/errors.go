@@ -32,9 +32,6 @@ var (
 	// ErrUnknownApp means that a mini program is not configured.
 	ErrUnknownApp = errors.New("mini program not configured")
 
-	// ErrBusy means that too many logins are under way. The code is not spent.
-	ErrBusy = errors.New("too many logins under way")
-
 	// ErrData means that a piece of open data is not acceptable. The client
 	// hears no more than that, and whether a new login will help
 	// (docs/threats.md#t29).

@@ -25,9 +25,10 @@ type LoginRequest struct {
 	// Client may get the same answer again; the zero Addr: no client may.
 	Client netip.Addr
 
-	// Begin takes room for an exchange. end gives it back, perhaps long after
-	// the client has gone. Not ok: there is no room. Nil: there always is.
-	Begin func() (end func(), ok bool)
+	// Begin takes room for an exchange. end gives it back with the outcome,
+	// perhaps long after the client has gone. The code of a Begin that fails is
+	// not spent. Nil: there is always room.
+	Begin func() (end func(error), err error)
 }
 
 // Login is an answered login.
@@ -54,7 +55,7 @@ const (
 // Login exchanges a code for a session. A login that was sent to WeChat goes on
 // without ctx: its code is spent, and the client may come back for the answer.
 //
-// The error is ErrUnknownApp, ErrBusy, wraps ErrUnavailable, or is a
+// The error is ErrUnknownApp, that of Begin, wraps ErrUnavailable, or is a
 // *weixin.Error.
 func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	app, ok := s.apps[req.AppID]
@@ -96,24 +97,24 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 func (s *Service) launch(
 	ctx context.Context, f *flight, app weixin.Credentials, req LoginRequest,
 ) error {
-	end := func() {}
+	end := func(error) {}
 	if req.Begin != nil {
-		var ok bool
-		if end, ok = req.Begin(); !ok {
-			return ErrBusy
+		var err error
+		if end, err = req.Begin(); err != nil {
+			return err
 		}
 	}
 	c := s.cfg.Core
 	if c.background(func() {
-		defer end()
 		out, err := survive(c, func() (Login, error) {
 			return s.exchange(context.WithoutCancel(ctx), app, req)
 		})
+		end(err)
 		c.logins.finish(f, out, err, s.cfg.Replay)
 	}) {
 		return nil
 	}
-	end()
+	end(errClosed)
 	return wrap("logging in", errClosed)
 }
 

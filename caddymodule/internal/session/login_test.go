@@ -444,15 +444,15 @@ func TestLogin_NoRoom_SpendsNoCode(t *testing.T) {
 			<-held
 			return nil
 		}))
-		taken := 0
+		taken, errBusy := 0, errors.New("no room")
 		ask := func(ctx context.Context, code string) (session.Login, error) {
 			r := request(code, phone)
-			r.Begin = func() (func(), bool) {
+			r.Begin = func() (func(error), error) {
 				if taken == 1 {
-					return nil, false
+					return nil, errBusy
 				}
 				taken++
-				return func() { taken-- }, true
+				return func(error) { taken-- }, nil
 			}
 			return g.Login(ctx, r)
 		}
@@ -461,7 +461,7 @@ func TestLogin_NoRoom_SpendsNoCode(t *testing.T) {
 		synctest.Wait()
 		cancel() // the client is gone, the exchange is not
 		synctest.Wait()
-		if _, err := ask(t.Context(), "second"); !errors.Is(err, session.ErrBusy) {
+		if _, err := ask(t.Context(), "second"); !errors.Is(err, errBusy) {
 			t.Errorf("no room, but got %v", err)
 		}
 		close(held)
