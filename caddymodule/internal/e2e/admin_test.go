@@ -209,6 +209,7 @@ func TestThreat31_AdminCrossSite(t *testing.T) {
 // TestThreat32_AdminDuringReloads holds that an open gate answers each admin
 // call, whichever configuration comes or goes.
 func TestThreat32_AdminDuringReloads(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, setup{})
 	w.login(t, "ada")

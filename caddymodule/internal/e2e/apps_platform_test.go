@@ -59,7 +59,7 @@ var php = platform{
 // the last one win. The scripts are called public, optional and admin, as a
 // site without a front controller has them.
 var cgi = platform{
-	name: "CGI", forks: true, needs: []string{"lighttpd", "php-cgi"},
+	name: "CGI", forks: true, few: true, needs: []string{"lighttpd", "php-cgi"},
 	fooled:      slices.Concat(asWritten, aliases(), []string{"truth first", "all at once"}),
 	fooledCaddy: slices.Concat(asWritten, without(aliases(), "_.")),
 	misled:      unresolved,

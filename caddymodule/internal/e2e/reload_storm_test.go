@@ -341,7 +341,7 @@ func TestP7_ReloadUnderLoad(t *testing.T) {
 	t.Parallel()
 	reloads := 60
 	if testing.Short() {
-		reloads = 20
+		reloads = 10
 	}
 	s := &storm{held: [2]map[string]*identity{{}, {}}, doubt: make(map[string]*identity)}
 	s.world = newWorld(t, setup{

@@ -236,6 +236,7 @@ func TestP7_ReloadFinishesLogins(t *testing.T) {
 // another gate's. Caddy starts apps in no order, so its listeners may open
 // first; clients on them are served as if it had never been.
 func TestP7_RejectedConfigServesNobody(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	other := newWorld(t, setup{})
 	w := newWorld(t, mixed)

@@ -229,6 +229,7 @@ func TestThreat8_TheSameTokenTwice(t *testing.T) {
 // TestThreat2_ReallowedNames removes forged names with `_` and `.` where the
 // operator lets them through Caddy.
 func TestThreat2_ReallowedNames(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	s := mixed
 	s.options = "\tservers {\n\t\texpected_underscore_headers X_WX_OPENID X_WX_UNIONID\n" +
