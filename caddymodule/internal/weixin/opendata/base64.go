@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	keyText = 24       // a session_key as text: base64 of 16 bytes (WECHAT.md 2.2)
-	maxText = 64 << 10 // encryptedData; a month of steps, the longest there is, has about 2,000 characters
+	keyText = 24       // characters of a session_key: base64 of 16 bytes
+	maxText = 64 << 10 // of encryptedData; a month of steps, the longest, has some 2,000
 )
 
-// decodeKey reads a session_key. It is exact, since the key comes from WeChat and not from a client; an empty key above all is none.
+// decodeKey reads a session_key. It is strict, since the key comes from WeChat.
 func decodeKey(s string) ([]byte, bool) {
 	if len(s) != keyText {
 		return nil, false
@@ -20,8 +20,9 @@ func decodeKey(s string) ([]byte, bool) {
 	return key, err == nil && len(key) == aes.BlockSize
 }
 
-// decode reads base64 as it arrives from clients (WECHAT.md 11.10, 12.10). Bits after the last byte must be zero, so that no two texts
-// differ in more than these habits and mean the same.
+// decode reads base64 with the damage of clients: line breaks, spaces for '+', the
+// URL-safe alphabet, no padding (docs/wechat.md#base64-damage). Bits after the
+// last byte must be zero, so that no other two texts mean the same.
 func decode(s string) ([]byte, bool) {
 	if len(s) > maxText {
 		return nil, false

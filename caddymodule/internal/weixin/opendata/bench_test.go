@@ -8,7 +8,7 @@ import (
 
 func BenchmarkOpen(b *testing.B) {
 	for _, v := range []vector{d1, d3} {
-		b.Run(v.name, func(b *testing.B) {
+		b.Run(v.Name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := open(demo, v); err != nil {
@@ -20,7 +20,7 @@ func BenchmarkOpen(b *testing.B) {
 	b.Run("wrong key", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := demo.Open(commonKey, d1.sealed, d1.iv); err == nil {
+			if _, err := demo.Open(commonKey, d1.Sealed, d1.IV); err == nil {
 				b.Fatal("opened")
 			}
 		}

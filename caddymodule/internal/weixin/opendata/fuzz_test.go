@@ -10,10 +10,11 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-// FuzzOpen: nothing panics, nothing fails in two ways, and what is accepted is complete.
+// FuzzOpen: no input panics, each failure is the one error, and accepted data is
+// complete.
 func FuzzOpen(f *testing.F) {
 	for _, v := range []vector{d1, d2, d3, d4, d5, d6, {}} {
-		f.Add(v.key, v.sealed, v.iv)
+		f.Add(v.Key, v.Sealed, v.IV)
 	}
 	f.Add(commonKey, "AAAA", "=")
 	f.Add(commonKey, strings.Repeat("A", 22), commonIV+"\r\n")
@@ -27,12 +28,16 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// FuzzRead is FuzzOpen for what comes out of the cipher: padding and object.
+// FuzzRead is FuzzOpen for the decrypted text: padding and object.
 func FuzzRead(f *testing.F) {
 	for _, v := range []vector{d1, d3, d4, d5, d6} {
-		f.Add([]byte(v.object))
+		f.Add([]byte(v.Object))
 	}
-	for _, s := range []string{"", "{", "[]", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":1},"watermark":{}}`, "{\"a\":\"\xff\"," + mark + "}", `{"phoneNumber":"1","purePhoneNumber":"1","countryCode":86,` + mark + `}`, `{"step":1E999,` + mark + `}`} {
+	for _, s := range []string{
+		"", "{", "[]", `{` + mark + `,"watermark":{}}`, "{\"a\":\"\xff\"," + mark + "}",
+		`{"phoneNumber":"1","purePhoneNumber":"1","countryCode":86,` + mark + `}`,
+		`{"step":1E999,` + mark + `}`,
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, object []byte) {
@@ -43,7 +48,8 @@ func FuzzRead(f *testing.F) {
 		}
 		if n := 16 - len(object)%16; len(object) < 40<<10 {
 			sealed, other := open(demo, seal(pad(string(object), n)))
-			if (other == nil) != (err == nil) || sealed.OpenID != d.OpenID || sealed.UnionID != d.UnionID || sealed.Phone != d.Phone {
+			if (other == nil) != (err == nil) || sealed.OpenID != d.OpenID ||
+				sealed.UnionID != d.UnionID || sealed.Phone != d.Phone {
 				t.Fatalf("Open and Read disagree: %v, %v", other, err)
 			}
 		}
@@ -65,21 +71,26 @@ func judge(t *testing.T, d opendata.Data) {
 		t.Fatalf("accepted %q: %v", d.Object, err)
 	}
 	watermark, _ := object["watermark"].(map[string]any)
-	if watermark["appid"] != demoApp || watermark["timestamp"] != json.Number(strconv.FormatInt(d.Time.Unix(), 10)) {
+	if watermark["appid"] != demoApp ||
+		watermark["timestamp"] != json.Number(strconv.FormatInt(d.Time.Unix(), 10)) {
 		t.Fatalf("watermark of %q", d.Object)
 	}
-	if d.OpenID != "" && d.OpenID != demoUser || object["openId"] != nil && object["openId"] != d.OpenID {
+	if d.OpenID != "" && d.OpenID != demoUser ||
+		object["openId"] != nil && object["openId"] != d.OpenID {
 		t.Fatalf("openid of %q", d.Object)
 	}
 	if d.UnionID != "" && (d.OpenID == "" || object["unionId"] != d.UnionID) {
 		t.Fatalf("unionid of %q", d.Object)
 	}
 	for _, s := range []string{d.UnionID, d.Phone.Number, d.Phone.PureNumber, d.Phone.CountryCode} {
-		if len(s) > 128 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		if len(s) > 128 ||
+			strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
 			t.Fatalf("accepted %q", s)
 		}
 	}
-	if p := d.Phone; p != (opendata.Phone{}) && (object["phoneNumber"] != p.Number || object["purePhoneNumber"] != p.PureNumber || p.CountryCode == "") {
+	if p := d.Phone; p != (opendata.Phone{}) &&
+		(object["phoneNumber"] != p.Number || object["purePhoneNumber"] != p.PureNumber ||
+			p.CountryCode == "") {
 		t.Fatalf("phone of %q", d.Object)
 	}
 }

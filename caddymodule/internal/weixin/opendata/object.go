@@ -3,6 +3,8 @@ package opendata
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -10,14 +12,13 @@ import (
 )
 
 const (
-	maxID    = 128 // openid, unionid: several times what WeChat uses
+	maxID    = 128 // of openid and unionid: generous
 	maxPhone = 64
+
+	latest = 253402300799 // the last second of the year 9999, for a timestamp
 )
 
-// latest is the last second of the year 9999, beyond which a timestamp is not one.
-const latest = 253402300799
-
-// Data is an opened object. Printing, logging or marshalling it shows nothing of it.
+// Data is an opened object. Printing, logging or marshalling it shows nothing.
 type Data struct {
 	private
 
@@ -28,18 +29,21 @@ type Data struct {
 	Object  []byte    // the whole JSON object, byte for byte
 }
 
-// Phone is a telephone number. Its parts are printable ASCII. Printing, logging or marshalling it shows nothing of it.
+// Phone is a telephone number, in printable ASCII. Printing, logging or
+// marshalling it shows nothing.
 type Phone struct {
 	private
 
-	Number      string // phoneNumber: with the country code if that is a foreign one
-	PureNumber  string // purePhoneNumber: without
+	Number      string // phoneNumber: with the country code if it is a foreign one
+	PureNumber  string // purePhoneNumber: without the country code
 	CountryCode string // countryCode: "86"
 }
 
-// Read judges an object in clear, as the answer of getuserphonenumber holds one (WECHAT.md 3.2, 6.1). It accepts valid UTF-8 that is
-// one JSON object, in which no name that it knows comes twice or in other case, with the watermark of the Opener's mini program, made in time, that
-// names no other user. The Data keeps object. The error is an [*Error].
+// Read judges an object in clear, such as the one in an answer of
+// getuserphonenumber (docs/wechat.md#decryption). It accepts one JSON object in
+// valid UTF-8, with the watermark of the Opener's mini program, made in time, that
+// names no other user and no known name twice or in other case. The Data keeps
+// object. The error is an [*Error].
 func (o Opener) Read(object []byte) (Data, error) {
 	d, r := o.judge(object)
 	if r != "" {
@@ -48,16 +52,18 @@ func (o Opener) Read(object []byte) (Data, error) {
 	return d, nil
 }
 
-// judge is Read; the Data counts only if there is no Reason against it.
+// judge is Read. The Data is valid only without a Reason.
 func (o Opener) judge(object []byte) (d Data, r Reason) {
-	fields, ok := readObject(object, "openId", "unionId", "phoneNumber", "purePhoneNumber", "countryCode", "watermark")
+	fields, ok := readObject(object,
+		"openId", "unionId", "phoneNumber", "purePhoneNumber", "countryCode", "watermark")
 	if !ok {
 		return d, ReasonObject
 	}
 	if d.Time, r = o.readWatermark(fields["watermark"]); r != "" {
 		return d, r
 	}
-	if d.OpenID, ok = readText(fields["openId"], maxID); !ok || d.OpenID != "" && d.OpenID != o.OpenID {
+	d.OpenID, ok = readText(fields["openId"], maxID)
+	if !ok || d.OpenID != "" && d.OpenID != o.OpenID {
 		return d, ReasonOpenID
 	}
 	d.UnionID, ok = readText(fields["unionId"], maxID)
@@ -81,13 +87,14 @@ func (o Opener) readWatermark(raw json.RawMessage) (made time.Time, r Reason) {
 	if json.Unmarshal(fields["timestamp"], &seconds) != nil || seconds <= 0 || seconds > latest {
 		return time.Time{}, ReasonTime
 	}
-	if !o.NotBefore.IsZero() && seconds < o.NotBefore.Unix() || !o.NotAfter.IsZero() && seconds > o.NotAfter.Unix() {
+	if !o.NotBefore.IsZero() && seconds < o.NotBefore.Unix() ||
+		!o.NotAfter.IsZero() && seconds > o.NotAfter.Unix() {
 		return time.Time{}, ReasonTime
 	}
 	return time.Unix(seconds, 0), ""
 }
 
-// readPhone takes all parts of a number or none: a single one is what a forged iv makes of the data.
+// readPhone demands all parts of a number or none: a forged iv can rename one.
 func readPhone(fields map[string]json.RawMessage) (Phone, bool) {
 	var p Phone
 	var ok [3]bool
@@ -95,7 +102,7 @@ func readPhone(fields map[string]json.RawMessage) (Phone, bool) {
 	p.PureNumber, ok[1] = readText(fields["purePhoneNumber"], maxPhone)
 	code := fields["countryCode"]
 	p.CountryCode, ok[2] = readText(code, maxPhone)
-	var bare uint16 // WECHAT.md 6.1: a sample shows a number in place of the string
+	var bare uint16 // WeChat has sent a number in place of the string
 	if !ok[2] && json.Unmarshal(code, &bare) == nil {
 		p.CountryCode, ok[2] = string(code), true
 	}
@@ -103,7 +110,8 @@ func readPhone(fields map[string]json.RawMessage) (Phone, bool) {
 	return p, !slices.Contains(ok[:], false) && (whole || p == Phone{})
 }
 
-// readText reads a string of at most limit printable ASCII characters; what is absent or null is empty.
+// readText reads a string of at most limit printable ASCII characters; an absent
+// or null one is empty.
 func readText(raw json.RawMessage, limit int) (s string, ok bool) {
 	if raw == nil {
 		return "", true
@@ -119,10 +127,10 @@ func readText(raw json.RawMessage, limit int) (s string, ok bool) {
 	return s, true
 }
 
-// readObject returns the named fields of a JSON object. Not ok: b is not one, is not valid UTF-8 (which encoding/json would mend), has one
-// of these names twice, of which encoding/json would take the last, and whoever is given the object perhaps the first, or has one in other
-// case, which many decoders take for the same name and this one does not. A client can bring that about: it may change an iv at will, and
-// so the beginning of the object.
+// readObject returns the named fields of a JSON object. It refuses invalid UTF-8,
+// which encoding/json would repair, and a name that comes twice or in other case:
+// decoders disagree on these, and a client can rename the first fields through
+// the iv.
 func readObject(b []byte, names ...string) (map[string]json.RawMessage, bool) {
 	if !utf8.Valid(b) || !json.Valid(b) {
 		return nil, false
@@ -150,3 +158,18 @@ func readObject(b []byte, names ...string) (map[string]json.RawMessage, bool) {
 	}
 	return fields, true
 }
+
+const redacted = "[redacted]"
+
+// private hides the struct that embeds it from fmt, slog, encoding/json and loggers
+// built on them.
+type private struct{}
+
+// String returns "[redacted]".
+func (private) String() string { return redacted }
+
+// Format writes String for every verb.
+func (private) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// MarshalText returns String.
+func (private) MarshalText() ([]byte, error) { return []byte(redacted), nil }

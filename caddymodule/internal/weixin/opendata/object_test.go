@@ -11,9 +11,28 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/opendata"
 )
 
-const mark = `"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":1477314187}`
+const (
+	app  = `"appid":"wx4f4bc4dec97d474b"`
+	user = `"openId":"` + demoUser + `"`
+	mark = `"watermark":{` + app + `,"timestamp":1477314187}`
+)
+
+// number returns an object with three raw values.
+func number(phone, pure, code string) string {
+	return `{"phoneNumber":` + phone + `,"purePhoneNumber":` + pure + `,"countryCode":` + code +
+		`,` + mark + `}`
+}
 
 func TestThreat29_Objects(t *testing.T) {
+	const (
+		object  = opendata.ReasonObject
+		appID   = opendata.ReasonAppID
+		made    = opendata.ReasonTime
+		openID  = opendata.ReasonOpenID
+		unionID = opendata.ReasonUnionID
+		phone   = opendata.ReasonPhone
+	)
+	long := strings.Repeat("u", 128)
 	for _, tc := range []struct {
 		name, object string
 		want         opendata.Reason // empty: accepted
@@ -21,71 +40,83 @@ func TestThreat29_Objects(t *testing.T) {
 		{"least", `{` + mark + `}`, ""},
 		{"white space", " \r\n\t{" + mark + "} \n", ""},
 		{"unknown fields", `{"a":{"watermark":1},"b":[{}],"a":null,` + mark + `}`, ""},
-		{"more in the watermark", `{"watermark":{"x":1,"timestamp":1477314187,"x":2,"appid":"wx4f4bc4dec97d474b"}}`, ""},
-		{"name with escapes", `{"water\u006dark":{"appid":"wx4f4bc4dec97d474b","timestamp":1477314187}}`, ""},
+		{
+			"more in the watermark",
+			`{"watermark":{"x":1,"timestamp":1477314187,"x":2,` + app + `}}`, "",
+		},
+		{"name with escapes", `{"water\u006dark":{` + app + `,"timestamp":1477314187}}`, ""},
 		{"null is absent", `{"openId":null,"unionId":null,"phoneNumber":null,` + mark + `}`, ""},
 		{"empty is absent", `{"openId":"","unionId":"","phoneNumber":"",` + mark + `}`, ""},
 		{"open group", `{"openGId":"tGA",` + mark + `}`, ""},
 		{"profile", `{"nickName":"\u5fae\u4fe1\ud83d\ude00",` + mark + `}`, ""},
 
-		{"empty", ``, opendata.ReasonObject},
-		{"null", `null`, opendata.ReasonObject},
-		{"array", `[{` + mark + `}]`, opendata.ReasonObject},
-		{"string", `"{}"`, opendata.ReasonObject},
-		{"two objects", `{` + mark + `}{}`, opendata.ReasonObject},
-		{"NUL behind", `{` + mark + "}\x00", opendata.ReasonObject},
-		{"cut", `{` + mark, opendata.ReasonObject},
-		{"trailing comma", `{` + mark + `,}`, opendata.ReasonObject},
-		{"BOM", "\ufeff{" + mark + `}`, opendata.ReasonObject},
-		{"garbage in a string", "{\"a\":\"\xc3\x28\"," + mark + `}`, opendata.ReasonObject},
-		{"control byte in a string", "{\"a\":\"\x01\"," + mark + `}`, opendata.ReasonObject},
-		{"watermark twice", `{` + mark + `,` + mark + `}`, opendata.ReasonObject},
-		{"watermark twice, once escaped", `{"\u0077atermark":{},` + mark + `}`, opendata.ReasonObject},
-		{"openId twice", `{"openId":"` + demoUser + `","openId":"` + demoUser + `",` + mark + `}`, opendata.ReasonObject},
-		{"unionId twice, once null", `{"unionId":null,"openId":"` + demoUser + `","unionId":"u1",` + mark + `}`, opendata.ReasonObject},
+		{"empty", ``, object},
+		{"null", `null`, object},
+		{"array", `[{` + mark + `}]`, object},
+		{"string", `"{}"`, object},
+		{"two objects", `{` + mark + `}{}`, object},
+		{"NUL behind", `{` + mark + "}\x00", object},
+		{"cut", `{` + mark, object},
+		{"trailing comma", `{` + mark + `,}`, object},
+		{"BOM", "\ufeff{" + mark + `}`, object},
+		{"garbage in a string", "{\"a\":\"\xc3\x28\"," + mark + `}`, object},
+		{"control byte in a string", "{\"a\":\"\x01\"," + mark + `}`, object},
+		{"watermark twice", `{` + mark + `,` + mark + `}`, object},
+		{"watermark twice, once escaped", `{"\u0077atermark":{},` + mark + `}`, object},
+		{"openId twice", `{` + user + `,` + user + `,` + mark + `}`, object},
+		{
+			"unionId twice, once null",
+			`{"unionId":null,` + user + `,"unionId":"u1",` + mark + `}`, object,
+		},
 
-		{"watermark in other case", `{"Watermark":{"appid":"wx1"},` + mark + `}`, opendata.ReasonObject},
-		{"watermark with a Kelvin sign", `{"watermar\u212a":{"appid":"wx1"},` + mark + `}`, opendata.ReasonObject},
-		{"openId in other case", `{"opEnId":"` + demoUser + `",` + mark + `}`, opendata.ReasonObject},
+		{"watermark in other case", `{"Watermark":{"appid":"wx1"},` + mark + `}`, object},
+		{"watermark with a Kelvin sign", `{"watermar\u212a":{"appid":"wx1"},` + mark + `}`, object},
+		{"openId in other case", `{"opEnId":"` + demoUser + `",` + mark + `}`, object},
 
-		{"no watermark", `{}`, opendata.ReasonAppID},
-		{"watermark elsewhere", `{"x":{` + mark + `}}`, opendata.ReasonAppID},
-		{"watermark null", `{"watermark":null}`, opendata.ReasonAppID},
-		{"watermark text", `{"watermark":"wx4f4bc4dec97d474b"}`, opendata.ReasonAppID},
-		{"watermark array", `{"watermark":[` + `{"appid":"wx4f4bc4dec97d474b"}]}`, opendata.ReasonAppID},
-		{"appid twice", `{"watermark":{"appid":"wx1","appid":"wx4f4bc4dec97d474b","timestamp":1}}`, opendata.ReasonAppID},
-		{"appid in other case", `{"watermark":{"AppID":"wx4f4bc4dec97d474b","timestamp":1}}`, opendata.ReasonAppID},
-		{"appid array", `{"watermark":{"appid":["wx4f4bc4dec97d474b"],"timestamp":1}}`, opendata.ReasonAppID},
-		{"appid with a tail", `{"watermark":{"appid":"wx4f4bc4dec97d474b ","timestamp":1}}`, opendata.ReasonAppID},
-		{"timestamp twice", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":1,"timestamp":2}}`, opendata.ReasonAppID},
-		{"no timestamp", `{"watermark":{"appid":"wx4f4bc4dec97d474b"}}`, opendata.ReasonTime},
-		{"timestamp text", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":"1"}}`, opendata.ReasonTime},
-		{"timestamp zero", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":0}}`, opendata.ReasonTime},
-		{"timestamp negative", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":-1}}`, opendata.ReasonTime},
-		{"timestamp fraction", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":1.5}}`, opendata.ReasonTime},
-		{"timestamp huge", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":9223372036854775807}}`, opendata.ReasonTime},
-		{"timestamp beyond int64", `{"watermark":{"appid":"wx4f4bc4dec97d474b","timestamp":1e99}}`, opendata.ReasonTime},
+		{"no watermark", `{}`, appID},
+		{"watermark elsewhere", `{"x":{` + mark + `}}`, appID},
+		{"watermark null", `{"watermark":null}`, appID},
+		{"watermark text", `{"watermark":"wx4f4bc4dec97d474b"}`, appID},
+		{"watermark array", `{"watermark":[` + `{` + app + `}]}`, appID},
+		{"appid twice", `{"watermark":{"appid":"wx1",` + app + `,"timestamp":1}}`, appID},
+		{
+			"appid in other case",
+			`{"watermark":{"AppID":"wx4f4bc4dec97d474b","timestamp":1}}`, appID,
+		},
+		{"appid array", `{"watermark":{"appid":["wx4f4bc4dec97d474b"],"timestamp":1}}`, appID},
+		{"appid with a tail", `{"watermark":{"appid":"wx4f4bc4dec97d474b ","timestamp":1}}`, appID},
+		{"timestamp twice", `{"watermark":{` + app + `,"timestamp":1,"timestamp":2}}`, appID},
+		{"no timestamp", `{"watermark":{` + app + `}}`, made},
+		{"timestamp text", `{"watermark":{` + app + `,"timestamp":"1"}}`, made},
+		{"timestamp zero", `{"watermark":{` + app + `,"timestamp":0}}`, made},
+		{"timestamp negative", `{"watermark":{` + app + `,"timestamp":-1}}`, made},
+		{"timestamp fraction", `{"watermark":{` + app + `,"timestamp":1.5}}`, made},
+		{"timestamp huge", `{"watermark":{` + app + `,"timestamp":9223372036854775807}}`, made},
+		{"timestamp beyond int64", `{"watermark":{` + app + `,"timestamp":1e99}}`, made},
 
-		{"another user", `{"openId":"o1",` + mark + `}`, opendata.ReasonOpenID},
-		{"openId number", `{"openId":1,` + mark + `}`, opendata.ReasonOpenID},
-		{"openId with a tail", `{"openId":"` + demoUser + `\n",` + mark + `}`, opendata.ReasonOpenID},
-		{"unionId without openId", `{"unionId":"u1",` + mark + `}`, opendata.ReasonUnionID},
-		{"unionId number", `{"openId":"` + demoUser + `","unionId":7,` + mark + `}`, opendata.ReasonUnionID},
-		{"unionId with line break", `{"openId":"` + demoUser + `","unionId":"u\r\nX-Wx-Openid: v",` + mark + `}`, opendata.ReasonUnionID},
-		{"unionId with space", `{"openId":"` + demoUser + `","unionId":"u u",` + mark + `}`, opendata.ReasonUnionID},
-		{"unionId in another script", `{"openId":"` + demoUser + `","unionId":"ü",` + mark + `}`, opendata.ReasonUnionID},
-		{"unionId too long", `{"openId":"` + demoUser + `","unionId":"` + strings.Repeat("u", 129) + `",` + mark + `}`, opendata.ReasonUnionID},
-		{"longest unionId", `{"openId":"` + demoUser + `","unionId":"` + strings.Repeat("u", 128) + `",` + mark + `}`, ""},
+		{"another user", `{"openId":"o1",` + mark + `}`, openID},
+		{"openId number", `{"openId":1,` + mark + `}`, openID},
+		{"openId with a tail", `{"openId":"` + demoUser + `\n",` + mark + `}`, openID},
+		{"unionId without openId", `{"unionId":"u1",` + mark + `}`, unionID},
+		{"unionId number", `{` + user + `,"unionId":7,` + mark + `}`, unionID},
+		{
+			"unionId with line break",
+			`{` + user + `,"unionId":"u\r\nX-Wx-Openid: v",` + mark + `}`, unionID,
+		},
+		{"unionId with space", `{` + user + `,"unionId":"u u",` + mark + `}`, unionID},
+		{"unionId in another script", `{` + user + `,"unionId":"ü",` + mark + `}`, unionID},
+		{"unionId too long", `{` + user + `,"unionId":"` + long + `u",` + mark + `}`, unionID},
+		{"longest unionId", `{` + user + `,"unionId":"` + long + `",` + mark + `}`, ""},
 
-		{"phone", `{"phoneNumber":"85251230000","purePhoneNumber":"51230000","countryCode":"852",` + mark + `}`, ""},
-		{"country code as a number", `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":86,` + mark + `}`, ""},
-		{"part of a phone", `{"phoneNumber":"13580006666",` + mark + `}`, opendata.ReasonPhone},
-		{"most of a phone", `{"purePhoneNumber":"13580006666","countryCode":"86",` + mark + `}`, opendata.ReasonPhone},
-		{"phone as a number", `{"phoneNumber":13580006666,"purePhoneNumber":"13580006666","countryCode":"86",` + mark + `}`, opendata.ReasonPhone},
-		{"phone with line break", `{"phoneNumber":"1\r\n2","purePhoneNumber":"1","countryCode":"86",` + mark + `}`, opendata.ReasonPhone},
-		{"country code fraction", `{"phoneNumber":"1","purePhoneNumber":"1","countryCode":8.6,` + mark + `}`, opendata.ReasonPhone},
-		{"country code negative", `{"phoneNumber":"1","purePhoneNumber":"1","countryCode":-86,` + mark + `}`, opendata.ReasonPhone},
-		{"phone too long", `{"phoneNumber":"` + strings.Repeat("1", 65) + `","purePhoneNumber":"1","countryCode":"86",` + mark + `}`, opendata.ReasonPhone},
+		{"phone", number(`"85251230000"`, `"51230000"`, `"852"`), ""},
+		{"country code as a number", number(`"13580006666"`, `"13580006666"`, `86`), ""},
+		{"part of a phone", `{"phoneNumber":"13580006666",` + mark + `}`, phone},
+		{"most of a phone", number(`null`, `"13580006666"`, `"86"`), phone},
+		{"phone as a number", number(`13580006666`, `"13580006666"`, `"86"`), phone},
+		{"phone with line break", number(`"1\r\n2"`, `"1"`, `"86"`), phone},
+		{"country code fraction", number(`"1"`, `"1"`, `8.6`), phone},
+		{"country code negative", number(`"1"`, `"1"`, `-86`), phone},
+		{"phone too long", number(`"`+strings.Repeat("1", 65)+`"`, `"1"`, `"86"`), phone},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d, err := demo.Read([]byte(tc.object))
@@ -102,20 +133,28 @@ func TestThreat29_Objects(t *testing.T) {
 		})
 	}
 	d, err := opendata.Opener{}.Read([]byte(`{"watermark":{"appid":"","timestamp":1}}`))
-	wantReason(t, d, err, opendata.ReasonAppID) // nobody's data is not everybody's
-	d, _ = demo.Read([]byte(`{"phoneNumber":"85251230000","purePhoneNumber":"51230000","countryCode":852,` + mark + `}`))
-	if d.Phone != (opendata.Phone{Number: "85251230000", PureNumber: "51230000", CountryCode: "852"}) {
+	wantReason(t, d, err, opendata.ReasonAppID)
+	d, _ = demo.Read([]byte(number(`"85251230000"`, `"51230000"`, `852`)))
+	want := opendata.Phone{Number: "85251230000", PureNumber: "51230000", CountryCode: "852"}
+	if d.Phone != want {
 		t.Error("the parts of the number are mixed up")
 	}
 }
 
-func TestDataPrintsNothing(t *testing.T) {
-	d, err := demo.Read([]byte(`{"openId":"` + demoUser + `","unionId":"u-canary","phoneNumber":"135-canary","purePhoneNumber":"135-canary","countryCode":"86",` + mark + `}`))
+func TestP6_Data_PrintsNothing(t *testing.T) {
+	canary := `{` + user + `,"unionId":"u-canary","phoneNumber":"135-canary",` +
+		`"purePhoneNumber":"135-canary","countryCode":"86",` + mark + `}`
+	d, err := demo.Read([]byte(canary))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	for _, v := range []any{d, &d, d.Phone, &d.Phone, []any{d, d.Phone}, map[string]any{"d": d}, struct{ D opendata.Data }{d}} {
+	for _, v := range []any{
+		d, &d, d.Phone, &d.Phone,
+		[]any{d, d.Phone},
+		map[string]any{"d": d},
+		struct{ D opendata.Data }{d},
+	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
@@ -128,7 +167,10 @@ func TestDataPrintsNothing(t *testing.T) {
 		out.Write(j)
 	}
 	out.WriteString(d.String() + d.Phone.String())
-	for _, secret := range []string{"canary", fmt.Sprintf("%x", "canary"), fmt.Sprintf("%X", "canary"), strings.Trim(fmt.Sprint([]byte("canary")), "[]"), demoUser} {
+	for _, secret := range []string{
+		"canary", fmt.Sprintf("%x", "canary"),
+		fmt.Sprintf("%X", "canary"), strings.Trim(fmt.Sprint([]byte("canary")), "[]"), demoUser,
+	} {
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("%q leaked: %s", secret, &out)
 		}

@@ -1,3 +1,13 @@
+// Package opendata opens and checks the data that WeChat hands to a mini program
+// for its server: the encrypted objects of wx.getUserInfo, getPhoneNumber and
+// wx.getWeRunData, and the signatures (docs/wechat.md#open-data). It owns the
+// cryptography and the judgement of the object. All input comes from a client,
+// so no input may cause a panic, and every failure is one error ([ErrInvalid]).
+//
+// WeChat encrypts with AES-CBC and no MAC, so a client can change the first 16
+// bytes of genuine data through the iv, and cut and splice blocks, with garbage
+// between them. The checks of [Opener.Read] leave little room for that, but the
+// data proves nothing that they do not cover.
 package opendata
 
 import (
@@ -7,18 +17,19 @@ import (
 	"time"
 )
 
-// Opener says whose data is acceptable. The zero Opener accepts nothing.
+// Opener holds the limits of acceptable data. The zero Opener accepts nothing.
 type Opener struct {
-	AppID  string // the watermark must name this mini program
-	OpenID string // an openId in the data must be this one; most kinds of data have none
+	AppID  string // the mini program of the watermark
+	OpenID string // the only openId that data may name; most kinds name none
 
-	// NotBefore and NotAfter are the window in which WeChat must have made the data, to the second; the zero time leaves its side open.
+	// NotBefore and NotAfter are the window of the watermark's time, to the second.
+	// The zero time leaves its side open.
 	NotBefore, NotAfter time.Time
 }
 
-// Open decrypts one piece of data and judges it as [Opener.Read] does. All arguments are base64: sessionKey as WeChat gave it, the
-// others as they arrive from clients, with line breaks, with spaces in place of '+', in the URL-safe alphabet, without padding
-// (WECHAT.md 11.10). The error is an [*Error].
+// Open decrypts one piece of data and judges it as [Opener.Read] does. All
+// arguments are base64: sessionKey as WeChat sends it, the others with the damage
+// of clients (see decode). The error is an [*Error].
 func (o Opener) Open(sessionKey, encryptedData, iv string) (Data, error) {
 	key, ok := decodeKey(sessionKey)
 	if !ok {
@@ -38,7 +49,7 @@ func (o Opener) Open(sessionKey, encryptedData, iv string) (Data, error) {
 	}
 	cipher.NewCBCDecrypter(block, vector).CryptBlocks(text, text)
 
-	// The object is judged even if the padding is wrong, so that the time taken does not tell the two apart.
+	// Judge the object also with wrong padding, so that the time shows no difference.
 	size, padded := unpad(text)
 	d, r := o.judge(text[:size])
 	if !padded {
@@ -50,8 +61,9 @@ func (o Opener) Open(sessionKey, encryptedData, iv string) (Data, error) {
 	return d, nil
 }
 
-// unpad returns the length of text without its PKCS#7 padding of 1 to 16 bytes. If the padding is wrong, ok is false and the length is
-// that of the whole text. It takes the same time for all contents.
+// unpad returns the length of text without its PKCS#7 padding of 1 to 16 bytes;
+// with wrong padding, ok is false and the length is that of the whole text. It
+// takes the same time for all contents.
 func unpad(text []byte) (size int, ok bool) {
 	last := text[len(text)-1]
 	n := int(last)

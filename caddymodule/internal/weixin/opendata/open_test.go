@@ -19,9 +19,14 @@ import (
 
 var demo = opendata.Opener{AppID: demoApp, OpenID: demoUser}
 
-func open(o opendata.Opener, v vector) (opendata.Data, error) { return o.Open(v.key, v.sealed, v.iv) }
+// encode returns base64.
+func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
-// wantReason expects a failure that the operator can tell from others and nobody else can.
+func open(o opendata.Opener, v vector) (opendata.Data, error) {
+	return o.Open(v.Key, v.Sealed, v.IV)
+}
+
+// wantReason expects a failure whose reason only the operator sees.
 func wantReason(t testing.TB, d opendata.Data, err error, want opendata.Reason) {
 	t.Helper()
 	e, ok := errors.AsType[*opendata.Error](err)
@@ -39,19 +44,20 @@ func wantNothing(t testing.TB, d opendata.Data, err error) {
 	if err.Error() != opendata.ErrInvalid.Error() {
 		t.Fatalf("the text tells more than ErrInvalid: %q", err)
 	}
-	if d.OpenID != "" || d.UnionID != "" || d.Phone != (opendata.Phone{}) || !d.Time.IsZero() || d.Object != nil {
+	if d.OpenID != "" || d.UnionID != "" || d.Phone != (opendata.Phone{}) || !d.Time.IsZero() ||
+		d.Object != nil {
 		t.Fatal("data beside an error")
 	}
 }
 
-func TestVectorsOpen(t *testing.T) {
+func TestOpen_Vectors_AreAccepted(t *testing.T) {
 	for _, v := range []vector{d1, d3, d4} {
 		d, err := open(demo, v)
 		if err != nil {
-			t.Fatalf("%s: %v", v.name, err)
+			t.Fatalf("%s: %v", v.Name, err)
 		}
-		if string(d.Object) != v.object || d.Time.Unix() != demoTime {
-			t.Errorf("%s: %s at %d", v.name, d.Object, d.Time.Unix())
+		if string(d.Object) != v.Object || d.Time.Unix() != demoTime {
+			t.Errorf("%s: %s at %d", v.Name, d.Object, d.Time.Unix())
 		}
 	}
 	d, _ := open(demo, d1)
@@ -59,12 +65,24 @@ func TestVectorsOpen(t *testing.T) {
 		t.Errorf("D1: openid %s, unionid %s", d.OpenID, d.UnionID)
 	}
 	d, _ = open(demo, d3)
-	if d.OpenID != "" || d.UnionID != "" || d.Phone != (opendata.Phone{Number: "13580006666", PureNumber: "13580006666", CountryCode: "86"}) {
+	phone := opendata.Phone{Number: "13580006666", PureNumber: "13580006666", CountryCode: "86"}
+	if d.OpenID != "" || d.UnionID != "" || d.Phone != phone {
 		t.Errorf("D3: %s %s %s", d.Phone.Number, d.Phone.PureNumber, d.Phone.CountryCode)
 	}
 }
 
 func TestThreat29_VectorsRefused(t *testing.T) {
+	opener := func(appID, openID string, after, before int64) opendata.Opener {
+		return opendata.Opener{
+			AppID: appID, OpenID: openID,
+			NotBefore: time.Unix(after, 0), NotAfter: time.Unix(before, 0),
+		}
+	}
+	changed := func(v vector, key, sealed string) vector {
+		v.Key, v.Sealed = key, sealed
+		return v
+	}
+	const end = demoTime + 1
 	for _, tc := range []struct {
 		name string
 		o    opendata.Opener
@@ -72,24 +90,24 @@ func TestThreat29_VectorsRefused(t *testing.T) {
 		want opendata.Reason
 	}{
 		{"zero Opener", opendata.Opener{}, d1, opendata.ReasonAppID},
-		{"another mini program", opendata.Opener{AppID: foreignApp, OpenID: demoUser}, d1, opendata.ReasonAppID},
-		{"another user", opendata.Opener{AppID: demoApp, OpenID: "o1"}, d1, opendata.ReasonOpenID},
-		{"user unknown", opendata.Opener{AppID: demoApp}, d1, opendata.ReasonOpenID},
+		{"another mini program", opener(foreignApp, demoUser, 0, end), d1, opendata.ReasonAppID},
+		{"another user", opener(demoApp, "o1", 0, end), d1, opendata.ReasonOpenID},
+		{"user unknown", opener(demoApp, "", 0, end), d1, opendata.ReasonOpenID},
 		{"bad padding", demo, d2, opendata.ReasonPadding},
 		{"watermark empty", demo, d5, opendata.ReasonAppID},
 		{"foreign watermark", demo, d6, opendata.ReasonAppID},
-		{"too old", opendata.Opener{AppID: demoApp, OpenID: demoUser, NotBefore: time.Unix(demoTime+1, 0)}, d1, opendata.ReasonTime},
-		{"too new", opendata.Opener{AppID: demoApp, OpenID: demoUser, NotAfter: time.Unix(demoTime-1, 0)}, d1, opendata.ReasonTime},
-		{"key of another user", demo, vector{key: commonKey, iv: d1.iv, sealed: d1.sealed}, opendata.ReasonPadding},
-		{"prefixed", demo, vector{key: d1.key, iv: d1.iv, sealed: "aaaa" + d1.sealed}, opendata.ReasonCiphertext},
+		{"too old", opener(demoApp, demoUser, demoTime+1, end), d1, opendata.ReasonTime},
+		{"too new", opener(demoApp, demoUser, 0, demoTime-1), d1, opendata.ReasonTime},
+		{"key of another user", demo, changed(d1, commonKey, d1.Sealed), opendata.ReasonPadding},
+		{"prefixed", demo, changed(d1, d1.Key, "aaaa"+d1.Sealed), opendata.ReasonCiphertext},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d, err := open(tc.o, tc.v)
 			wantReason(t, d, err, tc.want)
 		})
 	}
-	// The vector decrypts all right, to a whole block of padding: it is its watermark that is empty.
-	if got := decrypt(d5); string(got) != d5.object+strings.Repeat("\x10", 16) {
+	// D5 decrypts well, to a whole block of padding; its watermark is empty.
+	if got := decrypt(d5); string(got) != d5.Object+strings.Repeat("\x10", 16) {
 		t.Errorf("D5 is %q", got)
 	}
 	o := demo
@@ -100,9 +118,9 @@ func TestThreat29_VectorsRefused(t *testing.T) {
 }
 
 func decrypt(v vector) []byte {
-	text := unbase64(v.sealed)
-	block, _ := aes.NewCipher(unbase64(v.key))
-	cipher.NewCBCDecrypter(block, unbase64(v.iv)).CryptBlocks(text, text)
+	text := unbase64(v.Sealed)
+	block, _ := aes.NewCipher(unbase64(v.Key))
+	cipher.NewCBCDecrypter(block, unbase64(v.IV)).CryptBlocks(text, text)
 	return text
 }
 
@@ -122,7 +140,7 @@ func seal(text []byte) vector {
 	block, _ := aes.NewCipher(unbase64(commonKey))
 	out := make([]byte, len(text))
 	cipher.NewCBCEncrypter(block, unbase64(commonIV)).CryptBlocks(out, text)
-	return vector{key: commonKey, iv: commonIV, sealed: base64.StdEncoding.EncodeToString(out)}
+	return vector{Key: commonKey, IV: commonIV, Sealed: encode(out)}
 }
 
 // pad adds n bytes of PKCS#7 padding.
@@ -130,7 +148,7 @@ func pad(text string, n int) []byte {
 	return append([]byte(text), bytes.Repeat([]byte{byte(n)}, n)...)
 }
 
-func TestClientsHabits(t *testing.T) {
+func TestOpen_ClientsDamage_IsRepaired(t *testing.T) {
 	lines := func(s, eol string) string {
 		var b strings.Builder
 		for i := 0; i < len(s); i += 76 {
@@ -138,7 +156,7 @@ func TestClientsHabits(t *testing.T) {
 		}
 		return b.String()
 	}
-	form := func(s string) string { // a form parser meets a '+' that nobody escaped
+	form := func(s string) string { // a form parser meets an unescaped '+'
 		v, err := url.QueryUnescape(s)
 		if err != nil {
 			t.Fatal(err)
@@ -153,39 +171,49 @@ func TestClientsHabits(t *testing.T) {
 		"CR LF":      func(s string) string { return lines(s, "\r\n") },
 		"URL-safe":   urlSafe,
 		"no padding": func(s string) string { return strings.TrimRight(s, "=") },
-		"everything": func(s string) string { return "\n" + lines(urlSafe(strings.TrimRight(s, "=")), "\r\n") },
+		"everything": func(s string) string {
+			return "\n" + lines(urlSafe(strings.TrimRight(s, "=")), "\r\n")
+		},
 	} {
 		for _, v := range []vector{d1, d3} {
-			if d, err := demo.Open(v.key, habit(v.sealed), habit(v.iv)); err != nil || string(d.Object) != v.object {
-				t.Errorf("%s, %s: %v", v.name, name, err)
+			d, err := demo.Open(v.Key, habit(v.Sealed), habit(v.IV))
+			if err != nil || string(d.Object) != v.Object {
+				t.Errorf("%s, %s: %v", v.Name, name, err)
 			}
 		}
 	}
 }
 
 func TestThreat29_Arguments(t *testing.T) {
-	raw := func(n int) string { return base64.StdEncoding.EncodeToString(make([]byte, n)) }
+	raw := func(n int) string { return encode(make([]byte, n)) }
 	for _, key := range []string{
-		"", raw(15), raw(17), raw(24), raw(32), d1.key[:23], d1.key[:22], d1.key + "\n", " " + d1.key[1:], "tiihtNczf5v6AKRyjwEUhR==",
-		strings.Repeat("=", 24), strings.Repeat("代", 8), "canary\x00" + d1.key[7:],
+		"", raw(15), raw(17), raw(24), raw(32), d1.Key[:23], d1.Key[:22], d1.Key + "\n",
+		" " + d1.Key[1:], "tiihtNczf5v6AKRyjwEUhR==",
+		strings.Repeat("=", 24), strings.Repeat("代", 8), "canary\x00" + d1.Key[7:],
 	} {
-		d, err := demo.Open(key, d1.sealed, d1.iv)
+		d, err := demo.Open(key, d1.Sealed, d1.IV)
 		wantReason(t, d, err, opendata.ReasonSessionKey)
 	}
-	for _, iv := range []string{"", raw(15), raw(17), raw(0), raw(1 << 20), d1.iv[:20], "%%%", d1.iv + "=", "r7BXXKkLb8qrSNn05n0qiB==", "代码"} {
-		d, err := demo.Open(d1.key, d1.sealed, iv)
+	for _, iv := range []string{
+		"", raw(15), raw(17), raw(0), raw(1 << 20), d1.IV[:20], "%%%",
+		d1.IV + "=", "r7BXXKkLb8qrSNn05n0qiB==", "代码",
+	} {
+		d, err := demo.Open(d1.Key, d1.Sealed, iv)
 		wantReason(t, d, err, opendata.ReasonIV)
 	}
 	for _, sealed := range []string{
-		"", "=", "==", "\r\n", raw(1), raw(15), raw(17), raw(1 << 20), raw(1<<20 + 1), d1.sealed[1:], d1.sealed + "A", d1.sealed + "=",
-		d1.sealed[:8] + "=" + d1.sealed[9:], d1.sealed + "\t", strings.Repeat("A", 64<<10+1), "\x00" + d1.sealed, "代码",
+		"", "=", "==", "\r\n", raw(1), raw(15), raw(17), raw(1 << 20), raw(1<<20 + 1),
+		d1.Sealed[1:], d1.Sealed + "A", d1.Sealed + "=",
+		d1.Sealed[:8] + "=" + d1.Sealed[9:], d1.Sealed + "\t", strings.Repeat("A", 64<<10+1),
+		"\x00" + d1.Sealed, "代码",
 	} {
-		d, err := demo.Open(d1.key, sealed, d1.iv)
+		d, err := demo.Open(d1.Key, sealed, d1.IV)
 		wantReason(t, d, err, opendata.ReasonCiphertext)
 	}
-	d, err := demo.Open(d1.key, raw(16), d1.iv)
+	d, err := demo.Open(d1.Key, raw(16), d1.IV)
 	wantReason(t, d, err, opendata.ReasonPadding)
-	d, err = demo.Open(d1.key, strings.Repeat("A", 64<<10), d1.iv) // 48 KiB: the largest that is decrypted
+	largest := strings.Repeat("A", 64<<10)
+	d, err = demo.Open(d1.Key, largest, d1.IV)
 	wantReason(t, d, err, opendata.ReasonPadding)
 }
 
@@ -221,45 +249,47 @@ func TestThreat29_Padding(t *testing.T) {
 		}
 		wantReason(t, d, err, opendata.ReasonPadding)
 	}
-	d, err := open(demo, seal(pad(full[:144]+strings.Repeat("\x20", 0), 32))) // two blocks of padding
+	d, err := open(demo, seal(pad(full[:144], 32))) // two blocks of padding
 	wantReason(t, d, err, opendata.ReasonPadding)
 	d, err = open(demo, seal(pad("", 16))) // nothing but padding
 	wantReason(t, d, err, opendata.ReasonObject)
 }
 
-// Every bit of key, iv and ciphertext matters, but one thing: CBC lets the holder of a piece of data change the first block at will, and
-// D4 begins with a name of which nothing is known.
+// Every bit of key, iv and ciphertext matters, except in an unknown name at the
+// start of D4: CBC lets a client change the first block.
 func TestThreat29_EveryBitMatters(t *testing.T) {
 	for _, v := range []vector{d1, d3, d4} {
-		parts := [][]byte{unbase64(v.key), unbase64(v.sealed), unbase64(v.iv)}
+		parts := [][]byte{unbase64(v.Key), unbase64(v.Sealed), unbase64(v.IV)}
 		renamed := 0
 		for part, b := range parts {
 			for i := range b {
 				for bit := range 8 {
 					b[i] ^= 1 << bit
-					d, err := demo.Open(base64.StdEncoding.EncodeToString(parts[0]), base64.StdEncoding.EncodeToString(parts[1]), base64.StdEncoding.EncodeToString(parts[2]))
+					d, err := demo.Open(encode(parts[0]), encode(parts[1]), encode(parts[2]))
 					b[i] ^= 1 << bit
 					switch {
 					case err != nil:
 						wantNothing(t, d, err)
-					case v.name == "D4" && part == 2 && i >= 2 && i < 14 && strings.HasSuffix(string(d.Object), v.object[14:]):
+					case v.Name == "D4" && part == 2 && i >= 2 && i < 14 &&
+						strings.HasSuffix(string(d.Object), v.Object[14:]):
 						renamed++
 					default:
-						t.Errorf("%s: part %d, byte %d, bit %d: opened %s", v.name, part, i, bit, d.Object)
+						t.Errorf("%s: part %d, byte %d, bit %d: opened %s", v.Name, part, i, bit,
+							d.Object)
 					}
 				}
 			}
 		}
-		if (renamed > 0) != (v.name == "D4") {
-			t.Errorf("%s: %d renamed", v.name, renamed)
+		if (renamed > 0) != (v.Name == "D4") {
+			t.Errorf("%s: %d renamed", v.Name, renamed)
 		}
 	}
 }
 
-// The same for the texts: what is accepted means the same bytes.
+// Every accepted change of a character means the same bytes.
 func TestThreat29_EveryCharacterMatters(t *testing.T) {
 	for _, v := range []vector{d1, d3} {
-		texts := []string{v.key, v.sealed, v.iv}
+		texts := []string{v.Key, v.Sealed, v.IV}
 		for part, s := range texts {
 			for i := range len(s) {
 				for c := range 256 {
@@ -273,9 +303,11 @@ func TestThreat29_EveryCharacterMatters(t *testing.T) {
 						wantNothing(t, d, err)
 						continue
 					}
-					habit := s[i] == '+' && (c == ' ' || c == '-') || s[i] == '/' && c == '_' || s[i] == '=' && (c == '\r' || c == '\n')
-					if part == 0 || !habit || string(d.Object) != v.object {
-						t.Errorf("%s: part %d, character %d: %q for %q accepted", v.name, part, i, byte(c), s[i])
+					habit := s[i] == '+' && (c == ' ' || c == '-') || s[i] == '/' && c == '_' ||
+						s[i] == '=' && (c == '\r' || c == '\n')
+					if part == 0 || !habit || string(d.Object) != v.Object {
+						t.Errorf("%s: part %d, character %d: %q for %q accepted", v.Name, part, i,
+							byte(c), s[i])
 					}
 				}
 			}
@@ -284,10 +316,13 @@ func TestThreat29_EveryCharacterMatters(t *testing.T) {
 }
 
 func TestThreat29_BlocksCannotBeSpliced(t *testing.T) {
-	b := unbase64(d1.sealed)
+	b := unbase64(d1.Sealed)
 	for cut := 16; cut < len(b); cut += 16 {
-		for _, v := range [][]byte{b[:cut], b[cut:], append(bytes.Clone(b[cut:]), b[:cut]...), append(bytes.Clone(b), b[cut:]...)} {
-			d, err := demo.Open(d1.key, base64.StdEncoding.EncodeToString(v), d1.iv)
+		for _, v := range [][]byte{
+			b[:cut], b[cut:], append(bytes.Clone(b[cut:]), b[:cut]...),
+			append(bytes.Clone(b), b[cut:]...),
+		} {
+			d, err := demo.Open(d1.Key, encode(v), d1.IV)
 			if err == nil {
 				t.Fatalf("opened %s", d.Object)
 			}
@@ -296,13 +331,15 @@ func TestThreat29_BlocksCannotBeSpliced(t *testing.T) {
 	}
 }
 
-// What a client may learn from a padding oracle must not be in any error: same text, same type, same allocations.
+// Wrong padding and a wrong object give errors with the same text, type and
+// allocations.
 func TestThreat29_NoPaddingOracle(t *testing.T) {
 	garbage := strings.Repeat("\xff", 15)
 	good, bad := seal(append([]byte(garbage), 1)), seal(append([]byte(garbage), 17))
 	_, e1 := open(demo, good)
 	_, e2 := open(demo, bad)
-	if e1 == nil || e2 == nil || e1.Error() != e2.Error() || fmt.Sprintf("%s %v %q %T", e1, e1, e1, e1) != fmt.Sprintf("%s %v %q %T", e2, e2, e2, e2) {
+	if e1 == nil || e2 == nil || e1.Error() != e2.Error() ||
+		fmt.Sprintf("%s %v %q %T", e1, e1, e1, e1) != fmt.Sprintf("%s %v %q %T", e2, e2, e2, e2) {
 		t.Errorf("%v and %v differ", e1, e2)
 	}
 	if opendata.StaleKey(e1) != opendata.StaleKey(e2) || !opendata.StaleKey(e1) {
@@ -313,8 +350,8 @@ func TestThreat29_NoPaddingOracle(t *testing.T) {
 	if n1 != n2 {
 		t.Errorf("%v allocations and %v", n1, n2)
 	}
-	// An object that would be accepted is judged and then refused: the work is that of a good one.
-	text := []byte(d3.object + strings.Repeat(" ", 160-len(d3.object)))
+	// An acceptable object with bad padding costs the work of a good one.
+	text := []byte(d3.Object + strings.Repeat(" ", 160-len(d3.Object)))
 	good, bad = seal(append(text[:159:159], 1)), seal(text)
 	n1 = testing.AllocsPerRun(100, func() { _, _ = open(demo, good) })
 	n2 = testing.AllocsPerRun(100, func() { _, _ = open(demo, bad) })
@@ -323,11 +360,12 @@ func TestThreat29_NoPaddingOracle(t *testing.T) {
 	}
 }
 
-func TestStaleKey(t *testing.T) {
+func TestStaleKey_OnlyItsReasons(t *testing.T) {
 	for r, want := range map[opendata.Reason]bool{
-		opendata.ReasonSessionKey: false, opendata.ReasonIV: false, opendata.ReasonCiphertext: false, opendata.ReasonPadding: true,
-		opendata.ReasonObject: true, opendata.ReasonAppID: false, opendata.ReasonTime: false, opendata.ReasonOpenID: false,
-		opendata.ReasonUnionID: false, opendata.ReasonPhone: false, opendata.ReasonSignature: true,
+		opendata.ReasonPadding: true, opendata.ReasonObject: true, opendata.ReasonSignature: true,
+		opendata.ReasonSessionKey: false, opendata.ReasonIV: false,
+		opendata.ReasonCiphertext: false, opendata.ReasonAppID: false, opendata.ReasonTime: false,
+		opendata.ReasonOpenID: false, opendata.ReasonUnionID: false, opendata.ReasonPhone: false,
 	} {
 		if opendata.StaleKey(fmt.Errorf("opening: %w", &opendata.Error{Reason: r})) != want {
 			t.Errorf("%s: not %v", r, want)
@@ -338,7 +376,7 @@ func TestStaleKey(t *testing.T) {
 	}
 }
 
-// Memory is bounded by a small multiple of the input, whatever the object looks like.
+// Memory is bounded by a small multiple of the input, for any object.
 func TestThreat29_Memory(t *testing.T) {
 	const size = 48 << 10
 	fill := func(s string) string { return strings.Repeat(s, size/len(s)) }
@@ -369,29 +407,35 @@ func TestThreat29_Memory(t *testing.T) {
 	}
 }
 
-func TestSimulator(t *testing.T) {
+func TestOpen_Simulator_IsAccepted(t *testing.T) {
 	sim := weixintest.New(weixintest.Config{Apps: map[string]string{demoApp: "secret"}})
 	defer sim.Close()
 	user := sim.OpenID(demoApp, "alice")
-	o := opendata.Opener{AppID: demoApp, OpenID: user, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Minute)}
-	e, err := sim.Encrypt(demoApp, "alice", map[string]any{"openId": user, "unionId": "u1", "nickName": "Bänd 乐队 🎸"})
+	o := opendata.Opener{
+		AppID: demoApp, OpenID: user, NotBefore: time.Now().Add(-time.Minute),
+		NotAfter: time.Now().Add(time.Minute),
+	}
+	e, err := sim.Encrypt(demoApp, "alice",
+		map[string]any{"openId": user, "unionId": "u1", "nickName": "Bänd 乐队 🎸"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	key := sim.SessionKey(demoApp, "alice")
 	d, err := o.Open(key, e.EncryptedData, e.IV)
-	if err != nil || d.OpenID != user || d.UnionID != "u1" || !strings.HasPrefix(string(d.Object), e.RawData[:len(e.RawData)-1]) {
+	if err != nil || d.OpenID != user || d.UnionID != "u1" ||
+		!strings.HasPrefix(string(d.Object), e.RawData[:len(e.RawData)-1]) {
 		t.Fatalf("%v: %s", err, d.Object)
 	}
 	if err := opendata.VerifySignature([]byte(e.RawData), e.Signature, key); err != nil {
 		t.Error(err)
 	}
-	// WECHAT.md 11.8: the key was renewed in between.
+	// The key was renewed in between (docs/wechat.md#stale-key).
 	fresh := sim.RotateKey(demoApp, "alice")
 	if _, err := o.Open(fresh, e.EncryptedData, e.IV); !opendata.StaleKey(err) {
 		t.Errorf("not the stale key: %v", err)
 	}
-	if err := opendata.VerifySignature([]byte(e.RawData), e.Signature, fresh); !opendata.StaleKey(err) {
+	err = opendata.VerifySignature([]byte(e.RawData), e.Signature, fresh)
+	if !opendata.StaleKey(err) {
 		t.Errorf("not the stale key: %v", err)
 	}
 }

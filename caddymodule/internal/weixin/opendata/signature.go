@@ -7,10 +7,11 @@ import (
 	"encoding/hex"
 )
 
-// VerifySignature checks the signature that wx.getUserInfo gives beside rawData: hex(sha1(rawData + session_key)) over the bytes as the
-// client got them and the key as text (WECHAT.md 3.1). It compares in constant time. The error is an [*Error].
+// VerifySignature checks the signature of wx.getUserInfo's rawData in constant
+// time: hex(sha1(rawData + session_key)), the key as text
+// (docs/wechat.md#signature). The error is an [*Error].
 func VerifySignature(rawData []byte, signature, sessionKey string) error {
-	// Under an empty key everybody could sign.
+	// An empty key would let anyone sign.
 	if _, ok := decodeKey(sessionKey); !ok {
 		return invalid(ReasonSessionKey)
 	}
@@ -23,8 +24,9 @@ func VerifySignature(rawData []byte, signature, sessionKey string) error {
 	return nil
 }
 
-// Signature returns what proves to WeChat that the caller knows the user's session_key: hex(hmac_sha256(key, body)), the key as text and
-// not decoded, the body empty for a GET (WECHAT.md 4).
+// Signature proves to WeChat that the caller knows the user's session_key:
+// hex(hmac_sha256(key, body)), the key as text, the body empty for a GET
+// (docs/wechat.md#check-session-key).
 func Signature(sessionKey string, body []byte) string {
 	h := hmac.New(sha256.New, []byte(sessionKey))
 	h.Write(body)
