@@ -2,6 +2,7 @@ package wechatauth
 
 import (
 	"errors"
+	"net/http"
 	"slices"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
@@ -14,7 +15,9 @@ type Claims struct {
 	Route     gate.Route
 	Token     string // "": none
 	Ambiguous bool   // two different tokens
-	Stray     string // a header with a token in it that is not read
+	Stray     string // a place with a token in it that is not read
+	Early     bool   // over HTTP/3, before the handshake is complete
+	Unsafe    bool   // the method may change something
 	Trailer   bool   // declares a trailer under an owned name
 
 	Cloudrun bool // the site trusts WeChat Cloud Hosting
@@ -57,6 +60,13 @@ var (
 	}
 )
 
+// tooEarly refuses what an observer could replay, or send from another's address
+// (docs/threats.md#t38). Clients repeat the request by themselves (RFC 8470, 5.2).
+var tooEarly = reply.Problem{
+	Status: http.StatusTooEarly, Code: "too_early",
+	Detail: "the TLS handshake is not complete: send the request again",
+}
+
 // Decide returns what becomes of a request. It is pure: ServeHTTP executes it, the
 // command explain prints it.
 func Decide(c Claims) Decision {
@@ -72,6 +82,8 @@ func Decide(c Claims) Decision {
 		return decideCloudrun(c)
 	case c.Ambiguous && c.Route.Endpoint != loginEndpoint:
 		return refuse(Ambiguous, &reply.Ambiguous, "")
+	case c.Early && (class == gate.Endpoint || c.Unsafe && c.Token != ""):
+		return refuse(Early, &tooEarly, "")
 	case class == gate.Endpoint:
 		return Decision{Do: Answer}
 	case c.Token != "":

@@ -48,13 +48,18 @@ func endpointNames() []string { return slices.Sorted(maps.Keys(endpoints)) }
 
 // serveEndpoint answers a call of an endpoint.
 func (h *Handler) serveEndpoint(
-	w http.ResponseWriter, r *http.Request, name, token string,
+	w http.ResponseWriter, r *http.Request, c Claims,
 ) error {
-	e := endpoints[name]
+	e := endpoints[c.Route.Endpoint]
 	if r.Method != e.method {
 		return reply.MethodNotAllowed(e.method, e.ask).Write(w, r)
 	}
-	err := e.serve(h, w, r, token)
+	if c.Token == "" && c.Route.Endpoint != loginEndpoint {
+		d := refuse(Missing, &reply.SessionMissing, "")
+		d.Problem = h.detailed(d, c, r)
+		return h.refuse(w, r, d)
+	}
+	err := e.serve(h, w, r, c.Token)
 	if p, ok := errors.AsType[reply.Problem](err); ok {
 		return p.Write(w, r)
 	}
@@ -77,9 +82,6 @@ func (h *Handler) checked(
 	w http.ResponseWriter, r *http.Request, token string,
 	next func(session.Identity) error,
 ) error {
-	if token == "" {
-		return h.refuse(w, r, refuse(Missing, &reply.SessionMissing, ""))
-	}
 	id, err := h.authenticate(r, token)
 	if err != nil {
 		return h.refuse(w, r, refused(err))
@@ -99,9 +101,6 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, token str
 
 // serveLogout ends the presented session, or all sessions of its user.
 func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request, token string) error {
-	if token == "" {
-		return h.refuse(w, r, refuse(Missing, &reply.SessionMissing, ""))
-	}
 	body, err := reply.ReadObject(w, r, reply.MaxBody)
 	if err != nil {
 		return err

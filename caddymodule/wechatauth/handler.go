@@ -18,6 +18,7 @@
 package wechatauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -233,14 +234,15 @@ func (h *Handler) ServeHTTP(
 		vary(w.Header(), h.vary)
 	}
 	d := Decide(c)
+	if d.Do == Answer && inErrorRoute(r) {
+		d = refuse(NotFound, &reply.NotFound, "")
+	}
 	switch d.Do {
 	case Refuse:
+		d.Problem = h.detailed(d, c, r)
 		return h.refuse(w, r, d)
 	case Answer:
-		if inErrorRoute(r) {
-			return h.refuse(w, r, refuse(NotFound, &reply.NotFound, ""))
-		}
-		return h.serveEndpoint(w, r, c.Route.Endpoint, c.Token)
+		return h.serveEndpoint(w, r, c)
 	case Check:
 		id, err := h.authenticate(r, c.Token)
 		if err == nil {
@@ -270,7 +272,10 @@ func (h *Handler) ServeHTTP(
 // read cleans a request and returns what it claims. Clean comes first: what a
 // client must not send is gone whatever Decide says.
 func (h *Handler) read(r *http.Request) Claims {
-	c := Claims{Cloudrun: h.Cloudrun, Apps: h.apps}
+	c := Claims{
+		Cloudrun: h.Cloudrun, Apps: h.apps,
+		Early: r.TLS != nil && !r.TLS.HandshakeComplete, Unsafe: !isSafe(r.Method),
+	}
 	if h.Cloudrun {
 		c.Platform, c.Untrue = h.rules.Platform(r) // Clean removes the headers
 	}
@@ -283,9 +288,10 @@ func (h *Handler) read(r *http.Request) Claims {
 	if c.Route.Class == gate.Public || c.Route.Class == gate.Optional {
 		h.rules.DropRouting(r)
 	}
+	c.Stray = h.rules.Unread(r)
 	c.Token, err = h.rules.Credential(r)
 	c.Ambiguous = err != nil
-	c.Stray = h.rules.Stray(r)
+	c.Stray = cmp.Or(h.rules.Stray(r), c.Stray)
 	if c.Token == "" && !c.Ambiguous {
 		c.Token = tokenTaken(r)
 	}

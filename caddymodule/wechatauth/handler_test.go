@@ -1,6 +1,7 @@
 package wechatauth
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,11 @@ func decisions() map[Result]float64 {
 		m[r] = caddytest.Count(c)
 	}
 	return m
+}
+
+// early makes a request one of 0-RTT (threat 38).
+func early(method string) func(*http.Request) {
+	return func(r *http.Request) { r.Method, r.TLS = method, new(tls.ConnectionState) }
 }
 
 // TestDecisions holds what each kind of request comes to: the answer, whether
@@ -89,6 +95,14 @@ func TestDecisions(t *testing.T) {
 		{result: OtherApp, target: "/", token: w.Token(caddytest.OtherAppID, "bob"), status: 403, code: "app_not_allowed"},
 		{result: Ambiguous, target: "/", token: caddytest.MadeUp, edit: func(r *http.Request) { r.Header.Set("X-3rd-Session", "wxs_other") }, status: 400, code: "ambiguous_credentials"},
 		{result: BadTrailer, target: "/healthz", edit: func(r *http.Request) { r.Trailer = http.Header{"X-Wx-Openid": nil} }, status: 400, code: "invalid_request"},
+		{result: Early, target: "/wx/session", edit: early("GET"), status: 425, code: "too_early"},
+		{result: Early, target: "/wx/login", edit: early("POST"), status: 425, code: "too_early"},
+		{result: Early, target: "/", token: w.Token(caddytest.AppID, "alice"), edit: early("POST"), status: 425, code: "too_early"},
+		{result: Early, target: "/feed/new", token: caddytest.MadeUp, edit: early("QUERY"), status: 425, code: "too_early"},
+		{result: Accepted, target: "/", token: w.Token(caddytest.AppID, "alice"), edit: early("GET")},
+		{result: Guest, target: "/feed/new", edit: early("POST")},
+		{result: Missing, target: "/", edit: early("POST"), status: 401, code: "session_missing"},
+		{result: Public, target: "/healthz", token: w.Token(caddytest.AppID, "alice"), edit: early("POST")},
 		{result: NotFound, target: "/wx/nothing", status: 404, code: "not_found"},
 		{result: StoreDown, target: "/", token: w.Token(caddytest.AppID, "carol"), down: true, status: 503, code: "store_unavailable"},
 		{result: StoreDown, target: "/feed/new", token: w.Token(caddytest.AppID, "carol"), down: true, status: 503, code: "store_unavailable"},

@@ -26,6 +26,7 @@ const (
 	Ambiguous   Result = "ambiguous_credentials"
 	BadTrailer  Result = "bad_trailer"
 	NotFound    Result = "not_found"
+	Early       Result = "too_early"
 	StoreDown   Result = "store_unavailable"
 	BadIdentity Result = "broken_identity"
 	NotPlatform Result = "not_the_platform"
@@ -34,7 +35,7 @@ const (
 
 var results = []Result{
 	Public, Guest, Accepted, Missing, Malformed, Forged, Unknown, Expired, Revoked, OtherApp,
-	Ambiguous, BadTrailer, NotFound, StoreDown, BadIdentity, NotPlatform, LocalDebug,
+	Ambiguous, BadTrailer, NotFound, Early, StoreDown, BadIdentity, NotPlatform, LocalDebug,
 }
 
 // metrics are made once a process and registered with each configuration, whose

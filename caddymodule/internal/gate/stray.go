@@ -41,6 +41,17 @@ func (g *Rules) Stray(r *http.Request) (found string) {
 	return found
 }
 
+// Unread returns, before Credential, the name of a standard header with a token in it
+// that a configured header replaces, or "".
+func (g *Rules) Unread(r *http.Request) string {
+	for _, s := range g.sources {
+		if !s.used && slices.ContainsFunc(r.Header[s.name], g.HoldsToken) {
+			return s.name
+		}
+	}
+	return ""
+}
+
 // HoldsToken reports whether a text has a token in it, percent-encoded or not.
 func (g *Rules) HoldsToken(s string) bool {
 	stem := strings.TrimSuffix(g.tokenPrefix, "_")
@@ -78,6 +89,9 @@ func (g *Rules) cleanCookies(line string) string {
 	}
 	return strings.Join(kept, "; ")
 }
+
+// Endpoints returns the path prefix of the gate's own endpoints.
+func (g *Rules) Endpoints() string { return g.endpoints.prefix }
 
 // TokenHeaders returns the names of the headers that may carry a token.
 func (g *Rules) TokenHeaders() (names []string) {

@@ -1,0 +1,62 @@
+package wechatauth
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+)
+
+// detailed returns the problem of a refusal with what its client's developer has to
+// know. It names a header in which a token was, never the token.
+func (h *Handler) detailed(d Decision, c Claims, r *http.Request) *reply.Problem {
+	p := *d.Problem
+	switch {
+	case d.Result == NotFound:
+		p.Detail += ": of the paths under " + h.rules.Endpoints() + " the gate answers only " +
+			strings.Join(endpointNames(), ", ") +
+			" (the word endpoints of wechat_auth moves them elsewhere)"
+	case d.Result == Missing && !h.Cloudrun:
+		names := h.rules.TokenHeaders()
+		p.Detail = "no token in the header " + strings.Join(names, " or ") + ": "
+		if seen := h.tokenSeen(c, r); seen != "" {
+			p.Detail += "there is one in " + seen + ", which the gate does not read; send it as "
+		} else {
+			p.Detail += "call wx.login, POST its code to " + h.rules.Endpoints() +
+				"/login, and send the 3rd_session as "
+		}
+		p.Detail += names[0] + ": "
+		if names[0] == "Authorization" {
+			p.Detail += "Bearer "
+		}
+		p.Detail += "<3rd_session>"
+	}
+	return &p
+}
+
+// tokenSeen names the place of a token that the gate does not read, or returns "".
+func (h *Handler) tokenSeen(c Claims, r *http.Request) string {
+	switch {
+	case len(c.Stray) > 64:
+		return "another header"
+	case c.Stray == "Authorization" && slices.Contains(h.rules.TokenHeaders(), c.Stray):
+		return "Authorization in another form"
+	case c.Stray != "":
+		return "the header " + c.Stray
+	case h.rules.HoldsToken(r.URL.RawQuery):
+		return "the query"
+	case h.rules.HoldsToken(r.URL.EscapedPath()):
+		return "the path"
+	}
+	return ""
+}
+
+// isSafe reports whether a method only reads (RFC 9110, 9.2.1).
+func isSafe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
