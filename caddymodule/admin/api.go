@@ -31,7 +31,7 @@ func init() { caddy.RegisterModule(API{}) }
 //	                                       {"appid", "openid"}, {"unionid"}, {"appid"}
 //	                                       or {"all": true}
 //	POST /wechat/forget                    remove a user: {"appid", "openid"} or {"unionid"}
-//	GET  /wechat/backup                    the database, as it is at one moment
+//	POST /wechat/backup                    the database, as it is at one moment
 //	GET  /wechat/keys                      the names of the master keys
 //
 // It shows no token, no key and no more of a session's digest than names it. The
@@ -53,7 +53,7 @@ var verbs = []verb{
 	{path: "revoke", method: http.MethodPost, serve: serveRevoke, command: revokeCommand},
 	{path: "forget", method: http.MethodPost, serve: serveForget, command: forgetCommand},
 	{
-		path: "backup", method: http.MethodGet, serve: serveBackup, command: backupCommand,
+		path: "backup", method: http.MethodPost, serve: serveBackup, command: backupCommand,
 		noBrowser: true,
 	},
 	{path: "keys", method: http.MethodGet, serve: serveKeys, command: keysCommand},

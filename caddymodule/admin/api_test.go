@@ -154,14 +154,15 @@ func TestThreat31_CrossSite(t *testing.T) {
 	}
 }
 
-// TestThreat31_MethodsAndTypes: nothing changes but by a POST of JSON.
+// TestThreat31_MethodsAndTypes: nothing changes but by a POST of JSON, and no bare GET
+// fetches a backup (threat 39).
 func TestThreat31_MethodsAndTypes(t *testing.T) {
 	w := apptest.Started(t)
 	token := w.Token(caddytest.AppID, "ada")
 	s := adminServer(t)
 	for _, uri := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup", "/wechat/revoke", "/wechat/forget"} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
-			if (method == "POST") == (uri == "/wechat/revoke" || uri == "/wechat/forget") &&
+			if (method == "POST") == slices.Contains([]string{"/wechat/revoke", "/wechat/forget", "/wechat/backup"}, uri) &&
 				(method == "GET" || method == "POST") {
 				continue
 			}
@@ -575,7 +576,7 @@ func TestAdminBackup(t *testing.T) {
 	w := apptest.Started(t, apptest.OnBolt())
 	token := w.Token(caddytest.AppID, "ada")
 	s := adminServer(t)
-	status, said := adminDo(t, s, "GET", "/wechat/backup", "", nil)
+	status, said := adminDo(t, s, "POST", "/wechat/backup", "", nil)
 	if status != http.StatusOK {
 		t.Fatal(status, said)
 	}
@@ -590,7 +591,7 @@ func TestAdminBackup(t *testing.T) {
 	w.Stop()
 
 	apptest.Started(t) // its store is no Backuper
-	if status, said := adminDo(t, s, "GET", "/wechat/backup", "", nil); status != http.StatusNotImplemented ||
+	if status, said := adminDo(t, s, "POST", "/wechat/backup", "", nil); status != http.StatusNotImplemented ||
 		!strings.Contains(said, "its own tools") {
 		t.Errorf("%d %s", status, said)
 	}

@@ -21,7 +21,8 @@ import (
 )
 
 // serveBackup streams the database. It is refused to all browsers: no page,
-// however trusted, has a use for it.
+// however trusted, has a use for it. It is a POST, so that no bare GET of an app
+// that an attacker steers fetches it (docs/threats.md#t39).
 func serveBackup(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
 	out := &backupWriter{w: w}
 	n, err := live.Sessions.Backup(r.Context(), out)
@@ -94,7 +95,7 @@ func (c *adminClient) backup(cmd *cobra.Command, path string) (status int, err e
 	if _, err := os.Lstat(path); err == nil {
 		return cli.Failed, fmt.Errorf("%s is there already and is not overwritten", path)
 	}
-	resp, status, err := c.send("GET", "/wechat/backup", nil)
+	resp, status, err := c.send("POST", "/wechat/backup", nil)
 	if err != nil {
 		return status, err
 	}

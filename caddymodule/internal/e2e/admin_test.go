@@ -192,7 +192,7 @@ func TestThreat31_AdminCrossSite(t *testing.T) {
 	} {
 		for _, r := range []reply{
 			ask("POST", "/wechat/revoke", all, plain, header),
-			ask("GET", "/wechat/backup", "", header),
+			ask("POST", "/wechat/backup", "", header),
 		} {
 			if r.status != 403 || !strings.Contains(r.body, `"error"`) {
 				t.Errorf("%q is answered with %s", header, r)
