@@ -26,7 +26,7 @@ type Data struct {
 	UnionID string    // empty, or 1 to 128 visible ASCII characters, so it may go into a header
 	Phone   Phone     // the zero Phone unless this is the data of getPhoneNumber
 	Time    time.Time // when WeChat made the data, by its watermark
-	Object  []byte    // the whole JSON object, byte for byte
+	Object  []byte    // the whole JSON object; see escape
 }
 
 // Phone is a telephone number, in printable ASCII. Printing, logging or
@@ -54,6 +54,7 @@ func (o Opener) Read(object []byte) (Data, error) {
 
 // judge is Read. The Data is valid only without a Reason.
 func (o Opener) judge(object []byte) (d Data, r Reason) {
+	object = escape(object)
 	fields, ok := readObject(object,
 		"openId", "unionId", "phoneNumber", "purePhoneNumber", "countryCode", "watermark")
 	if !ok {
@@ -125,6 +126,42 @@ func readText(raw json.RawMessage, limit int) (s string, ok bool) {
 		}
 	}
 	return s, true
+}
+
+// escape escapes what stands raw in strings of a JSON text and does harm there:
+// control characters, which JSON forbids and nicknames have, and U+2028 and U+2029,
+// which end a line of JavaScript. It leaves all else byte for byte.
+func escape(b []byte) []byte {
+	var out []byte // nil: nothing to escape so far
+	begin, inString := 0, false
+	for i := 0; i < len(b); i++ {
+		n := 0 // bytes to escape
+		switch c := b[i]; {
+		case !inString:
+			inString = c == '"'
+		case c == '"':
+			inString = false
+		case c == '\\':
+			i++ // what is escaped is no end of the string
+			if i < len(b) && b[i] < ' ' {
+				return b // no JSON
+			}
+		case c < ' ':
+			n = 1
+		case bytes.HasPrefix(b[i:], []byte("\u2028")), bytes.HasPrefix(b[i:], []byte("\u2029")):
+			n = 3
+		}
+		if n > 0 {
+			r, _ := utf8.DecodeRune(b[i:])
+			out = fmt.Appendf(append(out, b[begin:i]...), `\u%04x`, r)
+			i += n - 1
+			begin = i + 1
+		}
+	}
+	if out == nil {
+		return b
+	}
+	return append(out, b[begin:]...)
 }
 
 // readObject returns the named fields of a JSON object. It refuses invalid UTF-8,

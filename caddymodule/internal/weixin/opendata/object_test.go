@@ -60,7 +60,7 @@ func TestThreat29_Objects(t *testing.T) {
 		{"trailing comma", `{` + mark + `,}`, object},
 		{"BOM", "\ufeff{" + mark + `}`, object},
 		{"garbage in a string", "{\"a\":\"\xc3\x28\"," + mark + `}`, object},
-		{"control byte in a string", "{\"a\":\"\x01\"," + mark + `}`, object},
+		{"control byte outside of strings", "{\x01\"a\":\"\"," + mark + `}`, object},
 		{"watermark twice", `{` + mark + `,` + mark + `}`, object},
 		{"watermark twice, once escaped", `{"\u0077atermark":{},` + mark + `}`, object},
 		{"openId twice", `{` + user + `,` + user + `,` + mark + `}`, object},
