@@ -142,7 +142,9 @@ func (s *migrateStores) forget(ctx context.Context, before store.User) error {
 // neededKeys returns until when the target needs master keys of the source.
 func (s *migrateStores) neededKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
 	needs, err := s.from.source.MasterKeys(ctx)
-	maps.DeleteFunc(needs, func(_ store.MasterKeyID, until time.Time) bool { return !until.After(time.Now()) })
+	maps.DeleteFunc(
+		needs, func(_ store.MasterKeyID, until time.Time) bool { return !until.After(time.Now()) },
+	)
 	return needs, err
 }
 

@@ -100,7 +100,10 @@ func (w *migrateWorld) login(name string, who ...string) {
 			openID, _, _ := strings.Cut(n, ".")
 			now := time.Now()
 			l := store.Login{
-				User: store.UserID{AppID: caddytest.AppID, OpenID: openID}, Digest: digestOf(n), MasterKey: signingKey(w.t), Created: now, Expires: now.Add(time.Hour), Key: store.SealedKey{Tag: [8]byte{1}, Box: []byte("box")},
+				User: store.UserID{
+					AppID:  caddytest.AppID,
+					OpenID: openID,
+				}, Digest: digestOf(n), MasterKey: signingKey(w.t), Created: now, Expires: now.Add(time.Hour), Key: store.SealedKey{Tag: [8]byte{1}, Box: []byte("box")},
 			}
 			if _, err := s.Login(w.t.Context(), l); err != nil {
 				w.t.Fatal(err)
@@ -183,7 +186,8 @@ func TestMigrate(t *testing.T) {
 	w.check("shelf.db", "ada.1 ada.2 bob.1 eve.1", "ada.1 ada.2 bob.1")
 	w.open("shelf.db", func(s store.Store) {
 		keys, err := s.MasterKeys(t.Context())
-		if until := keys[signingKey(t)]; err != nil || len(keys) != 1 || until.Before(time.Now().Add(30*time.Minute)) {
+		if until := keys[signingKey(t)]; err != nil || len(keys) != 1 ||
+			until.Before(time.Now().Add(30*time.Minute)) {
 			t.Errorf("the keys on record are %v, %v", keys, err)
 		}
 	})

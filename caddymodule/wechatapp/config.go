@@ -125,8 +125,9 @@ func (a *App) setDefaults() {
 	}
 }
 
-// appIDPattern is the form of every AppID known (WECHAT.md 2.1). Stray spaces
-// and cut-off ends are the common mistakes (WECHAT.md 11.29).
+// appIDPattern is the form of every AppID known
+// (docs/wechat.md#code2session-request). Stray spaces and cut-off ends are the
+// common mistakes (docs/wechat.md#appid-typos).
 var appIDPattern = regexp.MustCompile(`^wx[0-9a-z]{16}$`)
 
 // CheckAppID refuses a text that is no AppID. It shows the text only when it begins

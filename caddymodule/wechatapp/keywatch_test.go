@@ -52,20 +52,31 @@ func end(t testing.TB, a *App) {
 // logIn makes a session by way of an app's store.
 func logIn(t testing.TB, a *App) {
 	t.Helper()
-	s := session.New(session.Config{Core: a.live.Load().Core, WeChat: caddytest.Exchanger{}, Apps: a.apps, Keys: a.ring, TTL: 48 * time.Hour})
+	s := session.New(
+		session.Config{
+			Core:   a.live.Load().Core,
+			WeChat: caddytest.Exchanger{},
+			Apps:   a.apps,
+			Keys:   a.ring,
+			TTL:    48 * time.Hour,
+		},
+	)
 	if _, err := s.Login(t.Context(), session.LoginRequest{AppID: a.apps[0].ID, Code: caddytest.NewCode("alice")}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestP4_StartStoreDown: a gate starts while the store that it shares is away. Its keys are checked as soon as the store answers; one that is missing by then is told loudly, and again from
-// time to time, and does not end the gate.
+// TestP4_StartStoreDown: a gate starts while the store that it shares is away.
+// Its keys are checked as soon as the store answers; one that is missing by
+// then is told loudly, and again from time to time, and does not end the gate.
 func TestP4_StartStoreDown(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	const withRing = `,"seal_key":"{env.WX_RING}"`
 	t.Setenv("WX_RING", caddytest.SealKey)
 	a := provisionFleet(t, path, withRing)
-	t.Setenv("WX_RING", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=") // of another gate; each lacks that of the other
+	t.Setenv(
+		"WX_RING", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=",
+	) // of another gate; each lacks that of the other
 	b, again := provisionFleet(t, path, withRing), provisionFleet(t, path, withRing)
 	caddytest.LogToMemory(t, "fleet")
 	start := func(a *App) {
@@ -100,14 +111,18 @@ func TestP4_StartStoreDown(t *testing.T) {
 		start(again)
 		caddytest.Fleet.Down.Store(false)
 		time.Sleep(90 * time.Minute)
-		if got := caddytest.Written("fleet"); strings.Count(got, "the key ring is incomplete") != 2 || !caddytest.Holds(got, `"level":"error"`, a.ring.Signer().String(), "needed until") {
+		if got := caddytest.Written("fleet"); strings.Count(
+			got, "the key ring is incomplete",
+		) != 2 ||
+			!caddytest.Holds(got, `"level":"error"`, a.ring.Signer().String(), "needed until") {
 			t.Errorf("logged %s", got)
 		}
 		end(t, again)
 	})
 }
 
-// TestStartFewMomentsLate: opening a shared store only begins to connect, so a start does not take the first moments for an outage and skip the check.
+// TestStartFewMomentsLate: opening a shared store only begins to connect, so a
+// start does not take the first moments for an outage and skip the check.
 func TestStartFewMomentsLate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	t.Setenv("WX_RING", caddytest.SealKey)
@@ -130,15 +145,27 @@ func TestStartFewMomentsLate(t *testing.T) {
 	})
 }
 
-// TestReloadChangesStaleness: max_staleness is that of the configuration which runs, and that of a refused one is forgotten.
+// TestReloadChangesStaleness: max_staleness is that of the configuration which
+// runs, and that of a refused one is forgotten.
 func TestReloadChangesStaleness(t *testing.T) {
 	defer caddytest.Fleet.Age.Store(0)
 	path := filepath.Join(t.TempDir(), "s.db")
 	first := startFleet(t, path, "")
 	defer end(t, first)
 	live := first.live.Load()
-	s := session.New(session.Config{Core: live.Core, WeChat: caddytest.Exchanger{}, Apps: first.apps, Keys: first.ring, TTL: time.Hour})
-	out, err := s.Login(t.Context(), session.LoginRequest{AppID: first.apps[0].ID, Code: caddytest.NewCode("alice")})
+	s := session.New(
+		session.Config{
+			Core:   live.Core,
+			WeChat: caddytest.Exchanger{},
+			Apps:   first.apps,
+			Keys:   first.ring,
+			TTL:    time.Hour,
+		},
+	)
+	out, err := s.Login(
+		t.Context(),
+		session.LoginRequest{AppID: first.apps[0].ID, Code: caddytest.NewCode("alice")},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

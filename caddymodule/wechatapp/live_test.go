@@ -92,7 +92,14 @@ func TestP7_RefusedLater_LeavesNoKey(t *testing.T) {
 		t.Helper()
 		t.Setenv("WX_SECRET", caddytest.Canary)
 		t.Setenv("WX_SEAL_KEY", ring)
-		a, _ := provision(t, caddytest.AppJSON(fmt.Sprintf(`"store":{"type":"switch","path":%q},"seal_key":"{env.WX_SEAL_KEY}"`, path)))
+		a, _ := provision(
+			t,
+			caddytest.AppJSON(
+				fmt.Sprintf(
+					`"store":{"type":"switch","path":%q},"seal_key":"{env.WX_SEAL_KEY}"`, path,
+				),
+			),
+		)
 		if err := a.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +111,8 @@ func TestP7_RefusedLater_LeavesNoKey(t *testing.T) {
 	if err := start(young + "," + old).Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	if needs, err := first.live.Load().Sessions.MasterKeys(t.Context()); err != nil || len(needs) != 0 {
+	if needs, err := first.live.Load().Sessions.MasterKeys(t.Context()); err != nil ||
+		len(needs) != 0 {
 		t.Errorf("needed are %v, %v", needs, err)
 	}
 	again := start(old)

@@ -18,7 +18,7 @@ import (
 // pool keeps what outlives a configuration: open stores with their cache, WeChat
 // clients with their circuit breaker, rate limits. A key names the resource and
 // nothing else, so that a reload with another setting finds the same resource
-// (CADDY.md 1.6).
+// (docs/caddy.md#reload).
 var pool = caddy.NewUsagePool()
 
 type (

@@ -178,8 +178,7 @@ func checkRoute(t *testing.T, g *gate.Rules, u *url.URL) {
 		}[route.Class]
 		if !slices.ContainsFunc(opened,
 			func(p string) bool {
-				return sent == p ||
-					strings.HasSuffix(p, "/") && strings.HasPrefix(sent, p)
+				return sent == p || strings.HasSuffix(p, "/") && strings.HasPrefix(sent, p)
 			}) {
 			t.Fatalf("%q is %v by no rule", sent, route.Class)
 		}

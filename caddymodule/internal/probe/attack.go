@@ -149,16 +149,10 @@ func (p *probe) words(t *trial) *strings.Replacer {
 	}
 	return strings.NewReplacer(
 		"{target}", t.stage.target+separator+"probe="+t.mark.query(),
-		"{query}", "probe="+t.mark.query(),
-		"{host}", p.url.Host,
-		"{id}", "X-Probe-Id: "+t.mark.header()+"\r\n",
-		"{auth}", auth,
-		"{changed}", changedAuth,
-		"{forged}", t.mark.forged(),
-		"{settings}", t.mark.settings(),
-		"{open}", open,
-		"{shut}", p.shut,
-		"{own}", p.Endpoints,
+		"{query}", "probe="+t.mark.query(), "{host}", p.url.Host,
+		"{id}", "X-Probe-Id: "+t.mark.header()+"\r\n", "{auth}", auth, "{changed}", changedAuth,
+		"{forged}", t.mark.forged(), "{settings}", t.mark.settings(), "{open}", open,
+		"{shut}", p.shut, "{own}", p.Endpoints,
 	)
 }
 

@@ -131,7 +131,9 @@ func (p *probe) showsCredential(t *trial) bool {
 	for _, r := range t.seen.requests {
 		seen += strings.Join(r.Lines(), "\n")
 	}
-	return slices.ContainsFunc(p.secrets(), func(s string) bool { return strings.Contains(seen, s) })
+	return slices.ContainsFunc(
+		p.secrets(), func(s string) bool { return strings.Contains(seen, s) },
+	)
 }
 
 // unopened demands that a request without a credential reaches the app on a
