@@ -119,6 +119,9 @@ func (s *stage) attacks(t *testing.T, addr string, rows []attack) {
 			routes := map[route][]credential{
 				public: {good}, optional: {none}, required: {bad, good},
 			}
+			if s.few {
+				routes = map[route][]credential{public: {good}, required: {good}}
+			}
 			if !r.has("{target}") {
 				routes = map[route][]credential{public: {none}}
 			}
