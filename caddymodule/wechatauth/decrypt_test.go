@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,8 +261,15 @@ func TestThreat29_OneAnswer(t *testing.T) {
 				t.Errorf("%s\ndiffers from\n%s", got, answers[c.again])
 			}
 			refused := w.Logs.FilterMessage("decrypt refused").All()
-			if len(refused) != 1 || refused[0].Level != zapcore.InfoLevel ||
-				refused[0].ContextMap()["error"] != "open data is invalid: "+c.reason ||
+			reasons := []string{c.reason}
+			if c.reason == "padding" { // one wrong key in 256 leaves a padding that is right
+				reasons = append(reasons, "object")
+			}
+			logged := func(reason string) bool {
+				return len(refused) == 1 &&
+					refused[0].ContextMap()["error"] == "open data is invalid: "+reason
+			}
+			if !slices.ContainsFunc(reasons, logged) || refused[0].Level != zapcore.InfoLevel ||
 				refused[0].ContextMap()["openid"] != w.wechat.OpenID(caddytest.AppID, "ada") {
 				t.Errorf("logged %s, want the reason %s", caddytest.Lines(w.Logs), c.reason)
 			}

@@ -30,7 +30,9 @@ func wantData(t testing.TB, object []byte, err error, again bool, reason opendat
 	if err.Error() != session.ErrData.Error() || object != nil {
 		t.Fatalf("the error is %q, with %d bytes", err, len(object))
 	}
-	if e.LoginAgain != again || e.Reason != reason {
+	// One wrong key in 256 leaves a padding that is right.
+	byChance := reason == opendata.ReasonPadding && e.Reason == opendata.ReasonObject
+	if e.LoginAgain != again || e.Reason != reason && !byChance {
 		t.Fatalf("login again: %v, reason %q; want %v, %q",
 			e.LoginAgain, e.Reason, again, reason)
 	}
