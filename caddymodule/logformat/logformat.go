@@ -4,7 +4,6 @@
 package logformat
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,15 +17,17 @@ import (
 	"golang.org/x/term"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/block"
-	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 )
 
 func init() { caddy.RegisterModule(new(LogFormat)) }
 
-// LogFormat keeps tokens out of a log, wherever in a line they stand. Caddy's
-// access log shows every header that a client sends but `Authorization` and
-// `Cookie`, so a token in `X-3rd-Session`, or in a header of your own choice,
-// would be in it. The line is otherwise that of the format it wraps.
+// LogFormat keeps tokens out of a log, wherever in a line they stand, and what a
+// query should never hold: the query of the endpoints under `/wx`, and the
+// parameters `code`, `js_code`, `session_key`, `access_token` and `secret`
+// anywhere. It reads percent-encoded forms, too. Caddy's access log shows every
+// header that a client sends but `Authorization` and `Cookie`, so a token in
+// `X-3rd-Session`, or in a header of your own choice, would be in it. The line is
+// otherwise that of the format it wraps.
 //
 //	log {
 //		format wechat {
@@ -120,33 +121,13 @@ func (f *LogFormat) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Clone is part of zapcore.Encoder.
 func (f *LogFormat) Clone() zapcore.Encoder { return &LogFormat{Encoder: f.Encoder.Clone()} }
 
-// EncodeEntry lays out the line, then blots out every token in it.
+// EncodeEntry lays out the line, then masks the secrets in it.
 func (f *LogFormat) EncodeEntry(e zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	b, err := f.Encoder.EncodeEntry(e, fields)
 	if err == nil {
-		blotTokens(b.Bytes())
+		mask(b.Bytes())
 	}
 	return b, err
-}
-
-// blotTokens replaces, in place, all that follows a token's prefix and could
-// belong to it.
-func blotTokens(line []byte) {
-	for {
-		i := bytes.Index(line, []byte(keyring.TokenPrefix))
-		if i < 0 {
-			return
-		}
-		line = line[i+len(keyring.TokenPrefix):]
-		for j := 0; j < len(line) && isTokenByte(line[j]); j++ {
-			line[j] = '*'
-		}
-	}
-}
-
-func isTokenByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' ||
-		c == '_'
 }
 
 // Interface guards

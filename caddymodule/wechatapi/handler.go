@@ -77,12 +77,13 @@ type Handler struct {
 	// The longest body of a call, in bytes. Default: 20 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	log   *zap.Logger
-	app   *wechatapp.App
-	appID string // of App, resolved
-	apps  map[string]weixin.Credentials
-	allow pathList
-	proxy *reverseproxy.Handler
+	log      *zap.Logger
+	refusals *wechatapp.RefusalLog
+	app      *wechatapp.App
+	appID    string // of App, resolved
+	apps     map[string]weixin.Credentials
+	allow    pathList
+	proxy    *reverseproxy.Handler
 }
 
 // CaddyModule returns the Caddy module information.
@@ -100,6 +101,7 @@ var errNoApp = errors.New("wechat_api needs the global option wechat, which is m
 // Provision finds the app and prepares the way to WeChat. It opens nothing.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
+	h.refusals = wechatapp.NewRefusalLog(h.log)
 	app, err := ctx.AppIfConfigured("wechat")
 	if errors.Is(err, caddy.ErrNotConfigured) {
 		return errNoApp
@@ -193,16 +195,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if c.result = p.Code; r.Context().Err() != nil {
 		c.result, level = "client_gone", zap.InfoLevel
 	}
-	h.log.Log(
-		max(level, zap.InfoLevel),
-		"call refused",
-		zap.String("code", p.Code),
-		zap.Error(reply.Cause(err)),
-		zap.String("method", r.Method),
-		zap.String("path", r.URL.Path),
-		zap.String("seqid", c.seqID),
-		zap.String("remote_addr", r.RemoteAddr),
-	)
+	h.refusals.Log(max(level, zap.InfoLevel), "call refused", p.Code,
+		zap.String("code", p.Code), zap.Error(reply.Cause(err)),
+		wechatapp.Bounded("method", r.Method), wechatapp.Bounded("path", r.URL.Path),
+		zap.String("seqid", c.seqID), zap.String("remote_addr", r.RemoteAddr))
 	return p.Write(w, r)
 }
 

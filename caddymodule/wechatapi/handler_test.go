@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -39,7 +41,7 @@ func (w *world) newAPI(h *Handler) *Handler {
 		}
 		cancel()
 	})
-	h.log = w.Log
+	h.log, h.refusals = w.Log, wechatapp.NewRefusalLog(w.Log)
 	return h
 }
 

@@ -2,6 +2,8 @@ package wechatapp
 
 import (
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -61,4 +63,126 @@ func (liveCore) Sync() error { return caddy.Log().Core().Sync() }
 
 func (c liveCore) join(fields []zapcore.Field) []zapcore.Field {
 	return append(c.fields[:len(c.fields):len(c.fields)], fields...)
+}
+
+// refusalsPerSecond bounds the lines of each kind of refusal.
+const refusalsPerSecond = 10
+
+// RefusalLog logs refusals with a bound, since any client can cause them: lines of
+// one kind a second, and the length of a value (docs/threats.md#t40). It counts the
+// rest and tells it in one line. A log whose reader has stopped holds up one
+// refusal for a moment, and no other.
+type RefusalLog struct {
+	log   *zap.Logger
+	write sync.Mutex // held while a line is written
+
+	mu    sync.Mutex
+	kinds map[string]*refusals
+}
+
+// refusals are those of one kind within a second.
+type refusals struct{ logged, skipped int }
+
+// NewRefusalLog returns a RefusalLog that writes to log.
+func NewRefusalLog(log *zap.Logger) *RefusalLog {
+	return &RefusalLog{log: log, kinds: make(map[string]*refusals)}
+}
+
+// Log writes a line unless its kind has reached the bound. Callers draw kinds from a
+// fixed set.
+func (l *RefusalLog) Log(level zapcore.Level, msg, kind string, fields ...zap.Field) {
+	if !l.log.Core().Enabled(level) || !l.take(level, msg, kind) {
+		return
+	}
+	if !l.writes(func() { l.log.Log(level, msg, fields...) }) {
+		l.skip(msg, kind)
+	}
+}
+
+// take counts a refusal, and reports whether its line is within the bound.
+func (l *RefusalLog) take(level zapcore.Level, msg, kind string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	name := msg + " " + kind
+	k := l.kinds[name]
+	if k == nil {
+		k = new(refusals)
+		l.kinds[name] = k
+		time.AfterFunc(time.Second, func() { l.tell(level, msg, kind) })
+	}
+	if k.logged < refusalsPerSecond {
+		k.logged++
+		return true
+	}
+	k.skipped++
+	return false
+}
+
+// skip counts a line that could not be written.
+func (l *RefusalLog) skip(msg, kind string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k := l.kinds[msg+" "+kind]; k != nil {
+		k.skipped++
+	}
+}
+
+// tell ends a second of one kind.
+func (l *RefusalLog) tell(level zapcore.Level, msg, kind string) {
+	l.mu.Lock()
+	k := l.kinds[msg+" "+kind]
+	delete(l.kinds, msg+" "+kind)
+	l.mu.Unlock()
+	if k.skipped > 0 {
+		l.writes(func() {
+			l.log.Log(level, msg+": more within a second",
+				zap.String("kind", kind), zap.Int("count", k.skipped))
+		})
+	}
+}
+
+// logPatience bounds what a refusal waits for its line.
+const logPatience = 100 * time.Millisecond
+
+// writes runs f, and reports whether it began. It does not wait for a log that is
+// stuck.
+func (l *RefusalLog) writes(f func()) bool {
+	if !l.write.TryLock() {
+		// Another line is being written. Mostly that takes microseconds.
+		for range 10 {
+			time.Sleep(logPatience / 100)
+			if l.write.TryLock() {
+				return l.run(f)
+			}
+		}
+		return false
+	}
+	return l.run(f)
+}
+
+// run runs f with l.write held, which the end of f releases.
+func (l *RefusalLog) run(f func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer l.write.Unlock()
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(logPatience):
+	}
+	return true
+}
+
+// maxLogged bounds a value of the client's in a log line, in bytes.
+const maxLogged = 256
+
+// Bounded returns a log field of text that a client has sent, cut to a length that
+// any encoding of it keeps small.
+func Bounded(name, value string) zap.Field {
+	if len(value) > maxLogged {
+		value = value[:maxLogged] + "…"
+	}
+	return zap.String(name, value)
 }

@@ -1,10 +1,15 @@
 package wechatapp
 
 import (
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 )
@@ -46,4 +51,61 @@ func TestLiveLogger(t *testing.T) {
 	if err := log.Sync(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestThreat40_Refusals_BoundedAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.InfoLevel)
+		l := NewRefusalLog(zap.New(core))
+		for range 600 {
+			l.Log(zapcore.InfoLevel, "refused", "missing", Bounded("path", strings.Repeat("\xff", 15_000)))
+			l.Log(zapcore.DebugLevel, "refused", "hidden")
+		}
+		l.Log(zapcore.WarnLevel, "refused", "forged")
+		time.Sleep(2 * time.Second)
+		if n := logs.FilterMessage("refused").Len(); n != refusalsPerSecond+1 {
+			t.Errorf("%d lines", n)
+		}
+		for _, e := range logs.All() {
+			if path, _ := e.ContextMap()["path"].(string); len(path) > 300 {
+				t.Errorf("a path of %d bytes", len(path))
+			}
+		}
+		more := logs.FilterMessage("refused: more within a second").All()
+		if len(more) != 1 || more[0].ContextMap()["count"] != int64(590) ||
+			more[0].ContextMap()["kind"] != "missing" {
+			t.Errorf("told %v", more)
+		}
+		l.Log(zapcore.InfoLevel, "refused", "missing")
+		if n := logs.FilterMessage("refused").Len(); n != refusalsPerSecond+2 {
+			t.Error("no line in the next second")
+		}
+	})
+}
+
+// stuck is a log whose reader has stopped.
+type stuck struct{ until chan struct{} }
+
+func (s stuck) Write(p []byte) (int, error) {
+	<-s.until
+	return len(p), nil
+}
+
+func (stuck) Sync() error { return nil }
+
+func TestThreat40_StuckLog_HoldsNoRefusalUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := stuck{make(chan struct{})}
+		l := NewRefusalLog(zap.New(zapcore.NewCore(
+			zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), out, zapcore.InfoLevel)))
+		began := time.Now()
+		for range 1000 {
+			l.Log(zapcore.InfoLevel, "refused", "missing")
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("1000 refusals took %v", took)
+		}
+		close(out.until)
+		time.Sleep(2 * time.Second)
+	})
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -27,7 +29,7 @@ func newCloudrun(t testing.TB, g *Handler) (*Handler, *observer.ObservedLogs) {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
-	g.log = zap.New(core)
+	g.log, g.refusals = zap.New(core), wechatapp.NewRefusalLog(zap.New(core))
 	return g, logs
 }
 

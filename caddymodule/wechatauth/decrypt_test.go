@@ -242,6 +242,7 @@ func TestThreat29_OneAnswer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			*w.Live().Users = *wechatapp.NewUserLimits()
+			w.gate.refusals = wechatapp.NewRefusalLog(w.gate.log)
 			w.Logs.TakeAll()
 			rec := w.post("/wx/decrypt", token, c.body)
 			var p struct {

@@ -5,7 +5,8 @@
 //
 // # Logs
 //
-// One line for each login, log-out and refusal. No line holds a token, a code, a
+// One line for each login, log-out and refusal; of one kind of refusal ten a second
+// at most, and a line with the number of the others. No line holds a token, a code, a
 // session_key, a secret or open data. Openids are in the lines of logins and of the
 // calls that follow, and in the access log's user_id; a unionid is in none.
 //
@@ -44,9 +45,10 @@ func init() { caddy.RegisterModule(new(Handler)) }
 // `X-WX-OPENID`, `X-WX-APPID`, `X-WX-SOURCE`, `X-WX-UNIONID` when it is known, and
 // `X-WX-PHONE` when it is remembered. It needs the app `wechat`.
 //
-// In a Caddyfile it is the directive `wechat_auth`, which runs after `basic_auth` and
-// before `forward_auth`, `request_header` and `reverse_proxy`. It takes no matcher: one would hide the
-// login endpoints and leave the rest of the site unguarded. List exemptions inside:
+// In a Caddyfile it is the directive `wechat_auth`, which runs after
+// `basic_auth` and before `forward_auth`, `request_header` and `reverse_proxy`.
+// It takes no matcher: one would hide the login endpoints and leave the rest of
+// the site unguarded. List exemptions inside:
 //
 //	wechat_auth {
 //		cloudrun
@@ -114,11 +116,12 @@ type Handler struct {
 	// request in any case.
 	Headers map[string]string `json:"headers,omitempty"`
 
-	log   *zap.Logger
-	app   *wechatapp.App
-	apps  []string // accepted mini programs; nil in cloudrun mode: any
-	rules *gate.Rules
-	vary  []string // names the token's headers; shared by all answers
+	log      *zap.Logger
+	refusals *wechatapp.RefusalLog
+	app      *wechatapp.App
+	apps     []string // accepted mini programs; nil in cloudrun mode: any
+	rules    *gate.Rules
+	vary     []string // names the token's headers; shared by all answers
 }
 
 // CaddyModule returns the Caddy module information.
@@ -147,6 +150,7 @@ func (h *Handler) checkCloudrun() error {
 // Provision finds the app and prepares the rules.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
+	h.refusals = wechatapp.NewRefusalLog(h.log)
 	if err := h.checkCloudrun(); err != nil {
 		return err
 	}
@@ -325,9 +329,9 @@ func (h *Handler) authenticate(r *http.Request, token string) (session.Identity,
 // refuse answers in the app's place. Its log line alone tells the operator why.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) error {
 	metrics.decided(d.Result)
-	h.log.Log(d.Problem.Level(), "refused",
+	h.refusals.Log(d.Problem.Level(), "refused", string(d.Result),
 		zap.String("reason", string(d.Result)), zap.Int("status", d.Problem.Status),
-		zap.String("method", r.Method), zap.String("path", r.URL.Path),
+		wechatapp.Bounded("method", r.Method), wechatapp.Bounded("path", r.URL.Path),
 		zap.String("client_ip", clientIP(r)))
 	return d.Problem.Write(w, r)
 }

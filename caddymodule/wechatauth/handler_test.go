@@ -437,6 +437,7 @@ func TestThreat24_LoginRequests(t *testing.T) {
 			if c.gate != nil {
 				g = c.gate
 			}
+			g.refusals = wechatapp.NewRefusalLog(g.log)
 			calls := w.Metric("caddy_wechat_weixin_calls_total")
 			method := "POST"
 			if c.method != "" {
@@ -598,7 +599,7 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 	if err := g.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
-	g.log = zap.NewNop()
+	g.log, g.refusals = zap.NewNop(), wechatapp.NewRefusalLog(zap.NewNop())
 	spent := caddytest.Spend(1500 * time.Millisecond)
 	// The waits are spread; the third time the gate's own limit refuses.
 	for _, want := range [][]string{{"2", "3"}, {"2", "3"}, {"1800"}} {

@@ -21,7 +21,7 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 		p := reply.For(reply.Login, err)
 		code, level := outcome(r, p)
 		metrics.logins.WithLabelValues(code).Inc()
-		h.log.Log(level, "login refused", zap.String("code", code),
+		h.refusals.Log(level, "login refused", code, zap.String("code", code),
 			zap.Error(reply.Cause(err)), zap.String("client_ip", clientIP(r)))
 		return p
 	}

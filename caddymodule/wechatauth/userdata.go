@@ -33,7 +33,7 @@ func ownData(
 			p := reply.For(reply.OwnData, err)
 			code, level := outcome(r, p)
 			metrics.endpointCalls.WithLabelValues(name, code).Inc()
-			h.log.Log(level, name+" refused", zap.String("code", code),
+			h.refusals.Log(level, name+" refused", code, zap.String("code", code),
 				zap.Error(reply.Cause(err)), zap.String("appid", u.AppID),
 				zap.String("openid", u.OpenID), zap.String("client_ip", clientIP(r)))
 			return p

@@ -19,7 +19,7 @@ import (
 // reaches WeChat, and no body binds anything.
 func FuzzUserData(f *testing.F) {
 	shared := newDataWorld(f, "")
-	shared.gate.log = zap.NewNop()
+	shared.gate.log, shared.gate.refusals = zap.NewNop(), wechatapp.NewRefusalLog(zap.NewNop())
 	token := shared.login("ada")
 	good := shared.seal("ada", shared.watermarked(`"nickName":"Band"`))
 	for _, s := range []string{

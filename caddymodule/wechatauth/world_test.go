@@ -3,6 +3,8 @@ package wechatauth
 import (
 	"testing"
 
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
+
 	"github.com/wxgate/wxgate/caddymodule/internal/apptest"
 )
 
@@ -26,7 +28,7 @@ func (w *world) newGate(h *Handler) *Handler {
 	if err := h.Provision(w.Ctx); err != nil {
 		w.T.Fatal(err)
 	}
-	h.log = w.Log
+	h.log, h.refusals = w.Log, wechatapp.NewRefusalLog(w.Log)
 	return h
 }
 
