@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -119,46 +120,81 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 
 	out := r.WithContext(ctx)
 	out.Trailer = nil
-	if err := h.bound(w, out); err != nil {
+	release, err := h.bound(w, out)
+	if err != nil {
 		return err
 	}
+	defer release()
 	if err := h.proxy.ServeHTTP(w, out, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })); err != nil {
 		return err
 	}
 	return c.failed // that the client has gone is no error to reverse_proxy
 }
 
-// maxReplayed is the longest body that is kept to be sent again.
+// maxReplayed is the longest body that is kept in memory. A longer one is kept in a
+// temporary file.
 const maxReplayed = 64 << 10
 
-// bound limits the body of a call, and keeps a short one so that the call can
-// be repeated and tells its length.
-func (h *Handler) bound(w http.ResponseWriter, r *http.Request) error {
+// bound reads the body of a call to its end. So the call has a Content-Length, since
+// WeChat answers 412 to chunks, and can be repeated. release gives back the body.
+func (h *Handler) bound(w http.ResponseWriter, r *http.Request) (release func(), err error) {
 	if r.ContentLength > h.MaxBody {
-		return bodyTooLong(h.MaxBody)
+		return nil, bodyTooLong(h.MaxBody)
 	}
 	body := http.MaxBytesReader(w, r.Body, h.MaxBody)
-	r.Body = body
-	if r.ContentLength > maxReplayed {
-		return nil
-	}
 	b, err := io.ReadAll(io.LimitReader(body, maxReplayed+1))
-	switch {
-	case errors.As(err, new(*http.MaxBytesError)):
-		return bodyTooLong(h.MaxBody)
-	case err != nil:
-		return reply.BodyBroken
-	case len(b) > maxReplayed:
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(b), body), body}
-		return nil
+	if err != nil {
+		return nil, unread(err, h.MaxBody)
 	}
-	r.ContentLength = int64(len(b))
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
+	var content io.ReaderAt = bytes.NewReader(b)
+	length, release := int64(len(b)), func() {}
+	if length > maxReplayed {
+		f, err := os.CreateTemp("", "wxgate-body-")
+		if err != nil {
+			return nil, fmt.Errorf("keeping the body of a call: %w", err)
+		}
+		release = func() {
+			f.Close()
+			os.Remove(f.Name())
+		}
+		rest := &readError{r: body}
+		length, err = io.Copy(f, io.MultiReader(bytes.NewReader(b), rest))
+		if err != nil {
+			release()
+			if rest.err != nil {
+				return nil, unread(rest.err, h.MaxBody)
+			}
+			return nil, fmt.Errorf("keeping the body of a call: %w", err)
+		}
+		content = f
+	}
+	r.ContentLength, r.TransferEncoding = length, nil
+	r.GetBody = func() (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(content, 0, length)), nil
+	}
 	r.Body, _ = r.GetBody()
-	return nil
+	return release, nil
+}
+
+// readError remembers that reading, not writing, has ended a copy.
+type readError struct {
+	r   io.Reader
+	err error
+}
+
+func (e *readError) Read(p []byte) (n int, err error) {
+	if n, err = e.r.Read(p); err != nil && err != io.EOF {
+		e.err = err
+	}
+	return n, err
+}
+
+// unread returns the problem of a body that could not be read.
+func unread(err error, limit int64) error {
+	if errors.As(err, new(*http.MaxBytesError)) {
+		return bodyTooLong(limit)
+	}
+	return reply.BodyBroken
 }
 
 // bodyTooLong returns the problem of a call beyond max_body.

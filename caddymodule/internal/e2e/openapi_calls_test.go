@@ -125,7 +125,7 @@ func TestOpenAPI_RenewsToken(t *testing.T) {
 }
 
 // TestOpenAPI_Streams passes an answer that is no JSON object on before it has
-// ended, over a reload, and a body before it has come whole.
+// ended, over a reload, and a long body with its length once it has come whole.
 func TestOpenAPI_Streams(t *testing.T) {
 	t.Parallel()
 	more, arrived := make(chan string), make(chan int, 1)
@@ -165,10 +165,10 @@ func TestOpenAPI_Streams(t *testing.T) {
 	fmt.Fprintf(up, "POST /cgi-bin/media/upload HTTP/1.1\r\nHost: %s\r\n"+
 		"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n%s",
 		api, 2*len(half), half)
-	if n := <-arrived; n == 0 { // while the other half has not been sent
+	up.Write(half)
+	if n := <-arrived; n == 0 {
 		t.Error("nothing arrives")
 	}
-	up.Write(half)
 	uploaded, err := http.ReadResponse(bufio.NewReader(up), nil)
 	if err != nil || uploaded.StatusCode != 200 {
 		t.Errorf("%v, %v", uploaded, err)
