@@ -87,7 +87,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "headers":
 			err = h.unmarshalHeaders(b)
 		default:
-			err = b.Unknown("cloudrun, endpoints, public, optional, required, apps, token or headers")
+			err = b.Unknown(
+				"cloudrun, endpoints, public, optional, required, apps, token or headers")
 		}
 		if err == nil {
 			err = h.checkLines(d)

@@ -118,7 +118,7 @@ func decideCloudrun(c Claims) Decision {
 }
 
 // refusals are the ends of Check other than Accepted. The client learns less than
-// the metric and the log (THREATS.md 22).
+// the metric and the log (docs/threats.md#t22).
 var refusals = []struct {
 	err     error
 	result  Result

@@ -25,7 +25,7 @@ type endpoint struct {
 const loginEndpoint = "login"
 
 // endpoints is the table of endpoints by the last segment of their path
-// (DESIGN.md 3).
+// (docs/design.md#endpoints).
 var endpoints = map[string]endpoint{
 	loginEndpoint: {
 		http.MethodPost, "send POST with a JSON body that holds code, the string from wx.login",

@@ -41,7 +41,7 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 }
 
 // login asks the rate limits before it reads the body, so that a refused flood
-// costs next to nothing (THREATS.md 26).
+// costs next to nothing (docs/threats.md#t26).
 func (h *Handler) login(
 	w http.ResponseWriter, r *http.Request, token string,
 ) (session.Login, error) {
@@ -104,11 +104,11 @@ func (h *Handler) readLogin(
 	return req, nil
 }
 
-// touristCode is the code of DevTools without an AppID (WECHAT.md 11.6).
+// touristCode is the code of DevTools without an AppID.
 const touristCode = "the code is a mock one"
 
 // guessApp returns the mini program of a login without an appid: the only one, or
-// the one in WeChat's Referer (WECHAT.md 9.2). A client can forge that hint, and
+// the one in WeChat's Referer (docs/wechat.md#network). A client can forge that hint, and
 // gains nothing: a code of another mini program does not pass there.
 func (h *Handler) guessApp(r *http.Request) (string, error) {
 	if len(h.apps) == 1 {

@@ -39,7 +39,7 @@ var results = []Result{
 }
 
 // metrics are made once a process and registered with each configuration, whose
-// registry is new, so that counts go on through a reload (CADDY.md 1.8). Labels come
+// registry is new, so that counts go on through a reload (docs/caddy.md#metrics). Labels come
 // from closed sets.
 var metrics = newCollectors()
 

@@ -79,7 +79,7 @@ func (h *Handler) decrypt(
 	return live.Sessions.OpenData(r.Context(), u, d)
 }
 
-// phoneAnswer has WeChat's own names (WECHAT.md 6.1).
+// phoneAnswer has WeChat's own names (docs/wechat.md#phone-code).
 type phoneAnswer struct {
 	PhoneNumber     string `json:"phoneNumber"`
 	PurePhoneNumber string `json:"purePhoneNumber"`
