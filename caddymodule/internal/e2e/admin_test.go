@@ -216,8 +216,9 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 	var asked atomic.Int64
 	var clients sync.WaitGroup
 	stop := make(chan struct{})
-	for _, target := range []string{
-		"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/backup", "/wechat/keys",
+	for target, method := range map[string]string{
+		"/wechat/status": "GET", "/wechat/sessions?unionid=u": "GET", "/wechat/keys": "GET",
+		"/wechat/backup": "POST",
 	} {
 		clients.Go(func() {
 			for {
@@ -228,7 +229,8 @@ func TestThreat32_AdminDuringReloads(t *testing.T) {
 				}
 				// A connection that the endpoint which is replaced no longer
 				// takes is Caddy's; an answer is ours.
-				r, err := exchange(w.admin, request(w.admin, "GET", target, ""))
+				r, err := exchange(w.admin,
+					request(w.admin, method, target, "", "Content-Type: application/json"))
 				if err == nil && r.status != 0 {
 					asked.Add(1)
 					if r.status != 200 {

@@ -17,10 +17,9 @@ func TestFleet_Example(t *testing.T) {
 	for _, program := range []string{"bash", "curl", "redis-server"} {
 		need(t, program)
 	}
-	_, port, _ := strings.Cut(freeAddr(t), ":")
 	cmd := exec.CommandContext(t.Context(), "bash",
 		filepath.Join(moduleRoot, "examples/deploy/redis-fleet/run"), "--once")
-	cmd.Env = append(os.Environ(), "BASE_PORT="+port)
+	cmd.Env = append(os.Environ(), "BASE_PORT="+portOf(freeAddrs(t, 15)))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("it ends with %v:\n%s", err, tail(string(out), 6000))

@@ -224,17 +224,26 @@ var nextPort = struct {
 	n int
 }{n: 12000 + rand.IntN(18000)}
 
-// freeAddr returns a loopback address that nobody listens on.
-func freeAddr(tb testing.TB) string {
+// freeAddr returns a loopback address that is in nobody's use.
+func freeAddr(tb testing.TB) string { return freeAddrs(tb, 1) }
+
+// freeAddrs returns the first of n addresses with ports in a row.
+func freeAddrs(tb testing.TB, n int) string {
 	tb.Helper()
 	nextPort.Lock()
 	defer nextPort.Unlock()
 	for range 1000 {
-		nextPort.n++
-		addr := fmt.Sprintf("127.0.0.1:%d", nextPort.n)
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
+		first := nextPort.n + 1
+		nextPort.n += n
+		free := true
+		for port := first; port < first+n && free; port++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if free = err == nil; free {
+				l.Close()
+			}
+		}
+		if free {
+			return fmt.Sprintf("127.0.0.1:%d", first)
 		}
 	}
 	tb.Fatal("no free port")
