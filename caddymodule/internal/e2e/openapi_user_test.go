@@ -184,8 +184,9 @@ func TestUserCalls_Refused(t *testing.T) {
 		userCall(t, api, name, map[string]any{"openid": "\u00e9"}).
 			problem(t, 400, "invalid_request")
 		ask(t, api, "GET", "/wx/user/"+name, "").problem(t, 405, "invalid_request")
-		body["openid"] = strings.Repeat("x", 70<<10)
-		userCall(t, api, name, body).problem(t, 413, "invalid_request")
+		ask(t, api, "POST", "/wx/user/"+name, "{}").problem(t, 415, "invalid_request")
+		userCall(t, api, name, map[string]any{"openid": strings.Repeat("x", 70<<10)}).
+			problem(t, 413, "invalid_request")
 	}
 	for _, target := range []string{
 		"/wx/user/", "/wx/user/code2session", "/wx/user/checksession/",
