@@ -2,6 +2,7 @@ package wechatauth
 
 import (
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 // serveLogin answers POST /wx/login.
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token string) error {
-	out, err := h.login(w, r, token)
+	out, undelivered, err := h.login(w, r, token)
 	if err != nil {
 		p := reply.For(reply.Login, err)
 		code, level := outcome(r, p)
@@ -34,28 +35,39 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 		zap.String("appid", out.User.AppID), zap.String("openid", out.User.OpenID),
 		zap.String("session", hex.EncodeToString(out.Digest[:4])),
 		zap.Bool("replayed", out.Replayed), zap.String("client_ip", clientIP(r)))
-	return reply.JSON(w, r, sessionAnswer{
+	err = reply.JSON(w, r, sessionAnswer{
 		ThirdSession: out.Token, ExpiresIn: secondsUntil(out.Expires),
 		UnionIDBound: out.UnionIDBound,
 	})
+	if err == nil {
+		// Without Flush a dead connection stays unnoticed.
+		err = http.NewResponseController(w).Flush()
+	}
+	if errors.Is(err, http.ErrNotSupported) {
+		err = nil
+	}
+	if err != nil || r.Context().Err() != nil {
+		undelivered()
+	}
+	return err
 }
 
 // login asks the rate limits before it reads the body, so that a refused flood
 // costs next to nothing (docs/threats.md#t26).
 func (h *Handler) login(
 	w http.ResponseWriter, r *http.Request, token string,
-) (session.Login, error) {
+) (out session.Login, undelivered func(), err error) {
 	live, err := h.app.Live(r.Context())
 	if err != nil {
-		return session.Login{}, err
+		return out, nil, err
 	}
 	client, _ := netip.ParseAddr(clientIP(r))
 	if wait, ok := live.AllowLogin(r.Context(), client); !ok {
-		return session.Login{}, limited(wait)
+		return out, nil, limited(wait)
 	}
 	req, err := h.readLogin(w, r)
 	if err != nil {
-		return session.Login{}, err
+		return out, nil, err
 	}
 	req.Presented, req.Client = token, client
 	req.Begin = func() (func(error), error) {
@@ -65,7 +77,8 @@ func (h *Handler) login(
 		}
 		return end, nil
 	}
-	return live.Sessions.Login(r.Context(), req)
+	out, err = live.Sessions.Login(r.Context(), req)
+	return out, func() { live.Sessions.Undelivered(req) }, err
 }
 
 func limited(wait time.Duration) reply.Problem {

@@ -42,6 +42,19 @@ type Login struct {
 	Replayed     bool // the answer of an earlier request with the same code
 }
 
+// Undelivered says, once, that the client did not get the answer to req. While
+// the answer is replayed, the next holder of the code gets it from any address:
+// telephones change from Wi-Fi to mobile (docs/threats.md#t43).
+func (s *Service) Undelivered(req LoginRequest) {
+	fs := &s.cfg.Core.logins
+	fs.mu.Lock()
+	f := fs.m[flightKey(req.AppID, req.Code)]
+	fs.mu.Unlock()
+	if f != nil {
+		fs.lose(f, 1)
+	}
+}
+
 const (
 	// storeTimeout bounds the durable write of a login. It is generous, since
 	// the code is spent by then.
@@ -85,10 +98,12 @@ func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	}
 	select {
 	case <-ctx.Done():
+		c.logins.lose(f, 0)
 		return Login{}, fmt.Errorf("%w: waiting for login: %w", ErrUnavailable, ctx.Err())
 	case <-f.done:
 		out := f.login
 		out.Replayed = !leads
+		c.logins.give(f)
 		return out, f.err
 	}
 }
@@ -214,7 +229,9 @@ type flights struct {
 // after.
 type flight struct {
 	key    [32]byte
-	client netip.Addr
+	client netip.Addr // that may get the answer
+	given  int        // how often it was given
+	lost   bool       // a client is gone without it; if none has it, the next one may
 	done   chan struct{}
 
 	login Login // valid when done is closed
@@ -229,6 +246,9 @@ func (fs *flights) join(key [32]byte, client netip.Addr) (f *flight, leads, ok b
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if f := fs.m[key]; f != nil {
+		if f.lost && f.given == 0 && client.IsValid() {
+			f.client, f.lost = client, false
+		}
 		return f, false, client.IsValid() && f.client == client
 	}
 	if fs.m == nil {
@@ -249,6 +269,22 @@ func (fs *flights) finish(f *flight, out Login, err error, replay time.Duration)
 		return
 	}
 	time.AfterFunc(replay, func() { fs.forget(f) })
+}
+
+// give counts an answer as delivered, until lose says otherwise.
+func (fs *flights) give(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f.given++
+}
+
+// lose takes back answers that were given, and opens a flight whose answer no
+// client has to the next one.
+func (fs *flights) lose(f *flight, given int) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f.given -= given
+	f.lost = true
 }
 
 // len returns the number of flights under way or replayed.

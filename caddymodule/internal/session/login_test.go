@@ -435,6 +435,30 @@ func TestClose_LoginWithoutClient_EndsFirst(t *testing.T) {
 	})
 }
 
+// TestThreat43_LostAnswer_GoesToTheNextHolder: a telephone changes from Wi-Fi to
+// mobile. An answer that a client has goes to no other address.
+func TestThreat43_LostAnswer_GoesToTheNextHolder(t *testing.T) {
+	wifi, mobile := phone, netip.MustParseAddr("198.51.100.9")
+	for name, lose := range map[string]bool{"delivered": false, "lost": true} {
+		t.Run(name, func(t *testing.T) {
+			g := newGate(t, answering(func(context.Context) error { return nil }))
+			first, err := g.Login(t.Context(), request("alice", wifi))
+			g.must(err)
+			if lose {
+				g.Undelivered(request("alice", wifi))
+			}
+			second, err := g.Login(t.Context(), request("alice", mobile))
+			if got := err == nil && second.Token == first.Token; got != lose {
+				t.Errorf("the next holder of the code: %v", err)
+			}
+			third, err := g.Login(t.Context(), request("alice", wifi))
+			if got := err == nil && third.Token == first.Token; got == lose {
+				t.Errorf("the first client again: %v", err)
+			}
+		})
+	}
+}
+
 // TestLogin_NoRoom_SpendsNoCode: the next attempt is a new one. The room is
 // free when the exchange is over, not when the client has gone.
 func TestLogin_NoRoom_SpendsNoCode(t *testing.T) {
