@@ -26,7 +26,8 @@ func explainCommand() *cobra.Command {
 	var config, adapter string
 	var headers []string
 	cmd := &cobra.Command{
-		Use:   "explain [--config <path>] [--adapter <name>] [-H <header>]... <method> <path or URL>",
+		Use: "explain [--config <path>] [--adapter <name>] [-H <header>]... " +
+			"<method> <path or URL>",
 		Short: "Tells what the gate does with a request, and why",
 		Long: `
 Follows a request through the routes of a configuration, by Caddy's own matchers, and
@@ -37,7 +38,8 @@ only the servers of its port are asked, and its host counts; with a path, every 
 the configuration is tried. Where a handler of another module may answer or change the
 request, the command says so.
 `,
-		Example: `  wxgate wechat explain --config Caddyfile GET /public/../admin -H 'X_WX_OPENID: x'
+		Example: `  wxgate wechat explain --config Caddyfile \
+      GET /public/../admin -H 'X_WX_OPENID: x'
   wxgate wechat explain --config Caddyfile GET https://api.example.com/orders \
       -H 'Connection: close, X-Wx-Openid'`,
 		Args: cobra.ExactArgs(2),

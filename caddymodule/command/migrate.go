@@ -25,29 +25,39 @@ func migrateCommand() *cobra.Command {
 	var m migration
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "migrate --from <store> --to <store> [--since <backup>] [--config <path>] [--adapter <name>] [--json]",
+		Use: "migrate --from <store> --to <store> [--since <backup>] " +
+			"[--config <path>] [--adapter <name>] [--json]",
 		Short: "Copies users and live sessions from one session store into another",
 		Long: `
-Copies the users and the sessions that still hold from one store into another: nobody has to log in again. A store is
+Copies users and live sessions from one store into another. No user has to log in again.
+A store is
 
-	bolt:<file>   the database of a gate that does not run, or a backup of one that does
-	<name>        the store of that name in the configuration, such as redis, with the addresses and passwords that stand there
+	bolt:<file>   the database of a gate that does not run, or a backup of a running one
+	<name>        the store of that name in the configuration, such as redis, with the
+	              addresses and passwords from there
 
-The one that is read is not changed. What the other one holds stays: of two records of a user the later login counts, and sessions are added. It may be run again, after an error or for what
-has come since.
+The command does not change the source. It adds to the target: sessions are added, and of
+two records of a user the later login counts. Run it again after an error, or to copy
+newer logins.
 
-Without stopping the gate, with new.Caddyfile as the configuration to come:
+To change the store while the gate runs, with new.Caddyfile as the new configuration:
 
 	wxgate wechat backup before.db
 	wxgate wechat migrate --from bolt:before.db --to redis --config new.Caddyfile
 	wxgate reload --config new.Caddyfile
-	wxgate wechat migrate --from bolt:/var/lib/wxgate/sessions.db --since bolt:before.db --to redis --config new.Caddyfile
+	wxgate wechat migrate --from bolt:/var/lib/wxgate/sessions.db --since bolt:before.db \
+	    --to redis --config new.Caddyfile
 
-The last step brings the logins made between the first and the third. With --since, only what has changed since that backup is carried over: sessions that were ended meanwhile are ended in the
-other store too, and none that was ended there comes back.
+The last step copies the logins made between the first and the third. With --since, the
+command copies only the changes since that backup: it ends the sessions that ended
+meanwhile in the other store too, and it brings back none that ended there.
 
-Master keys are not copied: seal_key in the configuration must hold those that the sessions were made under, which for bolt without seal_key is the content of <database>.key. It is refused
-otherwise. The exit status is 0 when all is copied, 1 when it was refused or failed, 2 when a store cannot be reached.
+The command does not copy master keys. seal_key in the configuration must hold the master
+keys of the sessions; for bolt without seal_key, that is the content of <database>.key.
+Otherwise the command refuses.
+
+The exit status is 0 when all is copied, 1 when the command refuses or fails, 2 when it
+cannot reach a store.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
@@ -69,22 +79,14 @@ otherwise. The exit status is 0 when all is copied, 1 when it was refused or fai
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(
-		&m.from, "from", "",
-		"The store to read: bolt:<file>, or the name of the configuration's store",
-	)
-	f.StringVar(
-		&m.to, "to", "",
-		"The store to add to: bolt:<file>, or the name of the configuration's store",
-	)
-	f.StringVar(
-		&m.since, "since", "",
-		"The backup, bolt:<file>, that was copied before: only what has changed since is carried over",
-	)
-	f.StringVarP(
-		&m.config, "config", "c", "",
-		"Configuration file that holds the store (default: the Caddyfile in this folder)",
-	)
+	f.StringVar(&m.from, "from", "",
+		"The store to read: bolt:<file>, or the name of the configuration's store")
+	f.StringVar(&m.to, "to", "",
+		"The store to add to: bolt:<file>, or the name of the configuration's store")
+	f.StringVar(&m.since, "since", "",
+		"The backup, bolt:<file>, that was copied before; copies only the changes since")
+	f.StringVarP(&m.config, "config", "c", "",
+		"Configuration file that holds the store (default: the Caddyfile in this folder)")
 	f.StringVarP(&m.adapter, "adapter", "a", "", "Name of the config adapter")
 	f.BoolVar(&asJSON, "json", false, "Print JSON")
 	_ = cmd.MarkFlagRequired("from") // they are there
@@ -92,7 +94,7 @@ otherwise. The exit status is 0 when all is copied, 1 when it was refused or fai
 	return cmd
 }
 
-// migration is what the command was told.
+// migration holds the flags of the command.
 type migration struct {
 	from, to, since string
 	config, adapter string
@@ -101,56 +103,48 @@ type migration struct {
 	patience        time.Duration // for a file that a gate has open
 }
 
-// migrated is what the command did.
+// migrated is the result of the command.
 type migrated struct {
 	From     string         `json:"from"`
 	To       string         `json:"to"`
 	Users    migratedAmount `json:"users"`
 	Sessions migratedAmount `json:"sessions"`
-	Ended    int            `json:"ended"`      // sessions that were ended at the source since the backup, and now here
+	Ended    int            `json:"ended"`      // sessions, at the source since the backup
 	Damaged  int64          `json:"unreadable"` // records of the source
-	Keys     []string       `json:"keys"`       // names of the master keys that these sessions need
+	Keys     []string       `json:"keys"`       // master keys that the sessions need
 
 	since bool
 }
 
-// migratedAmount counts what was read and what of it the target did not have.
+// migratedAmount counts the records read, and those that the target lacked.
 type migratedAmount struct {
 	Read  int `json:"read"`
 	Added int `json:"added"`
 }
 
-// write is for people.
+// write prints the result as text.
 func (r migrated) write(out io.Writer) error {
-	fmt.Fprintf(
-		out, "From %s to %s.\n%s, %d of them new there; %s, %d of them new there.\n", r.From, r.To,
-		cli.Amount(r.Users.Read, "user"), r.Users.Added,
-		cli.Amount(r.Sessions.Read, "live session"), r.Sessions.Added,
-	)
+	fmt.Fprintf(out, "From %s to %s.\n%s, %d of them new there; %s, %d of them new there.\n",
+		r.From, r.To, cli.Amount(r.Users.Read, "user"), r.Users.Added,
+		cli.Amount(r.Sessions.Read, "live session"), r.Sessions.Added)
 	if r.since {
-		fmt.Fprintf(
-			out, "%s ended since the backup, and now there too.\n", cli.Amount(r.Ended, "session"),
-		)
+		ended := cli.Amount(r.Ended, "session")
+		fmt.Fprintf(out, "%s ended since the backup, and now there too.\n", ended)
 	}
 	if r.Damaged > 0 {
-		fmt.Fprintf(
-			out, "%s cannot be read and stayed behind.\n", cli.Amount(int(r.Damaged), "record"),
-		)
+		damaged := cli.Amount(int(r.Damaged), "record")
+		fmt.Fprintf(out, "%s cannot be read and stayed behind.\n", damaged)
 	}
 	if !r.since && r.Sessions.Added < r.Sessions.Read {
-		fmt.Fprintln(
-			out,
-			"The others were there already. Of these, any that had been ended there since an earlier run would be back: --since <backup> prevents that.",
-		)
+		fmt.Fprintln(out, "The others were there already. Of these, any that had been ended there "+
+			"since an earlier run would be back: --since <backup> prevents that.")
 	}
 	if len(r.Keys) == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(
-		out,
-		"The gates need the master keys of these sessions, %s, in seal_key until `wxgate wechat keys` no longer calls them needed.\n",
-		strings.Join(r.Keys, ", "),
-	)
+	_, err := fmt.Fprintf(out, "The gates need the master keys of these sessions, %s, "+
+		"in seal_key until `wxgate wechat keys` no longer calls them needed.\n",
+		strings.Join(r.Keys, ", "))
 	return err
 }
 
@@ -185,7 +179,7 @@ func (m *migration) run(ctx context.Context) (r migrated, err error) {
 	if err := m.copy(ctx, stores, &r); err != nil {
 		return r, fmt.Errorf("copying, which can be done again: %w", err)
 	}
-	if err := needMasterKeys(ctx, needed); err != nil { // a gate may have revoked everybody
+	if err := needMasterKeys(ctx, needed); err != nil { // a gate may have revoked all users
 		return r, fmt.Errorf("noting master keys: %w", err)
 	}
 	if stores.since == nil {

@@ -18,7 +18,7 @@ import (
 // migrateBatch is the number of users that are written at a time.
 const migrateBatch = 256
 
-// copy carries users and sessions over and tells about it now and then.
+// copy copies users and sessions, and prints its progress every m.every.
 func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated) error {
 	batch := make([]store.Item, 0, migrateBatch)
 	flush := func() error {
@@ -59,9 +59,9 @@ func (s *migrateStores) tell(progress io.Writer, r *migrated) {
 	fmt.Fprintf(progress, "%d%s users, %d sessions\n", r.Users.Read, of, r.Sessions.Read)
 }
 
-// news returns of an item what has come since the backup, or all of it, and
-// whether that is anything: a user of whom there is nothing new may have been
-// forgotten in the target.
+// news returns the part of an item that is newer than the backup, or all of it
+// without a backup. It reports false for a user without news: the target may have
+// deleted that user.
 func (s *migrateStores) news(ctx context.Context, it store.Item) (store.Item, bool, error) {
 	if s.since == nil {
 		return it, true, nil
@@ -90,8 +90,8 @@ func sameFacts(a, b store.User) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// carryEnds ends in the target what held in the backup and does not hold in the
-// source any more, and forgets there who is not known here any more.
+// carryEnds ends in the target the sessions that ended in the source since the
+// backup. It deletes there the users that the source has deleted since.
 func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 	err = s.since.Dump(ctx, func(it store.Item) error {
 		switch _, err := s.from.source.User(ctx, it.User.ID); {
@@ -119,8 +119,8 @@ func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// forget removes from the target what the backup knew of a user: all of it,
-// unless the user has logged in there since.
+// forget removes from the target the user of the backup, or only the sessions of the
+// backup if the user has logged in there since.
 func (s *migrateStores) forget(ctx context.Context, before store.User) error {
 	now, err := s.to.store.User(ctx, before.ID)
 	switch {
@@ -142,13 +142,13 @@ func (s *migrateStores) forget(ctx context.Context, before store.User) error {
 // neededKeys returns until when the target needs master keys of the source.
 func (s *migrateStores) neededKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
 	needs, err := s.from.source.MasterKeys(ctx)
-	maps.DeleteFunc(
-		needs, func(_ store.MasterKeyID, until time.Time) bool { return !until.After(time.Now()) },
-	)
+	maps.DeleteFunc(needs, func(_ store.MasterKeyID, until time.Time) bool {
+		return !until.After(time.Now())
+	})
 	return needs, err
 }
 
-// checkKeys refuses what would log people out.
+// checkKeys refuses a migration that would log users out: seal_key lacks their keys.
 func (s *migrateStores) checkKeys(needed map[store.MasterKeyID]time.Time) error {
 	if s.ring == nil {
 		return nil
@@ -164,7 +164,9 @@ func (s *migrateStores) checkKeys(needed map[store.MasterKeyID]time.Time) error 
 	}
 	slices.Sort(missing)
 	return fmt.Errorf(
-		"seal_key lacks the master keys that the sessions of %s were made under (%s): put the content of <database>.key, or what seal_key was there, into seal_key of all gates, behind a newer one if there is one",
+		"seal_key lacks the master keys that the sessions of %s were made under (%s): "+
+			"put the content of <database>.key, or what seal_key was there, "+
+			"into seal_key of all gates, behind a newer one if there is one",
 		s.from.name, strings.Join(missing, ", "),
 	)
 }

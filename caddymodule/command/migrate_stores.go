@@ -18,7 +18,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
-// migrateStores are the stores that a migration is about, open.
+// migrateStores are the open stores of a migration.
 type migrateStores struct {
 	from  migrateSource
 	to    migrateTarget
@@ -27,7 +27,7 @@ type migrateStores struct {
 	done  []func() error // closes what is open
 }
 
-// dumpedStore is what is needed of the store that is read.
+// dumpedStore is the part of a store that the source needs.
 type dumpedStore interface {
 	store.Dumper
 	User(ctx context.Context, id store.UserID) (store.User, error)
@@ -55,7 +55,7 @@ func (s *migrateStores) close() error {
 	return errors.Join(errs...)
 }
 
-// open opens what the flags name. Nothing is left open after an error.
+// open opens the stores of the flags. After an error it leaves none open.
 func (m *migration) open(ctx context.Context) (s *migrateStores, err error) {
 	if m.from == m.to {
 		return nil, fmt.Errorf("--from and --to are the same store: %s", m.from)
@@ -81,8 +81,8 @@ func boltFile(side string) (path string, ok bool) {
 	return path, ok && path != ""
 }
 
-// snapshot opens a file. A gate that has just been told to use another store
-// keeps its own for some seconds (linger).
+// snapshot opens a file. It waits, since a gate keeps its store open for some seconds
+// after a reload with another one (wechatapp.Linger).
 func (s *migrateStores) snapshot(
 	ctx context.Context, m *migration, path string,
 ) (*bolt.Snapshot, error) {
@@ -160,9 +160,10 @@ func (s *migrateStores) configured(
 	ctx context.Context, m *migration, side string,
 ) (name string, st store.Store, err error) {
 	if side == "bolt" || strings.Contains(side, ":") {
-		// It is not repeated: a URL may hold a password.
+		// The error omits the text: a URL may hold a password.
 		return "", nil, errors.New(
-			"a store is bolt:<file>, or the name of the configuration's store, such as redis, which holds the address",
+			"a store is bolt:<file>, or the name of the configuration's store, " +
+				"such as redis, which holds the address",
 		)
 	}
 	a, err := loadApp(ctx, m.config, m.adapter)
@@ -171,13 +172,14 @@ func (s *migrateStores) configured(
 	}
 	if kind := a.Opener().(caddy.Module).CaddyModule().ID.Name(); kind != side {
 		return "", nil, fmt.Errorf(
-			"the store of the configuration is %s, not %s: give the configuration that is to use it by --config",
+			"the store of the configuration is %s, not %s: "+
+				"give the configuration that is to use it by --config",
 			kind, side,
 		)
 	}
 	if a.KeyRing() == nil {
 		return "", nil, fmt.Errorf(
-			"%s: without it nobody can tell whether the sessions would be accepted",
+			"%s: without it the command cannot tell whether a gate would accept the sessions",
 			keyless(a.SealKey),
 		)
 	}
@@ -199,8 +201,7 @@ func keyless(placeholder string) string {
 	return fmt.Sprintf("seal_key %s is empty here", placeholder)
 }
 
-// reachTimeout bounds the wait for a store that is opened before its server was
-// reached.
+// reachTimeout bounds the wait for a store that opens before it reaches its server.
 const reachTimeout = 5 * time.Second
 
 // reach waits until the store can be written to.
@@ -217,7 +218,7 @@ func reach(ctx context.Context, st store.Store) error {
 	}
 }
 
-// loadApp reads the global option out of a configuration. Nothing is started.
+// loadApp reads the global option out of a configuration. It starts nothing.
 func loadApp(ctx context.Context, config, adapter string) (*wechatapp.App, error) {
 	text, _, _, err := caddycmd.LoadConfig(config, adapter)
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 	probeBlind = 2
 )
 
-// probeOptions are what the flags say, as they say it.
+// probeOptions are the values of the flags.
 type probeOptions struct {
 	config     probe.Config
 	echo       string
@@ -34,33 +34,37 @@ type probeOptions struct {
 	json       bool
 }
 
-// probeCommand is `wxgate wechat probe`: the attack table against a gate,
-// anybody's, with an echo behind it.
+// probeCommand is `wxgate wechat probe`. It sends the attack table to any gate that
+// has an echo behind it.
 func probeCommand() *cobra.Command {
 	var o probeOptions
 	cmd := &cobra.Command{
 		Use:   "probe [--echo <address>] [-H <header>]... [--public <prefix>] <URL>",
 		Short: "Attacks a gate and reports what held",
 		Long: `
-Sends the attack table to a gate and tells which of its promises held: forged, respelt, removed and trailing identity headers, tunnels, forged proxies, doubled and bad credentials, paths.
-A few hundred requests, four at a time, no load.
+Sends the attack table to a gate and reports which promises held: forged, respelt,
+removed and trailing identity headers, tunnels, forged proxies, doubled and bad
+credentials, paths. It sends a few hundred requests, four at a time; it is no load test.
 
-The probe must see what the app receives. With --echo it is the app: point the gate's upstream at the address given, for the time of the probe. Without, the URL must lead to an endpoint
-behind the gate that answers with the headers of the request, in whatever format; trailers and raw lines are not seen then.
+The probe must see what the app receives. With --echo, the probe is the app: let the
+gate's upstream point at that address while the probe runs. Without --echo, the URL must
+lead to an endpoint behind the gate that answers with the headers of the request, in any
+format. The probe then sees no trailers and no raw lines.
 
-Rows that need a logged-in user are sent with the header of -H. Keep a token out of the list of processes: name it as {env.NAME}, or put the header into a file and use --header-file (- for
-standard input). Values of headers are never printed.
+The probe sends the header of -H in rows that need a logged-in user. Keep the token out
+of the process list: write it as {env.NAME}, or put the header into a file and name that
+with --header-file (- reads standard input). The probe never prints header values.
 
-The exit status is 0 when nothing fell (what was not tried is listed), 1 when anything fell, 2 when the probe could not look.
+The exit status is 0 when no row fell (the report lists the rows that were not tried),
+1 when a row fell, 2 when the probe could not look.
 `,
-		Example: `  wxgate wechat probe --echo 127.0.0.1:8080 -H 'Authorization: Bearer {env.TOKEN}' --public /public/ https://api.example.com/orders
+		Example: `  wxgate wechat probe --echo 127.0.0.1:8080 --public /public/ \
+      -H 'Authorization: Bearer {env.TOKEN}' https://api.example.com/orders
   wxgate wechat probe https://api.example.com/public/headers`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return cli.ExitWith(
-					cmd, probeBlind,
-					errors.New("give one URL: wxgate wechat probe <URL>; see --help"),
-				)
+				err := errors.New("give one URL: wxgate wechat probe <URL>; see --help")
+				return cli.ExitWith(cmd, probeBlind, err)
 			}
 			return nil
 		},
@@ -80,30 +84,20 @@ The exit status is 0 when nothing fell (what was not tried is listed), 1 when an
 		return cli.ExitWith(cmd, probeBlind, fmt.Errorf("%w; see --help", err))
 	})
 	f := cmd.Flags()
-	f.StringVar(
-		&o.echo, "echo", "",
-		"Address where the probe answers as the app; the gate's upstream points there",
-	)
-	f.StringArrayVarP(
-		&o.headers, "header", "H", nil,
-		"Header of a logged-in user, 'Name: value'; {env.NAME} and {file./path} are filled in; repeatable",
-	)
-	f.StringVar(
-		&o.headerFile, "header-file", "", "File of such headers, one a line; - for standard input",
-	)
-	f.StringSliceVar(
-		&o.config.Identity, "identity", probe.DefaultIdentity,
-		"Names of the headers that the gate tells the app of the user with, the one that is always there first",
-	)
-	f.StringVar(
-		&o.config.Public, "public", "",
-		"Prefix under which the gate asks for nothing, such as /public/",
-	)
+	f.StringVar(&o.echo, "echo", "",
+		"Address where the probe answers as the app; the gate's upstream points there")
+	f.StringArrayVarP(&o.headers, "header", "H", nil,
+		"Header of a logged-in user, 'Name: value'; {env.NAME} and {file./path} work; repeatable")
+	f.StringVar(&o.headerFile, "header-file", "",
+		"File of such headers, one a line; - for standard input")
+	f.StringSliceVar(&o.config.Identity, "identity", probe.DefaultIdentity,
+		"Identity headers that the gate sets, first the one that it always sets")
+	f.StringVar(&o.config.Public, "public", "",
+		"Prefix under which the gate asks for nothing, such as /public/")
 	f.StringVar(&o.config.Endpoints, "endpoints", "/wx", "Prefix of the gate's own endpoints")
 	f.BoolVar(&o.config.Insecure, "insecure", false, "Accept any certificate of the gate")
-	f.DurationVar(
-		&o.config.Timeout, "timeout", probe.DefaultTimeout, "Longest that one request may take",
-	)
+	f.DurationVar(&o.config.Timeout, "timeout", probe.DefaultTimeout,
+		"Longest that one request may take")
 	f.BoolVar(&o.json, "json", false, "Print JSON")
 	return cmd
 }
@@ -150,17 +144,17 @@ func (o *probeOptions) print(out io.Writer, report probe.Report) error {
 
 // credential collects the header lines of the flags and of the file.
 func (o *probeOptions) credential(in io.Reader) (lines []string, err error) {
+	fill := func(name string, value any) (any, error) {
+		switch {
+		case !strings.HasPrefix(name, "env.") && !strings.HasPrefix(name, "file."):
+			return "{" + name + "}", nil // braces of the value itself
+		case caddy.ToString(value) == "":
+			return nil, fmt.Errorf("{%s} in a header is empty", name)
+		}
+		return value, nil
+	}
 	for _, line := range o.headers {
-		line, err = caddy.NewReplacer().
-			ReplaceFunc(line, func(name string, value any) (any, error) {
-				switch named := strings.HasPrefix(name, "env.") || strings.HasPrefix(name, "file."); {
-				case !named:
-					return "{" + name + "}", nil // braces of the value itself
-				case caddy.ToString(value) == "":
-					return nil, fmt.Errorf("{%s} in a header is empty", name)
-				}
-				return value, nil
-			})
+		line, err = caddy.NewReplacer().ReplaceFunc(line, fill)
 		if err != nil {
 			return nil, err
 		}

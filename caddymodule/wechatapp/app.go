@@ -12,7 +12,7 @@
 //	caddy_wechat_cache_hits_total                      token checks that the cache answered
 //	caddy_wechat_cache_misses_total                    token checks that asked the store
 //	caddy_wechat_logins_in_flight                      logins under way
-//	caddy_wechat_damaged_stores_total                  damaged or lost stores, begun anew: an alarm
+//	caddy_wechat_damaged_stores_total                  damaged or lost stores, begun anew
 package wechatapp
 
 import (
@@ -96,7 +96,7 @@ type App struct {
 
 	// Where the gate keeps sessions. Default: `bolt`, a file under Caddy's data
 	// directory.
-	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=wechat.stores inline_key=type"`
+	StoreRaw json.RawMessage `json:"store,omitzero" caddy:"namespace=wechat.stores inline_key=type"`
 
 	// The cache in front of the store.
 	Cache Cache `json:"cache,omitzero"`

@@ -129,7 +129,8 @@ func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 }
 
 // errTwoTokens is a text, since the Dispenser adds the place.
-const errTwoTokens = "a mini program has one source of access tokens: token_file or cloud_token_file"
+const errTwoTokens = "a mini program has one source of access tokens: " +
+	"token_file or cloud_token_file"
 
 // checkTokenFile refuses a path that depends on where the gate was started.
 func checkTokenFile(path string) error {

@@ -14,7 +14,7 @@ import (
 // what a person does with a mini program.
 type UserLimits struct {
 	decrypts *limit.Buckets[session.User]
-	failures *limit.Buckets[session.User] // refused data: the user may be guessing (docs/threats.md#t29)
+	failures *limit.Buckets[session.User] // refused data: may be guesses (docs/threats.md#t29)
 	phones   *limit.Buckets[session.User] // numbers cost money (docs/wechat.md#phone-code)
 }
 

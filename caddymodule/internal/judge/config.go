@@ -36,15 +36,17 @@ func Config(raw []byte) ([]Finding, error) {
 	var found []Finding
 	if !c.Admin.Disabled && !strings.HasPrefix(c.Admin.Listen, "unix/") {
 		found = append(found, Finding{
-			Where: "admin", What: "each program on this machine can read the AppSecret and the sessions",
-			Cure: "write admin unix//run/wxgate/admin.sock",
+			Where: "admin",
+			What:  "each program on this machine can read the AppSecret and the sessions",
+			Cure:  "write admin unix//run/wxgate/admin.sock",
 		})
 	}
 	if log := c.Logging.Logs["default"]; log.Encoder.Format != "wechat" &&
 		log.Writer.Output != "discard" {
 		found = append(found, Finding{
-			Where: "log", What: "the default log shows tokens and codes that clients send in odd places",
-			Cure: "write log { format wechat }",
+			Where: "log",
+			What:  "the default log shows tokens and codes that clients send in odd places",
+			Cure:  "write log { format wechat }",
 		})
 	}
 	return found, nil

@@ -178,7 +178,8 @@ func (w *walk) gate(g Gate, at way) way {
 	case at.gated:
 		w.report(Finding{
 			Refused: true, Where: at.where,
-			What: "two wechat_auth on one path: the first takes the token, the second refuses all users",
+			What: "two wechat_auth on one path: " +
+				"the first takes the token, the second refuses all users",
 			Cure: "keep one, on the whole site, and list exemptions inside",
 		})
 	}
@@ -204,8 +205,9 @@ func (w *walk) proxy(h *reverseproxy.Handler, at way) {
 	}
 	if at.templates {
 		w.report(Finding{
-			Where: at.where, What: "templates runs over the answers of the app and can read secrets",
-			Cure: "take templates out of this route",
+			Where: at.where,
+			What:  "templates runs over the answers of the app and can read secrets",
+			Cure:  "take templates out of this route",
 		})
 	}
 }
@@ -224,7 +226,8 @@ func (w *walk) sharedUpstreams() {
 				Where: u.where,
 				What: fmt.Sprintf("requests reach %s without wechat_auth, which guards it at %s: "+
 					"a client can send any identity here", u.upstream, with),
-				Cure: "write wechat_auth there too, or guard the whole site with required <paths…>",
+				Cure: "write wechat_auth there too, " +
+					"or guard the whole site with required <paths…>",
 			})
 		}
 	}
