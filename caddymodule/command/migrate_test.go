@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -69,10 +70,11 @@ func (w *migrateWorld) path(name string) string { return filepath.Join(w.dir, na
 
 // configure writes a configuration and returns its path.
 func (w *migrateWorld) configure(name, kind, sealKey string) string {
-	text := fmt.Sprintf(
-		`{"apps":{"wechat":{"apps":[{"appid":%q,"secret":"{env.WX_SECRET}"}],"seal_key":%q,"store":{"type":%q,"path":%q}}}}`,
-		caddytest.AppID, sealKey, kind, w.path("shelf.db"),
-	)
+	text := fmt.Sprintf(`{"apps":{"wechat":{
+		"apps":[{"appid":%q,"secret":"{env.WX_SECRET}"}],
+		"seal_key":%q,
+		"store":{"type":%q,"path":%q}
+	}}}`, caddytest.AppID, sealKey, kind, w.path("shelf.db"))
 	if err := os.WriteFile(w.path(name), []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -92,6 +94,11 @@ func (w *migrateWorld) open(name string, f func(store.Store)) {
 	}
 }
 
+// userOf returns the user with an OpenID.
+func userOf(openID string) store.UserID {
+	return store.UserID{AppID: caddytest.AppID, OpenID: openID}
+}
+
 // login makes sessions of users, named by user and number.
 func (w *migrateWorld) login(name string, who ...string) {
 	w.t.Helper()
@@ -100,10 +107,12 @@ func (w *migrateWorld) login(name string, who ...string) {
 			openID, _, _ := strings.Cut(n, ".")
 			now := time.Now()
 			l := store.Login{
-				User: store.UserID{
-					AppID:  caddytest.AppID,
-					OpenID: openID,
-				}, Digest: digestOf(n), MasterKey: signingKey(w.t), Created: now, Expires: now.Add(time.Hour), Key: store.SealedKey{Tag: [8]byte{1}, Box: []byte("box")},
+				User:      userOf(openID),
+				Digest:    digestOf(n),
+				MasterKey: signingKey(w.t),
+				Created:   now,
+				Expires:   now.Add(time.Hour),
+				Key:       store.SealedKey{Tag: [8]byte{1}, Box: []byte("box")},
 			}
 			if _, err := s.Login(w.t.Context(), l); err != nil {
 				w.t.Fatal(err)
@@ -176,10 +185,11 @@ func TestMigrate(t *testing.T) {
 	key := signingKey(t).String()
 
 	status, out, said := w.run("--from", db, "--to", "shelf", "--config", w.config)
-	want := fmt.Sprintf(
-		"From %s to shelf:%s.\n3 users, 3 of them new there; 3 live sessions, 3 of them new there.\nThe gates need the master keys of these sessions, %s, in seal_key until `wxgate wechat keys` no longer calls them needed.\n",
-		db, w.path("shelf.db"), key,
-	)
+	want := fmt.Sprintf("From %s to shelf:%s.\n"+
+		"3 users, 3 of them new there; 3 live sessions, 3 of them new there.\n"+
+		"The gates need the master keys of these sessions, %s, "+
+		"in seal_key until `wxgate wechat keys` no longer calls them needed.\n",
+		db, w.path("shelf.db"), key)
 	if status != 0 || out != want {
 		t.Errorf("status %d, %s\nprinted %s\nwant    %s", status, said, out, want)
 	}
@@ -241,7 +251,7 @@ func TestMigrateSince(t *testing.T) {
 	w.login("sessions.db", "ada.3", "cid.1") // the gate still has its file
 	w.end("sessions.db", "ada.1")
 	w.open("sessions.db", func(s store.Store) {
-		if err := s.RevokeUser(t.Context(), store.UserID{AppID: caddytest.AppID, OpenID: "dan"}); err != nil {
+		if err := s.RevokeUser(t.Context(), userOf("dan")); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -287,27 +297,24 @@ func TestMigrateSinceForgotten(t *testing.T) {
 	forget := func(db string, users ...string) {
 		w.open(db, func(s store.Store) {
 			for _, u := range users {
-				if err := s.Forget(t.Context(), store.UserID{AppID: caddytest.AppID, OpenID: u}); err != nil {
+				if err := s.Forget(t.Context(), userOf(u)); err != nil {
 					t.Fatal(err)
 				}
 			}
 		})
 	}
 	forget("sessions.db", "ada", "bob", "eve") // the gate still has its file
-	w.login("sessions.db", "bob.2")            // as somebody new
+	w.login("sessions.db", "bob.2")            // as a new user
 	forget("shelf.db", "cid")                  // it has switched
-	w.login("shelf.db", "eve.2")               // as somebody new, too
+	w.login("shelf.db", "eve.2")               // as a new user, too
 	for range 2 {
-		w.must(
-			"--from", "bolt:"+w.path("sessions.db"), "--since", "bolt:"+w.path("before.db"), "--to",
-			"shelf",
-		)
+		w.must("--from", "bolt:"+w.path("sessions.db"), "--since", "bolt:"+w.path("before.db"),
+			"--to", "shelf")
 		w.check("shelf.db", all, "bob.2 dan.1 eve.2")
 		w.open("shelf.db", func(s store.Store) {
 			for _, u := range []string{"ada", "cid"} {
-				if got, err := s.User(t.Context(), store.UserID{AppID: caddytest.AppID, OpenID: u}); !errors.Is(
-					err, store.ErrNotFound,
-				) {
+				got, err := s.User(t.Context(), userOf(u))
+				if !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("%s is known as %+v, %v", u, got, err)
 				}
 			}
@@ -325,32 +332,69 @@ func TestMigrateRefuses(t *testing.T) {
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	noStore := "a store is bolt:<file>"
+	noKey := w.configure("empty.json", "shelf", "{env.NO_SUCH_KEY}")
+	otherKey := w.configure("other.json", "shelf", "{env.OTHER_KEY}")
+	switched := w.configure("switch.json", "switch", "{env.WX_SEAL_KEY}")
+	url := "redis://:" + caddytest.Canary + "@localhost"
 	for _, tt := range []struct {
-		name string
-		args []string
-		want string
+		name          string
+		from, to      string
+		since, config string
+		want          string
 	}{
-		{"nothing", nil, `"from", "to" not set`},
-		{"the same", []string{"--from", db, "--to", db}, "are the same store"},
-		{"no store", []string{"--from", db, "--to", "file:x"}, "a store is bolt:<file>"},
-		{"bolt without file", []string{"--from", "bolt", "--to", "shelf"}, "a store is bolt:<file>"},
-		{"bolt with an empty file", []string{"--from", "bolt:", "--to", "shelf"}, "a store is bolt:<file>"},
-		{"a URL", []string{"--from", db, "--to", "redis://:" + caddytest.Canary + "@localhost"}, "a store is bolt:<file>"},
-		{"another store", []string{"--from", db, "--to", "redis"}, "the store of the configuration is shelf, not redis"},
-		{"a store that cannot", []string{"--from", db, "--to", "switch", "--config", w.configure("switch.json", "switch", "{env.WX_SEAL_KEY}")}, "the store switch cannot be added to"},
-		{"or be read", []string{"--to", db, "--from", "switch", "--config", w.configure("switch.json", "switch", "{env.WX_SEAL_KEY}")}, "the store switch cannot be read out"},
-		{"no configuration", []string{"--from", db, "--to", "shelf", "--config", w.path("none.json")}, "none.json"},
-		{"empty seal_key", []string{"--from", db, "--to", "shelf", "--config", w.configure("empty.json", "shelf", "{env.NO_SUCH_KEY}")}, "seal_key {env.NO_SUCH_KEY} is empty here"},
-		{"another seal_key", []string{"--from", db, "--to", "shelf", "--config", w.configure("other.json", "shelf", "{env.OTHER_KEY}")}, signingKey(t).String() + "): put the content of <database>.key"},
-		{"no file", []string{"--from", "bolt:" + w.path("none.db"), "--to", "shelf"}, "none.db"},
-		{"no store in the file", []string{"--from", "bolt:" + junk, "--to", "shelf"}, "junk.db: the file is damaged or not a session store"},
-		{"since no file", []string{"--from", db, "--to", "shelf", "--since", "shelf"}, "--since takes a backup"},
-		{"since of no file", []string{"--from", "shelf", "--to", "bolt:" + w.path("new.db"), "--since", db}, "--since takes a backup"},
+		{name: "nothing", want: `"from", "to" not set`},
+		{name: "the same", from: db, to: db, want: "are the same store"},
+		{name: "no store", from: db, to: "file:x", want: noStore},
+		{name: "bolt without file", from: "bolt", to: "shelf", want: noStore},
+		{name: "bolt with an empty file", from: "bolt:", to: "shelf", want: noStore},
+		{name: "a URL", from: db, to: url, want: noStore},
+		{
+			name: "another store", from: db, to: "redis",
+			want: "the store of the configuration is shelf, not redis",
+		},
+		{
+			name: "target cannot load", from: db, to: "switch", config: switched,
+			want: "the store switch cannot be added to",
+		},
+		{
+			name: "source cannot dump", from: "switch", to: db, config: switched,
+			want: "the store switch cannot be read out",
+		},
+		{
+			name: "no configuration", from: db, to: "shelf", config: w.path("none.json"),
+			want: "none.json",
+		},
+		{
+			name: "empty seal_key", from: db, to: "shelf", config: noKey,
+			want: "seal_key {env.NO_SUCH_KEY} is empty here",
+		},
+		{
+			name: "another seal_key", from: db, to: "shelf", config: otherKey,
+			want: signingKey(t).String() + "): put the content of <database>.key",
+		},
+		{name: "no file", from: "bolt:" + w.path("none.db"), to: "shelf", want: "none.db"},
+		{
+			name: "no store in the file", from: "bolt:" + junk, to: "shelf",
+			want: "junk.db: the file is damaged or not a session store",
+		},
+		{
+			name: "since no file", from: db, to: "shelf", since: "shelf",
+			want: "--since takes a backup",
+		},
+		{
+			name: "since of no file", from: "shelf", to: "bolt:" + w.path("new.db"), since: db,
+			want: "--since takes a backup",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			args := tt.args
-			if !strings.Contains(strings.Join(args, " "), "--config") && args != nil {
-				args = append(args, "--config", w.config)
+			var args []string
+			if tt.from != "" {
+				config := cmp.Or(tt.config, w.config)
+				args = []string{"--from", tt.from, "--to", tt.to, "--config", config}
+			}
+			if tt.since != "" {
+				args = append(args, "--since", tt.since)
 			}
 			status, out, said := w.run(args...)
 			if status != cli.Failed || out != "" || !strings.Contains(said, tt.want) {

@@ -53,45 +53,68 @@ func TestProbeExitStatus(t *testing.T) {
 	}
 	defer taken.Close()
 	file := filepath.Join(t.TempDir(), "headers")
-	if err := os.WriteFile(file, []byte("\nAuthorization: Bearer "+caddytest.Canary+"\n"), 0o600); err != nil {
+	header := "Authorization: Bearer " + caddytest.Canary
+	if err := os.WriteFile(file, []byte("\n"+header+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PROBE_TOKEN", caddytest.Canary)
-	header := "Authorization: Bearer " + caddytest.Canary
+	const held = " held, 0 FELL, "
 	for _, tt := range []struct {
-		name, stdin string
-		args        []string
-		status      int
-		want        string
+		name   string
+		args   []string
+		status int
+		want   string
+		stdin  string
 	}{
-		{"honest", "", []string{honest}, 0, " held, 0 FELL, "},
-		{"honest, as a user", "", []string{"-H", header, honest}, 0, " held, 0 FELL, "},
-		{"from the environment", "", []string{"-H", "Authorization: Bearer {env.PROBE_TOKEN}", honest}, 0, " held, 0 FELL, "},
-		{"from a file", "", []string{"--header-file", file, honest}, 0, " held, 0 FELL, "},
-		{"from standard input", header + "\r\n", []string{"--header-file", "-", honest}, 0, " held, 0 FELL, "},
-		{"lying", "", []string{lying}, probeFell, "the app saw X-Wx-Unionid: forged-"},
-		{"lying, as a user", "", []string{"-H", header, lying}, probeFell, " rows fell"},
+		{"honest", []string{honest}, 0, held, ""},
+		{"honest, as a user", []string{"-H", header, honest}, 0, held, ""},
+		{
+			"from the environment",
+			[]string{"-H", "Authorization: Bearer {env.PROBE_TOKEN}", honest},
+			0, held, "",
+		},
+		{"from a file", []string{"--header-file", file, honest}, 0, held, ""},
+		{"from standard input", []string{"--header-file", "-", honest}, 0, held, header + "\r\n"},
+		{"lying", []string{lying}, probeFell, "the app saw X-Wx-Unionid: forged-", ""},
+		{"lying, as a user", []string{"-H", header, lying}, probeFell, " rows fell", ""},
 
-		{"no URL", "", nil, probeBlind, "give one URL"},
-		{"two URLs", "", []string{honest, lying}, probeBlind, "give one URL"},
-		{"no such flag", "", []string{"--ecco", "x", honest}, probeBlind, "unknown flag: --ecco"},
-		{"a bad duration", "", []string{"--timeout", "soon", honest}, probeBlind, "--timeout"},
-		{"no time", "", []string{"--timeout", "0s", honest}, probeBlind, "too short"},
-		{"not a URL", "", []string{"localhost:80"}, probeBlind, "not of the form"},
-		{"an address in use", "", []string{"--echo", taken.Addr().String(), honest}, probeBlind, "starting the echo app"},
-		{"no such file", "", []string{"--header-file", file + "x", honest}, probeBlind, "reading headers"},
-		{"not a header", "", []string{"-H", caddytest.Canary, honest}, probeBlind, "not of the form"},
-		{"empty placeholder", "", []string{"-H", "Authorization: Bearer {env.PROBE_NOTHING}", honest}, probeBlind, "{env.PROBE_NOTHING}"},
-		{"braces that are no placeholder", "", []string{"-H", `Cookie: {"a":"` + caddytest.Canary + `"}`, honest}, probeBlind, "told no X-WX-OPENID"},
-		{"nobody there", "", []string{"http://127.0.0.1:1/"}, probeBlind, "cannot see through"},
-		{"bad credential", "", []string{"-H", header + "x", honest}, probeBlind, "not good here"},
+		{"no URL", nil, probeBlind, "give one URL", ""},
+		{"two URLs", []string{honest, lying}, probeBlind, "give one URL", ""},
+		{"no such flag", []string{"--ecco", "x", honest}, probeBlind, "unknown flag: --ecco", ""},
+		{"a bad duration", []string{"--timeout", "soon", honest}, probeBlind, "--timeout", ""},
+		{"no time", []string{"--timeout", "0s", honest}, probeBlind, "too short", ""},
+		{"not a URL", []string{"localhost:80"}, probeBlind, "not of the form", ""},
+		{
+			"an address in use",
+			[]string{"--echo", taken.Addr().String(), honest},
+			probeBlind, "starting the echo app", "",
+		},
+		{
+			"no such file",
+			[]string{"--header-file", file + "x", honest},
+			probeBlind, "reading headers", "",
+		},
+		{
+			"not a header",
+			[]string{"-H", caddytest.Canary, honest}, probeBlind, "not of the form", "",
+		},
+		{
+			"empty placeholder",
+			[]string{"-H", "Authorization: Bearer {env.PROBE_NOTHING}", honest},
+			probeBlind, "{env.PROBE_NOTHING}", "",
+		},
+		{
+			"braces that are no placeholder",
+			[]string{"-H", `Cookie: {"a":"` + caddytest.Canary + `"}`, honest},
+			probeBlind, "told no X-WX-OPENID", "",
+		},
+		{"no server", []string{"http://127.0.0.1:1/"}, probeBlind, "cannot see through", ""},
+		{"bad credential", []string{"-H", header + "x", honest}, probeBlind, "not good here", ""},
 	} {
 		status, out, said := runProbe(t, tt.stdin, tt.args...)
 		if status != tt.status || !strings.Contains(out+said, tt.want) {
-			t.Errorf(
-				"%s: status %d, want %d with %q:\n%s\n%s", tt.name, status, tt.status, tt.want,
-				said, out,
-			)
+			t.Errorf("%s: status %d, want %d with %q:\n%s\n%s",
+				tt.name, status, tt.status, tt.want, said, out)
 		}
 		if strings.Contains(out+said, caddytest.Canary) {
 			t.Errorf("%s: the credential is printed", tt.name)

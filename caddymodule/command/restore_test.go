@@ -43,8 +43,8 @@ func TestRestoreCommand(t *testing.T) {
 		{[]string{filepath.Join(dir, "nowhere"), "--to", db}, "nowhere"},
 		{[]string{junk, "--to", db}, db},
 	} {
-		if status, out, said := caddytest.RunCommand(t, restoreCommand(), tt.args...); status != cli.Failed ||
-			!strings.Contains(said, tt.want) || out != "" {
+		status, out, said := caddytest.RunCommand(t, restoreCommand(), tt.args...)
+		if status != cli.Failed || !strings.Contains(said, tt.want) || out != "" {
 			t.Errorf("%v: %d %s", tt.args, status, said)
 		}
 	}
@@ -61,8 +61,8 @@ func TestRestoreCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := filepath.Join(dir, "fresh.db")
-	if status, out, said := caddytest.RunCommand(t, restoreCommand(), kept, "--to", fresh); status != 0 ||
-		strings.Contains(out, "that was there") ||
+	status, out, said = caddytest.RunCommand(t, restoreCommand(), kept, "--to", fresh)
+	if status != 0 || strings.Contains(out, "that was there") ||
 		!strings.Contains(out, fresh+".key, or what seal_key names") {
 		t.Errorf("%d %s\n%s", status, said, out)
 	}

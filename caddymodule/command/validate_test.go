@@ -21,7 +21,8 @@ func TestValidate_Findings_ExitStatus(t *testing.T) {
 	}{
 		{"sane", ":80 {\n\twechat_auth\n\treverse_proxy 127.0.0.1:1\n}\n", 0, 0, ""},
 		{
-			"warning", ":80 {\n\twechat_auth {\n\t\tpublic /*\n\t}\n\treverse_proxy 127.0.0.1:1\n}\n",
+			"warning",
+			":80 {\n\twechat_auth {\n\t\tpublic /*\n\t}\n\treverse_proxy 127.0.0.1:1\n}\n",
 			0, 1, "public /* opens the whole site; list the public paths",
 		},
 		{

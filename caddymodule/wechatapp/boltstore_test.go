@@ -90,7 +90,11 @@ func TestRefusedStartCloses(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := map[store.MasterKeyID]time.Time{{9}: time.Now().Add(time.Hour)}
-	if err := errors.Join(st.NeedMasterKeys(t.Context(), lost), st.Close(), os.WriteFile(keyPath(db), []byte(caddytest.SealKey), 0o600)); err != nil {
+	err = errors.Join(
+		st.NeedMasterKeys(t.Context(), lost), st.Close(),
+		os.WriteFile(keyPath(db), []byte(caddytest.SealKey), 0o600),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := boltApp(t, db).Start(); !errors.Is(err, session.ErrKeyMissing) {
@@ -111,8 +115,8 @@ func TestBoltIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if direct, linked := boltApp(t, db).opener.Identity(), boltApp(t, link).opener.Identity(); direct != "bolt:"+db ||
-			direct != linked {
+		direct, linked := boltApp(t, db).opener.Identity(), boltApp(t, link).opener.Identity()
+		if direct != "bolt:"+db || direct != linked {
 			t.Errorf("%s and %s", direct, linked)
 		}
 		startBolt(t, link)

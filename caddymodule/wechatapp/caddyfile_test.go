@@ -71,16 +71,14 @@ var wrongOptions = []caddytest.Wrong{
 	},
 	{
 		"token_file twice",
-		caddytest.Apps(
-			"app " + caddytest.AppID + " {env.WX_SECRET} {\n token_file /t\n token_file /t # here\n}",
-		),
+		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n" +
+			" token_file /t\n token_file /t # here\n}"),
 		"given twice",
 	},
 	{
 		"two token files",
-		caddytest.Apps(
-			"app " + caddytest.AppID + " {env.WX_SECRET} {\n token_file /t\n cloud_token_file /t # here\n}",
-		),
+		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n" +
+			" token_file /t\n cloud_token_file /t # here\n}"),
 		"one source of access tokens",
 	},
 	{
@@ -195,7 +193,8 @@ var wrongOptions = []caddytest.Wrong{
 	},
 	{
 		"wechat twice",
-		"{\n\twechat {\n\t\tapp " + caddytest.AppID + " {env.A}\n\t}\n\twechat { # here\n\t\tapp " + caddytest.OtherAppID + " {env.B}\n\t}\n}\n",
+		"{\n\twechat {\n\t\tapp " + caddytest.AppID + " {env.A}\n\t}\n" +
+			"\twechat { # here\n\t\tapp " + caddytest.OtherAppID + " {env.B}\n\t}\n}\n",
 		"wechat is given twice",
 		"put both blocks into one",
 	},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,9 +55,14 @@ func provision(t testing.TB, app string) (*App, caddy.Context) {
 func TestJSONRoundTrip(t *testing.T) {
 	for _, text := range []string{
 		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}]}`,
-		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],"api":{"base_url":"http://127.0.0.1:8750","timeout":3000000000},` +
-			`"session":{"ttl":172800000000000,"idle":86400000000000,"max_per_user":-1,"replay":-1},"store":{"path":"/s.db","type":"bolt"},"cache":{"max_sessions":7},` +
-			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}","login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64},"phone":{"remember":true},"decrypt":{"max_age":86400000000000}}`,
+		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}],` +
+			`"api":{"base_url":"http://127.0.0.1:8750","timeout":3000000000},` +
+			`"session":{"ttl":172800000000000,"idle":86400000000000,` +
+			`"max_per_user":-1,"replay":-1},` +
+			`"store":{"path":"/s.db","type":"bolt"},"cache":{"max_sessions":7},` +
+			`"max_staleness":20000000000,"seal_key":"{env.WX_SEAL_KEY}",` +
+			`"login_rate":{"per_client":"30/m","global":"1000/s","in_flight":64},` +
+			`"phone":{"remember":true},"decrypt":{"max_age":86400000000000}}`,
 	} {
 		got, err := json.Marshal(unmarshalApp(t, text))
 		if err != nil {
@@ -97,51 +103,100 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestWrongJSON holds that whatever a Caddyfile cannot say is refused all the
-// same, and never with a secret in the message.
+// appsJSON returns a configuration of mini programs, given as pairs of AppID and
+// AppSecret.
+func appsJSON(pairs ...string) string {
+	var apps []string
+	for p := range slices.Chunk(pairs, 2) {
+		apps = append(apps, `{"appid":"`+p[0]+`","secret":"`+p[1]+`"}`)
+	}
+	return `{"apps":[` + strings.Join(apps, ",") + `]}`
+}
+
+// TestWrongJSON holds that the gate refuses wrong JSON that a Caddyfile cannot
+// express, and that no message shows a secret.
 func TestWrongJSON(t *testing.T) {
 	caddytest.SetSecrets(t)
 	t.Setenv("WX_BAD", caddytest.Canary)
+	const appID, secret, given = caddytest.AppID, caddytest.Canary, "{env.WX_SECRET}"
+	config := caddytest.AppJSON
 	for _, c := range []struct{ name, app, want string }{
-		{"unknown field", caddytest.AppJSON(`"sesion":{}`), `unknown field "sesion"`},
-		{"unknown field inside", caddytest.AppJSON(`"session":{"tttl":"1h"}`), `unknown field "tttl"`},
+		{"unknown field", config(`"sesion":{}`), `unknown field "sesion"`},
+		{"unknown field inside", config(`"session":{"tttl":"1h"}`), `unknown field "tttl"`},
 		{"no app", `{}`, "no mini program is configured"},
-		{"app twice", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{env.WX_SECRET}"},{"appid":"` + caddytest.AppID + `","secret":"{env.WX_SECRET}"}]}`, caddytest.AppID + " is configured twice"},
-		{"app twice by placeholder", `{"apps":[{"appid":"{env.WX_APPID}","secret":"{env.WX_SECRET}"},{"appid":"wxaaaaaaaaaaaaaaaa","secret":"{env.WX_SECRET}"}]}`, "is configured twice"},
-		{"appid bad", `{"apps":[{"appid":"wx1","secret":"{env.WX_SECRET}"}]}`, `"wx1" is not an AppID`},
-		{"appid is a secret", `{"apps":[{"appid":"{env.WX_BAD}","secret":"{env.WX_SECRET}"}]}`, "this is not an AppID"},
-		{"appid placeholder unknown", `{"apps":[{"appid":"{nothing}","secret":"{env.WX_SECRET}"}]}`, "resolving appid"},
-		{"secret literal", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"` + caddytest.Canary + `"}]}`, "secret of mini program " + caddytest.AppID + " is written out"},
-		{"secret missing", `{"apps":[{"appid":"` + caddytest.AppID + `"}]}`, "secret of mini program " + caddytest.AppID + " is written out"},
-		{"secret half literal", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"` + caddytest.Canary + `{env.WX_SECRET}"}]}`, "is written out"},
-		{"secret in braces", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{` + caddytest.Canary + `}"}]}`, "is written out"},
-		{"secret of two placeholders", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{env.A}` + caddytest.Canary + `{env.B}"}]}`, "is written out"},
-		{"seal_key literal", caddytest.AppJSON(`"seal_key":"` + caddytest.SealKey + `"`), "seal_key is written out"},
-		{"seal_key no key", caddytest.AppJSON(`"seal_key":"{env.WX_BAD}"`), "reading seal_key: parsing key ring: key 1 of 1 is not 32 bytes in base64"},
-		{"ttl short", caddytest.AppJSON(`"session":{"ttl":"1ms"}`), "session ttl 1ms is too short"},
-		{"ttl negative", caddytest.AppJSON(`"session":{"ttl":"-1h"}`), "session ttl -1h0m0s is too short"},
-		{"idle short", caddytest.AppJSON(`"session":{"idle":"1ms"}`), "session idle 1ms is too short"},
-		{"idle negative", caddytest.AppJSON(`"session":{"idle":"-1h"}`), "session idle -1h0m0s is too short"},
-		{"idle longer than ttl", caddytest.AppJSON(`"session":{"idle":"49h"}`), "would never apply"},
-		{"timeout negative", caddytest.AppJSON(`"api":{"timeout":-1}`), "api timeout -1ns is too short"},
-		{"timeout in the wrong unit", caddytest.AppJSON(`"api":{"timeout":5}`), "api timeout 5ns is too short"},
-		{"base_url", caddytest.AppJSON(`"api":{"base_url":"ftp://x"}`), "base URL: the scheme must be http or https"},
-		{"base_url with a password", caddytest.AppJSON(`"api":{"base_url":"https://u:` + caddytest.Canary + `@x"}`), "no user name or password"},
-		{"max_staleness negative", caddytest.AppJSON(`"max_staleness":-1`), "max_staleness is negative"},
-		{"max_sessions negative", caddytest.AppJSON(`"cache":{"max_sessions":-1}`), "cache max_sessions -1 is too small"},
-		{"rate", caddytest.AppJSON(`"login_rate":{"per_client":"many"}`), `login_rate: "many" is not a rate`},
-		{"rate of all", caddytest.AppJSON(`"login_rate":{"global":"many"}`), `login_rate global: "many" is not a rate`},
-		{"in_flight negative", caddytest.AppJSON(`"login_rate":{"in_flight":-1}`), "login_rate in_flight -1 is negative"},
-		{"store unknown", caddytest.AppJSON(`"store":{"type":"nothing"}`), "loading session store"},
-		{"store path of nothing", caddytest.AppJSON(`"store":{"type":"bolt","path":"{env.WX_NOTHING}"}`), "resolving path of bolt store"},
+		{"app twice", appsJSON(appID, given, appID, given), appID + " is configured twice"},
+		{
+			"app twice by placeholder",
+			appsJSON("{env.WX_APPID}", given, "wxaaaaaaaaaaaaaaaa", given), "is configured twice",
+		},
+		{"appid bad", appsJSON("wx1", given), `"wx1" is not an AppID`},
+		{"appid is a secret", appsJSON("{env.WX_BAD}", given), "this is not an AppID"},
+		{"appid placeholder unknown", appsJSON("{nothing}", given), "resolving appid"},
+		{
+			"secret literal", appsJSON(appID, secret),
+			"secret of mini program " + appID + " is written out",
+		},
+		{
+			"secret missing", `{"apps":[{"appid":"` + appID + `"}]}`,
+			"secret of mini program " + appID + " is written out",
+		},
+		{"secret half literal", appsJSON(appID, secret+given), "is written out"},
+		{"secret in braces", appsJSON(appID, "{"+secret+"}"), "is written out"},
+		{
+			"secret of two placeholders", appsJSON(appID, "{env.A}"+secret+"{env.B}"),
+			"is written out",
+		},
+		{
+			"seal_key literal", config(`"seal_key":"` + caddytest.SealKey + `"`),
+			"seal_key is written out",
+		},
+		{
+			"seal_key no key", config(`"seal_key":"{env.WX_BAD}"`),
+			"reading seal_key: parsing key ring: key 1 of 1 is not 32 bytes in base64",
+		},
+		{"ttl short", config(`"session":{"ttl":"1ms"}`), "session ttl 1ms is too short"},
+		{"ttl negative", config(`"session":{"ttl":"-1h"}`), "session ttl -1h0m0s is too short"},
+		{"idle short", config(`"session":{"idle":"1ms"}`), "session idle 1ms is too short"},
+		{"idle negative", config(`"session":{"idle":"-1h"}`), "session idle -1h0m0s is too short"},
+		{"idle longer than ttl", config(`"session":{"idle":"49h"}`), "would never apply"},
+		{"timeout negative", config(`"api":{"timeout":-1}`), "api timeout -1ns is too short"},
+		{"timeout in wrong unit", config(`"api":{"timeout":5}`), "api timeout 5ns is too short"},
+		{
+			"base_url", config(`"api":{"base_url":"ftp://x"}`),
+			"base URL: the scheme must be http or https",
+		},
+		{
+			"base_url with a password", config(`"api":{"base_url":"https://u:` + secret + `@x"}`),
+			"no user name or password",
+		},
+		{"max_staleness negative", config(`"max_staleness":-1`), "max_staleness is negative"},
+		{
+			"max_sessions negative", config(`"cache":{"max_sessions":-1}`),
+			"cache max_sessions -1 is too small",
+		},
+		{
+			"rate", config(`"login_rate":{"per_client":"many"}`),
+			`login_rate: "many" is not a rate`,
+		},
+		{
+			"rate of all", config(`"login_rate":{"global":"many"}`),
+			`login_rate global: "many" is not a rate`,
+		},
+		{
+			"in_flight negative", config(`"login_rate":{"in_flight":-1}`),
+			"login_rate in_flight -1 is negative",
+		},
+		{"store unknown", config(`"store":{"type":"nothing"}`), "loading session store"},
+		{
+			"store path is empty", config(`"store":{"type":"bolt","path":"{env.WX_NOTHING}"}`),
+			"resolving path of bolt store",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := caddy.Validate(
-				&caddy.Config{
-					Logging: caddytest.Quiet(),
-					AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(c.app)},
-				},
-			)
+			err := caddy.Validate(&caddy.Config{
+				Logging: caddytest.Quiet(),
+				AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(c.app)},
+			})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
@@ -175,8 +230,14 @@ func TestTTLWarning(t *testing.T) {
 func TestClearWarning(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for base, want := range map[string]int{
-		"https://api.weixin.qq.com": 0, "http://127.0.0.1:1": 0, "http://[::1]:1": 0, "http://10.1.2.3": 0, "http://wechat-relay": 0, "http://localhost:1": 0,
-		"http://api.weixin.qq.com": 1, "http://203.0.113.7": 1,
+		"https://api.weixin.qq.com": 0,
+		"http://127.0.0.1:1":        0,
+		"http://[::1]:1":            0,
+		"http://10.1.2.3":           0,
+		"http://wechat-relay":       0,
+		"http://localhost:1":        0,
+		"http://api.weixin.qq.com":  1,
+		"http://203.0.113.7":        1,
 	} {
 		a, logs, err := provisionAlone(t, caddytest.AppJSON(`"api":{"base_url":"`+base+`"}`))
 		if err != nil {
@@ -186,9 +247,8 @@ func TestClearWarning(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := logs.FilterLevelExact(zapcore.WarnLevel).Len(); got != want {
-			t.Errorf(
-				"base_url %s: %d warnings, want %d:\n%s", base, got, want, caddytest.Lines(logs),
-			)
+			t.Errorf("base_url %s: %d warnings, want %d:\n%s",
+				base, got, want, caddytest.Lines(logs))
 		}
 	}
 }
@@ -196,10 +256,17 @@ func TestClearWarning(t *testing.T) {
 // TestUnsetPlaceholders: a Caddyfile can be validated where its secrets are
 // not, but not started.
 func TestUnsetPlaceholders(t *testing.T) {
+	const appID = caddytest.AppID
 	for _, c := range []struct{ name, app, want string }{
-		{"secret", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{env.WX_UNSET}"}]}`, "secret {env.WX_UNSET} of mini program " + caddytest.AppID},
-		{"secret in a file", `{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{file./nowhere/wx}"}]}`, "secret {file./nowhere/wx} of mini program " + caddytest.AppID},
-		{"appid", `{"apps":[{"appid":"{env.WX_UNSET}","secret":"{env.WX_SECRET}"}]}`, "appid {env.WX_UNSET}"},
+		{
+			"secret", appsJSON(appID, "{env.WX_UNSET}"),
+			"secret {env.WX_UNSET} of mini program " + appID,
+		},
+		{
+			"secret in a file", appsJSON(appID, "{file./nowhere/wx}"),
+			"secret {file./nowhere/wx} of mini program " + appID,
+		},
+		{"appid", appsJSON("{env.WX_UNSET}", "{env.WX_SECRET}"), "appid {env.WX_UNSET}"},
 		{"seal_key", caddytest.AppJSON(`"seal_key":"{env.WX_UNSET}"`), "seal_key {env.WX_UNSET}"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -216,9 +283,9 @@ func TestUnsetPlaceholders(t *testing.T) {
 				t.Errorf("logged %s", caddytest.Lines(logs))
 			}
 			err = a.Start()
-			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(
-				err.Error(), "set the environment variable or write the file that it names",
-			) {
+			const cure = "set the environment variable or write the file that it names"
+			if err == nil || !strings.Contains(err.Error(), c.want) ||
+				!strings.Contains(err.Error(), cure) {
 				t.Errorf("Start: %v", err)
 			}
 			if len(a.held.keys) > 0 {
@@ -234,11 +301,9 @@ func TestUnsetPlaceholders(t *testing.T) {
 // TestTwoUnsetAppIDs: they are the same empty text, and not one mini program twice.
 func TestTwoUnsetAppIDs(t *testing.T) {
 	t.Setenv("WX_SECRET", caddytest.Canary)
-	_, _, err := provisionAlone(
-		t,
-		`{"apps":[{"appid":"{env.WX_UNSET1}","secret":"{env.WX_SECRET}"},{"appid":"{env.WX_UNSET2}","secret":"{env.WX_SECRET}"}]}`,
-	)
-	if err != nil {
+	const secret = "{env.WX_SECRET}"
+	app := appsJSON("{env.WX_UNSET1}", secret, "{env.WX_UNSET2}", secret)
+	if _, _, err := provisionAlone(t, app); err != nil {
 		t.Error(err)
 	}
 }
@@ -271,10 +336,11 @@ func TestAppFaultIsTold(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for range 16 {
 		var cfg caddy.Config
-		text := `{"admin":{"disabled":true},"apps":{"wechat":` + caddytest.AppJSON(
-			`"session":{"idle":"49h"}`,
-		) + `,
-			"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[{"handler":"wechat_auth"},{"handler":"wechat_api"}]}]}}}}}`
+		text := `{"admin":{"disabled":true},"apps":{
+			"wechat":` + caddytest.AppJSON(`"session":{"idle":"49h"}`) + `,
+			"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[
+				{"handle":[{"handler":"wechat_auth"},{"handler":"wechat_api"}]}
+			]}}}}}`
 		if err := json.Unmarshal([]byte(text), &cfg); err != nil {
 			t.Fatal(err)
 		}

@@ -83,7 +83,9 @@ func TestKeyFileMissing(t *testing.T) {
 	if err == nil {
 		t.Fatal("made a new key")
 	}
-	for _, want := range []string{db + ".key is missing", "restore the file", "seal_key", "remove the database"} {
+	for _, want := range []string{
+		db + ".key is missing", "restore the file", "seal_key", "remove the database",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("message lacks %q: %v", want, err)
 		}
@@ -103,10 +105,16 @@ func TestKeyFileLeftovers(t *testing.T) {
 	}
 	old := time.Now().Add(-keyTempAge - time.Minute)
 	for name, at := range map[string]time.Time{
-		"s.db.key.tmp-123": old, "s.db.key.tmp-124": time.Now(), "s.db.key.1": old, "s.db.key.tmp-old": old, "s.db.tmp-5": old, "t.db.key.tmp-6": old,
+		"s.db.key.tmp-123": old,
+		"s.db.key.tmp-124": time.Now(),
+		"s.db.key.1":       old,
+		"s.db.key.tmp-old": old,
+		"s.db.tmp-5":       old,
+		"t.db.key.tmp-6":   old,
 	} {
 		path := filepath.Join(dir, name)
-		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, at, at)); err != nil {
+		err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, at, at))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +170,12 @@ func TestKeyFileUnreadable(t *testing.T) {
 func TestKeyFileGarbage(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for name, content := range map[string]string{
-		"text": caddytest.Canary, "empty": "", "short": "AAAA", "two lines": caddytest.SealKey + "\n" + caddytest.Canary, "binary": "\x00\xff" + caddytest.Canary, "the same twice": caddytest.SealKey + "," + caddytest.SealKey,
+		"text":           caddytest.Canary,
+		"empty":          "",
+		"short":          "AAAA",
+		"two lines":      caddytest.SealKey + "\n" + caddytest.Canary,
+		"binary":         "\x00\xff" + caddytest.Canary,
+		"the same twice": caddytest.SealKey + "," + caddytest.SealKey,
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := filepath.Join(t.TempDir(), "s.db")

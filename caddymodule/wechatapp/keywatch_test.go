@@ -61,7 +61,8 @@ func logIn(t testing.TB, a *App) {
 			TTL:    48 * time.Hour,
 		},
 	)
-	if _, err := s.Login(t.Context(), session.LoginRequest{AppID: a.apps[0].ID, Code: caddytest.NewCode("alice")}); err != nil {
+	alice := session.LoginRequest{AppID: a.apps[0].ID, Code: caddytest.NewCode("alice")}
+	if _, err := s.Login(t.Context(), alice); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -206,23 +207,27 @@ func TestReloadChangesStaleness(t *testing.T) {
 func TestThreat26_SharedRate(t *testing.T) {
 	defer caddytest.Fleet.Down.Store(false)
 	path := filepath.Join(t.TempDir(), "s.db")
+	const addr, key, minute = "203.0.113.7", "203.0.113.7/32", time.Minute
+	normal := store.Rate{Every: 100 * time.Millisecond, Burst: 600}
+	slow := store.Rate{Every: 10 * time.Second, Burst: 6}
+	fast := store.Rate{Every: 1, Burst: 1<<31 - 1}
 	for name, tt := range map[string]struct {
 		rate, client string
-		empty        time.Duration // what the shared bucket says
+		empty        time.Duration // wait of the shared bucket
 		down         bool
 		wait         time.Duration // 0: let in
 		keys         string
 		at           store.Rate
 	}{
-		"let in":         {client: "203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
-		"refused":        {client: "203.0.113.7", empty: time.Minute, wait: time.Minute, keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
-		"IPv6":           {client: "2001:db8:1:2:3::4", keys: "2001:db8:1:2::/64", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
-		"IPv4 as IPv6":   {client: "::ffff:203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
-		"no answer":      {client: "203.0.113.7", empty: time.Minute, down: true, keys: "203.0.113.7/32", at: store.Rate{Every: 100 * time.Millisecond, Burst: 600}},
-		"load balancer":  {client: "10.0.0.1", empty: time.Minute},
-		"switched off":   {rate: "off", client: "203.0.113.7", empty: time.Minute},
-		"given for all":  {rate: "6/m", client: "10.0.0.1", keys: "10.0.0.1/32", at: store.Rate{Every: 10 * time.Second, Burst: 6}},
-		"no clock ticks": {rate: "2147483647/s", client: "203.0.113.7", keys: "203.0.113.7/32", at: store.Rate{Every: 1, Burst: 1<<31 - 1}},
+		"let in":         {client: addr, keys: key, at: normal},
+		"refused":        {client: addr, empty: minute, wait: minute, keys: key, at: normal},
+		"IPv6":           {client: "2001:db8:1:2:3::4", keys: "2001:db8:1:2::/64", at: normal},
+		"IPv4 as IPv6":   {client: "::ffff:" + addr, keys: key, at: normal},
+		"no answer":      {client: addr, empty: minute, down: true, keys: key, at: normal},
+		"load balancer":  {client: "10.0.0.1", empty: minute},
+		"switched off":   {rate: "off", client: addr, empty: minute},
+		"given for all":  {rate: "6/m", client: "10.0.0.1", keys: "10.0.0.1/32", at: slow},
+		"no clock ticks": {rate: "2147483647/s", client: addr, keys: key, at: fast},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := startFleet(t, path, fmt.Sprintf(`,"login_rate":{"per_client":%q}`, tt.rate))

@@ -186,8 +186,16 @@ func TestKeyRingChecked(t *testing.T) {
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
-	out, err := session.New(session.Config{Core: first.live.Load().Core, WeChat: caddytest.Exchanger{}, Apps: first.apps, Keys: first.ring, TTL: time.Hour}).
-		Login(t.Context(), session.LoginRequest{AppID: caddytest.AppID, Code: caddytest.NewCode("ada")})
+	out, err := session.New(session.Config{
+		Core:   first.live.Load().Core,
+		WeChat: caddytest.Exchanger{},
+		Apps:   first.apps,
+		Keys:   first.ring,
+		TTL:    time.Hour,
+	}).Login(t.Context(), session.LoginRequest{
+		AppID: caddytest.AppID,
+		Code:  caddytest.NewCode("ada"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

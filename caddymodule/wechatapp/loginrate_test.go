@@ -11,7 +11,11 @@ const cureRate = "write a number per s, m or h, such as 30/m, or off"
 
 // FuzzRate: what is accepted is a rate that says what the text says.
 func FuzzRate(f *testing.F) {
-	for _, s := range []string{"off", "30/m", "1/s", "1/h", "2147483647/s", "2147483648/s", "0/m", "-1/m", "30", "30/", "/m", "30/d", "30/m/m", " 30/m", "+30/m", "0x1e/m", "1e3/s", "3_0/m", "030/m", ""} {
+	for _, s := range []string{
+		"off", "30/m", "1/s", "1/h", "2147483647/s", "2147483648/s", "0/m", "-1/m",
+		"30", "30/", "/m", "30/d", "30/m/m", " 30/m", "+30/m", "0x1e/m", "1e3/s", "3_0/m",
+		"030/m", "",
+	} {
 		f.Add(s)
 	}
 	units := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}

@@ -260,14 +260,15 @@ func TestValidateOpensNothing(t *testing.T) {
 	caddytest.SetSecrets(t)
 	data := t.TempDir()
 	t.Setenv("XDG_DATA_HOME", data)
-	for _, store := range []string{"", `"store":{"type":"bolt","path":"` + filepath.Join(data, "own", "s.db") + `"}`} {
-		err := caddy.Validate(
-			&caddy.Config{
-				Logging: caddytest.Quiet(),
-				AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(caddytest.AppJSON(store))},
-			},
-		)
-		if err != nil {
+	validate := func(app string) error {
+		return caddy.Validate(&caddy.Config{
+			Logging: caddytest.Quiet(),
+			AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(app)},
+		})
+	}
+	own := `"store":{"type":"bolt","path":"` + filepath.Join(data, "own", "s.db") + `"}`
+	for _, store := range []string{"", own} {
+		if err := validate(caddytest.AppJSON(store)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -275,8 +276,7 @@ func TestValidateOpensNothing(t *testing.T) {
 		t.Errorf("made %v", got)
 	}
 
-	// So it does under a file that somebody else has open, which is what Start
-	// must not do.
+	// Validate passes also for a file that another gate has open; Start must not.
 	db := filepath.Join(data, "s.db")
 	running := startedOn(t, db)
 	defer running.Close()
@@ -284,8 +284,7 @@ func TestValidateOpensNothing(t *testing.T) {
 		t.Fatal("this test shows nothing:", err)
 	}
 	if opened, _ := opens(func() {
-		err := caddy.Validate(&caddy.Config{Logging: caddytest.Quiet(), AppsRaw: caddy.ModuleMap{"wechat": json.RawMessage(storeApp(db, ""))}})
-		if err != nil {
+		if err := validate(storeApp(db, "")); err != nil {
 			t.Error(err)
 		}
 	}); opened != 0 {
@@ -342,7 +341,13 @@ func TestNoteOutage(t *testing.T) {
 		class weixin.Class
 		lines int
 	}{
-		{weixin.ClassCanceled, 0}, {weixin.ClassUnavailable, 1}, {weixin.ClassCanceled, 1}, {weixin.ClassUnavailable, 1}, {weixin.ClassRejected, 2}, {weixin.ClassCanceled, 2}, {weixin.ClassOK, 2},
+		{weixin.ClassCanceled, 0},
+		{weixin.ClassUnavailable, 1},
+		{weixin.ClassCanceled, 1},
+		{weixin.ClassUnavailable, 1},
+		{weixin.ClassRejected, 2},
+		{weixin.ClassCanceled, 2},
+		{weixin.ClassOK, 2},
 	} {
 		noteOutage(o, weixin.Call{Name: "checksession", Class: step.class})
 		if n := logs.Len(); n != step.lines {

@@ -14,17 +14,20 @@ func TestThreat36_Required(t *testing.T) {
 	g := newGate(t, gate.Config{Required: []string{"/api/*", "/me", "/shop/caf%C3%A9/*"}})
 	for class, targets := range map[gate.Class][]string{
 		gate.Required: {
-			"/api", "/api/", "/api/orders", "/api/a/b", "/api.json", "/api.v1.json/x", "/API/orders",
-			"/api/../x", "/api;x/orders", "/api/orders;x", "//api/orders", "/x//../api", "/%61pi/orders",
+			"/api", "/api/", "/api/orders", "/api/a/b", "/api.json", "/api.v1.json/x",
+			"/API/orders", "/api/../x", "/api;x/orders", "/api/orders;x", "//api/orders",
+			"/x//../api", "/%61pi/orders",
 			"/x/..%2fapi/orders", "/%2561pi/orders", "/x\\..\\api", "/;/api", "/./api", "/api%00",
 			"/api%20/orders", "/api./orders", "/x/%2e%2e/api/orders", "/api%3fx", "/api%2forders",
-			"/me", "/me/", "/ME", "/me.json", "/me/photo", "/me;jsessionid=1", "/Me%20", "/\u212aapi/../api",
+			"/me", "/me/", "/ME", "/me.json", "/me/photo", "/me;jsessionid=1", "/Me%20",
+			"/\u212aapi/../api",
 			"/shop/caf%C3%A9", "/shop/caf%c3%a9/x", "/shop/CAF%C3%89", "/shop/café/x",
 			"/%c0%afapi/orders", "/\x01", "/%ff", "*", "",
 		},
 		gate.Public: {
-			"/", "/x", "/index.html", "/apix", "/xapi", "/x/api/orders", "/mex", "/meal.json", "/me-too",
-			"/assets/%E5%9B%BE.png", "/assets//a.png", "/a;b.css", "/a%2fb", "/a%20b", "/assets/../x",
+			"/", "/x", "/index.html", "/apix", "/xapi", "/x/api/orders", "/mex", "/meal.json",
+			"/me-too", "/assets/%E5%9B%BE.png", "/assets//a.png", "/a;b.css", "/a%2fb", "/a%20b",
+			"/assets/../x",
 			"/shop/", "/shop/cafe", "/100%25", "/.well-known/x",
 		},
 		gate.Endpoint: {"/wx/login"},

@@ -28,7 +28,10 @@ func TestThreat46_Stray(t *testing.T) {
 		{"only cookie", "Cookie: t=" + aToken, "", "Cookie"},
 		{"encoded cookie", "Cookie: t=wxs%5f" + aToken[4:] + ";a=b", "Cookie: a=b", "Cookie"},
 		{"address", "Referer: https://h5.test/?token=" + aToken, "", "Referer"},
-		{"protocol of a WebSocket", "Sec-Websocket-Protocol: a, " + aToken, "", "Sec-Websocket-Protocol"},
+		{
+			"protocol of a WebSocket", "Sec-Websocket-Protocol: a, " + aToken,
+			"", "Sec-Websocket-Protocol",
+		},
 		{"after another prefix", "X-Note: wxs_wxs_x wxs wxs%" + aToken, "", "X-Note"},
 		{"too short", "X-Note: wxs_" + aToken[4:35], "X-Note: wxs_" + aToken[4:35], ""},
 		{"cut", "X-Note: wxs_AAAA AAAA", "X-Note: wxs_AAAA AAAA", ""},

@@ -52,37 +52,58 @@ func TestThreat36_AroundTheGate(t *testing.T) {
 		{name: "whole site", sites: ":80 {\nwechat_auth\n" + app + "}"},
 		{name: "public files before the app", sites: ":80 {\nwechat_auth {\npublic /assets/*\n}\n" +
 			"handle /assets/* {\nroot /srv\nfile_server\n}\nhandle {\n" + app + "}\n}"},
-		{name: "another upstream without", sites: ":80 {\nwechat_auth\n" + app + "}\n:81 {\n" + other + "}"},
-		{name: "two sites, each guarded", sites: ":80 {\nwechat_auth\n" + app + "}\n:81 {\nwechat_auth\n" + app + "}"},
-		{name: "handles, each guarded", sites: ":80 {\nhandle /a/* {\nwechat_auth {\nendpoints /a/wx\n}\n" +
-			app + "}\nhandle {\nwechat_auth\n" + app + "}\n}"},
+		{name: "another upstream without", sites: ":80 {\nwechat_auth\n" + app + "}\n" +
+			":81 {\n" + other + "}"},
+		{name: "two sites, each guarded", sites: ":80 {\nwechat_auth\n" + app + "}\n" +
+			":81 {\nwechat_auth\n" + app + "}"},
+		{name: "handles, each guarded", sites: ":80 {\n" +
+			"handle /a/* {\nwechat_auth {\nendpoints /a/wx\n}\n" + app + "}\n" +
+			"handle {\nwechat_auth\n" + app + "}\n}"},
 		{name: "error route to the app", sites: ":80 {\nwechat_auth\n" + app +
 			"handle_errors {\n" + app + "}\n}"},
-		{name: "header inside the proxy", sites: ":80 {\nwechat_auth\nreverse_proxy 127.0.0.1:8080 {\n" +
-			"header_up X-User {http.auth.user.id}\n}\n}"},
+		{name: "header inside the proxy", sites: ":80 {\nwechat_auth\n" +
+			"reverse_proxy 127.0.0.1:8080 {\nheader_up X-User {http.auth.user.id}\n}\n}"},
 		{name: "wechat_api alone", sites: "http://127.0.0.1:8081 {\nwechat_api\n}"},
 
-		{name: "proxy first", refused: "stands behind reverse_proxy",
-			sites: ":80 {\nroute {\n" + app + "wechat_auth\n}\n}"},
-		{name: "files first", refused: "stands behind file_server",
-			sites: ":80 {\nroute {\nfile_server\nwechat_auth\n}\n}"},
-		{name: "twice", refused: "two wechat_auth on one path",
-			sites: ":80 {\nwechat_auth\nroute {\nwechat_auth\n" + app + "}\n}"},
-		{name: "nested", refused: "two wechat_auth on one path",
-			sites: ":80 {\nwechat_auth\nhandle /api/* {\nroute {\nwechat_auth\n" + app + "}\n}\n}"},
+		{
+			name: "proxy first", refused: "stands behind reverse_proxy",
+			sites: ":80 {\nroute {\n" + app + "wechat_auth\n}\n}",
+		},
+		{
+			name: "files first", refused: "stands behind file_server",
+			sites: ":80 {\nroute {\nfile_server\nwechat_auth\n}\n}",
+		},
+		{
+			name: "twice", refused: "two wechat_auth on one path",
+			sites: ":80 {\nwechat_auth\nroute {\nwechat_auth\n" + app + "}\n}",
+		},
+		{
+			name: "nested", refused: "two wechat_auth on one path",
+			sites: ":80 {\nwechat_auth\nhandle /api/* {\nroute {\nwechat_auth\n" + app + "}\n}\n}",
+		},
 
 		{name: "no gate", sites: ":80 {\n" + app + "}", warned: []string{"no site has a gate"}},
-		{name: "beside", warned: []string{"requests reach 127.0.0.1:8080 without wechat_auth"},
-			sites: ":80 {\nwechat_auth\n" + app + "}\n:81 {\n" + app + "}"},
-		{name: "sibling handle", sites: ":80 {\nhandle /api/* {\nwechat_auth\n" + app +
-			"}\nhandle {\n" + app + "}\n}",
-			warned: []string{"requests reach 127.0.0.1:8080", "/wx/login does not reach"}},
-		{name: "everything public", warned: []string{"public /* opens"},
-			sites: ":80 {\nwechat_auth {\npublic /*\n}\n" + app + "}"},
-		{name: "header before", warned: []string{"header uses {http.auth.user.*} before"},
-			sites: ":80 {\nheader X-User {http.auth.user.id}\nwechat_auth\n" + app + "}"},
-		{name: "templates", warned: []string{"templates runs over the answers"},
-			sites: ":80 {\nwechat_auth\ntemplates\n" + app + "}"},
+		{
+			name: "beside", warned: []string{"requests reach 127.0.0.1:8080 without wechat_auth"},
+			sites: ":80 {\nwechat_auth\n" + app + "}\n:81 {\n" + app + "}",
+		},
+		{
+			name: "sibling handle", sites: ":80 {\nhandle /api/* {\nwechat_auth\n" + app +
+				"}\nhandle {\n" + app + "}\n}",
+			warned: []string{"requests reach 127.0.0.1:8080", "/wx/login does not reach"},
+		},
+		{
+			name: "everything public", warned: []string{"public /* opens"},
+			sites: ":80 {\nwechat_auth {\npublic /*\n}\n" + app + "}",
+		},
+		{
+			name: "header before", warned: []string{"header uses {http.auth.user.*} before"},
+			sites: ":80 {\nheader X-User {http.auth.user.id}\nwechat_auth\n" + app + "}",
+		},
+		{
+			name: "templates", warned: []string{"templates runs over the answers"},
+			sites: ":80 {\nwechat_auth\ntemplates\n" + app + "}",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var refused, warned []string
@@ -117,11 +138,13 @@ func TestThreat36_AroundTheGate(t *testing.T) {
 }
 
 func TestConfig_AdminAndLog_Warned(t *testing.T) {
+	const socket = `"admin":{"listen":"unix//s"}`
+	const encoder = `"encoder":{"format":"wechat"}`
 	for raw, want := range map[string]int{
 		`{}`:                           2,
 		`{"admin":{"disabled":true}}`:  1,
 		`{"admin":{"listen":":2019"}}`: 2,
-		`{"admin":{"listen":"unix//s"},"logging":{"logs":{"default":{"encoder":{"format":"wechat"}}}}}`: 0,
+		`{` + socket + `,"logging":{"logs":{"default":{` + encoder + `}}}}`: 0,
 	} {
 		found, err := judge.Config([]byte(raw))
 		if err != nil || len(found) != want {
