@@ -24,7 +24,8 @@ var typical = http.Header{
 	"Host":            {"api.example.com"},
 	"Referer":         {"https://servicewechat.com/wx0123456789abcdef/12/page-frame.html"},
 	"User-Agent": {
-		"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 MicroMessenger/8.0.60 NetType/WIFI Language/zh_CN",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 " +
+			"MicroMessenger/8.0.60 NetType/WIFI Language/zh_CN",
 	},
 	"X-Forwarded-For":   {"203.0.113.7"},
 	"X-Forwarded-Proto": {"https"},
@@ -47,8 +48,7 @@ func BenchmarkP8_Handler(b *testing.B) {
 	w.warm(token)
 	w.gate.log = zap.New(
 		zapcore.NewCore(
-			zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()),
-			zapcore.AddSync(io.Discard),
+			zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard),
 			zap.InfoLevel,
 		),
 	)
@@ -62,7 +62,9 @@ func BenchmarkP8_Handler(b *testing.B) {
 			app := caddyhttp.HandlerFunc(
 				func(http.ResponseWriter, *http.Request) error { return nil },
 			)
-			const batch = 64 // small enough to stay in the processor's cache, as a request that was just read would be
+			// small enough to stay in the processor's cache, as a request that
+			// was just read would be
+			const batch = 64
 			requests, writers := make([]*http.Request, batch), make([]blackHole, batch)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i = (i + 1) % batch {

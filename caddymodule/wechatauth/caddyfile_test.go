@@ -211,9 +211,7 @@ var wrongSites = []caddytest.Wrong{
 	{
 		"apps not configured",
 		strings.Replace(
-			caddytest.Site("apps "+caddytest.OtherAppID),
-			"wechat_auth {",
-			"wechat_auth { # here",
+			caddytest.Site("apps "+caddytest.OtherAppID), "wechat_auth {", "wechat_auth { # here",
 			1,
 		),
 		"does not configure",

@@ -66,15 +66,39 @@ func TestCloudrun_Decisions(t *testing.T) {
 		{Public, "/healthz", nil, "", ""},
 		{Guest, "/feed/x", func(h map[string]string) { clear(h) }, "", ""},
 		{Missing, "/", func(h map[string]string) { clear(h) }, "identity_missing", ""},
-		{Missing, "/", func(h map[string]string) { delete(h, "X-Wx-Openid") }, "identity_missing", ""},
-		{Missing, "/", func(h map[string]string) { delete(h, "X-Wx-Appid") }, "identity_missing", ""},
-		{NotPlatform, "/", func(h map[string]string) { delete(h, "X-Wx-Source") }, "identity_refused", ""},
-		{NotPlatform, "/feed/x", func(h map[string]string) { delete(h, "X-Wx-Source") }, "identity_refused", ""},
-		{LocalDebug, "/", func(h map[string]string) { h["X-Wx-Local-Debug"] = "1" }, "identity_refused", ""},
-		{Ambiguous, "/", func(h map[string]string) { h["X-Wx-Openid"] = "o1,o2" }, "identity_refused", ""},
-		{OtherApp, "/", func(h map[string]string) { h["X-Wx-Appid"] = caddytest.OtherAppID }, "app_not_allowed", ""},
+		{
+			Missing, "/", func(h map[string]string) { delete(h, "X-Wx-Openid") },
+			"identity_missing", "",
+		},
+		{
+			Missing, "/", func(h map[string]string) { delete(h, "X-Wx-Appid") }, "identity_missing",
+			"",
+		},
+		{
+			NotPlatform, "/", func(h map[string]string) { delete(h, "X-Wx-Source") },
+			"identity_refused", "",
+		},
+		{
+			NotPlatform, "/feed/x", func(h map[string]string) { delete(h, "X-Wx-Source") },
+			"identity_refused", "",
+		},
+		{
+			LocalDebug, "/", func(h map[string]string) { h["X-Wx-Local-Debug"] = "1" },
+			"identity_refused", "",
+		},
+		{
+			Ambiguous, "/", func(h map[string]string) { h["X-Wx-Openid"] = "o1,o2" },
+			"identity_refused", "",
+		},
+		{
+			OtherApp, "/", func(h map[string]string) { h["X-Wx-Appid"] = caddytest.OtherAppID },
+			"app_not_allowed", "",
+		},
 		{NotFound, "/wx/login", nil, "not_found", ""},
-		{BadTrailer, "/", func(h map[string]string) { h["Trailer"] = "X-Wx-Openid" }, "invalid_request", ""},
+		{
+			BadTrailer, "/", func(h map[string]string) { h["Trailer"] = "X-Wx-Openid" },
+			"invalid_request", "",
+		},
 	} {
 		name := fmt.Sprintf("%s %s", tt.result, tt.target)
 		logs.TakeAll()
@@ -99,7 +123,8 @@ func TestCloudrun_Decisions(t *testing.T) {
 		if id, set := repl.GetString("http.auth.user.id"); id != tt.id || set != (tt.code == "") {
 			t.Errorf("%s: placeholder %q (set: %t)", name, id, set)
 		}
-		if unionID, _ := repl.GetString("http.auth.user.unionid"); (unionID == "u1") != (tt.id != "") {
+		unionID, _ := repl.GetString("http.auth.user.unionid")
+		if (unionID == "u1") != (tt.id != "") {
 			t.Errorf("%s: placeholder %q", name, unionID)
 		}
 		if n.Called != (tt.code == "") {
@@ -129,7 +154,10 @@ func TestCloudrun_Apps(t *testing.T) {
 		gate  *Handler
 		appID string
 		want  bool
-	}{{any, "wxffffffffffffffff", true}, {known, caddytest.AppID, true}, {known, caddytest.OtherAppID, true}, {known, "wxffffffffffffffff", false}} {
+	}{
+		{any, "wxffffffffffffffff", true}, {known, caddytest.AppID, true},
+		{known, caddytest.OtherAppID, true}, {known, "wxffffffffffffffff", false},
+	} {
 		r, rec := caddytest.Request("GET", "/", "")
 		for n, v := range platformRequest() {
 			r.Header[n] = []string{v}
@@ -161,7 +189,8 @@ func TestCloudrun_Config(t *testing.T) {
 	if _, _, err := caddytest.Adapt(":80 {\n\twechat_auth {\n\t\tcloudrun\n\t}\n}\n"); err != nil {
 		t.Errorf("without the app wechat: %v", err)
 	}
-	if _, _, err := caddytest.Adapt(":80 {\n\n\twechat_auth {\n\t\tpublic /x\n\t}\n}\n"); err == nil ||
+	_, _, err = caddytest.Adapt(":80 {\n\n\twechat_auth {\n\t\tpublic /x\n\t}\n}\n")
+	if err == nil ||
 		!strings.Contains(err.Error(), "Caddyfile:3") {
 		t.Errorf("a session gate without the app wechat: %v", err)
 	}

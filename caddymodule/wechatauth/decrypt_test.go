@@ -54,9 +54,7 @@ func (w *dataWorld) login(user string) (token string) {
 		"/wx/login",
 		"",
 		fmt.Sprintf(
-			`{"code":%q,"appid":%q}`,
-			w.wechat.Code(caddytest.AppID, user),
-			caddytest.AppID,
+			`{"code":%q,"appid":%q}`, w.wechat.Code(caddytest.AppID, user), caddytest.AppID,
 		),
 	)
 	var out struct {
@@ -74,10 +72,7 @@ func (w *dataWorld) post(target, token, body string) *httptest.ResponseRecorder 
 }
 
 func serve(
-	t testing.TB,
-	g *Handler,
-	target, token string,
-	body io.Reader,
+	t testing.TB, g *Handler, target, token string, body io.Reader,
 ) *httptest.ResponseRecorder {
 	t.Helper()
 	r, rec := caddytest.Request("POST", target, token)
@@ -113,10 +108,7 @@ func whole(d weixintest.OpenData) string {
 
 func (w *dataWorld) watermarked(rest string) string {
 	return fmt.Sprintf(
-		`{%s,"watermark":{"timestamp":%d,"appid":%q}}`,
-		rest,
-		time.Now().Unix(),
-		caddytest.AppID,
+		`{%s,"watermark":{"timestamp":%d,"appid":%q}}`, rest, time.Now().Unix(), caddytest.AppID,
 	)
 }
 
@@ -138,17 +130,30 @@ func TestDecrypt(t *testing.T) {
 	token := w.login("ada")
 	before := caddytest.Count(metrics.endpointCalls)
 	for name, object := range map[string]string{
-		"userinfo": w.watermarked(`"nickName":"<Band> & \u00e9 爱","gender":1,"openId":"` + w.wechat.OpenID(caddytest.AppID, "ada") + `"`),
-		"phone":    w.watermarked(`"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"`),
-		"werun":    w.watermarked(`"stepInfoList":[{"timestamp":1445866601,"step":100},{"timestamp":1445876601,"step":1.20e2}]`),
-		"group":    w.watermarked(`"openGId":"G_x","z":"{env.WX_SECRET}","a":null`),
+		"userinfo": w.watermarked(
+			`"nickName":"<Band> & \u00e9 爱","gender":1,"openId":"` +
+				w.wechat.OpenID(caddytest.AppID, "ada") + `"`,
+		),
+		"phone": w.watermarked(
+			`"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"`,
+		),
+		"werun": w.watermarked(
+			`"stepInfoList":[{"timestamp":1445866601,"step":100},` +
+				`{"timestamp":1445876601,"step":1.20e2}]`,
+		),
+		"group": w.watermarked(`"openGId":"G_x","z":"{env.WX_SECRET}","a":null`),
 	} {
-		for form, text := range map[string]string{"bare": body(w.seal("ada", object)), "signed": whole(w.seal("ada", object))} {
+		for form, text := range map[string]string{
+			"bare": body(w.seal("ada", object)), "signed": whole(w.seal("ada", object)),
+		} {
 			rec := w.post("/wx/decrypt", token, text)
 			if rec.Code != 200 || rec.Body.String() != object {
 				t.Errorf("%s, %s: %d %s, want %s", name, form, rec.Code, rec.Body, object)
 			}
-			for header, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Wxgate": "1", "Content-Length": fmt.Sprint(len(object))} {
+			for header, want := range map[string]string{
+				"Content-Type": "application/json", "Cache-Control": "no-store", "X-Wxgate": "1",
+				"Content-Length": fmt.Sprint(len(object)),
+			} {
 				if got := strings.Join(rec.Header().Values(header), "|"); got != want {
 					t.Errorf("%s, %s: %s %q, want %q", name, form, header, got, want)
 				}
@@ -194,8 +199,7 @@ func TestThreat29_OneAnswer(t *testing.T) {
 	token := w.login("ada")
 	w.login("bob")
 	ada := fmt.Sprintf(
-		`"openId":%q,"unionId":"evil-unionid"`,
-		w.wechat.OpenID(caddytest.AppID, "ada"),
+		`"openId":%q,"unionId":"evil-unionid"`, w.wechat.OpenID(caddytest.AppID, "ada"),
 	)
 	good := w.seal("ada", w.watermarked(ada))
 	with := func(edit func(*weixintest.OpenData)) string {
@@ -204,11 +208,13 @@ func TestThreat29_OneAnswer(t *testing.T) {
 		return whole(d)
 	}
 	iv := func(s string) string { return with(func(d *weixintest.OpenData) { d.IV = s }) }
-	data := func(s string) string { return with(func(d *weixintest.OpenData) { d.EncryptedData = s }) }
+	data := func(
+		s string,
+	) string {
+		return with(func(d *weixintest.OpenData) { d.EncryptedData = s })
+	}
 	elsewhere, err := w.wechat.Encrypt(
-		caddytest.OtherAppID,
-		"ada",
-		json.RawMessage(`{"unionId":"evil-unionid"}`),
+		caddytest.OtherAppID, "ada", json.RawMessage(`{"unionId":"evil-unionid"}`),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -229,16 +235,61 @@ func TestThreat29_OneAnswer(t *testing.T) {
 		{"another iv", iv("AAAAAAAAAAAAAAAAAAAAAA=="), true, "object"},
 		{"bad padding", data("AAAAAAAAAAAAAAAAAAAAAA=="), true, "padding"},
 		{"data of another user", whole(w.seal("bob", w.watermarked(ada))), true, "signature"},
-		{"data of another user, unsigned", body(w.seal("bob", w.watermarked(ada))), true, "padding"},
+		{
+			"data of another user, unsigned", body(w.seal("bob", w.watermarked(ada))), true,
+			"padding",
+		},
 		{"data of another mini program", body(elsewhere), true, "padding"},
-		{"foreign watermark", body(w.seal("ada", fmt.Sprintf(`{%s,"watermark":{"timestamp":1477314187,"appid":%q}}`, ada, caddytest.OtherAppID))), false, "watermark_appid"},
-		{"no time", body(w.seal("ada", fmt.Sprintf(`{%s,"watermark":{"appid":%q}}`, ada, caddytest.AppID))), false, "watermark_timestamp"},
-		{"openId of another user", body(w.seal("ada", w.watermarked(`"openId":"o-of-bob","unionId":"evil-unionid"`))), false, "openid"},
-		{"unionId alone", body(w.seal("ada", w.watermarked(`"unionId":"evil-unionid"`))), false, "unionid"},
-		{"unionId that is no header", body(w.seal("ada", w.watermarked(strings.Replace(ada, "evil-unionid", `evil\r\nX-Evil: 1`, 1)))), false, "unionid"},
-		{"names twice", body(w.seal("ada", w.watermarked(ada+`,"unionId":"evil-unionid"`))), true, "object"},
-		{"wrong signature", with(func(d *weixintest.OpenData) { d.Signature = strings.Repeat("0", 40) }), true, "signature"},
-		{"rawData changed", with(func(d *weixintest.OpenData) { d.RawData += " " }), true, "signature"},
+		{
+			"foreign watermark",
+			body(
+				w.seal(
+					"ada",
+					fmt.Sprintf(
+						`{%s,"watermark":{"timestamp":1477314187,"appid":%q}}`, ada,
+						caddytest.OtherAppID,
+					),
+				),
+			),
+			false, "watermark_appid",
+		},
+		{
+			"no time",
+			body(w.seal("ada", fmt.Sprintf(`{%s,"watermark":{"appid":%q}}`, ada, caddytest.AppID))),
+			false, "watermark_timestamp",
+		},
+		{
+			"openId of another user",
+			body(w.seal("ada", w.watermarked(`"openId":"o-of-bob","unionId":"evil-unionid"`))),
+			false, "openid",
+		},
+		{
+			"unionId alone", body(w.seal("ada", w.watermarked(`"unionId":"evil-unionid"`))), false,
+			"unionid",
+		},
+		{
+			"unionId that is no header",
+			body(
+				w.seal(
+					"ada",
+					w.watermarked(strings.Replace(ada, "evil-unionid", `evil\r\nX-Evil: 1`, 1)),
+				),
+			),
+			false, "unionid",
+		},
+		{
+			"names twice", body(w.seal("ada", w.watermarked(ada+`,"unionId":"evil-unionid"`))),
+			true, "object",
+		},
+		{
+			"wrong signature",
+			with(func(d *weixintest.OpenData) { d.Signature = strings.Repeat("0", 40) }), true,
+			"signature",
+		},
+		{
+			"rawData changed", with(func(d *weixintest.OpenData) { d.RawData += " " }), true,
+			"signature",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			*w.Live().Users = *wechatapp.NewUserLimits()
@@ -250,8 +301,7 @@ func TestThreat29_OneAnswer(t *testing.T) {
 				LoginAgain bool `json:"login_again"`
 			}
 			if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil || rec.Code != 422 ||
-				p.Code != "data_invalid" ||
-				p.LoginAgain != c.again {
+				p.Code != "data_invalid" || p.LoginAgain != c.again {
 				t.Errorf("%d %s, want login_again %v", rec.Code, rec.Body, c.again)
 			}
 			got := fmt.Sprint(rec.Header(), rec.Body)
@@ -285,8 +335,7 @@ func TestThreat29_OneAnswer(t *testing.T) {
 	if rec := w.post("/wx/decrypt", token, whole(good)); rec.Code != 200 ||
 		w.sees(token).Get("X-Wx-Unionid") != "evil-unionid" {
 		t.Error(
-			"what the failures were made of does not pass either: this test shows little",
-			rec.Code,
+			"what the failures were made of does not pass either: this test shows little", rec.Code,
 			rec.Body,
 		)
 	}
@@ -340,8 +389,7 @@ func TestUserDataNeedsASession(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := caddytest.Code(t, rec); rec.Code != 405 ||
-				rec.Header().Get("Allow") != "POST" ||
-				got != "invalid_request" {
+				rec.Header().Get("Allow") != "POST" || got != "invalid_request" {
 				t.Errorf("%s %s: %d %s", method, target, rec.Code, got)
 			}
 		}
@@ -370,15 +418,36 @@ func TestThreat24_UserDataBodies(t *testing.T) {
 		{"a number", "/wx/decrypt", `{"encryptedData":1,"iv":"AA=="}`, 400},
 		{"null", "/wx/decrypt", `{"encryptedData":null,"iv":"AA=="}`, 400},
 		{"iv a list", "/wx/decrypt", `{"encryptedData":"AA==","iv":["AA=="]}`, 400},
-		{"rawData an object", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","rawData":{"nickName":"x"},"signature":"s"}`, 400},
-		{"signature true", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","rawData":"{}","signature":true}`, 400},
-		{"rawData alone", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","rawData":"{}"}`, 400},
-		{"signature alone", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","signature":"s"}`, 400},
+		{
+			"rawData an object", "/wx/decrypt",
+			`{"encryptedData":"AA==","iv":"AA==","rawData":{"nickName":"x"},"signature":"s"}`, 400,
+		},
+		{
+			"signature true", "/wx/decrypt",
+			`{"encryptedData":"AA==","iv":"AA==","rawData":"{}","signature":true}`, 400,
+		},
+		{
+			"rawData alone", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","rawData":"{}"}`,
+			400,
+		},
+		{
+			"signature alone", "/wx/decrypt",
+			`{"encryptedData":"AA==","iv":"AA==","signature":"s"}`, 400,
+		},
 		{"name twice", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","iv":"AA=="}`, 400},
-		{"name twice, escaped", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","\u0069v":"AA=="}`, 400},
+		{
+			"name twice, escaped", "/wx/decrypt",
+			`{"encryptedData":"AA==","iv":"AA==","\u0069v":"AA=="}`, 400,
+		},
 		{"junk behind", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA=="}{}`, 400},
-		{"deep", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","x":` + strings.Repeat("[", 9000), 400},
-		{"64 KiB and a byte", "/wx/decrypt", `{"encryptedData":"` + strings.Repeat("A", 64<<10), 413},
+		{
+			"deep", "/wx/decrypt",
+			`{"encryptedData":"AA==","iv":"AA==","x":` + strings.Repeat("[", 9000), 400,
+		},
+		{
+			"64 KiB and a byte", "/wx/decrypt", `{"encryptedData":"` + strings.Repeat("A", 64<<10),
+			413,
+		},
 		{"1 MB", "/wx/decrypt", `{"encryptedData":"` + strings.Repeat("A", 1<<20), 413},
 
 		{"empty", "/wx/phone", ``, 400},
@@ -403,7 +472,9 @@ func TestThreat24_UserDataBodies(t *testing.T) {
 		})
 	}
 	for target, body := range userDataEndpoints {
-		for header, value := range map[string]string{"Content-Type": "text/plain", "Content-Encoding": "gzip"} {
+		for header, value := range map[string]string{
+			"Content-Type": "text/plain", "Content-Encoding": "gzip",
+		} {
 			r, rec := caddytest.Request("POST", target, token)
 			r.Body = caddytest.Body(body)
 			r.Header.Set(header, value)

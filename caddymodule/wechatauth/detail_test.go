@@ -20,11 +20,20 @@ func TestRefuse_NoToken_SaysWhere(t *testing.T) {
 		name, value  string
 		want, absent string
 	}{
-		{w.gate, "/x", "", "", "no token in the header Authorization or X-3rd-Session: call wx.login", ""},
+		{
+			w.gate, "/x", "", "",
+			"no token in the header Authorization or X-3rd-Session: call wx.login", "",
+		},
 		{w.gate, "/wx/session", "", "", "POST its code to /wx/login", "there is one"},
 		{w.gate, "/x", "Token", t0, "one in the header Token,", "wx.login"},
-		{w.gate, "/wx/session", "X-Token", t0, "send it as Authorization: Bearer <3rd_session>", ""},
-		{w.gate, "/x", "Authorization", "Bearer x, Bearer " + t0, "one in Authorization in another form", ""},
+		{
+			w.gate, "/wx/session", "X-Token", t0, "send it as Authorization: Bearer <3rd_session>",
+			"",
+		},
+		{
+			w.gate, "/x", "Authorization", "Bearer x, Bearer " + t0,
+			"one in Authorization in another form", "",
+		},
 		{w.gate, "/x", "Cookie", "a=b; t=" + t0, "one in the header Cookie", ""},
 		{w.gate, "/x?token=" + t0, "", "", "one in the query", ""},
 		{w.gate, "/x/" + t0, "", "", "one in the path", ""},

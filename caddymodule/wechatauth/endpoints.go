@@ -47,9 +47,7 @@ var endpoints = map[string]endpoint{
 func endpointNames() []string { return slices.Sorted(maps.Keys(endpoints)) }
 
 // serveEndpoint answers a call of an endpoint.
-func (h *Handler) serveEndpoint(
-	w http.ResponseWriter, r *http.Request, c Claims,
-) error {
+func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims) error {
 	e := endpoints[c.Route.Endpoint]
 	if r.Method != e.method {
 		return reply.MethodNotAllowed(e.method, e.ask).Write(w, r)
@@ -79,8 +77,7 @@ func secondsUntil(t time.Time) int64 {
 
 // checked calls next with the identity behind the token, or refuses the call.
 func (h *Handler) checked(
-	w http.ResponseWriter, r *http.Request, token string,
-	next func(session.Identity) error,
+	w http.ResponseWriter, r *http.Request, token string, next func(session.Identity) error,
 ) error {
 	id, err := h.authenticate(r, token)
 	if err != nil {

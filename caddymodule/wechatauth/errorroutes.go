@@ -18,9 +18,7 @@ type cleaner struct{ rules []*gate.Rules } // of the gates before these error ro
 // ServeHTTP cleans a request that no gate has judged, and keeps its token for a gate
 // among the error routes. It leaves a judged request as it is, so that a fallback
 // upstream sees the user.
-func (c *cleaner) ServeHTTP(
-	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
-) error {
+func (c *cleaner) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !isJudged(r) {
 		for _, rules := range c.rules {
 			if token := rules.Scrub(r); token != "" {

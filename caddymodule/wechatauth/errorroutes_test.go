@@ -23,8 +23,11 @@ func TestThreat35_ErrorRoutes_NoForgery(t *testing.T) {
 		"plain": site,
 		"two gates": site + "http://other.test {\n" +
 			"wechat_auth {\nheaders {\nopenid My-User\n}\n}\necho\n}\n",
-		"gate in handle": strings.Replace(site, "wechat_auth {\npublic /public/*\n}\necho\n",
-			"handle /x {\nwechat_auth\n}\nhandle {\nwechat_auth {\npublic /public/*\n}\necho\n}\n", 1),
+		"gate in handle": strings.Replace(
+			site, "wechat_auth {\npublic /public/*\n}\necho\n",
+			"handle /x {\nwechat_auth\n}\nhandle {\nwechat_auth {\npublic /public/*\n}\necho\n}\n",
+			1,
+		),
 	}
 	chunked := "Transfer-Encoding: chunked\r\nTrailer: X-Note\r\n\r\n" +
 		"2\r\nhi\r\n0\r\nX-Note: 1\r\nX-Wx-Openid: victim\r\n"

@@ -12,10 +12,15 @@
 //
 // # Metrics
 //
-//	caddy_wechat_decisions_total{result}                 requests by decision; with the log the only place that tells why a token was refused
-//	caddy_wechat_logins_total{result}                    logins: ok, replayed, client_gone, or the code of the problem
-//	caddy_wechat_endpoint_calls_total{endpoint,result}   calls of decrypt and phone with a valid session, likewise
-//	caddy_wechat_dropped_connection_options_total        attempts to remove headers through the Connection header
+//	caddy_wechat_decisions_total{result}
+//		requests by decision; beside the log the only place that says why the
+//		gate refused a token
+//	caddy_wechat_logins_total{result}
+//		logins: ok, replayed, client_gone, or the code of the problem
+//	caddy_wechat_endpoint_calls_total{endpoint,result}
+//		calls of decrypt and phone with a valid session, likewise
+//	caddy_wechat_dropped_connection_options_total
+//		attempts to remove headers through the Connection header
 package wechatauth
 
 import (
@@ -222,9 +227,7 @@ func (h *Handler) Rules() gate.Config {
 // ServeHTTP executes what Decide says of a request. It does nothing after the next
 // handler, does not wrap the response writer and does not clone the request. A user
 // whom a gate has identified stays that user in error routes.
-func (h *Handler) ServeHTTP(
-	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
-) error {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if isJudged(r) {
 		if appID := placeholder(r, userAppID); appID != "" {
 			if h.apps != nil && !slices.Contains(h.apps, appID) {
@@ -337,7 +340,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) err
 }
 
 // clientIP returns Caddy's client IP, which honours trusted_proxies; wechatauth
-// reads no header for it (THREATS.md 6).
+// reads no header for it (docs/threats.md#t6).
 func clientIP(r *http.Request) string {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return ip

@@ -86,29 +86,73 @@ func TestDecisions(t *testing.T) {
 		{result: Accepted, target: "/feed/new", token: w.Token(caddytest.AppID, "alice")},
 		{result: Missing, target: "/", status: 401, code: "session_missing"},
 		{result: Malformed, target: "/", token: "wxs_short", status: 401, code: "session_invalid"},
-		{result: Malformed, target: "/feed/new", token: "wxs_short", status: 401, code: "session_invalid"},
-		{result: Forged, target: "/", token: caddytest.MadeUp, status: 401, code: "session_invalid"},
-		{result: Forged, target: "/wx/session", token: caddytest.MadeUp, status: 401, code: "session_invalid"},
+		{
+			result: Malformed, target: "/feed/new", token: "wxs_short", status: 401,
+			code: "session_invalid",
+		},
+		{
+			result: Forged, target: "/", token: caddytest.MadeUp, status: 401,
+			code: "session_invalid",
+		},
+		{
+			result: Forged, target: "/wx/session", token: caddytest.MadeUp, status: 401,
+			code: "session_invalid",
+		},
 		{result: Unknown, target: "/", token: gone, status: 401, code: "session_invalid"},
-		{result: Expired, target: "/", token: w.TokenFor(caddytest.AppID, "late", -time.Minute), status: 401, code: "session_invalid"},
+		{
+			result: Expired, target: "/", token: w.TokenFor(caddytest.AppID, "late", -time.Minute),
+			status: 401, code: "session_invalid",
+		},
 		{result: Revoked, target: "/", token: revoked, status: 401, code: "session_invalid"},
-		{result: OtherApp, target: "/", token: w.Token(caddytest.OtherAppID, "bob"), status: 403, code: "app_not_allowed"},
-		{result: Ambiguous, target: "/", token: caddytest.MadeUp, edit: func(r *http.Request) { r.Header.Set("X-3rd-Session", "wxs_other") }, status: 400, code: "ambiguous_credentials"},
-		{result: BadTrailer, target: "/healthz", edit: func(r *http.Request) { r.Trailer = http.Header{"X-Wx-Openid": nil} }, status: 400, code: "invalid_request"},
+		{
+			result: OtherApp, target: "/", token: w.Token(caddytest.OtherAppID, "bob"), status: 403,
+			code: "app_not_allowed",
+		},
+		{
+			result: Ambiguous, target: "/", token: caddytest.MadeUp,
+			edit: func(r *http.Request) { r.Header.Set("X-3rd-Session", "wxs_other") }, status: 400,
+			code: "ambiguous_credentials",
+		},
+		{
+			result: BadTrailer, target: "/healthz",
+			edit:   func(r *http.Request) { r.Trailer = http.Header{"X-Wx-Openid": nil} },
+			status: 400, code: "invalid_request",
+		},
 		{result: Early, target: "/wx/session", edit: early("GET"), status: 425, code: "too_early"},
 		{result: Early, target: "/wx/login", edit: early("POST"), status: 425, code: "too_early"},
-		{result: Early, target: "/", token: w.Token(caddytest.AppID, "alice"), edit: early("POST"), status: 425, code: "too_early"},
-		{result: Early, target: "/feed/new", token: caddytest.MadeUp, edit: early("QUERY"), status: 425, code: "too_early"},
-		{result: Accepted, target: "/", token: w.Token(caddytest.AppID, "alice"), edit: early("GET")},
+		{
+			result: Early, target: "/", token: w.Token(caddytest.AppID, "alice"),
+			edit: early("POST"), status: 425, code: "too_early",
+		},
+		{
+			result: Early, target: "/feed/new", token: caddytest.MadeUp, edit: early("QUERY"),
+			status: 425, code: "too_early",
+		},
+		{
+			result: Accepted, target: "/", token: w.Token(caddytest.AppID, "alice"),
+			edit: early("GET"),
+		},
 		{result: Guest, target: "/feed/new", edit: early("POST")},
 		{result: Missing, target: "/", edit: early("POST"), status: 401, code: "session_missing"},
-		{result: Public, target: "/healthz", token: w.Token(caddytest.AppID, "alice"), edit: early("POST")},
+		{
+			result: Public, target: "/healthz", token: w.Token(caddytest.AppID, "alice"),
+			edit: early("POST"),
+		},
 		{result: NotFound, target: "/wx/nothing", status: 404, code: "not_found"},
-		{result: StoreDown, target: "/", token: w.Token(caddytest.AppID, "carol"), down: true, status: 503, code: "store_unavailable"},
-		{result: StoreDown, target: "/feed/new", token: w.Token(caddytest.AppID, "carol"), down: true, status: 503, code: "store_unavailable"},
+		{
+			result: StoreDown, target: "/", token: w.Token(caddytest.AppID, "carol"), down: true,
+			status: 503, code: "store_unavailable",
+		},
+		{
+			result: StoreDown, target: "/feed/new", token: w.Token(caddytest.AppID, "carol"),
+			down: true, status: 503, code: "store_unavailable",
+		},
 		{result: Guest, target: "/feed/new", down: true},
 		{result: Public, target: "/healthz", token: w.Token(caddytest.AppID, "carol"), down: true},
-		{result: BadIdentity, target: "/", token: brokenToken, world: broken, status: 401, code: "session_invalid"},
+		{
+			result: BadIdentity, target: "/", token: brokenToken, world: broken, status: 401,
+			code: "session_invalid",
+		},
 	} {
 		t.Run(string(c.result)+c.target, func(t *testing.T) {
 			w := w
@@ -195,8 +239,7 @@ func TestPlaceholders(t *testing.T) {
 	}
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	got := repl.ReplaceAll(
-		"{http.auth.user.id} {http.auth.user.unionid} {http.auth.user.appid}",
-		"-",
+		"{http.auth.user.id} {http.auth.user.unionid} {http.auth.user.appid}", "-",
 	)
 	if want := "alice - " + caddytest.AppID; got != want {
 		t.Errorf("placeholders %q, want %q", got, want)
@@ -209,8 +252,7 @@ func TestNextError(t *testing.T) {
 	want := errors.New("from the app")
 	r, rec := caddytest.Request("GET", "/healthz", "")
 	got := w.gate.ServeHTTP(
-		rec,
-		r,
+		rec, r,
 		caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return want }),
 	)
 	if got != want || rec.Body.Len() != 0 {
@@ -257,7 +299,8 @@ func TestThreat18_AppBindingOnCacheHits(t *testing.T) {
 // warm checks a token until the cache answers.
 func (w *world) warm(token string) {
 	w.T.Helper()
-	for hits := w.Metric("caddy_wechat_cache_hits_total"); w.Metric("caddy_wechat_cache_hits_total") == hits; {
+	const metric = "caddy_wechat_cache_hits_total"
+	for hits := w.Metric(metric); w.Metric(metric) == hits; {
 		r, rec := caddytest.Request("GET", "/", token)
 		if err := w.gate.ServeHTTP(rec, r, new(caddytest.Next)); err != nil || rec.Code != 200 {
 			w.T.Fatal(err, rec.Code)
@@ -293,7 +336,9 @@ func TestP4_StoreOutage(t *testing.T) {
 			t.Errorf("%s %s: status %d, want %d", c.method, c.target, rec.Code, c.status)
 		}
 		if rec.Code == 503 &&
-			(rec.Header().Get("Retry-After") == "" || caddytest.Code(t, rec) != "store_unavailable") {
+			(rec.Header().Get(
+				"Retry-After",
+			) == "" || caddytest.Code(t, rec) != "store_unavailable") {
 			t.Errorf("%s %s: 503 without Retry-After or code", c.method, c.target)
 		}
 	}
@@ -348,7 +393,10 @@ func TestRequestsBeforeStart(t *testing.T) {
 func TestNeverStarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &Handler{})
-		for _, c := range []struct{ method, target string }{{"GET", "/"}, {"GET", "/wx/session"}, {"POST", "/wx/logout"}, {"POST", "/wx/login"}, {"POST", "/wx/decrypt"}, {"POST", "/wx/phone"}} {
+		for _, c := range []struct{ method, target string }{
+			{"GET", "/"}, {"GET", "/wx/session"}, {"POST", "/wx/logout"}, {"POST", "/wx/login"},
+			{"POST", "/wx/decrypt"}, {"POST", "/wx/phone"},
+		} {
 			begun := time.Now()
 			r, rec := caddytest.Request(c.method, c.target, caddytest.MadeUp)
 			r.Body = caddytest.Body(`{"code":"c"}`)
@@ -402,31 +450,65 @@ func TestThreat24_LoginRequests(t *testing.T) {
 		{name: "blank", body: `{"code":"a b"}`, status: 400, code: "invalid_request"},
 		{name: "NUL", body: `{"code":"a\u0000b"}`, status: 400, code: "invalid_request"},
 		{name: "not ASCII", body: `{"code":"é"}`, status: 400, code: "invalid_request"},
-		{name: "257 characters", body: `{"code":"` + strings.Repeat("a", 257) + `"}`, status: 400, code: "invalid_request"},
-		{name: "mock code", body: `{"code":"the code is a mock one"}`, status: 400, code: "invalid_request"},
+		{
+			name: "257 characters", body: `{"code":"` + strings.Repeat("a", 257) + `"}`,
+			status: 400, code: "invalid_request",
+		},
+		{
+			name: "mock code", body: `{"code":"the code is a mock one"}`, status: 400,
+			code: "invalid_request",
+		},
 		{name: "name twice", body: `{"code":"a","code":"b"}`, status: 400, code: "invalid_request"},
 		{name: "nested", body: `{"code":{"code":"a"}}`, status: 400, code: "invalid_request"},
 		{name: "trailing junk", body: `{"code":"a"}{}`, status: 400, code: "invalid_request"},
-		{name: "appid a number", body: `{"code":"a","appid":1}`, status: 400, code: "invalid_request"},
-		{name: "which mini program", body: `{"code":"a"}`, gate: w.gate, status: 400, code: "invalid_request"},
-		{name: "foreign mini program", body: `{"code":"a","appid":"wxaaaaaaaaaaaaaaaa"}`, status: 403, code: "app_not_allowed"},
-		{name: "not of this site", body: `{"code":"a","appid":"` + caddytest.OtherAppID + `"}`, status: 403, code: "app_not_allowed"},
+		{
+			name: "appid a number", body: `{"code":"a","appid":1}`, status: 400,
+			code: "invalid_request",
+		},
+		{
+			name: "which mini program", body: `{"code":"a"}`, gate: w.gate, status: 400,
+			code: "invalid_request",
+		},
+		{
+			name: "foreign mini program", body: `{"code":"a","appid":"wxaaaaaaaaaaaaaaaa"}`,
+			status: 403, code: "app_not_allowed",
+		},
+		{
+			name: "not of this site", body: `{"code":"a","appid":"` + caddytest.OtherAppID + `"}`,
+			status: 403, code: "app_not_allowed",
+		},
 		{name: "foreign Referer", body: `{"code":"a"}`, gate: w.gate, edit: func(r *http.Request) {
 			r.Header.Set("Referer", "https://servicewechat.com/wxaaaaaaaaaaaaaaaa/1/page-frame.html")
 		}, status: 400, code: "invalid_request"},
-		{name: "gzip", body: `{"code":"a"}`, edit: func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, status: 415, code: "invalid_request"},
+		{
+			name: "gzip", body: `{"code":"a"}`,
+			edit: func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, status: 415,
+			code: "invalid_request",
+		},
 		{name: "text", body: `{"code":"a"}`, edit: func(r *http.Request) {
 			r.Header.Set("Content-Type", "text/plain")
 		}, status: 415, code: "invalid_request"},
-		{name: "1 MB", body: `{"code":"` + strings.Repeat("a", 1<<20) + `"}`, status: 413, code: "invalid_request"},
+		{
+			name: "1 MB", body: `{"code":"` + strings.Repeat("a", 1<<20) + `"}`, status: 413,
+			code: "invalid_request",
+		},
 		// These would go through to WeChat, which is not there: so the table is
 		// not refusing everything.
-		{name: "good", body: `{"code":"a","appid":"` + caddytest.AppID + `"}`, status: 503, code: "wechat_unavailable"},
-		{name: "good for the only one", body: `{"code":"` + strings.Repeat("a", 256) + `"}`, status: 503, code: "wechat_unavailable"},
+		{
+			name: "good", body: `{"code":"a","appid":"` + caddytest.AppID + `"}`, status: 503,
+			code: "wechat_unavailable",
+		},
+		{
+			name: "good for the only one", body: `{"code":"` + strings.Repeat("a", 256) + `"}`,
+			status: 503, code: "wechat_unavailable",
+		},
 		{name: "good form", body: `code=f`, edit: func(r *http.Request) {
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		}, status: 503, code: "wechat_unavailable"},
-		{name: "good with more", body: `{"code":"m","userInfo":{"nickName":"x"}}`, status: 503, code: "wechat_unavailable"},
+		{
+			name: "good with more", body: `{"code":"m","userInfo":{"nickName":"x"}}`, status: 503,
+			code: "wechat_unavailable",
+		},
 		{name: "good by Referer", body: `{"code":"b"}`, gate: w.gate, edit: func(r *http.Request) {
 			r.Header.Set("Referer", "https://servicewechat.com/"+caddytest.AppID+"/1/page-frame.html")
 		}, status: 503, code: "wechat_unavailable"},
@@ -454,15 +536,11 @@ func TestThreat24_LoginRequests(t *testing.T) {
 			}
 			if got := caddytest.Code(t, rec); rec.Code != c.status || got != c.code || n.Called {
 				t.Errorf(
-					"%d %s, want %d %s; app asked: %v",
-					rec.Code,
-					got,
-					c.status,
-					c.code,
-					n.Called,
+					"%d %s, want %d %s; app asked: %v", rec.Code, got, c.status, c.code, n.Called,
 				)
 			}
-			if called := w.Metric("caddy_wechat_weixin_calls_total") != calls; called != (c.status == 503) {
+			called := w.Metric("caddy_wechat_weixin_calls_total") != calls
+			if called != (c.status == 503) {
 				t.Errorf("WeChat called: %v", called)
 			}
 			if rec.Code == 405 && rec.Header().Get("Allow") != "POST" {
@@ -478,13 +556,20 @@ func TestThreat24_LoginRequests(t *testing.T) {
 // TestGateProvision holds what only shows when the parts of a JSON configuration meet.
 func TestGateProvision(t *testing.T) {
 	caddytest.SetSecrets(t)
-	wechat := `"wechat":{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{env.WX_SECRET}"},{"appid":"{env.WX_APPID}","secret":"{env.WX_SECRET}"}]}`
+	wechat := `"wechat":{"apps":[{"appid":"` + caddytest.AppID + `","secret":"{env.WX_SECRET}"},` +
+		`{"appid":"{env.WX_APPID}","secret":"{env.WX_SECRET}"}]}`
 	for _, c := range []struct{ name, apps, gate, want string }{
 		{"good", wechat, `"apps":["` + caddytest.AppID + `"]`, ""},
 		{"good by placeholder", wechat, `"apps":["{env.WX_APPID}"]`, ""},
 		{"no app", ``, ``, "add"},
-		{"unconfigured mini program", wechat, `"apps":["` + caddytest.OtherAppID + `"]`, "add the line app " + caddytest.OtherAppID + " {env.WX_SECRET}"},
-		{"placeholder of nothing", wechat, `"apps":["{env.WX_NOTHING}"]`, "which the global option wechat does not configure"},
+		{
+			"unconfigured mini program", wechat, `"apps":["` + caddytest.OtherAppID + `"]`,
+			"add the line app " + caddytest.OtherAppID + " {env.WX_SECRET}",
+		},
+		{
+			"placeholder of nothing", wechat, `"apps":["{env.WX_NOTHING}"]`,
+			"which the global option wechat does not configure",
+		},
 		{"placeholder unknown", wechat, `"apps":["{nothing}"]`, "{nothing}"},
 		{"bad path", wechat, `"public":["x"]`, "write /x"},
 		{"bad header", wechat, `"headers":{"openid":"Host"}`, "meaning of its own"},
@@ -496,7 +581,8 @@ func TestGateProvision(t *testing.T) {
 			if c.gate != "" {
 				handler += "," + c.gate
 			}
-			apps := `"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[{"handle":[` + handler + `}]}]}}}`
+			apps := `"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"routes":[` +
+				`{"handle":[` + handler + `}]}]}}}`
 			if c.apps != "" {
 				apps += "," + c.apps
 			}
@@ -531,12 +617,13 @@ func TestSessionEndpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := map[string]any{"expires_in": 3600.0, "unionid_bound": false}; !maps.Equal(
-		got,
-		want,
+		got, want,
 	) {
 		t.Errorf("answer %v, want %v", got, want)
 	}
-	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Wxgate": "1"} {
+	for name, want := range map[string]string{
+		"Content-Type": "application/json", "Cache-Control": "no-store", "X-Wxgate": "1",
+	} {
 		if got := rec.Header().Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -553,7 +640,9 @@ func TestThreat22_OneAnswerForAllReasons(t *testing.T) {
 		t.Fatal(err)
 	}
 	var first string
-	for _, token := range []string{"wxs_short", caddytest.MadeUp, gone, w.TokenFor(caddytest.AppID, "late", -time.Minute)} {
+	for _, token := range []string{
+		"wxs_short", caddytest.MadeUp, gone, w.TokenFor(caddytest.AppID, "late", -time.Minute),
+	} {
 		r, rec := caddytest.Request("GET", "/", token)
 		if err := w.gate.ServeHTTP(rec, r, new(caddytest.Next)); err != nil {
 			t.Fatal(err)
@@ -610,8 +699,7 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := rec.Header().Get("Retry-After"); rec.Code != http.StatusTooManyRequests ||
-			!slices.Contains(want, got) ||
-			caddytest.Code(t, rec) != "rate_limited" {
+			!slices.Contains(want, got) || caddytest.Code(t, rec) != "rate_limited" {
 			t.Errorf("%d, Retry-After %q, want %q", rec.Code, got, want)
 		}
 	}
@@ -623,7 +711,8 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 // TestHandler_JSONRoundTrip_Same: a configuration that was read is written again,
 // value by value.
 func TestHandler_JSONRoundTrip_Same(t *testing.T) {
-	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"appid":"X-A","openid":"X-O","phone":"X-P","source":"X-S","unionid":"X-U"}}`
+	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],` +
+		`"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"appid":"X-A","openid":"X-O","phone":"X-P","source":"X-S","unionid":"X-U"}}`
 	for _, text := range []string{`{}`, gate} {
 		var g Handler
 		if err := json.Unmarshal([]byte(text), &g); err != nil {

@@ -38,8 +38,8 @@ func TestThreat46_StrayTokens(t *testing.T) {
 	}
 }
 
-// TestThreat44_RoutingHeaders holds that a path which a rule opened is the only one that
-// the app may route by.
+// TestThreat44_RoutingHeaders holds that a path which a rule opened is the only
+// one that the app may route by.
 func TestThreat44_RoutingHeaders(t *testing.T) {
 	w := newWorld(t, &Handler{Public: []string{"/public/*"}, Optional: []string{"/feed/*"}}).start()
 	token := w.Token(caddytest.AppID, "alice")

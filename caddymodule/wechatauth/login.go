@@ -120,9 +120,10 @@ func (h *Handler) readLogin(
 // touristCode is the code of DevTools without an AppID.
 const touristCode = "the code is a mock one"
 
-// guessApp returns the mini program of a login without an appid: the only one, or
-// the one in WeChat's Referer (docs/wechat.md#network). A client can forge that hint, and
-// gains nothing: a code of another mini program does not pass there.
+// guessApp returns the mini program of a login without an appid: the only one,
+// or the one in WeChat's Referer (docs/wechat.md#network). A client can forge
+// that hint, and gains nothing: a code of another mini program does not pass
+// there.
 func (h *Handler) guessApp(r *http.Request) (string, error) {
 	if len(h.apps) == 1 {
 		return h.apps[0], nil

@@ -39,8 +39,8 @@ var results = []Result{
 }
 
 // metrics are made once a process and registered with each configuration, whose
-// registry is new, so that counts go on through a reload (docs/caddy.md#metrics). Labels come
-// from closed sets.
+// registry is new, so that counts go on through a reload
+// (docs/caddy.md#metrics). Labels come from closed sets.
 var metrics = newCollectors()
 
 type collectors struct {

@@ -50,14 +50,18 @@ func TestMetrics_Lint(t *testing.T) {
 
 // weixinCalls are the names of WeChat's calls that the gate makes.
 var weixinCalls = []string{
-	"code2session", "stable_token", "getuserphonenumber", "checksession", "resetusersessionkey", "getpaidunionid", "getuserencryptkey", "getpluginopenpid",
+	"code2session", "stable_token", "getuserphonenumber", "checksession", "resetusersessionkey",
+	"getpaidunionid", "getuserencryptkey", "getpluginopenpid",
 }
 
 // TestMetricsClosedLabels: nothing that a client sends becomes a label.
 func TestMetricsClosedLabels(t *testing.T) {
 	w := newWorld(t, &Handler{Public: []string{"/healthz"}}).start()
 	const evil = "evil-label"
-	for _, target := range []string{"/healthz", "/" + evil, "/wx/" + evil, "/wx/login", "/wx/session", "/wx/logout", "/wx/decrypt", "/wx/phone"} {
+	for _, target := range []string{
+		"/healthz", "/" + evil, "/wx/" + evil, "/wx/login", "/wx/session", "/wx/logout",
+		"/wx/decrypt", "/wx/phone",
+	} {
 		for _, method := range []string{"GET", "POST", "EVIL-LABEL"} {
 			r, rec := caddytest.Request(method, target, "wxs_"+evil)
 			r.Body = caddytest.Body(`{"code":"` + evil + `","appid":"` + evil + `"}`)
@@ -91,26 +95,20 @@ func TestMetricsClosedLabels(t *testing.T) {
 	closed := map[string][]string{
 		"caddy_wechat_decisions_total": decided,
 		"caddy_wechat_logins_total": {
-			"ok", "replayed", "invalid_request", "app_not_allowed", "code_invalid", "code_used", "user_blocked", "rate_limited", "misconfigured", "wechat_unavailable", "store_unavailable",
+			"ok", "replayed", "invalid_request", "app_not_allowed", "code_invalid", "code_used",
+			"user_blocked", "rate_limited", "misconfigured", "wechat_unavailable",
+			"store_unavailable",
 		},
 		"caddy_wechat_endpoint_calls_total": {
-			"decrypt", "phone", "ok", "invalid_request", "data_invalid", "code_invalid", "user_blocked", "rate_limited", "misconfigured", "wechat_unavailable", "store_unavailable",
+			"decrypt", "phone", "ok", "invalid_request", "data_invalid", "code_invalid",
+			"user_blocked", "rate_limited", "misconfigured", "wechat_unavailable",
+			"store_unavailable",
 		},
 		"caddy_wechat_weixin_call_duration_seconds": weixinCalls,
 		"caddy_wechat_weixin_calls_total": append(
-			slices.Clone(weixinCalls),
-			"ok",
-			"code_invalid",
-			"code_used",
-			"user_blocked",
-			"rate_limited",
-			"misconfigured",
-			"key_stale",
-			"order_invalid",
-			"rejected",
-			"unavailable",
-			"protocol",
-			"canceled",
+			slices.Clone(weixinCalls), "ok", "code_invalid", "code_used", "user_blocked",
+			"rate_limited", "misconfigured", "key_stale", "order_invalid", "rejected",
+			"unavailable", "protocol", "canceled",
 		),
 	}
 	families, err := reg.Gather()

@@ -15,8 +15,10 @@ import (
 func TestThreat36_Order(t *testing.T) {
 	out, _, err := caddytest.Adapt(
 		"{\n\twechat {\n\t\tapp " + caddytest.AppID + " {env.A}\n\t}\n}\n" +
-			":80 {\n\treverse_proxy 127.0.0.1:1\n\trequest_header X-A b\n\tforward_auth 127.0.0.1:1 {\n" +
-			"\t\turi /check\n\t}\n\twechat_auth\n\tbasic_auth {\n\t\tbob $2a$14$x\n\t}\n\theader X-A b\n" +
+			":80 {\n\treverse_proxy 127.0.0.1:1\n\trequest_header X-A b\n" +
+			"\tforward_auth 127.0.0.1:1 {\n" +
+			"\t\turi /check\n\t}\n\twechat_auth\n" +
+			"\tbasic_auth {\n\t\tbob $2a$14$x\n\t}\n\theader X-A b\n" +
 			"\trewrite * /x\n}\n",
 	)
 	if err != nil {

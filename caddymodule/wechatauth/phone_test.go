@@ -28,25 +28,35 @@ func TestPhone(t *testing.T) {
 		answer   string
 		header   string
 	}{
-		{"mainland", false, number, `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}`, ""},
-		{"foreign", false, "852-51230000", `{"phoneNumber":"85251230000","purePhoneNumber":"51230000","countryCode":"852"}`, ""},
-		{"remembered", true, number, `{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}`, number},
+		{
+			"mainland", false, number,
+			`{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}`, "",
+		},
+		{
+			"foreign", false, "852-51230000",
+			`{"phoneNumber":"85251230000","purePhoneNumber":"51230000","countryCode":"852"}`, "",
+		},
+		{
+			"remembered", true, number,
+			`{"phoneNumber":"13580006666","purePhoneNumber":"13580006666","countryCode":"86"}`,
+			number,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newDataWorld(t, fmt.Sprintf(`"phone":{"remember":%t}`, c.remember))
 			first, second := w.login("ada"), w.login("ada")
 			other := w.login("bob")
 			rec := w.post(
-				"/wx/phone",
-				first,
-				phoneBody(w.wechat.PhoneCode(caddytest.AppID, c.phone)),
+				"/wx/phone", first, phoneBody(w.wechat.PhoneCode(caddytest.AppID, c.phone)),
 			)
 			if rec.Code != 200 || rec.Body.String() != c.answer ||
 				rec.Header().Get("Content-Type") != "application/json" ||
 				rec.Header().Get("Cache-Control") != "no-store" {
 				t.Errorf("%d %v %s, want %s", rec.Code, rec.Header(), rec.Body, c.answer)
 			}
-			for token, want := range map[string]string{first: c.header, second: c.header, other: ""} {
+			for token, want := range map[string]string{
+				first: c.header, second: c.header, other: "",
+			} {
 				got := w.sees(token)["X-Wx-Phone"]
 				if want == "" && got != nil || want != "" && (len(got) != 1 || got[0] != want) {
 					t.Errorf("the app sees the phone %q, want %q", got, want)
@@ -65,10 +75,15 @@ func TestPhoneFailures(t *testing.T) {
 	w := newDataWorld(t, "")
 	token := w.login("ada")
 	used := w.wechat.PhoneCode(caddytest.AppID, number)
-	if rec := w.post("/wx/phone", token, phoneBody(used)); rec.Code != 200 { // and the access token is there
+	// and the access token is there
+	if rec := w.post("/wx/phone", token, phoneBody(used)); rec.Code != 200 {
 		t.Fatal(rec.Code, rec.Body)
 	}
-	errcode := func(n int) weixintest.Fault { return weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: n} }
+	errcode := func(
+		n int,
+	) weixintest.Fault {
+		return weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: n}
+	}
 	for _, c := range []struct {
 		name   string
 		fault  weixintest.Fault
@@ -78,8 +93,14 @@ func TestPhoneFailures(t *testing.T) {
 	}{
 		{"a code that was used", weixintest.Fault{}, used, 422, "code_invalid"},
 		{"a code that is none", weixintest.Fault{}, "abc", 422, "code_invalid"},
-		{"a code of wx.login", weixintest.Fault{}, w.wechat.Code(caddytest.AppID, "ada"), 422, "code_invalid"},
-		{"a code of another mini program", weixintest.Fault{}, w.wechat.PhoneCode(caddytest.OtherAppID, number), 422, "code_invalid"},
+		{
+			"a code of wx.login", weixintest.Fault{}, w.wechat.Code(caddytest.AppID, "ada"), 422,
+			"code_invalid",
+		},
+		{
+			"a code of another mini program", weixintest.Fault{},
+			w.wechat.PhoneCode(caddytest.OtherAppID, number), 422, "code_invalid",
+		},
 		{"40029", errcode(40029), "", 422, "code_invalid"},
 		{"40163", errcode(40163), "", 422, "code_invalid"},
 		{"50001", errcode(50001), "", 403, "user_blocked"},
@@ -90,10 +111,19 @@ func TestPhoneFailures(t *testing.T) {
 		{"87009", errcode(87009), "", 502, "misconfigured"},
 		{"99999", errcode(99999), "", 502, "misconfigured"},
 		{"-1", errcode(-1), "", 503, "wechat_unavailable"},
-		{"status 500", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 500}, "", 503, "wechat_unavailable"},
-		{"broken off", weixintest.Fault{Kind: weixintest.FaultReset}, "", 503, "wechat_unavailable"},
+		{
+			"status 500", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 500}, "", 503,
+			"wechat_unavailable",
+		},
+		{
+			"broken off", weixintest.Fault{Kind: weixintest.FaultReset}, "", 503,
+			"wechat_unavailable",
+		},
 		{"lost", weixintest.Fault{Kind: weixintest.FaultLost}, "", 503, "wechat_unavailable"},
-		{"no number", weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"errcode":0}`}, "", 503, "wechat_unavailable"},
+		{
+			"no number", weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"errcode":0}`}, "",
+			503, "wechat_unavailable",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.wechat.Reset()
@@ -127,7 +157,8 @@ func TestThreat26_PhoneLimit(t *testing.T) {
 	w := newDataWorld(t, "")
 	first, other := w.login("ada"), w.login("bob")
 	for i := range 10 {
-		if rec := w.post("/wx/phone", first, phoneBody(w.wechat.PhoneCode(caddytest.AppID, number))); rec.Code != 200 {
+		code := w.wechat.PhoneCode(caddytest.AppID, number)
+		if rec := w.post("/wx/phone", first, phoneBody(code)); rec.Code != 200 {
 			t.Fatal(i, rec.Code, rec.Body)
 		}
 	}
@@ -135,17 +166,13 @@ func TestThreat26_PhoneLimit(t *testing.T) {
 	for what, g := range map[string]*Handler{"the same": w.gate, "reloaded": again.gate} {
 		for _, token := range []string{first, w.login("ada")} {
 			rec := serve(
-				t,
-				g,
-				"/wx/phone",
-				token,
+				t, g, "/wx/phone", token,
 				strings.NewReader(phoneBody(w.wechat.PhoneCode(caddytest.AppID, number))),
 			)
 			var wait int
 			fmt.Sscan(rec.Header().Get("Retry-After"), &wait)
 			if got := caddytest.Code(t, rec); rec.Code != 429 || got != "rate_limited" ||
-				wait < 300 ||
-				wait > 360 {
+				wait < 300 || wait > 360 {
 				t.Errorf("%s: %d %s, Retry-After %d", what, rec.Code, got, wait)
 			}
 		}
@@ -153,7 +180,8 @@ func TestThreat26_PhoneLimit(t *testing.T) {
 	if n := w.wechat.Count(phonePath); n != 10 {
 		t.Errorf("WeChat was asked %d times", n)
 	}
-	if rec := w.post("/wx/phone", other, phoneBody(w.wechat.PhoneCode(caddytest.AppID, number))); rec.Code != 200 {
+	code := w.wechat.PhoneCode(caddytest.AppID, number)
+	if rec := w.post("/wx/phone", other, phoneBody(code)); rec.Code != 200 {
 		t.Errorf("another user: %d %s", rec.Code, rec.Body)
 	}
 }
@@ -188,8 +216,7 @@ func TestThreat29_FailureLimit(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := caddytest.Code(t, rec); rec.Code != 429 || got != "rate_limited" ||
-				rec.Header().Get("Retry-After") == "" ||
-				unread.n != 0 {
+				rec.Header().Get("Retry-After") == "" || unread.n != 0 {
 				t.Errorf("%d %s after %d bytes", rec.Code, got, unread.n)
 			}
 		}

@@ -23,10 +23,19 @@ func FuzzUserData(f *testing.F) {
 	token := shared.login("ada")
 	good := shared.seal("ada", shared.watermarked(`"nickName":"Band"`))
 	for _, s := range []string{
-		body(good), whole(good), strings.Replace(body(good), "A", " ", 1), strings.Replace(whole(good), `"rawData":"`, `"rawData":"x`, 1),
+		body(
+			good,
+		), whole(
+			good,
+		), strings.Replace(
+			body(good), "A", " ", 1,
+		), strings.Replace(whole(good), `"rawData":"`, `"rawData":"x`, 1),
 		userDataEndpoints["/wx/decrypt"], userDataEndpoints["/wx/phone"],
-		``, `{}`, `null`, `[]`, `{"code":""}`, `{"code":"a\u0000"}`, `{"code":"a","code":"b"}`, `{"code":["a"]}`, `{"code":"x&access_token=y"}`,
-		`{"encryptedData":"","iv":""}`, `{"encryptedData":"AAAA","iv":"AAAA","rawData":"{}"}`, `{"encryptedData":"\ud800","iv":"\u0000"}`, `{"encryptedData":"====","iv":"="}`, strings.Repeat(`{"iv":`, 100),
+		``, `{}`, `null`, `[]`, `{"code":""}`, `{"code":"a\u0000"}`, `{"code":"a","code":"b"}`,
+		`{"code":["a"]}`, `{"code":"x&access_token=y"}`,
+		`{"encryptedData":"","iv":""}`, `{"encryptedData":"AAAA","iv":"AAAA","rawData":"{}"}`,
+		`{"encryptedData":"\ud800","iv":"\u0000"}`, `{"encryptedData":"====","iv":"="}`,
+		strings.Repeat(`{"iv":`, 100),
 	} {
 		f.Add([]byte(s), true)
 		f.Add([]byte(s), false)
@@ -94,7 +103,8 @@ func members(b []byte) map[string]any {
 			return nil
 		}
 		if values[i][0] != '-' &&
-			(values[i][0] < '0' || values[i][0] > '9') { // numbers may be beyond float64, and are of no use here
+			// numbers may be beyond float64, and are of no use here
+			(values[i][0] < '0' || values[i][0] > '9') {
 			if json.Unmarshal(values[i], &v) != nil {
 				return nil
 			}
@@ -118,11 +128,9 @@ func wellFormed(m map[string]any, phone bool) bool {
 	}
 	if phone {
 		code, ok := get("code")
-		return ok && len(code) >= 1 && len(code) <= 256 &&
-			!strings.ContainsFunc(
-				code,
-				func(c rune) bool { return !strings.ContainsRune(visible, c) },
-			)
+		return ok && len(code) >= 1 && len(code) <= 256 && !strings.ContainsFunc(
+			code, func(c rune) bool { return !strings.ContainsRune(visible, c) },
+		)
 	}
 	var texts [4]string
 	for i, name := range []string{"encryptedData", "iv", "rawData", "signature"} {
@@ -135,4 +143,5 @@ func wellFormed(m map[string]any, phone bool) bool {
 	return texts[0] != "" && texts[1] != "" && (texts[2] == "") == (texts[3] == "")
 }
 
-const visible = "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
+const visible = "!\"#$%&'()*+,-./0123456789:;<=>?@" +
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
