@@ -111,7 +111,7 @@ func (v verb) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 }
 
 // crossSite reports whether a browser says that somebody else's page is asking
-// (THREATS.md 31). Caddy's own check lets the origins pass that its
+// (docs/threats.md#t31). Caddy's own check lets the origins pass that its
 // configuration names.
 func crossSite(r *http.Request) bool {
 	own := "http://" + r.Host
@@ -119,10 +119,11 @@ func crossSite(r *http.Request) bool {
 		own = "https://" + r.Host
 	}
 	return slices.ContainsFunc(
-		r.Header["Origin"],
-		func(o string) bool { return !strings.EqualFold(o, own) },
-	) ||
-		slices.ContainsFunc(r.Header["Sec-Fetch-Site"], func(s string) bool { return s != "none" && s != "same-origin" })
+		r.Header["Origin"], func(o string) bool { return !strings.EqualFold(o, own) },
+	) || slices.ContainsFunc(
+		r.Header["Sec-Fetch-Site"],
+		func(s string) bool { return s != "none" && s != "same-origin" },
+	)
 }
 
 // fromBrowser reports whether any page, or the address bar, is asking.
@@ -142,8 +143,7 @@ func storeRefusal(err error) error {
 	if errors.Is(err, session.ErrUnavailable) {
 		return refusal(
 			http.StatusServiceUnavailable,
-			"the session store does not answer; the log has the reason",
-			err,
+			"the session store does not answer; the log has the reason", err,
 		)
 	}
 	return refusal(http.StatusInternalServerError, "that went wrong; the log has the reason", err)

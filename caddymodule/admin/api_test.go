@@ -59,10 +59,7 @@ func adminServer(t testing.TB) *httptest.Server {
 
 // adminDo makes a call and returns its status and body.
 func adminDo(
-	t testing.TB,
-	s *httptest.Server,
-	method, uri, body string,
-	header http.Header,
+	t testing.TB, s *httptest.Server, method, uri, body string, header http.Header,
 ) (int, string) {
 	t.Helper()
 	r, err := http.NewRequest(method, s.URL+uri, strings.NewReader(body))
@@ -119,7 +116,10 @@ func TestThreat31_CrossSite(t *testing.T) {
 	}{
 		{"nothing", http.Header{}, true, false},
 		{"the command line", http.Header{"Origin": {s.URL}}, true, false},
-		{"the command line, other case", http.Header{"Origin": {strings.ToUpper(s.URL)}}, true, false},
+		{
+			"the command line, other case", http.Header{"Origin": {strings.ToUpper(s.URL)}}, true,
+			false,
+		},
 		{"another site", http.Header{"Origin": {"http://evil.example"}}, false, true},
 		{"another port", http.Header{"Origin": {s.URL + "1"}}, false, true},
 		{"another scheme", http.Header{"Origin": {"https://" + host}}, false, true},
@@ -131,7 +131,10 @@ func TestThreat31_CrossSite(t *testing.T) {
 		{"same-site", http.Header{"Sec-Fetch-Site": {"same-site"}}, false, true},
 		{"two sites", http.Header{"Sec-Fetch-Site": {"none", "cross-site"}}, false, true},
 		{"own page", http.Header{"Origin": {s.URL}, "Sec-Fetch-Site": {"same-origin"}}, true, true},
-		{"the address bar", http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Mode": {"navigate"}}, true, true},
+		{
+			"the address bar",
+			http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Mode": {"navigate"}}, true, true,
+		},
 		{"a browser without Site", http.Header{"Sec-Fetch-Dest": {"document"}}, true, true},
 	} {
 		for _, c := range calls {
@@ -160,10 +163,16 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 	w := apptest.Started(t)
 	token := w.Token(caddytest.AppID, "ada")
 	s := adminServer(t)
-	for _, uri := range []string{"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup", "/wechat/revoke", "/wechat/forget"} {
-		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
-			if (method == "POST") == slices.Contains([]string{"/wechat/revoke", "/wechat/forget", "/wechat/backup"}, uri) &&
-				(method == "GET" || method == "POST") {
+	for _, uri := range []string{
+		"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup",
+		"/wechat/revoke", "/wechat/forget",
+	} {
+		for _, method := range []string{
+			"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
+		} {
+			if (method == "POST") == slices.Contains(
+				[]string{"/wechat/revoke", "/wechat/forget", "/wechat/backup"}, uri,
+			) && (method == "GET" || method == "POST") {
 				continue
 			}
 			if status, said := adminDo(t, s, method, uri, `{"all":true}`, jsonHeader()); status != http.StatusMethodNotAllowed {
@@ -171,12 +180,20 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 			}
 		}
 	}
-	for _, ct := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "text/plain; application/json", "application/json;;", "application/ld+json"} {
-		if status, said := adminDo(t, s, "POST", "/wechat/revoke", `{"all":true}`, http.Header{"Content-Type": {ct}}); status != http.StatusUnsupportedMediaType {
+	for _, ct := range []string{
+		"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+		"application/jsonp", "text/plain; application/json", "application/json;;",
+		"application/ld+json",
+	} {
+		if status, said := adminDo(t, s, "POST", "/wechat/revoke", `{"all":true}`, http.Header{
+			"Content-Type": {ct},
+		}); status != http.StatusUnsupportedMediaType {
 			t.Errorf("%q: %d %s", ct, status, said)
 		}
 	}
-	if status, _ := adminDo(t, s, "POST", "/wechat/revoke", `{"all":true}`, http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}); status != http.StatusUnsupportedMediaType {
+	if status, _ := adminDo(t, s, "POST", "/wechat/revoke", `{"all":true}`, http.Header{
+		"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"},
+	}); status != http.StatusUnsupportedMediaType {
 		t.Errorf("compressed: %d", status)
 	}
 	if !alive(w, token) {
@@ -193,19 +210,46 @@ func TestAdminRevoke(t *testing.T) {
 		said   string
 		ended  string // numbers of the tokens
 	}{
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"%s"}`, 200, `{"target":"session","ended":{"users":1,"sessions":1}}`, "0"},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada"}`, 200, `{"target":"user","ended":{"users":1,"sessions":2}}`, "01"},
-		{`{"openid":"ada","appid":"` + caddytest.OtherAppID + `"}`, 200, `{"target":"user","ended":{"users":1,"sessions":1}}`, "3"},
-		{`{"unionid":"u-ada"}`, 200, `{"target":"unionid","ended":{"users":2,"sessions":3}}`, "013"},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"%s"}`, 200,
+			`{"target":"session","ended":{"users":1,"sessions":1}}`, "0",
+		},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada"}`, 200,
+			`{"target":"user","ended":{"users":1,"sessions":2}}`, "01",
+		},
+		{
+			`{"openid":"ada","appid":"` + caddytest.OtherAppID + `"}`, 200,
+			`{"target":"user","ended":{"users":1,"sessions":1}}`, "3",
+		},
+		{
+			`{"unionid":"u-ada"}`, 200, `{"target":"unionid","ended":{"users":2,"sessions":3}}`,
+			"013",
+		},
 		{`{"appid":"` + caddytest.AppID + `"}`, 200, `{"target":"app"}`, "012"},
 		{`{"all":true}`, 200, `{"target":"all"}`, "0123"},
 
-		{`{"appid":"` + caddytest.AppID + `","openid":"nobody"}`, 200, `{"target":"user","ended":{"users":0,"sessions":0}}`, ""},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"nobody"}`, 200,
+			`{"target":"user","ended":{"users":0,"sessions":0}}`, "",
+		},
 		{`{"unionid":"nobody"}`, 200, `{"target":"unionid","ended":{"users":0,"sessions":0}}`, ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"bob","session":"%s"}`, 404, "no such session", ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"0000000000000000"}`, 404, "no such session", ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"0"}`, 400, "8 to 64 hex digits", ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"` + caddytest.Canary + `"}`, 400, "8 to 64 hex digits", ""},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"bob","session":"%s"}`, 404,
+			"no such session", "",
+		},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"0000000000000000"}`, 404,
+			"no such session", "",
+		},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"0"}`, 400,
+			"8 to 64 hex digits", "",
+		},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"` + caddytest.Canary + `"}`,
+			400, "8 to 64 hex digits", "",
+		},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa"}`, 404, "no such mini program", ""},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 404, "no such mini program", ""},
 
@@ -222,7 +266,10 @@ func TestAdminRevoke(t *testing.T) {
 		{`{"appid":"` + caddytest.AppID + `","openid":""}`, 400, "openid is empty", ""},
 		{`{"appid":""}`, 400, "appid is empty", ""},
 		{`{"unionid":""}`, 400, "unionid is empty", ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","unionid":"u-ada"}`, 400, "one target", ""},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","unionid":"u-ada"}`, 400,
+			"one target", "",
+		},
 		{`{"openid":"ada"}`, 400, "one target", ""},
 		{`{"session":"%s"}`, 400, "one target", ""},
 		{`{"appid":"` + caddytest.AppID + `","session":"%s"}`, 400, "one target", ""},
@@ -268,10 +315,20 @@ func TestAdminForget(t *testing.T) {
 		said   string
 		gone   string // numbers of the tokens
 	}{
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada"}`, 200, `{"target":"user","forgotten":{"users":1,"sessions":2}}`, "01"},
-		{`{"unionid":"u-ada"}`, 200, `{"target":"unionid","forgotten":{"users":2,"sessions":3}}`, "013"},
-		{`{"appid":"` + caddytest.AppID + `","openid":"nobody"}`, 200, `{"target":"user","forgotten":{"users":0,"sessions":0}}`, ""},
-		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 200, `"users":0`, ""}, // of a mini program that is no longer configured
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada"}`, 200,
+			`{"target":"user","forgotten":{"users":1,"sessions":2}}`, "01",
+		},
+		{
+			`{"unionid":"u-ada"}`, 200, `{"target":"unionid","forgotten":{"users":2,"sessions":3}}`,
+			"013",
+		},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"nobody"}`, 200,
+			`{"target":"user","forgotten":{"users":0,"sessions":0}}`, "",
+		},
+		// of a mini program that is no longer configured
+		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 200, `"users":0`, ""},
 		{`{"unionid":"nobody"}`, 200, `"users":0`, ""},
 
 		{`{}`, 400, "name one target and nothing else: appid + openid, or unionid", ""},
@@ -279,8 +336,14 @@ func TestAdminForget(t *testing.T) {
 		{`{"all":true}`, 400, "one target", ""},
 		{`{"openid":"ada"}`, 400, "one target", ""},
 		{`{"appid":"` + caddytest.AppID + `","openid":""}`, 400, "openid is empty", ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"0123456789"}`, 400, "one target", ""},
-		{`{"appid":"` + caddytest.AppID + `","openid":"ada","unionid":"u-ada"}`, 400, "one target", ""},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"0123456789"}`, 400,
+			"one target", "",
+		},
+		{
+			`{"appid":"` + caddytest.AppID + `","openid":"ada","unionid":"u-ada"}`, 400,
+			"one target", "",
+		},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			w := apptest.Started(t)
@@ -298,19 +361,18 @@ func TestAdminForget(t *testing.T) {
 					t.Errorf("%s: %d %s, want %d %s", tt.body, status, said, tt.status, tt.said)
 				}
 			}
-			for i, id := range []string{caddytest.AppID + "&openid=ada", caddytest.AppID + "&openid=ada", caddytest.AppID + "&openid=bob", caddytest.OtherAppID + "&openid=ada"} {
+			for i, id := range []string{
+				caddytest.AppID + "&openid=ada", caddytest.AppID + "&openid=ada",
+				caddytest.AppID + "&openid=bob", caddytest.OtherAppID + "&openid=ada",
+			} {
 				gone := strings.Contains(tt.gone, fmt.Sprint(i))
 				known := read[sessionsAnswer](
-					t,
-					second(adminDo(t, s, "GET", "/wechat/sessions?appid="+id, "", nil)),
+					t, second(adminDo(t, s, "GET", "/wechat/sessions?appid="+id, "", nil)),
 				).Users
 				if alive(w, tokens[i]) == gone || (len(known) == 0) != gone {
 					t.Errorf(
-						"%s: session %d lives: %v, its user is known as %+v",
-						tt.body,
-						i,
-						alive(w, tokens[i]),
-						known,
+						"%s: session %d lives: %v, its user is known as %+v", tt.body, i,
+						alive(w, tokens[i]), known,
 					)
 				}
 			}
@@ -322,9 +384,7 @@ func TestAdminForget(t *testing.T) {
 type telling struct{ caddytest.Exchanger }
 
 func (e telling) Code2Session(
-	ctx context.Context,
-	app weixin.Credentials,
-	code string,
+	ctx context.Context, app weixin.Credentials, code string,
 ) (weixin.Session, error) {
 	s, err := e.Exchanger.Code2Session(ctx, app, code)
 	s.UnionID = "u-" + s.OpenID
@@ -344,8 +404,7 @@ func loginKnown(w *apptest.World, appid, openid string) string {
 		},
 	)
 	out, err := s.Login(
-		w.T.Context(),
-		session.LoginRequest{AppID: appid, Code: caddytest.NewCode(openid)},
+		w.T.Context(), session.LoginRequest{AppID: appid, Code: caddytest.NewCode(openid)},
 	)
 	if err != nil {
 		w.T.Fatal(err)
@@ -395,15 +454,12 @@ func TestAdminSessions(t *testing.T) {
 	}
 	ada := ask("appid=" + caddytest.AppID + "&openid=ada")
 	if len(ada) != 1 || ada[0].AppID != caddytest.AppID || ada[0].OpenID != "ada" ||
-		ada[0].UnionID != "u-ada" ||
-		ada[0].LastLogin.IsZero() ||
-		len(ada[0].Sessions) != 2 {
+		ada[0].UnionID != "u-ada" || ada[0].LastLogin.IsZero() || len(ada[0].Sessions) != 2 {
 		t.Fatalf("ada is %+v", ada)
 	}
 	for i, row := range ada[0].Sessions {
 		if row.ID != sessionID(tokens[i]) || row.State != session.StateLive ||
-			row.Expires.Sub(row.Created).Round(time.Minute) != time.Hour ||
-			row.LastSeen.IsZero() {
+			row.Expires.Sub(row.Created).Round(time.Minute) != time.Hour || row.LastSeen.IsZero() {
 			t.Errorf("session %d is %+v", i, row)
 		}
 	}
@@ -414,12 +470,19 @@ func TestAdminSessions(t *testing.T) {
 		bob[0].UnionID != "" {
 		t.Errorf("bob is %+v", bob)
 	}
-	for _, query := range []string{"appid=" + caddytest.AppID + "&openid=nobody", "unionid=nobody", "appid=" + caddytest.OtherAppID + "&openid=bob"} {
+	for _, query := range []string{
+		"appid=" + caddytest.AppID + "&openid=nobody", "unionid=nobody",
+		"appid=" + caddytest.OtherAppID + "&openid=bob",
+	} {
 		if got := ask(query); got == nil || len(got) != 0 {
 			t.Errorf("%s: %+v, want an empty list", query, got)
 		}
 	}
-	for _, query := range []string{"", "appid=" + caddytest.AppID, "openid=ada", "unionid=", "appid=&openid=ada", "unionid=u-ada&appid=" + caddytest.AppID, "unionid=a&unionid=b", "unionid=u-ada&x=1", "unionid=%zz", "unionid=a;b"} {
+	for _, query := range []string{
+		"", "appid=" + caddytest.AppID, "openid=ada", "unionid=", "appid=&openid=ada",
+		"unionid=u-ada&appid=" + caddytest.AppID, "unionid=a&unionid=b", "unionid=u-ada&x=1",
+		"unionid=%zz", "unionid=a;b",
+	} {
 		if status, said := adminDo(t, s, "GET", "/wechat/sessions?"+query, "", nil); status != http.StatusBadRequest {
 			t.Errorf("%q: %d %s", query, status, said)
 		}
@@ -448,18 +511,18 @@ func TestAdminStatus(t *testing.T) {
 	leave(nil)
 	leave(nil)
 	if status != http.StatusOK || !got.Store.Up || got.Store.Counts == nil ||
-		got.Store.Counts.Sessions != 2 ||
-		got.Store.Counts.Users != 2 ||
+		got.Store.Counts.Sessions != 2 || got.Store.Counts.Users != 2 ||
 		got.Store.Counts.Bytes == 0 {
 		t.Errorf("%d, store %s", status, said)
 	}
 	if got.Store.Name != w.App.Opener().Identity() || got.Cache.Max != 1_000_000 ||
-		got.WeChat.BaseURL != "http://127.0.0.1:1" ||
-		got.WeChat.BreakerOpen ||
+		got.WeChat.BaseURL != "http://127.0.0.1:1" || got.WeChat.BreakerOpen ||
 		!slices.Equal(got.Apps, []string{caddytest.AppID, caddytest.OtherAppID}) {
 		t.Errorf("%s", said)
 	}
-	if want := (loginStatus{InFlight: 1, MaxInFlight: 512, PerClient: "600/m", PerPrivate: "off", Global: "60000/m"}); got.Logins != want {
+	if want := (loginStatus{
+		InFlight: 1, MaxInFlight: 512, PerClient: "600/m", PerPrivate: "off", Global: "60000/m",
+	}); got.Logins != want {
 		t.Errorf("logins %+v, want %+v", got.Logins, want)
 	}
 	if want := (sessionStatus{TTL: "48h0m0s", MaxPerUser: 10}); got.Sessions != want {
@@ -473,14 +536,11 @@ func TestAdminStatus(t *testing.T) {
 	}
 	for range 8 { // what opens the breaker
 		w.Live().WeChat.Code2Session(
-			t.Context(),
-			weixin.Credentials{ID: caddytest.AppID, Secret: caddytest.Canary},
-			"code",
+			t.Context(), weixin.Credentials{ID: caddytest.AppID, Secret: caddytest.Canary}, "code",
 		)
 	}
 	if !read[statusAnswer](
-		t,
-		second(adminDo(t, s, "GET", "/wechat/status", "", nil)),
+		t, second(adminDo(t, s, "GET", "/wechat/status", "", nil)),
 	).WeChat.BreakerOpen {
 		t.Error("the breaker is open and it is not told")
 	}
@@ -508,7 +568,10 @@ func TestP4_AdminStoreDown(t *testing.T) {
 		{"POST", "/wechat/revoke", `{"openid":"o","appid":"` + caddytest.AppID + `"}`},
 		{"POST", "/wechat/forget", `{"openid":"o","appid":"` + caddytest.AppID + `"}`},
 		{"POST", "/wechat/forget", `{"unionid":"u"}`},
-		{"POST", "/wechat/revoke", `{"session":"0123456789","openid":"o","appid":"` + caddytest.AppID + `"}`},
+		{
+			"POST", "/wechat/revoke",
+			`{"session":"0123456789","openid":"o","appid":"` + caddytest.AppID + `"}`,
+		},
 	} {
 		status, said := adminDo(t, s, c.method, c.uri, c.body, jsonHeader())
 		if status != http.StatusServiceUnavailable ||
@@ -549,13 +612,11 @@ func TestAdminKeys(t *testing.T) {
 	status, said := adminDo(t, adminServer(t), "GET", "/wechat/keys", "", nil)
 	got := read[keysAnswer](t, said).Keys
 	if status != http.StatusOK || len(got) != 3 || got[0].State != keySigns ||
-		got[1].State != keyNeeded ||
-		got[2].State != keySpare {
+		got[1].State != keyNeeded || got[2].State != keySpare {
 		t.Fatalf("%d %s", status, said)
 	}
 	if left := time.Until(got[1].NeededUntil); left < 50*time.Minute || left > 70*time.Minute ||
-		!got[0].NeededUntil.IsZero() ||
-		!got[2].NeededUntil.IsZero() {
+		!got[0].NeededUntil.IsZero() || !got[2].NeededUntil.IsZero() {
 		t.Errorf("needed until: %s", said)
 	}
 	for i, key := range []string{newest, older, never} {
@@ -628,7 +689,9 @@ func backupOf(t *testing.T, st store.Store) (status int, said []byte, err error)
 // TestAdminBackupBroken: a backup that breaks off on the way does not pass for
 // a whole one.
 func TestAdminBackupBroken(t *testing.T) {
-	if _, said, err := backupOf(t, breaking{n: 1 << 20, err: errors.New("the disk is gone")}); err == nil ||
+	if _, said, err := backupOf(t, breaking{
+		n: 1 << 20, err: errors.New("the disk is gone"),
+	}); err == nil ||
 		len(said) == 0 {
 		t.Errorf("read %d bytes, %v", len(said), err)
 	}

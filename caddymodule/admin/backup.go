@@ -35,15 +35,12 @@ func serveBackup(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 		panic(http.ErrAbortHandler)
 	case errors.Is(err, session.ErrNoBackup):
 		return refusal(
-			http.StatusNotImplemented,
-			"this kind of session store is backed up with its own tools",
+			http.StatusNotImplemented, "this kind of session store is backed up with its own tools",
 			nil,
 		)
 	case errors.Is(err, bolt.ErrBusy):
 		return refusal(
-			http.StatusConflict,
-			"another backup is being made: try again when it is done",
-			nil,
+			http.StatusConflict, "another backup is being made: try again when it is done", nil,
 		)
 	case errors.Is(err, bolt.ErrRoom):
 		return refusal(
@@ -77,7 +74,7 @@ func backupCommand() *cobra.Command {
 		Use:   "backup [--address <interface>] [--config <path>] <file>",
 		Short: "Copies the sessions of the running gate into a file",
 		Long: `
-Copies the database of the running gate, as it stands at one cli.Time, into a new file, checks the copy and says what is in it. The gate goes on serving meanwhile. An existing file is not
+Copies the database of the running gate, as it is at one moment, into a new file, checks the copy and says what is in it. The gate goes on serving meanwhile. An existing file is not
 overwritten.
 
 The master key is not in it. Keep a copy of the key file, or of what seal_key names, elsewhere: a backup is of no use without it.
@@ -114,17 +111,13 @@ func (c *adminClient) backup(cmd *cobra.Command, path string) (status int, err e
 	}
 	out := cmd.OutOrStdout()
 	_, err = fmt.Fprintf(
-		out,
-		"%s: %s, %s of %s. The master key is not in it: keep that too, elsewhere.\n",
-		path,
-		cli.Size(info.Size()),
-		cli.Amount(int(report.Stats.Sessions), "session"),
+		out, "%s: %s, %s of %s. The master key is not in it: keep that too, elsewhere.\n", path,
+		cli.Size(info.Size()), cli.Amount(int(report.Stats.Sessions), "session"),
 		cli.Amount(int(report.Stats.Users), "user"),
 	)
 	if report.Damaged > 0 {
 		fmt.Fprintf(
-			out,
-			"%s cannot be read, here and in the running gate.\n",
+			out, "%s cannot be read, here and in the running gate.\n",
 			cli.Amount(int(report.Damaged), "record"),
 		)
 	}
@@ -139,9 +132,7 @@ func keep(path string, from io.Reader) (bolt.Report, error) {
 	if errors.Is(err, fs.ErrExist) {
 		return bolt.Report{}, fmt.Errorf(
 			"%s exists: another backup to %s is being made, or was broken off; if none is running, remove %s",
-			tmp,
-			path,
-			tmp,
+			tmp, path, tmp,
 		)
 	}
 	if err != nil {

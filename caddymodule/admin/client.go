@@ -25,24 +25,15 @@ type adminClient struct {
 func (c *adminClient) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(
-		&c.address,
-		"address",
-		"",
+		&c.address, "address", "",
 		"The address to use to reach the admin API endpoint, if not the default",
 	)
 	f.StringVarP(
-		&c.config,
-		"config",
-		"c",
-		"",
+		&c.config, "config", "c", "",
 		"Configuration file to use to find the admin address, if --address is not used",
 	)
 	f.StringVarP(
-		&c.adapter,
-		"adapter",
-		"a",
-		"",
-		"Name of config adapter to apply (when --config is used)",
+		&c.adapter, "adapter", "a", "", "Name of config adapter to apply (when --config is used)",
 	)
 }
 
@@ -54,8 +45,7 @@ func (c *adminClient) jsonFlag(cmd *cobra.Command) {
 // send makes a call and returns its answer, which is a success, or else the
 // exit status. A body is sent as JSON.
 func (c *adminClient) send(
-	method, uri string,
-	body any,
+	method, uri string, body any,
 ) (resp *http.Response, status int, err error) {
 	addr, err := caddycmd.DetermineAdminAPIAddress(c.address, nil, c.config, c.adapter)
 	if err != nil {
@@ -74,8 +64,7 @@ func (c *adminClient) send(
 	case err == nil && resp.Header.Get(reply.MarkHeader) == "":
 		resp.Body.Close()
 		return nil, cli.Failed, fmt.Errorf(
-			"what answers at %s is no gate, or one of another version",
-			addr,
+			"what answers at %s is no gate, or one of another version", addr,
 		)
 	case err == nil:
 		return resp, 0, nil
@@ -85,9 +74,7 @@ func (c *adminClient) send(
 		return nil, cli.Failed, refusalOf(answer)
 	}
 	return nil, cli.Unreachable, fmt.Errorf(
-		"reaching the gate by the admin endpoint %s: %w",
-		addr,
-		err,
+		"reaching the gate by the admin endpoint %s: %w", addr, err,
 	)
 }
 
@@ -97,8 +84,7 @@ func refusalOf(answer string) error {
 	var said struct{ Error string }
 	if err := json.Unmarshal([]byte(body), &said); err != nil || said.Error == "" {
 		return fmt.Errorf(
-			"the admin endpoint answers %s: does a gate run there, of this version?",
-			head,
+			"the admin endpoint answers %s: does a gate run there, of this version?", head,
 		)
 	}
 	return fmt.Errorf("the gate refuses: %s", said.Error)
@@ -107,9 +93,7 @@ func refusalOf(answer string) error {
 // ask makes a call and prints its answer: as it came for --json, or else as
 // text writes it.
 func ask[T any](
-	c *adminClient,
-	cmd *cobra.Command,
-	call func() (*http.Response, int, error),
+	c *adminClient, cmd *cobra.Command, call func() (*http.Response, int, error),
 	text func(io.Writer, T) error,
 ) (int, error) {
 	resp, status, err := call()

@@ -138,7 +138,10 @@ unionid     none known
 last login  -
 no sessions
 `},
-		{"nobody", func(w io.Writer) error { return writeSessions(w, sessionsAnswer{}) }, "\nNo such user has logged in here.\n"},
+		{
+			"nobody", func(w io.Writer) error { return writeSessions(w, sessionsAnswer{}) },
+			"\nNo such user has logged in here.\n",
+		},
 		{"keys", func(w io.Writer) error { return writeKeys(w, keys) }, `
 KEY       STATE       NEEDED UNTIL
 aabbccdd  signs       -
@@ -146,19 +149,32 @@ aabbccdd  signs       -
 44556677  not needed  -
 `},
 		{"revoked", func(w io.Writer) error {
-			return writeRevoked(w, adminTarget{}, revokeAnswer{Target: "unionid", Ended: &ended{Users: 2, Sessions: 1}})
+			return writeRevoked(
+				w, adminTarget{},
+				revokeAnswer{Target: "unionid", Ended: &ended{Users: 2, Sessions: 1}},
+			)
 		}, "\nEnded 1 live session of 2 users.\n"},
 		{"forgotten", func(w io.Writer) error {
-			return writeForgotten(w, forgetAnswer{Target: "unionid", Forgotten: &ended{Users: 2, Sessions: 1}})
+			return writeForgotten(
+				w, forgetAnswer{Target: "unionid", Forgotten: &ended{Users: 2, Sessions: 1}},
+			)
 		}, "\nForgot 2 users with 1 live session.\n"},
 		{"nobody to forget", func(w io.Writer) error {
 			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})
 		}, "\nNo such user was known.\n"},
-		{"forgotten without a count", func(w io.Writer) error { return writeForgotten(w, forgetAnswer{Target: "user"}) }, "\nForgotten.\n"},
+		{
+			"forgotten without a count",
+			func(w io.Writer) error { return writeForgotten(w, forgetAnswer{Target: "user"}) },
+			"\nForgotten.\n",
+		},
 		{"revoked app", func(w io.Writer) error {
 			return writeRevoked(w, adminTarget{AppID: caddytest.AppID}, revokeAnswer{Target: "app"})
 		}, "\nEnded every session of the mini program " + caddytest.AppID + ".\n"},
-		{"revoked all", func(w io.Writer) error { return writeRevoked(w, adminTarget{All: true}, revokeAnswer{Target: "all"}) }, "\nEnded every session.\n"},
+		{
+			"revoked all",
+			func(w io.Writer) error { return writeRevoked(w, adminTarget{All: true}, revokeAnswer{Target: "all"}) },
+			"\nEnded every session.\n",
+		},
 	} {
 		var b strings.Builder
 		if err := tt.write(&b); err != nil || "\n"+b.String() != tt.want {
@@ -200,56 +216,141 @@ func TestAdminCommands(t *testing.T) {
 		want   string
 	}{
 		{"status", statusCommand(), nil, here, 0, "store     up, switch:"},
-		{"status by the configuration", statusCommand(), nil, []string{"--config", config, "--adapter", "caddyfile"}, 0, "store     up, switch:"},
-		{"sessions", sessionsCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0, "openid      ada"},
-		{"sessions by unionid", sessionsCommand(), []string{"--unionid", "u-ada"}, here, 0, "openid      ada"},
+		{
+			"status by the configuration", statusCommand(), nil,
+			[]string{"--config", config, "--adapter", "caddyfile"}, 0, "store     up, switch:",
+		},
+		{
+			"sessions", sessionsCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"},
+			here, 0, "openid      ada",
+		},
+		{
+			"sessions by unionid", sessionsCommand(), []string{"--unionid", "u-ada"}, here, 0,
+			"openid      ada",
+		},
 		{"nobody", sessionsCommand(), []string{"--unionid", "u?&=x"}, here, 0, "No such user"},
 		{"keys", keysCommand(), nil, here, 0, "signs"},
 
-		{"nobody there", statusCommand(), nil, []string{"--address", "127.0.0.1:1"}, cli.Unreachable, "127.0.0.1:1"},
-		{"nobody there to revoke", revokeCommand(), []string{"--all", "--yes"}, []string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate"},
-		{"nobody there to back up", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, []string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate"},
-		{"no address", statusCommand(), nil, []string{"--address", "127.0.0.1:1-9"}, cli.Unreachable, "invalid admin address"},
-		{"half an answer", statusCommand(), nil, []string{"--address", address(cut)}, cli.Unreachable, "reading the gate's answer"},
-		{"no configuration", statusCommand(), nil, []string{"--config", config + "x"}, cli.Failed, "finding the admin address"},
-		{"another program", statusCommand(), nil, []string{"--address", address(plain)}, cli.Failed, "HTTP 404: does a gate run there"},
-		{"a program that says yes", revokeCommand(), []string{"--all", "--yes"}, []string{"--address", address(yes)}, cli.Failed, "is no gate"},
-		{"a program that says yes, for a script", statusCommand(), []string{"--json"}, []string{"--address", address(yes)}, cli.Failed, "is no gate"},
+		{
+			"nobody there", statusCommand(), nil, []string{"--address", "127.0.0.1:1"},
+			cli.Unreachable, "127.0.0.1:1",
+		},
+		{
+			"nobody there to revoke", revokeCommand(), []string{"--all", "--yes"},
+			[]string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate",
+		},
+		{
+			"nobody there to back up", backupCommand(), []string{filepath.Join(t.TempDir(), "b")},
+			[]string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate",
+		},
+		{
+			"no address", statusCommand(), nil, []string{"--address", "127.0.0.1:1-9"},
+			cli.Unreachable, "invalid admin address",
+		},
+		{
+			"half an answer", statusCommand(), nil, []string{"--address", address(cut)},
+			cli.Unreachable, "reading the gate's answer",
+		},
+		{
+			"no configuration", statusCommand(), nil, []string{"--config", config + "x"},
+			cli.Failed, "finding the admin address",
+		},
+		{
+			"another program", statusCommand(), nil, []string{"--address", address(plain)},
+			cli.Failed, "HTTP 404: does a gate run there",
+		},
+		{
+			"a program that says yes", revokeCommand(), []string{"--all", "--yes"},
+			[]string{"--address", address(yes)}, cli.Failed, "is no gate",
+		},
+		{
+			"a program that says yes, for a script", statusCommand(), []string{"--json"},
+			[]string{"--address", address(yes)}, cli.Failed, "is no gate",
+		},
 		{"too much", statusCommand(), []string{"x"}, here, cli.Failed, "unknown command"},
 
 		{"sessions of whom", sessionsCommand(), nil, here, cli.Failed, "say whose"},
-		{"sessions of an empty openid", sessionsCommand(), []string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "say whose"},
-		{"sessions of two", sessionsCommand(), []string{"--unionid", "u", "--appid", caddytest.AppID}, here, cli.Failed, "say whose"},
+		{
+			"sessions of an empty openid", sessionsCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "say whose",
+		},
+		{
+			"sessions of two", sessionsCommand(),
+			[]string{"--unionid", "u", "--appid", caddytest.AppID}, here, cli.Failed, "say whose",
+		},
 		{"revoke whom", revokeCommand(), nil, here, cli.Failed, "say whose"},
-		{"revoke an empty openid", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "openid is empty"},
-		{"revoke two", revokeCommand(), []string{"--appid", caddytest.AppID, "--unionid", "u"}, here, cli.Failed, "the gate refuses: name one target"},
+		{
+			"revoke an empty openid", revokeCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed,
+			"openid is empty",
+		},
+		{
+			"revoke two", revokeCommand(), []string{"--appid", caddytest.AppID, "--unionid", "u"},
+			here, cli.Failed, "the gate refuses: name one target",
+		},
 		{"revoke all without yes", revokeCommand(), []string{"--all"}, here, cli.Failed, "--yes"},
-		{"revoke not all", revokeCommand(), []string{"--all=false", "--yes"}, here, cli.Failed, "one target"},
-		{"revoke no session", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "00000000"}, here, cli.Failed, "no such session"},
-		{"revoke a token", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "wxs_0123456789"}, here, cli.Failed, "no id of a session"},
+		{
+			"revoke not all", revokeCommand(), []string{"--all=false", "--yes"}, here, cli.Failed,
+			"one target",
+		},
+		{
+			"revoke no session", revokeCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "00000000"}, here,
+			cli.Failed, "no such session",
+		},
+		{
+			"revoke a token", revokeCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "wxs_0123456789"},
+			here, cli.Failed, "no id of a session",
+		},
 		{"forget whom", forgetCommand(), nil, here, cli.Failed, "say whom"},
-		{"forget an empty openid", forgetCommand(), []string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "openid is empty"},
-		{"forget an app", forgetCommand(), []string{"--appid", caddytest.AppID}, here, cli.Failed, "the gate refuses: name one target"},
+		{
+			"forget an empty openid", forgetCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed,
+			"openid is empty",
+		},
+		{
+			"forget an app", forgetCommand(), []string{"--appid", caddytest.AppID}, here,
+			cli.Failed, "the gate refuses: name one target",
+		},
 		{"no file", backupCommand(), nil, here, cli.Failed, "accepts 1 arg"},
-		{"not this store", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, here, cli.Failed, "its own tools"},
+		{
+			"not this store", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, here,
+			cli.Failed, "its own tools",
+		},
 
-		{"revoke a user", revokeCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0, "Ended 1 live session of 1 user."},
-		{"revoke a unionid", revokeCommand(), []string{"--unionid", "u-ada"}, here, 0, "Ended 0 live sessions of 0 users."},
-		{"forget a user", forgetCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0, "Forgot 1 user with 0 live sessions."},
-		{"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0, "No such user was known."},
-		{"revoke an app", revokeCommand(), []string{"--appid", caddytest.AppID}, here, 0, "Ended every session of the mini program " + caddytest.AppID},
-		{"revoke all", revokeCommand(), []string{"--all", "--yes"}, here, 0, "Ended every session."},
+		{
+			"revoke a user", revokeCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0,
+			"Ended 1 live session of 1 user.",
+		},
+		{
+			"revoke a unionid", revokeCommand(), []string{"--unionid", "u-ada"}, here, 0,
+			"Ended 0 live sessions of 0 users.",
+		},
+		{
+			"forget a user", forgetCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0,
+			"Forgot 1 user with 0 live sessions.",
+		},
+		{
+			"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0,
+			"No such user was known.",
+		},
+		{
+			"revoke an app", revokeCommand(), []string{"--appid", caddytest.AppID}, here, 0,
+			"Ended every session of the mini program " + caddytest.AppID,
+		},
+		{
+			"revoke all", revokeCommand(), []string{"--all", "--yes"}, here, 0,
+			"Ended every session.",
+		},
 	} {
 		status, out, said := caddytest.RunCommand(t, tt.cmd, append(tt.to, tt.args...)...)
 		if status != tt.status || !strings.Contains(out+said, tt.want) ||
 			(status == 0) != (out != "") {
 			t.Errorf(
-				"%s: status %d, want %d with %q: %s\n%s",
-				tt.name,
-				status,
-				tt.status,
-				tt.want,
-				said,
+				"%s: status %d, want %d with %q: %s\n%s", tt.name, status, tt.status, tt.want, said,
 				out,
 			)
 		}
@@ -277,8 +378,7 @@ func TestAdminJSON(t *testing.T) {
 	}
 	if got := read[sessionsAnswer](t, get(sessionsCommand(), "--unionid", "u-ada")); len(
 		got.Users,
-	) != 1 ||
-		len(got.Users[0].Sessions) != 1 {
+	) != 1 || len(got.Users[0].Sessions) != 1 {
 		t.Errorf("%+v", got)
 	}
 	if got := get(sessionsCommand(), "--unionid", "nobody"); !strings.Contains(got, `"users": []`) {
@@ -364,7 +464,11 @@ func TestBackupCommand(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		},
 		"no database": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
-		"half":        func(w http.ResponseWriter, _ *http.Request) { w.Write(before[:len(before)/2]) },
+		"half": func(
+			w http.ResponseWriter, _ *http.Request,
+		) {
+			w.Write(before[:len(before)/2])
+		},
 	} {
 		bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			reply.Mark(w.Header())
@@ -372,8 +476,7 @@ func TestBackupCommand(t *testing.T) {
 		}))
 		path := filepath.Join(dir, name)
 		if status, out, said := caddytest.RunCommand(t, backupCommand(), "--address", address(bad), path); status != cli.Failed ||
-			!strings.Contains(said, "backing up") ||
-			out != "" {
+			!strings.Contains(said, "backing up") || out != "" {
 			t.Errorf("%s: %d %s\n%s", name, status, said, out)
 		}
 		bad.Close()

@@ -16,8 +16,10 @@ import (
 
 // forgetAnswer is what POST /wechat/forget tells when it is done.
 type forgetAnswer struct {
-	Target    string `json:"target"`              // user or unionid
-	Forgotten *ended `json:"forgotten,omitempty"` // users who were known, and their live sessions; absent when that could not be found out before
+	Target string `json:"target"` // user or unionid
+	// users who were known, and their live sessions; absent when that could not
+	// be found out before
+	Forgotten *ended `json:"forgotten,omitempty"`
 }
 
 // serveForget takes any mini program, one that is no longer configured, too:
@@ -28,10 +30,7 @@ func serveForget(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 		return err
 	}
 	n, err := forget(
-		context.WithoutCancel(r.Context()),
-		live,
-		kind,
-		t,
+		context.WithoutCancel(r.Context()), live, kind, t,
 	) // what was begun is finished, as with a revocation
 	t.audit(r, "user forgotten", kind, n, err)
 	switch {
@@ -86,8 +85,7 @@ Nothing is asked. Who logs in again begins as somebody new. Backups that were ma
 				)
 			}
 			return ask(
-				&c,
-				cmd,
+				&c, cmd,
 				func() (*http.Response, int, error) { return c.send("POST", "/wechat/forget", body) },
 				writeForgotten,
 			)
@@ -110,9 +108,7 @@ func writeForgotten(out io.Writer, a forgetAnswer) (err error) {
 		_, err = fmt.Fprintln(out, "No such user was known.")
 	default:
 		_, err = fmt.Fprintf(
-			out,
-			"Forgot %s with %s.\n",
-			cli.Amount(a.Forgotten.Users, "user"),
+			out, "Forgot %s with %s.\n", cli.Amount(a.Forgotten.Users, "user"),
 			cli.Amount(a.Forgotten.Sessions, "live session"),
 		)
 	}

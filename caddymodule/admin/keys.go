@@ -65,8 +65,7 @@ Lists the names of the master keys that the running gate has: the one that signs
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			return ask(
-				&c,
-				cmd,
+				&c, cmd,
 				func() (*http.Response, int, error) { return c.send("GET", "/wechat/keys", nil) },
 				writeKeys,
 			)
@@ -81,7 +80,11 @@ Lists the names of the master keys that the running gate has: the one that signs
 Prints a new random master key, and beside it, on standard error, how it is taken into use. No gate is asked and nothing is kept: this is the only time that it is cli.Text.
 `,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return writeNewKey(cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+		RunE: func(
+			cmd *cobra.Command, _ []string,
+		) error {
+			return writeNewKey(cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	})
 	return cmd
 }

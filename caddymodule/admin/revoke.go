@@ -69,10 +69,7 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 		return &ended{Users: 1, Sessions: 1}, nil
 	case "user", "unionid":
 		users, unknown := known(
-			ctx,
-			live,
-			kind,
-			t,
+			ctx, live, kind, t,
 		) // for the count: what cannot be counted is revoked all the same
 		var err error
 		if kind == "user" {
@@ -93,10 +90,7 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 // known returns the users that a target of kind user or unionid means. Nobody
 // is not an error.
 func known(
-	ctx context.Context,
-	live *wechatapp.Live,
-	kind string,
-	t adminTarget,
+	ctx context.Context, live *wechatapp.Live, kind string, t adminTarget,
 ) ([]session.UserInfo, error) {
 	if kind == "unionid" {
 		return live.Sessions.UsersByUnionID(ctx, t.UnionID)
@@ -178,16 +172,12 @@ func writeRevoked(out io.Writer, t adminTarget, a revokeAnswer) (err error) {
 	switch {
 	case a.Ended != nil:
 		_, err = fmt.Fprintf(
-			out,
-			"Ended %s of %s.\n",
-			cli.Amount(a.Ended.Sessions, "live session"),
+			out, "Ended %s of %s.\n", cli.Amount(a.Ended.Sessions, "live session"),
 			cli.Amount(a.Ended.Users, "user"),
 		)
 	case a.Target == "app":
 		_, err = fmt.Fprintf(
-			out,
-			"Ended every session of the mini program %s.\n",
-			cli.Text(t.AppID),
+			out, "Ended every session of the mini program %s.\n", cli.Text(t.AppID),
 		)
 	default:
 		_, err = fmt.Fprintln(out, "Ended every session.")

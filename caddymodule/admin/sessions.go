@@ -48,8 +48,7 @@ func serveSessions(live *wechatapp.Live, w http.ResponseWriter, r *http.Request)
 	case asksFor(q, "appid", "openid"):
 		var u session.UserInfo
 		u, err = live.Sessions.User(
-			r.Context(),
-			session.User{AppID: q.Get("appid"), OpenID: q.Get("openid")},
+			r.Context(), session.User{AppID: q.Get("appid"), OpenID: q.Get("openid")},
 		)
 		if err == nil {
 			users = []session.UserInfo{u}
@@ -119,7 +118,9 @@ When it was last seen is noted lazily and may be up to an hour old.
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			q := make(url.Values)
-			for name, value := range map[string]string{"appid": appID, "openid": openID, "unionid": unionID} {
+			for name, value := range map[string]string{
+				"appid": appID, "openid": openID, "unionid": unionID,
+			} {
 				if cmd.Flags().Changed(name) {
 					q.Set(name, value)
 				}
@@ -128,8 +129,7 @@ When it was last seen is noted lazily and may be up to an hour old.
 				return cli.Failed, errors.New("say whose: --appid and --openid, or --unionid")
 			}
 			return ask(
-				&c,
-				cmd,
+				&c, cmd,
 				func() (*http.Response, int, error) { return c.send("GET", "/wechat/sessions?"+q.Encode(), nil) },
 				writeSessions,
 			)
@@ -158,12 +158,8 @@ func writeSessions(out io.Writer, a sessionsAnswer) error {
 			unionID = cli.Text(u.UnionID)
 		}
 		fmt.Fprintf(
-			out,
-			"appid       %s\nopenid      %s\nunionid     %s\nlast login  %s\n",
-			cli.Text(u.AppID),
-			cli.Text(u.OpenID),
-			unionID,
-			cli.Time(u.LastLogin),
+			out, "appid       %s\nopenid      %s\nunionid     %s\nlast login  %s\n",
+			cli.Text(u.AppID), cli.Text(u.OpenID), unionID, cli.Time(u.LastLogin),
 		)
 		if len(u.Sessions) == 0 {
 			fmt.Fprintln(out, "no sessions")
@@ -173,13 +169,8 @@ func writeSessions(out io.Writer, a sessionsAnswer) error {
 		fmt.Fprintln(t, "SESSION\tSTATE\tCREATED\tLAST SEEN\tEXPIRES")
 		for _, s := range u.Sessions {
 			fmt.Fprintf(
-				t,
-				"%s\t%s\t%s\t%s\t%s\n",
-				cli.Text(s.ID),
-				s.State,
-				cli.Time(s.Created),
-				cli.Time(s.LastSeen),
-				cli.Time(s.Expires),
+				t, "%s\t%s\t%s\t%s\t%s\n", cli.Text(s.ID), s.State, cli.Time(s.Created),
+				cli.Time(s.LastSeen), cli.Time(s.Expires),
 			)
 		}
 		if err := t.Flush(); err != nil {

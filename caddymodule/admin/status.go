@@ -57,17 +57,19 @@ type cacheStatus struct {
 }
 
 type wechatStatus struct {
-	BaseURL      string `json:"base_url"`
-	BreakerOpen  bool   `json:"breaker_open"`     // logins are answered in its stead
-	CallsRefused bool   `json:"api_breaker_open"` // likewise calls for telephone numbers, keys and access tokens
+	BaseURL     string `json:"base_url"`
+	BreakerOpen bool   `json:"breaker_open"` // logins are answered in its stead
+	// likewise calls for telephone numbers, keys and access tokens
+	CallsRefused bool `json:"api_breaker_open"`
 }
 
 type loginStatus struct {
 	InFlight    int64  `json:"in_flight"`
 	MaxInFlight int    `json:"max_in_flight"`
 	PerClient   string `json:"per_client"`
-	PerPrivate  string `json:"per_private_client"` // for addresses that are mostly a load balancer's
-	Global      string `json:"global"`
+	// for addresses that are mostly a load balancer's
+	PerPrivate string `json:"per_private_client"`
+	Global     string `json:"global"`
 }
 
 type sessionStatus struct {
@@ -97,7 +99,9 @@ func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 			InFlight: wechatapp.LoginsInFlight(), MaxInFlight: limits.InFlight,
 			PerClient: wechatapp.RateText(
 				limits.PerClient,
-			), PerPrivate: wechatapp.RateText(limits.PerPrivateClient), Global: wechatapp.RateText(limits.Total),
+			), PerPrivate: wechatapp.RateText(
+				limits.PerPrivateClient,
+			), Global: wechatapp.RateText(limits.Total),
 		},
 		Apps: a.AppIDs(),
 		Sessions: sessionStatus{
@@ -152,8 +156,7 @@ cannot be reached.
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			return ask(
-				&c,
-				cmd,
+				&c, cmd,
 				func() (*http.Response, int, error) { return c.send("GET", "/wechat/status", nil) },
 				writeStatus,
 			)
@@ -171,17 +174,13 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	}
 	row("wxgate", "%s, Caddy %s, %s", s.Version.WXGate, s.Version.Caddy, s.Version.Go)
 	row(
-		"store",
-		"%s, %s",
-		map[bool]string{true: "up", false: "DOWN"}[s.Store.Up],
+		"store", "%s, %s", map[bool]string{true: "up", false: "DOWN"}[s.Store.Up],
 		cli.Text(s.Store.Name),
 	)
 	if n := s.Store.Counts; n != nil {
 		row(
-			"",
-			"%s of %s, including ended ones not yet removed",
-			cli.Amount(int(n.Sessions), "session"),
-			cli.Amount(int(n.Users), "user"),
+			"", "%s of %s, including ended ones not yet removed",
+			cli.Amount(int(n.Sessions), "session"), cli.Amount(int(n.Users), "user"),
 		)
 		row("", "%s, %s of it free", cli.Size(n.Bytes), cli.Size(n.FreeBytes))
 	}
@@ -190,16 +189,16 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	}
 	if s.Store.Owed > 0 {
 		row(
-			"",
-			"%s not taken by the store yet; this gate refuses those sessions and keeps trying",
+			"", "%s not taken by the store yet; this gate refuses those sessions and keeps trying",
 			cli.Amount(s.Store.Owed, "revocation"),
 		)
 	}
 	row("cache", "%s of %d", cli.Amount(int(s.Cache.Sessions), "session"), s.Cache.Max)
 	row(
-		"WeChat",
-		"%s, %s",
-		map[bool]string{false: "logins go out", true: "DOWN: the breaker is open, logins are refused at once"}[s.WeChat.BreakerOpen],
+		"WeChat", "%s, %s",
+		map[bool]string{
+			false: "logins go out", true: "DOWN: the breaker is open, logins are refused at once",
+		}[s.WeChat.BreakerOpen],
 		s.WeChat.BaseURL,
 	)
 	if s.WeChat.CallsRefused {
@@ -210,11 +209,8 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	}
 	row("logins", "%d under way, at most %d", s.Logins.InFlight, s.Logins.MaxInFlight)
 	row(
-		"",
-		"limits: %s per client, %s per private address, %s for all",
-		s.Logins.PerClient,
-		s.Logins.PerPrivate,
-		s.Logins.Global,
+		"", "limits: %s per client, %s per private address, %s for all", s.Logins.PerClient,
+		s.Logins.PerPrivate, s.Logins.Global,
 	)
 	idle := "no idle limit"
 	if s.Sessions.Idle != "" {

@@ -40,18 +40,14 @@ var targetKinds = map[string][]string{
 // readTarget reads a body that names exactly one target of one of these kinds.
 // The error is a refusal.
 func readTarget(
-	w http.ResponseWriter,
-	r *http.Request,
-	kinds ...string,
+	w http.ResponseWriter, r *http.Request, kinds ...string,
 ) (kind string, t adminTarget, err error) {
 	// A form of another site can send text/plain without asking the browser;
-	// this type it cannot (THREATS.md 31).
+	// this type it cannot (docs/threats.md#t31).
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
 		media != "application/json" {
 		return "", t, refusal(
-			http.StatusUnsupportedMediaType,
-			"the body must be application/json",
-			nil,
+			http.StatusUnsupportedMediaType, "the body must be application/json", nil,
 		)
 	}
 	obj, err := reply.ReadObject(w, r, reply.MaxBody)
@@ -75,15 +71,16 @@ func readTarget(
 		forms = append(forms, strings.Join(members, " + "))
 	}
 	return "", t, refusal(
-		http.StatusBadRequest,
-		"name one target and nothing else: "+strings.Join(forms, ", or "),
+		http.StatusBadRequest, "name one target and nothing else: "+strings.Join(forms, ", or "),
 		nil,
 	)
 }
 
 // read takes the members of a body. The error is a problem.
 func (t *adminTarget) read(obj reply.Object) (err error) {
-	for name, dst := range map[string]*string{"appid": &t.AppID, "openid": &t.OpenID, "unionid": &t.UnionID, "session": &t.Session} {
+	for name, dst := range map[string]*string{
+		"appid": &t.AppID, "openid": &t.OpenID, "unionid": &t.UnionID, "session": &t.Session,
+	} {
 		if *dst, err = obj.Text(name); err != nil {
 			return err
 		}
@@ -109,7 +106,10 @@ var sessionName = regexp.MustCompile(`^[0-9a-fA-F]{8,64}$`)
 // variable of a script must not widen the target.
 func (t adminTarget) given(cmd *cobra.Command) map[string]any {
 	body := make(map[string]any)
-	for name, value := range map[string]any{"appid": t.AppID, "openid": t.OpenID, "session": t.Session, "unionid": t.UnionID, "all": t.All} {
+	for name, value := range map[string]any{
+		"appid": t.AppID, "openid": t.OpenID, "session": t.Session, "unionid": t.UnionID,
+		"all": t.All,
+	} {
 		if cmd.Flags().Changed(name) {
 			body[name] = value
 		}
@@ -120,7 +120,9 @@ func (t adminTarget) given(cmd *cobra.Command) map[string]any {
 // audit writes what was done to a target to the log.
 func (t adminTarget) audit(r *http.Request, what, kind string, n *ended, err error) {
 	fields := []zap.Field{zap.String("target", kind)}
-	for name, value := range map[string]string{"appid": t.AppID, "openid": t.OpenID, "unionid": t.UnionID, "session": t.Session} {
+	for name, value := range map[string]string{
+		"appid": t.AppID, "openid": t.OpenID, "unionid": t.UnionID, "session": t.Session,
+	} {
 		if value != "" {
 			fields = append(fields, zap.String(name, value))
 		}

@@ -118,7 +118,8 @@ type TLS struct {
 	// A file with the key of `cert`, in PEM.
 	Key string `json:"key,omitempty"`
 
-	// The name that the server's certificate must have. Default: the host of its address.
+	// The name that the server's certificate must have. Default: the host of
+	// its address.
 	ServerName string `json:"server_name,omitempty"`
 
 	// Accepts any certificate: anyone in the network between gate and server can read
@@ -146,7 +147,8 @@ func (*Store) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the configuration and the files that it names. It opens no connection.
+// Provision reads the configuration and the files that it names. It opens no
+// connection.
 func (s *Store) Provision(ctx caddy.Context) error {
 	s.log = ctx.Logger()
 	if err := s.check(); err != nil {

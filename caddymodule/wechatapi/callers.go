@@ -13,7 +13,8 @@ import (
 // relayMarks are the headers that a proxy adds to what it passes on, and no
 // client sends by itself.
 var relayMarks = []string{
-	"Cf-Connecting-Ip", "Forwarded", "True-Client-Ip", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Original-Forwarded-For", "X-Real-Ip",
+	"Cf-Connecting-Ip", "Forwarded", "True-Client-Ip", "Via", "X-Forwarded-For", "X-Forwarded-Host",
+	"X-Forwarded-Proto", "X-Original-Forwarded-For", "X-Real-Ip",
 }
 
 // barred tells why the caller gets nothing, or nothing.
@@ -89,11 +90,9 @@ func unpublished(host string) bool {
 		return true
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return !strings.Contains(host, ".") ||
-		slices.ContainsFunc(
-			privateZones,
-			func(zone string) bool { return strings.HasSuffix(host, zone) },
-		)
+	return !strings.Contains(host, ".") || slices.ContainsFunc(
+		privateZones, func(zone string) bool { return strings.HasSuffix(host, zone) },
+	)
 }
 
 func callerRefused(why string) reply.Problem {

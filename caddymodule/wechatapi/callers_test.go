@@ -19,9 +19,7 @@ func TestAPICallers(t *testing.T) {
 	unix := func(r *http.Request) *http.Request {
 		return r.WithContext(
 			context.WithValue(
-				r.Context(),
-				http.LocalAddrContextKey,
-				&net.UnixAddr{Name: "/x", Net: "unix"},
+				r.Context(), http.LocalAddrContextKey, &net.UnixAddr{Name: "/x", Net: "unix"},
 			),
 		)
 	}
@@ -55,11 +53,12 @@ func TestAPICallers(t *testing.T) {
 	} {
 		for _, target := range []string{"/wx/user/none", "/not/listed"} {
 			got, want := caddytest.Code(
-				t,
-				local.call(t, "POST", target, "", tt.edit),
+				t, local.call(t, "POST", target, "", tt.edit),
 			), "caller_not_allowed"
 			if tt.allowed {
-				want = map[bool]string{true: "not_found", false: "call_not_allowed"}[target == "/wx/user/none"]
+				want = map[bool]string{
+					true: "not_found", false: "call_not_allowed",
+				}[target == "/wx/user/none"]
 			}
 			if got != want {
 				t.Errorf("%s: %s, want %s", name, got, want)
@@ -75,7 +74,9 @@ func TestAPICallers(t *testing.T) {
 // allowed, and is told no way around that.
 func TestAPICallers_Pages(t *testing.T) {
 	w := newWorld(t)
-	for name, a := range map[string]*Handler{"local": w.newAPI(new(Handler)), "remote": w.newAPI(&Handler{AllowRemote: true})} {
+	for name, a := range map[string]*Handler{
+		"local": w.newAPI(new(Handler)), "remote": w.newAPI(&Handler{AllowRemote: true}),
+	} {
 		for _, header := range []string{"Origin: null", "Origin: http://127.0.0.1:8081", "Sec-Fetch-Site: none", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Dest: empty", "Sec-Fetch-Dest:"} {
 			for _, target := range []string{"/wx/user/none", "/not/listed"} {
 				rec := a.call(t, "POST", target, "", func(r *http.Request) {
@@ -93,13 +94,19 @@ func TestAPICallers_Pages(t *testing.T) {
 
 // hosts says under which names a program on this machine may call.
 var hosts = map[string]bool{
-	"": true, "127.0.0.1": true, "127.0.0.1:24013": true, "[::1]": true, "[::1]:80": true, "[::FFFF:127.0.0.1]:80": true, "192.0.2.7:80": true,
-	"localhost": true, "LOCALHOST:8081": true, "localhost.": true, "gate-internal": true, "gate-internal:80": true, "a.localhost": true, "gate.internal.:80": true, "Gate.Local": true,
-	"x.test": true, "x.y.lan": true, "x.home.arpa": true, "api.weixin.qq.com": true, "API.weixin.qq.com.:80": true, "sh.api.weixin.qq.com": true,
+	"": true, "127.0.0.1": true, "127.0.0.1:24013": true, "[::1]": true, "[::1]:80": true,
+	"[::FFFF:127.0.0.1]:80": true, "192.0.2.7:80": true,
+	"localhost": true, "LOCALHOST:8081": true, "localhost.": true, "gate-internal": true,
+	"gate-internal:80": true, "a.localhost": true, "gate.internal.:80": true, "Gate.Local": true,
+	"x.test": true, "x.y.lan": true, "x.home.arpa": true, "api.weixin.qq.com": true,
+	"API.weixin.qq.com.:80": true, "sh.api.weixin.qq.com": true,
 
-	"evil.example": false, "evil.example:24013": false, "EVIL.example.": false, "evil.example.:80": false, "evil.example..": false, "localhost.evil.example": false,
-	"127.0.0.1.evil.example": false, "evil-weixin.qq.com": false, "weixin.qq.com": false, "qq.com": false, "evillocal.example": false, "mylan.example": false,
-	"x.localhost..": false, "home.arpa": false, "[fe80::1%evil.example]:80": false, "evil.example:80:90": false, ".example": false, "1.2.3": false, "127.0.0.1.": false,
+	"evil.example": false, "evil.example:24013": false, "EVIL.example.": false,
+	"evil.example.:80": false, "evil.example..": false, "localhost.evil.example": false,
+	"127.0.0.1.evil.example": false, "evil-weixin.qq.com": false, "weixin.qq.com": false,
+	"qq.com": false, "evillocal.example": false, "mylan.example": false,
+	"x.localhost..": false, "home.arpa": false, "[fe80::1%evil.example]:80": false,
+	"evil.example:80:90": false, ".example": false, "1.2.3": false, "127.0.0.1.": false,
 }
 
 func TestAPICallers_Hosts(t *testing.T) {
@@ -108,8 +115,7 @@ func TestAPICallers_Hosts(t *testing.T) {
 	for host, allowed := range hosts {
 		call := func(a *Handler) string {
 			return caddytest.Code(
-				t,
-				a.call(t, "GET", "/not/listed", "", func(r *http.Request) { r.Host = host }),
+				t, a.call(t, "GET", "/not/listed", "", func(r *http.Request) { r.Host = host }),
 			)
 		}
 		if got := call(local); (got == "call_not_allowed") != allowed ||
@@ -135,7 +141,10 @@ func FuzzAPIHost(f *testing.F) {
 			err == nil && !unpublished(ip.String()) {
 			t.Errorf("%q is another with a port", name)
 		}
-		for _, host := range []string{name + ".example", name + ".Example.", name + ".EXAMPLE:80", name + ".example.:80", name + ".example:"} {
+		for _, host := range []string{
+			name + ".example", name + ".Example.", name + ".EXAMPLE:80", name + ".example.:80",
+			name + ".example:",
+		} {
 			if unpublished(host) {
 				t.Errorf("%q passes", host)
 			}

@@ -161,8 +161,10 @@ func (h *Handler) Cleanup() error {
 
 // apiCall is one call of an app while it is served.
 type apiCall struct {
-	name   string // for the metrics: a pattern of the allow-list or a user call
-	result string // for the metrics: ok, token_refused, broken_off, client_gone, or the code of a problem
+	name string // for the metrics: a pattern of the allow-list or a user call
+	// for the metrics: ok, token_refused, broken_off, client_gone, or the code
+	// of a problem
+	result string
 	seqID  string
 	failed error // what the way to WeChat has failed with, or the reading of the answer
 
@@ -220,7 +222,10 @@ func (c *apiCall) tellBroken(r *http.Request) {
 		c.result, level = "client_gone", zap.InfoLevel
 	}
 	wechatapp.Logger("api").
-		Log(level, "answer broke off", zap.String("appid", c.app.ID), zap.String("path", c.name), zap.String("seqid", c.seqID), zap.Error(c.failed))
+		Log(
+			level, "answer broke off", zap.String("appid", c.app.ID), zap.String("path", c.name),
+			zap.String("seqid", c.seqID), zap.Error(c.failed),
+		)
 }
 
 // serve answers one request. What keeps a call from WeChat is a problem, or an
@@ -261,7 +266,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 }
 
 // seqIDHeader is how apps of WeChat Cloud Hosting know that their call went
-// through its open-API service (WECHAT.md 8.6).
+// through its open-API service (docs/wechat.md#open-api-service).
 const seqIDHeader = "X-Openapi-Seqid"
 
 // prepare checks the rest of a call and finds its mini program.
@@ -287,7 +292,7 @@ func (h *Handler) prepare(r *http.Request, c *apiCall) error {
 }
 
 // fromAppID is the parameter by which an app of WeChat Cloud Hosting chooses
-// among accounts (WECHAT.md 8.6).
+// among accounts (docs/wechat.md#open-api-service).
 const fromAppID = "from_appid"
 
 // appOf returns the mini program that a call means; id is what it says itself,

@@ -47,9 +47,7 @@ func (w *world) newAPI(h *Handler) *Handler {
 
 // call has a wechat_api answer one request of a program on this machine.
 func (a *Handler) call(
-	t testing.TB,
-	method, target, body string,
-	edit func(*http.Request),
+	t testing.TB, method, target, body string, edit func(*http.Request),
 ) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, "/", strings.NewReader(body))
@@ -71,8 +69,10 @@ func TestAPIPaths(t *testing.T) {
 		[]string{"/wxa/*", "default", "/wxa/business/*", "/wxa/business/getuserphonenumber"},
 	)
 	for path, want := range map[string]string{
-		"/wxa/x": "/wxa/*", "/wxa/business/x": "/wxa/business/*", "/wxa/business/getuserphonenumber": "/wxa/business/getuserphonenumber",
-		"/cgi-bin/message/subscribe/send": "/cgi-bin/message/*", "/wxa/": "/wxa/*", "/wxa": "", "/cgi-bin/menu/create": "", "/": "", "": "",
+		"/wxa/x": "/wxa/*", "/wxa/business/x": "/wxa/business/*",
+		"/wxa/business/getuserphonenumber": "/wxa/business/getuserphonenumber",
+		"/cgi-bin/message/subscribe/send":  "/cgi-bin/message/*", "/wxa/": "/wxa/*", "/wxa": "",
+		"/cgi-bin/menu/create": "", "/": "", "": "",
 	} {
 		if got, ok := l.match(path); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, want %q", path, got, want)
@@ -131,14 +131,12 @@ func FuzzAPIPath(f *testing.F) {
 		got := strings.ToLower(u.Path)
 		for _, p := range refusedPaths {
 			if rest, ok := strings.CutPrefix(got, p.prefix); ok &&
-				strings.TrimLeft(rest, " .") == "" ||
-				strings.HasPrefix(got, p.prefix+"/") {
+				strings.TrimLeft(rest, " .") == "" || strings.HasPrefix(got, p.prefix+"/") {
 				t.Errorf("%q passes", escaped)
 			}
 		}
 		if u.EscapedPath() != u.Path && strings.ContainsAny(u.Path, `\;%#?`) ||
-			strings.Contains(u.Path, "//") ||
-			strings.Contains(u.Path, "/../") ||
+			strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/../") ||
 			strings.HasSuffix(u.Path, "/..") {
 			t.Errorf("%q passes", escaped)
 		}
@@ -297,8 +295,11 @@ func FuzzUserCall(f *testing.F) {
 	}
 	for i := range names {
 		for _, body := range []string{
-			`{"openid":"alice"}`, `{"openid":"alice","appid":"` + caddytest.AppID + `","encryptedData":"AAAA","iv":"AAAA","rawData":"{}","signature":"x"}`,
-			`{"openid":"alice","transaction_id":"1"}`, `{"openid":"alice","mch_id":"1","out_trade_no":"2"}`, `{"code":"c"}`, `{"openid":1}`, `{"openid":"a","openid":"b"}`, `[]`, `{`, ``, `{"openid":{}}`,
+			`{"openid":"alice"}`,
+			`{"openid":"alice","appid":"` + caddytest.AppID + `","encryptedData":"AAAA","iv":"AAAA","rawData":"{}","signature":"x"}`,
+			`{"openid":"alice","transaction_id":"1"}`,
+			`{"openid":"alice","mch_id":"1","out_trade_no":"2"}`, `{"code":"c"}`, `{"openid":1}`,
+			`{"openid":"a","openid":"b"}`, `[]`, `{`, ``, `{"openid":{}}`,
 		} {
 			f.Add(i, body, "application/json")
 		}
@@ -314,10 +315,7 @@ func FuzzUserCall(f *testing.F) {
 	f.Fuzz(func(t *testing.T, call int, body, contentType string) {
 		name := names[uint(call)%uint(len(names))]
 		rec := a.call(
-			t,
-			"POST",
-			userPrefix+name,
-			body,
+			t, "POST", userPrefix+name, body,
 			func(r *http.Request) { r.Header.Set("Content-Type", contentType) },
 		)
 		if !slices.Contains(statuses, rec.Code) || rec.Header().Get("X-Wxgate") != "1" ||

@@ -32,7 +32,8 @@ func newAPIProxy(ctx caddy.Context, baseURL string) (*reverseproxy.Handler, erro
 	}
 	no := false
 	t := &reverseproxy.HTTPTransport{
-		Compression:           &no, // what is compressed cannot be looked at, and nothing here is worth it
+		// what is compressed cannot be looked at, and nothing here is worth it
+		Compression:           &no,
 		Versions:              []string{"1.1"},
 		MaxResponseHeaderSize: 64 << 10,
 	}
@@ -72,19 +73,14 @@ func (t *apiTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	case r.Refused != nil:
 		c.result = "token_refused"
 		log.Error(
-			"WeChat refuses the access token",
-			zap.String("appid", c.app.ID),
-			zap.String("path", req.URL.Path),
-			zap.String("seqid", c.seqID),
-			zap.Bool("repeated", r.Renewed),
-			zap.Error(r.Refused),
+			"WeChat refuses the access token", zap.String("appid", c.app.ID),
+			zap.String("path", req.URL.Path), zap.String("seqid", c.seqID),
+			zap.Bool("repeated", r.Renewed), zap.Error(r.Refused),
 		)
 	case r.Renewed:
 		log.Info(
-			"access token renewed and call repeated",
-			zap.String("appid", c.app.ID),
-			zap.String("path", req.URL.Path),
-			zap.String("seqid", c.seqID),
+			"access token renewed and call repeated", zap.String("appid", c.app.ID),
+			zap.String("path", req.URL.Path), zap.String("seqid", c.seqID),
 		)
 	}
 	r.Header.Del(seqIDHeader) // of a base URL that leads to another relay
@@ -110,8 +106,7 @@ func (b watchedBody) Read(p []byte) (int, error) {
 // written when it returns an error.
 func (h *Handler) relay(w http.ResponseWriter, r *http.Request, c *apiCall) error {
 	ctx, cancel := context.WithTimeout(
-		context.WithValue(r.Context(), apiCallKey{}, c),
-		time.Duration(h.Timeout),
+		context.WithValue(r.Context(), apiCallKey{}, c), time.Duration(h.Timeout),
 	)
 	defer cancel()
 	rc := http.NewResponseController(w)

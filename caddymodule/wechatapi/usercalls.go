@@ -169,7 +169,7 @@ func pluginOpenPIDOf(ctx context.Context, s *session.Service, u userRequest) (an
 }
 
 // userKey is a key of wx.getUserCryptoManager in the form of WeChat's own API
-// (WECHAT.md 7.3).
+// (docs/wechat.md#user-keys).
 type userKey struct {
 	EncryptKey []byte `json:"encrypt_key"` // base64
 	IV         string `json:"iv"`

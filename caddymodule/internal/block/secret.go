@@ -7,10 +7,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// CheckSecret refuses a secret that is written out. Caddy shows its configuration
-// in several places (the admin API's /config, the autosave file, debug logs;
-// CADDY.md 1.9), so the configuration holds a placeholder. {$VAR} does not help:
-// Caddy replaces it first. The error does not repeat the value.
+// CheckSecret refuses a secret that is written out. Caddy shows its
+// configuration in several places (the admin API's /config, the autosave file,
+// debug logs; docs/caddy.md#secrets), so the configuration holds a placeholder.
+// {$VAR} does not help: Caddy replaces it first. The error does not repeat the
+// value.
 func CheckSecret(what, value string) error {
 	name, ok := strings.CutPrefix(value, "{")
 	name, closed := strings.CutSuffix(name, "}")

@@ -65,7 +65,10 @@ func TestThreat47_BodyNeverComes_Answered(t *testing.T) {
 		line, lines string
 		status      int
 	}{
-		{"POST /x", bearer(caddytest.MadeUp) + "\r\nExpect: 100-continue\r\nContent-Length: 10000", 401},
+		{
+			"POST /x",
+			bearer(caddytest.MadeUp) + "\r\nExpect: 100-continue\r\nContent-Length: 10000", 401,
+		},
 		{"POST /x", bearer(caddytest.MadeUp) + "\r\nContent-Length: 10000", 401},
 		{"PUT /x", "Transfer-Encoding: chunked", 401},
 		{"GET /wx/session", bearer(token) + "\r\nContent-Length: 5", 200},

@@ -16,8 +16,9 @@ import (
 // docsRoot is where the project's documents are, seen from the module's root.
 const docsRoot = "caddymodule/docs"
 
-// sources returns the text of every file with one of the suffixes, by its path from the module's
-// root with slashes. Folders that begin with a dot are skipped, .github excepted.
+// sources returns the text of every file with one of the suffixes, by its path
+// from the module's root with slashes. Folders that begin with a dot are
+// skipped, .github excepted.
 func sources(tb testing.TB, suffixes ...string) map[string]string {
 	tb.Helper()
 	found := make(map[string]string)
@@ -55,7 +56,8 @@ func sources(tb testing.TB, suffixes ...string) map[string]string {
 var (
 	anchorPattern = regexp.MustCompile(`<a id="([^"]*)"></a>`)
 
-	// citationPattern finds a document and what is cited of it: docs/threats.md#t1, #t2 and #t6.
+	// citationPattern finds a document and what is cited of it:
+	// docs/threats.md#t1, #t2 and #t6.
 	citationPattern = regexp.MustCompile(`\bdocs/([a-z-]+)\.md((?:(?:, | and | to )?#[\w-]+)*)`)
 	fragmentPattern = regexp.MustCompile(`#([\w-]+)`)
 
@@ -94,7 +96,8 @@ func badCitations(text string, anchors map[string][]string) (bad []string) {
 	return bad
 }
 
-// badLinks returns the relative links of a Markdown file that lead to no file or no anchor.
+// badLinks returns the relative links of a Markdown file that lead to no file
+// or no anchor.
 func badLinks(
 	file, text string, anchors map[string][]string, exists func(string) bool,
 ) (bad []string) {
@@ -117,8 +120,8 @@ func badLinks(
 	return bad
 }
 
-// TestDocs_Citations_LeadToAnchors follows every citation in Go and Markdown files, and every
-// relative link in Markdown files.
+// TestDocs_Citations_LeadToAnchors follows every citation in Go and Markdown
+// files, and every relative link in Markdown files.
 func TestDocs_Citations_LeadToAnchors(t *testing.T) {
 	pages := sources(t, ".md")
 	anchors := anchorsIn(pages)

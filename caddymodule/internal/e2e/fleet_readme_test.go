@@ -14,18 +14,27 @@ import (
 // aclLine finds the rights that the README gives to the gates.
 var aclLine = regexp.MustCompile(`(?m)^ACL SETUSER (.+?)( *#.*)?$`)
 
-// TestReadme_FleetRights: with the rights that the README grants, and no others, everything works: the server notes no command that it had to refuse.
+// TestReadme_FleetRights: with the rights that the README grants, and no
+// others, everything works: the server notes no command that it had to refuse.
 func TestReadme_FleetRights(t *testing.T) {
 	t.Parallel()
 	found := aclLine.FindAllStringSubmatch(readme(t), -1)
 	if len(found) != 1 {
 		t.Fatalf("the README has %d lines of that kind, want one", len(found))
 	}
-	rights := strings.Fields(strings.NewReplacer("<password>", fleetPassword, `'`, "").Replace(found[0][1]))
-	srv := redistest.Start(t, redistest.With("appendonly yes"), redistest.With("maxmemory-policy noeviction"))
+	rights := strings.Fields(
+		strings.NewReplacer("<password>", fleetPassword, `'`, "").Replace(found[0][1]),
+	)
+	srv := redistest.Start(
+		t, redistest.With("appendonly yes"), redistest.With("maxmemory-policy noeviction"),
+	)
 	srv.Do(append([]string{"ACL", "SETUSER"}, rights...)...)
-	replica := redistest.Start(t, redistest.With("replicaof 127.0.0.1 "+srv.Port())) // WAIT is for these
-	replica.Await(func(info string) bool { return strings.Contains(info, "master_link_status:up") }, "INFO", "replication")
+	// WAIT is for these
+	replica := redistest.Start(t, redistest.With("replicaof 127.0.0.1 "+srv.Port()))
+	replica.Await(
+		func(info string) bool { return strings.Contains(info, "master_link_status:up") }, "INFO",
+		"replication",
+	)
 
 	s := both
 	s.wechat = "\t\tlogin_rate 1000/s\n" // counts private addresses, too
@@ -38,8 +47,12 @@ func TestReadme_FleetRights(t *testing.T) {
 	config := w.write(t, "Caddyfile", w.caddyfile(w.setup))
 	kept := w.loginTo(t, appA, "ada")
 	file := "bolt:" + w.home + "/copy.db"
-	for _, args := range [][]string{{"--from", "redis", "--to", file}, {"--from", file, "--to", "redis"}} {
-		if status, printed := w.command(t, append([]string{"wechat", "migrate", "--adapter", "caddyfile", "--config", config}, args...)...); status != 0 {
+	for _, args := range [][]string{
+		{"--from", "redis", "--to", file}, {"--from", file, "--to", "redis"},
+	} {
+		if status, printed := w.command(t, append([]string{
+			"wechat", "migrate", "--adapter", "caddyfile", "--config", config,
+		}, args...)...); status != 0 {
 			t.Fatalf("migrate %v ends with %d:\n%s", args, status, printed)
 		}
 	}

@@ -158,7 +158,8 @@ func runGuide(t *testing.T, wxsim, guide string) string {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "no_proxy=*",
 		"CADDY_ADMIN=" + freeAddr(t),
 	}
-	// A file, since a pipe would keep Wait until the last process in the background ends.
+	// A file, since a pipe would keep Wait until the last process in the
+	// background ends.
 	printed := filepath.Join(dir, "printed")
 	out, err := os.Create(printed)
 	if err != nil {

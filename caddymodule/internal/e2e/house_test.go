@@ -17,7 +17,8 @@ import (
 	"testing"
 )
 
-// internalRoot is the directory of the packages that know nothing of Caddy, seen from the module's root.
+// internalRoot is the directory of the packages that know nothing of Caddy,
+// seen from the module's root.
 const internalRoot = "caddymodule/internal"
 
 const caddyModule = "github.com/caddyserver/caddy/v2"
@@ -66,7 +67,8 @@ var house = map[string]row{
 	},
 	"caddymodule/wechatauth": {
 		ours: []string{
-			"caddymodule/wechatapp", "block", "gate", "judge", "keyring", "reply", "session", "store",
+			"caddymodule/wechatapp", "block", "gate", "judge", "keyring", "reply", "session",
+			"store",
 		},
 		foreign: []string{anyModule},
 	},
@@ -91,7 +93,8 @@ var house = map[string]row{
 	internalRoot + "/block": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/cli":   {foreign: []string{caddyModule, "github.com/spf13/cobra"}, caddy: true},
 	internalRoot + "/caddytest": {
-		ours: []string{"keyring", "store", "store/bolt", "weixin"}, foreign: []string{anyModule}, caddy: true,
+		ours: []string{"keyring", "store", "store/bolt", "weixin"}, foreign: []string{anyModule},
+		caddy: true,
 	},
 	internalRoot + "/apptest": {
 		ours:    []string{"caddymodule/wechatapp", "caddytest", "session", "store", "store/bolt"},
@@ -102,7 +105,10 @@ var house = map[string]row{
 			"keyring", "store",
 			"weixin", "weixin/opendata",
 		},
-		foreign: []string{"github.com/dgraph-io/ristretto/v2", "go.uber.org/zap", "golang.org/x/sync", "golang.org/x/time"},
+		foreign: []string{
+			"github.com/dgraph-io/ristretto/v2", "go.uber.org/zap", "golang.org/x/sync",
+			"golang.org/x/time",
+		},
 	},
 	internalRoot + "/keyring": {},
 	internalRoot + "/store":   {foreign: []string{"go.uber.org/zap"}},
@@ -147,10 +153,13 @@ type goModule struct {
 	Main      bool
 }
 
-// packages lists the module's packages and all that they depend on, by import path. Every test here needs the list and
-// it takes seconds.
+// packages lists the module's packages and all that they depend on, by import
+// path. Every test here needs the list and it takes seconds.
 var packages = sync.OnceValues(func() (map[string]*goPackage, error) {
-	cmd := exec.Command("go", "list", "-deps", "-json=Dir,ImportPath,Name,GoFiles,Imports,Deps,Standard,Module", "./...")
+	cmd := exec.Command(
+		"go", "list", "-deps", "-json=Dir,ImportPath,Name,GoFiles,Imports,Deps,Standard,Module",
+		"./...",
+	)
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return nil, fmt.Errorf("finding the module: %w", err)
@@ -214,15 +223,29 @@ func complaints(all map[string]*goPackage) []string {
 		}
 		r, placed := house[p.place()]
 		if !placed {
-			found = append(found, fmt.Sprintf("%s is not in the table: say there what it may import, and in caddymodule/README.md what it owns", p.place()))
+			found = append(
+				found,
+				fmt.Sprintf(
+					"%s is not in the table: say there what it may import, and in caddymodule/README.md what it owns",
+					p.place(),
+				),
+			)
 			continue
 		}
 		if r.tests && slices.ContainsFunc(p.GoFiles, func(name string) bool { return name != "doc.go" }) {
-			found = append(found, fmt.Sprintf("%s holds tests only, but has %q", p.place(), p.GoFiles))
+			found = append(
+				found, fmt.Sprintf("%s holds tests only, but has %q", p.place(), p.GoFiles),
+			)
 		}
 		if strings.HasPrefix(p.place(), internalRoot+"/") && !r.caddy {
 			if i := slices.IndexFunc(p.Deps, isCaddy); i >= 0 {
-				found = append(found, fmt.Sprintf("%s depends on %s, and nothing in there may know of Caddy", p.place(), p.Deps[i]))
+				found = append(
+					found,
+					fmt.Sprintf(
+						"%s depends on %s, and nothing in there may know of Caddy", p.place(),
+						p.Deps[i],
+					),
+				)
 			}
 		}
 		found = append(found, badImports(all, p, r)...)
@@ -239,10 +262,19 @@ func badImports(all map[string]*goPackage, p *goPackage, r row) []string {
 		case dep == nil || dep.Standard: // "C" and "unsafe" are not listed
 		case dep.own():
 			if !slices.Contains(r.ours, strings.TrimPrefix(dep.place(), internalRoot+"/")) {
-				found = append(found, fmt.Sprintf("%s imports %s, which is not below it", p.place(), dep.place()))
+				found = append(
+					found,
+					fmt.Sprintf("%s imports %s, which is not below it", p.place(), dep.place()),
+				)
 			}
 		case !slices.Contains(r.foreign, anyModule) && !slices.Contains(r.foreign, dep.Module.Path):
-			found = append(found, fmt.Sprintf("%s imports %s: its row allows the standard library and %q", p.place(), name, r.foreign))
+			found = append(
+				found,
+				fmt.Sprintf(
+					"%s imports %s: its row allows the standard library and %q", p.place(), name,
+					r.foreign,
+				),
+			)
 		}
 	}
 	return found
@@ -263,20 +295,56 @@ func TestArrowsAreJudged(t *testing.T) {
 		want    string
 	}{
 		{place: internalRoot + "/gate", imports: []string{"net/http"}},
-		{place: internalRoot + "/gate", imports: []string{ours + "/" + internalRoot + "/store"}, want: "gate imports " + internalRoot + "/store, which is not below it"},
+		{
+			place: internalRoot + "/gate", imports: []string{ours + "/" + internalRoot + "/store"},
+			want: "gate imports " + internalRoot + "/store, which is not below it",
+		},
 		{place: internalRoot + "/session", imports: []string{ours + "/" + internalRoot + "/store"}},
-		{place: internalRoot + "/session", imports: []string{ours + "/" + internalRoot + "/gate"}, want: "which is not below it"},
-		{place: internalRoot + "/store", imports: []string{ours + "/caddymodule"}, want: "which is not below it"},
-		{place: internalRoot + "/store/bolt", imports: []string{caddyModule}, want: "its row allows the standard library"},
-		{place: internalRoot + "/limit", deps: []string{caddyModule + "/modules/caddyhttp"}, want: "may know of Caddy"},
-		{place: "caddymodule/wechatapp", imports: []string{caddyModule, ours + "/" + internalRoot + "/session"}},
-		{place: "caddymodule/wechatapp", imports: []string{ours + "/caddymodule/wechatauth"}, want: "which is not below it"},
-		{place: internalRoot + "/block", imports: []string{caddyModule}, deps: []string{caddyModule}},
-		{place: "caddymodule", imports: []string{ours + "/caddymodule/weixintest"}, want: "which is not below it"},
-		{place: "cmd/wxgate", imports: []string{ours + "/" + internalRoot + "/session"}, want: "which is not below it"},
-		{place: "cmd/wxbuild", imports: []string{caddyModule}, want: "its row allows the standard library"},
+		{
+			place:   internalRoot + "/session",
+			imports: []string{ours + "/" + internalRoot + "/gate"}, want: "which is not below it",
+		},
+		{
+			place: internalRoot + "/store", imports: []string{ours + "/caddymodule"},
+			want: "which is not below it",
+		},
+		{
+			place: internalRoot + "/store/bolt", imports: []string{caddyModule},
+			want: "its row allows the standard library",
+		},
+		{
+			place: internalRoot + "/limit", deps: []string{caddyModule + "/modules/caddyhttp"},
+			want: "may know of Caddy",
+		},
+		{
+			place:   "caddymodule/wechatapp",
+			imports: []string{caddyModule, ours + "/" + internalRoot + "/session"},
+		},
+		{
+			place: "caddymodule/wechatapp", imports: []string{ours + "/caddymodule/wechatauth"},
+			want: "which is not below it",
+		},
+		{
+			place: internalRoot + "/block", imports: []string{caddyModule},
+			deps: []string{caddyModule},
+		},
+		{
+			place: "caddymodule", imports: []string{ours + "/caddymodule/weixintest"},
+			want: "which is not below it",
+		},
+		{
+			place: "cmd/wxgate", imports: []string{ours + "/" + internalRoot + "/session"},
+			want: "which is not below it",
+		},
+		{
+			place: "cmd/wxbuild", imports: []string{caddyModule},
+			want: "its row allows the standard library",
+		},
 		{place: internalRoot + "/e2e", files: []string{"doc.go"}},
-		{place: internalRoot + "/e2e", files: []string{"doc.go", "help.go"}, want: "holds tests only"},
+		{
+			place: internalRoot + "/e2e", files: []string{"doc.go", "help.go"},
+			want: "holds tests only",
+		},
 		{place: internalRoot + "/newcomer", want: "is not in the table"},
 	}
 	module := &goModule{Path: ours, Main: true}
@@ -315,7 +383,10 @@ func TestEveryPackageHasAComment(t *testing.T) {
 		}
 		var comments []string
 		for _, name := range p.GoFiles {
-			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.PackageClauseOnly|parser.ParseComments)
+			file, err := parser.ParseFile(
+				token.NewFileSet(), filepath.Join(p.Dir, name), nil,
+				parser.PackageClauseOnly|parser.ParseComments,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -326,7 +397,10 @@ func TestEveryPackageHasAComment(t *testing.T) {
 		}
 		begins := func(prefix string) bool { return strings.HasPrefix(comments[0], prefix) }
 		if len(comments) != 1 || !slices.ContainsFunc(want, begins) {
-			t.Errorf("%s: want exactly one package comment, beginning with one of %q; got %q", p.place(), want, comments)
+			t.Errorf(
+				"%s: want exactly one package comment, beginning with one of %q; got %q", p.place(),
+				want, comments,
+			)
 		}
 	}
 }
@@ -340,7 +414,10 @@ func TestHouse_ManyFiles_HaveAReason(t *testing.T) {
 		}
 		doc := ""
 		for _, name := range p.GoFiles {
-			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.PackageClauseOnly|parser.ParseComments)
+			file, err := parser.ParseFile(
+				token.NewFileSet(), filepath.Join(p.Dir, name), nil,
+				parser.PackageClauseOnly|parser.ParseComments,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -352,12 +429,14 @@ func TestHouse_ManyFiles_HaveAReason(t *testing.T) {
 	}
 }
 
-// topLevel is what DESIGN.md 4 puts at the top.
+// topLevel is what docs/design.md#packages puts at the top.
 var topLevel = []string{
-	strings.Split(internalRoot, "/")[0], "caddymodule", "cmd", "examples", "Caddyfile", "go.mod", "go.sum", "README.md", "README.zh-CN.md", "xcaddy.json", "LICENSE",
+	strings.Split(internalRoot, "/")[0], "caddymodule", "cmd", "examples", "Caddyfile", "go.mod",
+	"go.sum", "README.md", "README.zh-CN.md", "xcaddy.json", "LICENSE",
 }
 
-// TestTopLevelIsTidy looks past names beginning with a dot and past what .gitignore lists, such as a program just built.
+// TestTopLevelIsTidy looks past names beginning with a dot and past what
+// .gitignore lists, such as a program just built.
 func TestTopLevelIsTidy(t *testing.T) {
 	_, root := listedPackages(t)
 	entries, err := os.ReadDir(root)
@@ -371,7 +450,7 @@ func TestTopLevelIsTidy(t *testing.T) {
 	for _, entry := range entries {
 		name := entry.Name()
 		if !strings.HasPrefix(name, ".") && !slices.Contains(topLevel, name) && !matchesAny(t, string(ignored), name) {
-			t.Errorf("%s is at the top, where DESIGN.md 4 has only %q", name, topLevel)
+			t.Errorf("%s is at the top, where docs/design.md#packages has only %q", name, topLevel)
 		}
 	}
 }

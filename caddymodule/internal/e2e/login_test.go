@@ -117,7 +117,9 @@ func TestLogin_RealClients(t *testing.T) {
 	code := func() string { return w.wechat.Code(appA, "ada") }
 	post(t, codeBody(code()), "Content-Type: application/json ; ;;charset").session(t)
 	post(t, codeBody(code())).session(t)
-	post(t, "\ufeff"+codeBody(code()), "Content-Type: application/json, application/json").session(t)
+	post(
+		t, "\ufeff"+codeBody(code()), "Content-Type: application/json, application/json",
+	).session(t)
 	post(t, "code="+code(), "Content-Type: application/x-www-form-urlencoded").session(t)
 	post(t, `{"userInfo":{"nickName":"x","tags":[{}]},`+codeBody(code())[1:]).session(t)
 	post(t, `{"scene":1001,"Code":"x","nick":null,"appid":"",`+codeBody(code())[1:]).session(t)

@@ -67,7 +67,8 @@ func TestReadme_Caddyfiles_Adapt(t *testing.T) {
 // commandLine finds a call of the product in a block of shell.
 var commandLine = regexp.MustCompile(`(?m)^(?:\./)?wxgate ((?:wechat )?[a-z-]+)(.*)$`)
 
-// TestReadme_Commands_Exist: the product knows each command in a Markdown file, with its options.
+// TestReadme_Commands_Exist: the product knows each command in a Markdown file,
+// with its options.
 func TestReadme_Commands_Exist(t *testing.T) {
 	t.Parallel()
 	options := make(map[string][]string)
@@ -113,7 +114,8 @@ func optionsIn(line string) (options []string) {
 // testName finds what the table of guarantees names.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 
-// TestReadme_Languages_SayTheSame compares what both READMEs show and what they link to.
+// TestReadme_Languages_SayTheSame compares what both READMEs show and what they
+// link to.
 func TestReadme_Languages_SayTheSame(t *testing.T) {
 	english, chinese := manual(t, "README.md"), manual(t, "README.zh-CN.md")
 	for what, of := range map[string]func(string) []string{
@@ -131,7 +133,8 @@ func TestReadme_Languages_SayTheSame(t *testing.T) {
 	}
 }
 
-// TestReference_Metrics_Exist: each metric that the reference lists has its name in the code.
+// TestReference_Metrics_Exist: each metric that the reference lists has its
+// name in the code.
 func TestReference_Metrics_Exist(t *testing.T) {
 	var code strings.Builder
 	for name, text := range sources(t, ".go") {
@@ -150,7 +153,8 @@ func TestReference_Metrics_Exist(t *testing.T) {
 	}
 }
 
-// standsHere reads the words that a block knows from the error about one that it does not know.
+// standsHere reads the words that a block knows from the error about one that
+// it does not know.
 func standsHere(t *testing.T, text string) (words []string) {
 	t.Helper()
 	_, err := adapt(text)
@@ -180,12 +184,25 @@ func TestReadme_OptionTables(t *testing.T) {
 	)
 	for _, tt := range []struct {
 		heading string
-		around  func(lines string) string // a Caddyfile with lines in the block that the table is about
-		open    map[string]string         // how a line begins that has a block of its own
+		// a Caddyfile with lines in the block that the table is about
+		around func(lines string) string
+		open   map[string]string // how a line begins that has a block of its own
 	}{
-		{"Global, in the block `wechat`:", func(lines string) string { return "{\nwechat {\n" + app + lines + "\n}\n}\n" }, map[string]string{"login_rate": "login_rate 30/m"}},
-		{"In the block `wechat_api`:", func(lines string) string { return anywhere + "x.example {\nwechat_api {\n" + lines + "\n}\n}\n" }, nil},
-		{"Per site, in the block `wechat_auth`:", func(lines string) string { return anywhere + "x.example {\nwechat_auth {\n" + lines + "\n}\n}\n" }, nil},
+		{
+			"Global, in the block `wechat`:",
+			func(lines string) string { return "{\nwechat {\n" + app + lines + "\n}\n}\n" },
+			map[string]string{"login_rate": "login_rate 30/m"},
+		},
+		{
+			"In the block `wechat_api`:",
+			func(lines string) string { return anywhere + "x.example {\nwechat_api {\n" + lines + "\n}\n}\n" },
+			nil,
+		},
+		{
+			"Per site, in the block `wechat_auth`:",
+			func(lines string) string { return anywhere + "x.example {\nwechat_auth {\n" + lines + "\n}\n}\n" },
+			nil,
+		},
 	} {
 		t.Run(tt.heading, func(t *testing.T) {
 			table := optionTable(t, readme(t), tt.heading)
@@ -206,7 +223,9 @@ func TestReadme_OptionTables(t *testing.T) {
 				}
 				want := standsHere(t, tt.around(begin+" {\n"+unknown+"\n}"))
 				if slices.Sort(inner); !slices.Equal(inner, want) {
-					t.Errorf("the table gives %s the words %q, the parser knows %q", word, inner, want)
+					t.Errorf(
+						"the table gives %s the words %q, the parser knows %q", word, inner, want,
+					)
 				}
 			}
 		})

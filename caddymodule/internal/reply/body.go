@@ -18,7 +18,7 @@ import (
 // Limits of the body of a call, in bytes.
 const (
 	// MaxBody is for a call without data: a code has 32 to 64 characters
-	// (WECHAT.md 1).
+	// (docs/wechat.md#login-code).
 	MaxBody = 4 << 10
 
 	// MaxData is for a call with open data: a month of steps, the longest there
@@ -217,7 +217,7 @@ func (o Object) Flag(name string) (bool, error) {
 }
 
 // maxName bounds an id: those of WeChat have some 30 characters and no documented
-// length (WECHAT.md 2.2).
+// length (docs/wechat.md#code2session-response).
 const maxName = 128
 
 // ID returns a member that must be an id: 1 to 128 visible ASCII characters.
@@ -231,7 +231,7 @@ func (o Object) ID(name string) (string, error) {
 }
 
 // maxCode bounds a code: WeChat documents neither length nor alphabet
-// (WECHAT.md 1).
+// (docs/wechat.md#login-code).
 const maxCode = 256
 
 // Code returns the member code, which must look like a code of WeChat; source

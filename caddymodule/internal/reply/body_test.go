@@ -77,7 +77,11 @@ func checkStatus(t *testing.T, err error, status int) {
 }
 
 func TestReadObjectBody(t *testing.T) {
-	fill := func(n int) string { return `{"code":"` + strings.Repeat("x", n-len(`{"code":""}`)) + `"}` }
+	fill := func(
+		n int,
+	) string {
+		return `{"code":"` + strings.Repeat("x", n-len(`{"code":""}`)) + `"}`
+	}
 	for _, c := range []struct {
 		name, body string
 		status     int
@@ -85,9 +89,19 @@ func TestReadObjectBody(t *testing.T) {
 	}{
 		{name: "empty", body: "", want: Object{}},
 		{name: "blank", body: " \r\n\t", want: Object{}},
-		{name: "object", body: "\n{\"a\":\"b\",\"c\":true,\"d\":null,\"e\":12345678901234567890}", want: Object{"a": "b", "c": true, "d": nil, "e": json.Number("12345678901234567890")}},
-		{name: "names differ in case", body: `{"code":"a","Code":"b"}`, want: Object{"code": "a", "Code": "b"}},
-		{name: "4096 bytes", body: fill(MaxBody), want: Object{"code": strings.Repeat("x", MaxBody-11)}},
+		{
+			name: "object",
+			body: "\n{\"a\":\"b\",\"c\":true,\"d\":null,\"e\":12345678901234567890}",
+			want: Object{"a": "b", "c": true, "d": nil, "e": json.Number("12345678901234567890")},
+		},
+		{
+			name: "names differ in case", body: `{"code":"a","Code":"b"}`,
+			want: Object{"code": "a", "Code": "b"},
+		},
+		{
+			name: "4096 bytes", body: fill(MaxBody),
+			want: Object{"code": strings.Repeat("x", MaxBody-11)},
+		},
 		{name: "4097 bytes", body: fill(MaxBody + 1), status: 413},
 		{name: "4096 bytes and blanks", body: fill(MaxBody) + " ", status: 413},
 		{name: "1 MB", body: fill(1 << 20), status: 413},
@@ -124,9 +138,7 @@ func TestReadObjectBody(t *testing.T) {
 	}
 	t.Run("breaks off", func(t *testing.T) {
 		r := httptest.NewRequest(
-			"POST",
-			"/",
-			io.MultiReader(strings.NewReader(`{"a":`), iotestErr{}),
+			"POST", "/", io.MultiReader(strings.NewReader(`{"a":`), iotestErr{}),
 		)
 		_, err := ReadObject(httptest.NewRecorder(), r, MaxBody)
 		checkStatus(t, err, 400)
@@ -203,8 +215,11 @@ func TestTextAndFlag(t *testing.T) {
 
 func FuzzBody(f *testing.F) {
 	for _, s := range []string{
-		``, ` `, `{}`, `{"code":"x"}`, `{"code":"a","code":"b"}`, `{"code":"a","\u0063ode":"b"}`, `{"a":{}}`, `{"a":[1],"b":{"c":[]}}`, "\ufeff{}", `null`, `[]`, `{"all":true}`, `{"n":1e999}`,
-		`{"a":1}{}`, "\f{}", "{}\u00a0", "{\"\xff\":1,\"\xfe\":2}", `{"a":"\ud800"}`, `{"a":1,"A":2}`, strings.Repeat(`{"a":`, 100),
+		``, ` `, `{}`, `{"code":"x"}`, `{"code":"a","code":"b"}`, `{"code":"a","\u0063ode":"b"}`,
+		`{"a":{}}`, `{"a":[1],"b":{"c":[]}}`, "\ufeff{}", `null`, `[]`, `{"all":true}`,
+		`{"n":1e999}`,
+		`{"a":1}{}`, "\f{}", "{}\u00a0", "{\"\xff\":1,\"\xfe\":2}", `{"a":"\ud800"}`,
+		`{"a":1,"A":2}`, strings.Repeat(`{"a":`, 100),
 	} {
 		f.Add([]byte(s))
 	}

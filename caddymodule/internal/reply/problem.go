@@ -7,6 +7,7 @@
 package reply
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"net/http"
@@ -153,7 +154,10 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	body, err := json.Marshal(struct {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // a detail may name <3rd_session>
+	err := enc.Encode(struct {
 		Type       string `json:"type"`
 		Title      string `json:"title"`
 		Status     int    `json:"status"`
@@ -164,7 +168,7 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return send(w, r, p.Status, "application/problem+json", body)
+	return send(w, r, p.Status, "application/problem+json", bytes.TrimRight(body.Bytes(), "\n"))
 }
 
 // JSON sends a value as the body of an answer with status 200.
@@ -187,9 +191,7 @@ func NoContent(w http.ResponseWriter, r *http.Request) error {
 }
 
 // send sends an answer before the rest of the request's body has come (P11).
-func send(
-	w http.ResponseWriter, r *http.Request, status int, contentType string, b []byte,
-) error {
+func send(w http.ResponseWriter, r *http.Request, status int, contentType string, b []byte) error {
 	h := w.Header()
 	Mark(h)
 	if contentType != "" {

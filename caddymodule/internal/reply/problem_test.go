@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// TestProblemWireForm is the table of codes in DESIGN.md 3, as bytes.
+// TestProblemWireForm is the table of codes in docs/design.md#wire, as bytes.
 func TestProblemWireForm(t *testing.T) {
 	limited := RateLimited
 	limited.RetryAfter = 1500 * time.Millisecond
@@ -27,7 +27,10 @@ func TestProblemWireForm(t *testing.T) {
 		challenge, allow, retryAfter string
 	}{
 		{SessionMissing, 401, "session_missing", `Bearer realm="wxgate"`, "", ""},
-		{SessionInvalid, 401, "session_invalid", `Bearer realm="wxgate", error="invalid_token"`, "", ""},
+		{
+			SessionInvalid, 401, "session_invalid", `Bearer realm="wxgate", error="invalid_token"`,
+			"", "",
+		},
 		{Ambiguous, 400, "ambiguous_credentials", "", "", ""},
 		{OtherApp, 403, "app_not_allowed", "", "", ""},
 		{CodeInvalid, 401, "code_invalid", `Bearer realm="wxgate", error="invalid_token"`, "", ""},
@@ -56,7 +59,8 @@ func TestProblemWireForm(t *testing.T) {
 				t.Errorf("status %d, want %d", rec.Code, c.status)
 			}
 			for name, want := range map[string]string{
-				"Content-Type": "application/problem+json", "Cache-Control": "no-store", "X-Wxgate": "1", "Content-Length": fmt.Sprint(rec.Body.Len()),
+				"Content-Type": "application/problem+json", "Cache-Control": "no-store",
+				"X-Wxgate": "1", "Content-Length": fmt.Sprint(rec.Body.Len()),
 				"Www-Authenticate": c.challenge, "Allow": c.allow, "Retry-After": c.retryAfter,
 			} {
 				if got := rec.Header()[name]; strings.Join(got, "|") != want {
@@ -68,14 +72,11 @@ func TestProblemWireForm(t *testing.T) {
 				t.Fatal(err)
 			}
 			if body["code"] != c.code || body["status"] != float64(c.status) ||
-				body["type"] != "about:blank" ||
-				body["title"] == "" ||
-				body["detail"] == "" {
+				body["type"] != "about:blank" || body["title"] == "" || body["detail"] == "" {
 				t.Errorf("body %v", body)
 			}
 			if again, told := body["login_again"]; told != c.problem.LoginAgain ||
-				told && (again != true || len(body) != 6) ||
-				!told && len(body) != 5 {
+				told && (again != true || len(body) != 6) || !told && len(body) != 5 {
 				t.Errorf("body %v", body)
 			}
 			checkDetail(t, body["detail"].(string))
@@ -98,7 +99,10 @@ func checkDetail(t *testing.T, detail string) {
 // TestP4_OutageIsNotLoggedByTheRequest: what keeps every client from logging in
 // is told once, by whoever notices it, and not by each of them.
 func TestP4_OutageIsNotLoggedByTheRequest(t *testing.T) {
-	for status, want := range map[int]zapcore.Level{401: zap.InfoLevel, 422: zap.InfoLevel, 429: zap.InfoLevel, 500: zap.ErrorLevel, 502: zap.ErrorLevel, 503: zap.DebugLevel} {
+	for status, want := range map[int]zapcore.Level{
+		401: zap.InfoLevel, 422: zap.InfoLevel, 429: zap.InfoLevel, 500: zap.ErrorLevel,
+		502: zap.ErrorLevel, 503: zap.DebugLevel,
+	} {
 		if got := (Problem{Status: status}).Level(); got != want {
 			t.Errorf("%d is told at level %s, want %s", status, got, want)
 		}

@@ -58,7 +58,10 @@ var byError = []struct {
 	{session.ErrRevoked, all(SessionInvalid)},
 	// A client's user is forgotten between the check and the call.
 	{session.ErrUnknown, all(SessionInvalid)},
-	{session.ErrUnknownUser, [4]Problem{SessionInvalid, SessionInvalid, UserUnknown, SessionInvalid}},
+	{
+		session.ErrUnknownUser,
+		[4]Problem{SessionInvalid, SessionInvalid, UserUnknown, SessionInvalid},
+	},
 	{session.ErrUnavailable, all(StoreDown)},
 }
 

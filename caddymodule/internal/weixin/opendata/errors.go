@@ -7,7 +7,8 @@ import "errors"
 // object can make up data of its own (docs/threats.md#t29).
 var ErrInvalid = errors.New("open data is invalid")
 
-// Error is ErrInvalid with a reason for the operator. The package returns no other error.
+// Error is ErrInvalid with a reason for the operator. The package returns no
+// other error.
 type Error struct {
 	Reason Reason // for a log or a metric, never for the client
 }
