@@ -107,7 +107,7 @@ type explainer struct {
 	met    bool   // a gate or an app was met
 }
 
-// explain writes what each server that the request may meet does with it.
+// explain writes the decision of each server that the request may reach.
 func (e *explainer) explain(servers map[string]*caddyhttp.Server, r *http.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		srv := servers[name]

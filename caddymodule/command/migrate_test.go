@@ -154,7 +154,7 @@ func (w *migrateWorld) run(args ...string) (status int, out, said string) {
 	return caddytest.RunCommand(w.t, migrateCommand(), args...)
 }
 
-// must runs the command, which must succeed, and returns what it did.
+// must runs the command, which must succeed, and returns its result.
 func (w *migrateWorld) must(args ...string) (r migrated) {
 	w.t.Helper()
 	status, out, said := w.run(append(args, "--json", "--config", w.config)...)
@@ -467,9 +467,9 @@ func TestMigrateReach(t *testing.T) {
 		if err := reach(t.Context(), away{from: time.Now().Add(3 * time.Second)}); err != nil {
 			t.Error(err)
 		}
-		if err := reach(t.Context(), away{from: time.Now().Add(time.Hour)}); !errors.Is(
-			err, store.ErrUnavailable,
-		) || !strings.Contains(err.Error(), "connection refused") {
+		err := reach(t.Context(), away{from: time.Now().Add(time.Hour)})
+		if !errors.Is(err, store.ErrUnavailable) ||
+			!strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("got %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

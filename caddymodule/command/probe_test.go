@@ -96,7 +96,8 @@ func TestProbeExitStatus(t *testing.T) {
 		},
 		{
 			"not a header",
-			[]string{"-H", caddytest.Canary, honest}, probeBlind, "not of the form", "",
+			[]string{"-H", caddytest.Canary, honest},
+			probeBlind, "not of the form", "",
 		},
 		{
 			"empty placeholder",

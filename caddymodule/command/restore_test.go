@@ -12,7 +12,8 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
-// TestRestoreCommand: what was there is kept, and what goes in is checked before.
+// TestRestoreCommand holds that restore checks the backup first and keeps the
+// old database.
 func TestRestoreCommand(t *testing.T) {
 	dir := t.TempDir()
 	empty := func(name string) string {

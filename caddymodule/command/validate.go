@@ -84,7 +84,7 @@ func validate(cmd *cobra.Command, config, adapter string, strict bool) (int, err
 	return 0, nil
 }
 
-// quiet discards what provisioning logs: the commands print their own lines.
+// quiet discards the log of provisioning: the commands print their own lines.
 var quiet = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 	"default": {BaseLog: caddy.BaseLog{WriterRaw: json.RawMessage(`{"output":"discard"}`)}},
 }}

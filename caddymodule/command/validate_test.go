@@ -41,10 +41,8 @@ func TestValidate_Findings_ExitStatus(t *testing.T) {
 			if status != c.status || !strings.Contains(said, c.said) {
 				t.Errorf("%d %s, want %d %q", status, said, c.status, c.said)
 			}
-			status, _, said = caddytest.RunCommand(
-				t,
-				validateCommand(),
-				append(args, "--strict")...)
+			args = append(args, "--strict")
+			status, _, said = caddytest.RunCommand(t, validateCommand(), args...)
 			if status != c.strict {
 				t.Errorf("--strict: %d %s, want %d", status, said, c.strict)
 			}

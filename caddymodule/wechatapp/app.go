@@ -247,7 +247,7 @@ func (s SessionLimits) idleBeyondTTL() error {
 // sessionKeyLife is how long WeChat's staff say a session_key lives.
 const sessionKeyLife = 72 * time.Hour
 
-// Validate checks what Provision has read.
+// Validate checks the fields that Provision has read.
 func (a *App) Validate() error {
 	switch ttl, idle := time.Duration(a.Session.TTL), time.Duration(a.Session.Idle); {
 	case ttl < time.Second:
@@ -368,7 +368,7 @@ func (a *App) open() error {
 // or nearly so.
 func (a *App) Stop() error { return nil }
 
-// Cleanup gives back what Start opened, some time after the last request.
+// Cleanup returns the holdings to the pool, some time after the last request.
 func (a *App) Cleanup() error {
 	if a.settle != nil { // nil: not even provisioned
 		a.settle()
@@ -390,7 +390,7 @@ func (a *App) Close() {
 	a.held.release()
 }
 
-// stepDown ends what the App does beside serving requests.
+// stepDown ends the background work of the App.
 func (a *App) stepDown() {
 	a.keyWatch.stop()
 	started.remove(a)

@@ -18,14 +18,8 @@ import (
 func boltApp(t *testing.T, db string) *App {
 	t.Helper()
 	path, _ := json.Marshal(db)
-	a, _, err := provisionAlone(
-		t,
-		caddytest.AppJSON(
-			`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"bolt","path":`+string(
-				path,
-			)+`}`,
-		),
-	)
+	a, _, err := provisionAlone(t, caddytest.AppJSON(`"api":{"base_url":"http://127.0.0.1:1"},`+
+		`"store":{"type":"bolt","path":`+string(path)+`}`))
 	if err != nil {
 		t.Fatal(err)
 	}

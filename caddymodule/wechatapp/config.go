@@ -83,7 +83,7 @@ type Cache struct {
 	MaxSessions int64 `json:"max_sessions,omitempty"`
 }
 
-// Phone is what the gate does with telephone numbers from the endpoint `phone`.
+// Phone configures telephone numbers from the endpoint `phone`.
 type Phone struct {
 	// Keep a user's number, encrypted, and send it to the apps as `X-WX-PHONE` from
 	// the next request on. Default: only the client gets it. While this is off the
@@ -92,7 +92,7 @@ type Phone struct {
 	Remember bool `json:"remember,omitempty"`
 }
 
-// Decrypt is what open data the gate accepts.
+// Decrypt bounds the open data that the gate accepts.
 type Decrypt struct {
 	// Refuse data with an older watermark than this. Default: no limit, but the gate
 	// must still know the session_key that sealed the data: the current or the

@@ -50,8 +50,15 @@ func provision(t testing.TB, app string) (*App, caddy.Context) {
 	return a.(*App), ctx
 }
 
-// TestJSONRoundTrip: what was read is written again, value by value, and what
-// was left out stays out.
+// provisionf provisions an App with fields in JSON, given as a format.
+func provisionf(t testing.TB, fields string, args ...any) *App {
+	t.Helper()
+	a, _ := provision(t, caddytest.AppJSON(fmt.Sprintf(fields, args...)))
+	return a
+}
+
+// TestJSONRoundTrip holds that an App writes the JSON that it has read, without
+// fields that were absent.
 func TestJSONRoundTrip(t *testing.T) {
 	for _, text := range []string{
 		`{"apps":[{"appid":"wx0123456789abcdef","secret":"{env.WX_SECRET}"}]}`,
@@ -208,7 +215,7 @@ func TestWrongJSON(t *testing.T) {
 	}
 }
 
-// TestTTLWarning: longer than a session_key lives is allowed, but said.
+// TestTTLWarning holds that a TTL beyond the life of a session_key logs a warning.
 func TestTTLWarning(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for ttl, want := range map[string]int{"72h": 0, "73h": 1} {
@@ -225,8 +232,8 @@ func TestTTLWarning(t *testing.T) {
 	}
 }
 
-// TestClearWarning: secrets may go to a machine of one's own in the clear; to
-// anywhere else they should not, and it is said.
+// TestClearWarning holds that plain HTTP to a public address logs a warning, and to a
+// private one does not.
 func TestClearWarning(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for base, want := range map[string]int{
@@ -308,7 +315,7 @@ func TestTwoUnsetAppIDs(t *testing.T) {
 	}
 }
 
-// TestThreat28_SecretsStayOut: what is resolved is never in what Caddy shows.
+// TestThreat28_SecretsStayOut holds that Caddy never shows a resolved secret.
 func TestThreat28_SecretsStayOut(t *testing.T) {
 	caddytest.SetSecrets(t)
 	a, _, err := provisionAlone(t, caddytest.AppJSON(`"seal_key":"{env.WX_SEAL_KEY}"`))
@@ -329,9 +336,8 @@ func TestThreat28_SecretsStayOut(t *testing.T) {
 	}
 }
 
-// TestAppFaultIsTold: Caddy provisions apps in no order; where the gate comes
-// first, what is wrong with the app is told all the same, and not that there is
-// none.
+// TestAppFaultIsTold holds that the error names the fault of the app, and not its
+// absence, also where Caddy provisions the handler first. Caddy's order is random.
 func TestAppFaultIsTold(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for range 16 {

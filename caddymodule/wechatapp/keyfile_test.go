@@ -46,7 +46,7 @@ func TestKeyFileMadeOnce(t *testing.T) {
 	}
 }
 
-// TestKeyFileRace: whoever is first, all go on with the same key.
+// TestKeyFileRace holds that gates that start at once use the same key.
 func TestKeyFileRace(t *testing.T) {
 	for range 20 {
 		dir := t.TempDir()
@@ -95,8 +95,8 @@ func TestKeyFileMissing(t *testing.T) {
 	}
 }
 
-// TestKeyFileLeftovers: what a first start that was killed has left goes with a
-// later one; what is being written now, or is somebody else's, stays.
+// TestKeyFileLeftovers holds that a start removes old temporary key files of a killed
+// start. It keeps recent ones, and files with other names.
 func TestKeyFileLeftovers(t *testing.T) {
 	dir := t.TempDir()
 	db := filepath.Join(dir, "s.db")
@@ -165,8 +165,8 @@ func TestKeyFileUnreadable(t *testing.T) {
 	}
 }
 
-// TestKeyFileGarbage: the operator is told which file it is and nothing of what
-// is in it.
+// TestKeyFileGarbage holds that the error names the file and shows nothing of its
+// content.
 func TestKeyFileGarbage(t *testing.T) {
 	caddytest.SetSecrets(t)
 	for name, content := range map[string]string{

@@ -19,16 +19,8 @@ import (
 func provisionFleet(t testing.TB, path, rest string) *App {
 	t.Helper()
 	t.Setenv("WX_SECRET", caddytest.Canary)
-	a, _ := provision(
-		t,
-		caddytest.AppJSON(
-			fmt.Sprintf(
-				`"api":{"base_url":"http://127.0.0.1:1"},"store":{"type":"fleet","path":%q}%s`,
-				path, rest,
-			),
-		),
-	)
-	return a
+	return provisionf(t, `"api":{"base_url":"http://127.0.0.1:1"},`+
+		`"store":{"type":"fleet","path":%q}%s`, path, rest)
 }
 
 func startFleet(t testing.TB, path, rest string) *App {
@@ -52,15 +44,13 @@ func end(t testing.TB, a *App) {
 // logIn makes a session by way of an app's store.
 func logIn(t testing.TB, a *App) {
 	t.Helper()
-	s := session.New(
-		session.Config{
-			Core:   a.live.Load().Core,
-			WeChat: caddytest.Exchanger{},
-			Apps:   a.apps,
-			Keys:   a.ring,
-			TTL:    48 * time.Hour,
-		},
-	)
+	s := session.New(session.Config{
+		Core:   a.live.Load().Core,
+		WeChat: caddytest.Exchanger{},
+		Apps:   a.apps,
+		Keys:   a.ring,
+		TTL:    48 * time.Hour,
+	})
 	alice := session.LoginRequest{AppID: a.apps[0].ID, Code: caddytest.NewCode("alice")}
 	if _, err := s.Login(t.Context(), alice); err != nil {
 		t.Fatal(err)
@@ -112,9 +102,8 @@ func TestP4_StartStoreDown(t *testing.T) {
 		start(again)
 		caddytest.Fleet.Down.Store(false)
 		time.Sleep(90 * time.Minute)
-		if got := caddytest.Written("fleet"); strings.Count(
-			got, "the key ring is incomplete",
-		) != 2 ||
+		got := caddytest.Written("fleet")
+		if strings.Count(got, "the key ring is incomplete") != 2 ||
 			!caddytest.Holds(got, `"level":"error"`, a.ring.Signer().String(), "needed until") {
 			t.Errorf("logged %s", got)
 		}
@@ -154,19 +143,15 @@ func TestReloadChangesStaleness(t *testing.T) {
 	first := startFleet(t, path, "")
 	defer end(t, first)
 	live := first.live.Load()
-	s := session.New(
-		session.Config{
-			Core:   live.Core,
-			WeChat: caddytest.Exchanger{},
-			Apps:   first.apps,
-			Keys:   first.ring,
-			TTL:    time.Hour,
-		},
-	)
-	out, err := s.Login(
-		t.Context(),
-		session.LoginRequest{AppID: first.apps[0].ID, Code: caddytest.NewCode("alice")},
-	)
+	s := session.New(session.Config{
+		Core:   live.Core,
+		WeChat: caddytest.Exchanger{},
+		Apps:   first.apps,
+		Keys:   first.ring,
+		TTL:    time.Hour,
+	})
+	alice := session.LoginRequest{AppID: first.apps[0].ID, Code: caddytest.NewCode("alice")}
+	out, err := s.Login(t.Context(), alice)
 	if err != nil {
 		t.Fatal(err)
 	}

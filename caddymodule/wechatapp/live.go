@@ -14,7 +14,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
-// Live is what a started App has open.
+// Live holds the open resources of a started App.
 type Live struct {
 	App      *App
 	Core     *session.Core

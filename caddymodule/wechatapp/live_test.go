@@ -2,7 +2,6 @@ package wechatapp
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -14,21 +13,14 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
-// TestP7_RefusedConfigIsServedByTheRunning: the listeners of a configuration
-// may be open before its App fails to start. Whoever comes in by them is served
-// as if it had never been.
+// TestP7_RefusedConfigIsServedByTheRunning: the listeners of a configuration may be
+// open before its App fails to start. The running App serves requests from them.
 func TestP7_RefusedConfigIsServedByTheRunning(t *testing.T) {
 	dir := t.TempDir()
 	now := startedOn(t, filepath.Join(dir, "s.db"))
 	defer now.Close()
-	refused, _ := provision(
-		t,
-		caddytest.AppJSON(
-			fmt.Sprintf(
-				`"store":{"type":"switch","path":%q,"refuse":true}`, filepath.Join(dir, "t.db"),
-			),
-		),
-	)
+	refused := provisionf(t, `"store":{"type":"switch","path":%q,"refuse":true}`,
+		filepath.Join(dir, "t.db"))
 	got := make(chan *Live)
 	go func() { // before it is known how the start ends
 		live, _ := refused.Live(t.Context())
@@ -56,12 +48,8 @@ func TestP7_RefusedConfigIsServedByTheRunning(t *testing.T) {
 func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	first := startedOn(t, path)
-	second, _ := provision(
-		t,
-		caddytest.AppJSON(
-			fmt.Sprintf(`"store":{"type":"switch","path":%q},"login_rate":{"in_flight":1}`, path),
-		),
-	)
+	second := provisionf(t, `"store":{"type":"switch","path":%q},"login_rate":{"in_flight":1}`,
+		path)
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -92,14 +80,8 @@ func TestP7_RefusedLater_LeavesNoKey(t *testing.T) {
 		t.Helper()
 		t.Setenv("WX_SECRET", caddytest.Canary)
 		t.Setenv("WX_SEAL_KEY", ring)
-		a, _ := provision(
-			t,
-			caddytest.AppJSON(
-				fmt.Sprintf(
-					`"store":{"type":"switch","path":%q},"seal_key":"{env.WX_SEAL_KEY}"`, path,
-				),
-			),
-		)
+		a := provisionf(t, `"store":{"type":"switch","path":%q},"seal_key":"{env.WX_SEAL_KEY}"`,
+			path)
 		if err := a.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -125,12 +107,8 @@ func TestP7_NeverStartedIsServedByTheRunning(t *testing.T) {
 	dir := t.TempDir()
 	now := startedOn(t, filepath.Join(dir, "s.db"))
 	defer now.Close()
-	refused, _ := provision(
-		t,
-		caddytest.AppJSON(
-			fmt.Sprintf(`"store":{"type":"switch","path":%q}`, filepath.Join(dir, "t.db")),
-		),
-	)
+	refused := provisionf(t, `"store":{"type":"switch","path":%q}`,
+		filepath.Join(dir, "t.db"))
 	if err := refused.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
@@ -172,15 +150,8 @@ func TestKeyRingChecked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	provisionWith := func(ring string) *App {
 		t.Setenv("WX_SEAL_KEY", ring)
-		a, _ := provision(
-			t,
-			caddytest.AppJSON(
-				fmt.Sprintf(
-					`"seal_key":"{env.WX_SEAL_KEY}","store":{"type":"bolt","path":%q}`, path,
-				),
-			),
-		)
-		return a
+		return provisionf(t, `"seal_key":"{env.WX_SEAL_KEY}","store":{"type":"bolt","path":%q}`,
+			path)
 	}
 	first := provisionWith(older)
 	if err := first.Start(); err != nil {

@@ -141,7 +141,7 @@ func (l *RefusalLog) tell(level zapcore.Level, msg, kind string) {
 	}
 }
 
-// logPatience bounds what a refusal waits for its line.
+// logPatience bounds the wait of a refusal for its log line.
 const logPatience = 100 * time.Millisecond
 
 // writes runs f, and reports whether it began. It does not wait for a log that is

@@ -26,9 +26,8 @@ func TestLiveLogger(t *testing.T) {
 	log := Logger("store").With(zap.String("a", "1")).
 		With(zap.String("x", "1")).
 		With(zap.String("y", "1"))
-	one, two := log.With(zap.String("b", "2")), log.With(
-		zap.String("b", "3"),
-	) // neither may see the other's field
+	// Neither may show the field of the other.
+	one, two := log.With(zap.String("b", "2")), log.With(zap.String("b", "3"))
 	one.Info("before", zap.Int("c", 4))
 	one.Debug("too quiet")
 	if got := caddytest.Written("first"); !caddytest.Holds(
@@ -57,8 +56,9 @@ func TestThreat40_Refusals_BoundedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zapcore.InfoLevel)
 		l := NewRefusalLog(zap.New(core))
+		long := strings.Repeat("\xff", 15_000)
 		for range 600 {
-			l.Log(zapcore.InfoLevel, "refused", "missing", Bounded("path", strings.Repeat("\xff", 15_000)))
+			l.Log(zapcore.InfoLevel, "refused", "missing", Bounded("path", long))
 			l.Log(zapcore.DebugLevel, "refused", "hidden")
 		}
 		l.Log(zapcore.WarnLevel, "refused", "forged")

@@ -9,7 +9,7 @@ import (
 
 const cureRate = "write a number per s, m or h, such as 30/m, or off"
 
-// FuzzRate: what is accepted is a rate that says what the text says.
+// FuzzRate holds that an accepted rate has the value of its text.
 func FuzzRate(f *testing.F) {
 	for _, s := range []string{
 		"off", "30/m", "1/s", "1/h", "2147483647/s", "2147483648/s", "0/m", "-1/m",

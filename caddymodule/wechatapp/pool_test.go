@@ -212,15 +212,8 @@ func TestThreat32_RejectedChangesNothing(t *testing.T) {
 	dir := t.TempDir()
 	running := startedOn(t, dir+"/s.db")
 	defer running.Close()
-	late, _ := provision(
-		t,
-		caddytest.AppJSON(
-			fmt.Sprintf(
-				`"store":{"type":"switch","path":%q,"refuse":true},"login_rate":{"in_flight":1}`,
-				dir+"/t.db",
-			),
-		),
-	)
+	late := provisionf(t, `"store":{"type":"switch","path":%q,"refuse":true},`+
+		`"login_rate":{"in_flight":1}`, dir+"/t.db")
 	if err := late.Start(); err == nil {
 		t.Fatal("started")
 	}
@@ -298,12 +291,8 @@ func TestReloadChangesLimits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	first := startedOn(t, path)
 	defer first.Close()
-	second, _ := provision(
-		t,
-		caddytest.AppJSON(
-			fmt.Sprintf(`"store":{"type":"switch","path":%q},"login_rate":{"in_flight":1}`, path),
-		),
-	)
+	second := provisionf(t, `"store":{"type":"switch","path":%q},"login_rate":{"in_flight":1}`,
+		path)
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +307,7 @@ func TestReloadChangesLimits(t *testing.T) {
 	}
 }
 
-// TestCoreRefused: a store that nobody can use after all is closed again.
+// TestCoreRefused holds that a refused core closes its store.
 func TestCoreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.db")
 	for range 2 { // or the second would find the file locked

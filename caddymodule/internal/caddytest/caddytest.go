@@ -189,7 +189,7 @@ func Code(t testing.TB, rec *httptest.ResponseRecorder) string {
 	return p.Code
 }
 
-// Lines returns what was logged, as text.
+// Lines returns the log as text.
 func Lines(logs *observer.ObservedLogs) string {
 	var b strings.Builder
 	for _, e := range logs.All() {

@@ -72,7 +72,7 @@ func LogToMemory(t testing.TB, name string) {
 	})
 }
 
-// Written returns what was logged to a name, and empties it.
+// Written returns the log of a name, and empties it.
 func Written(name string) string {
 	memory.Lock()
 	defer memory.Unlock()

@@ -71,9 +71,8 @@ func TestThreat44_DropRouting(t *testing.T) {
 	} {
 		r := request(lines(name + ": /admin\nX-Forwarded-For: 1\nX-Original-Urls: a"))
 		g.DropRouting(r)
-		if want := lines("X-Forwarded-For: 1\nX-Original-Urls: a"); !reflect.DeepEqual(
-			r.Header, want,
-		) {
+		want := lines("X-Forwarded-For: 1\nX-Original-Urls: a")
+		if !reflect.DeepEqual(r.Header, want) {
 			t.Errorf("%s: left %q", name, r.Header)
 		}
 	}

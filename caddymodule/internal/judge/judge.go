@@ -63,7 +63,7 @@ func Servers(servers map[string]*caddyhttp.Server) []Finding {
 	return w.found
 }
 
-// Server judges one server alone, for what must be refused.
+// Server judges one server alone and returns the faults that refuse it.
 func Server(srv *caddyhttp.Server) []Finding {
 	var w walk
 	w.server(srv)
@@ -77,7 +77,7 @@ func rank(f Finding) int {
 	return 1
 }
 
-// walk collects what the routes of all servers say.
+// walk collects the findings in the routes of all servers.
 type walk struct {
 	found       []Finding
 	uses        []use

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// honestRequest is what an ordinary client sends.
+// honestRequest is the request of an ordinary client.
 var honestRequest = Attack{Bytes: get()}
 
 // baseline sends honest requests and learns their outcome.

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Result is what came of a row.
+// Result is the outcome of a row.
 type Result string
 
 const (
@@ -34,7 +34,7 @@ type Row struct {
 	Evidence string `json:"evidence,omitempty"`
 }
 
-// Report is what a run found. It holds nothing of the credential.
+// Report holds the findings of a run. It holds no part of the credential.
 type Report struct {
 	URL   string `json:"url"`
 	Seen  string `json:"seen"`

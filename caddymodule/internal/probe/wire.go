@@ -24,7 +24,7 @@ type wire struct {
 	timeout time.Duration
 }
 
-// Answer is what a server said. A status of 0 means that it ended the connection
+// Answer is the answer of a server. A status of 0 means that it ended the connection
 // without an answer.
 type Answer struct {
 	Status    int
