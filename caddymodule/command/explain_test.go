@@ -59,8 +59,8 @@ http://:8082 {
 }
 `
 
-// TestExplainCommand: the decision is told with its cause, for the gates of the
-// host that is asked for, and a token is never repeated.
+// TestExplainCommand holds that explain prints the decision with its cause, for the
+// gates of the requested host, and never prints a token.
 func TestExplainCommand(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "Caddyfile")
 	if err := os.WriteFile(config, []byte(explainConfig), 0o600); err != nil {

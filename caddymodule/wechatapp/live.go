@@ -37,12 +37,11 @@ const (
 // errNotStarted is the error for a request while the store is not open.
 var errNotStarted = fmt.Errorf("%w: not open", session.ErrUnavailable)
 
-// Live returns what the App has open. It waits for Start. The error is
+// Live returns the open resources of the App. It waits for Start. The error is
 // session.ErrUnavailable.
 //
-// What it returns may be closed at any time after the configuration was replaced:
-// calls of Sessions then return session.ErrUnavailable, and those under way end in
-// peace, since Core counts them.
+// A reload may close them at any time: later calls of Sessions then return
+// session.ErrUnavailable, and calls in flight finish, since Core counts them.
 func (a *App) Live(ctx context.Context) (*Live, error) {
 	live := a.live.Load()
 	if live == nil {

@@ -147,7 +147,7 @@ func TestThreat32_ReloadTimeline(t *testing.T) {
 	})
 }
 
-// TestThreat32_FailedStart: what a rejected configuration took is given back,
+// TestThreat32_FailedStart holds that a refused configuration returns its holdings,
 // and the running one keeps its own.
 func TestThreat32_FailedStart(t *testing.T) {
 	dir := t.TempDir()

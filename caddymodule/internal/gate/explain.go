@@ -20,8 +20,8 @@ type Explanation struct {
 	Token   string // the presented token, "" for none
 }
 
-// Explain runs on r what runs on a request before the token is checked, and reports
-// what it did and why. It serves people, and no request.
+// Explain runs on r the steps before the token check, and reports each change with its
+// reason. Only commands use it.
 func (g *Rules) Explain(r *http.Request) Explanation {
 	before := r.Header.Clone()
 	var e Explanation

@@ -1,6 +1,6 @@
 // Package judge finds ways around the gates of a configuration (P9): it reads the
-// compiled routes of Caddy's servers and reports what lets a request reach a guarded
-// app without a gate, and what cannot have been meant.
+// compiled routes of Caddy's servers and reports routes that reach a guarded
+// app without a gate, and settings that contradict each other.
 //
 // It must not know sessions, stores, or what a gate decides. A gate tells it what it
 // guards by the interface [Gate].
@@ -90,7 +90,7 @@ type use struct {
 	gated           bool
 }
 
-// way is what a request has passed on its way to a handler.
+// way records the handlers that a request passes before the current one.
 type way struct {
 	where     string
 	paths     []caddyhttp.MatchPath // path matchers, each of which the request matched

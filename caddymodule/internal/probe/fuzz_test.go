@@ -8,7 +8,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
-// FuzzEcho: no line of what arrives is made up.
+// FuzzEcho holds that the echo invents no line of a request.
 func FuzzEcho(f *testing.F) {
 	f.Add("GET /x HTTP/1.1\r\nHost: a\r\nX-A: b\rX-B: c\r\n\r\n")
 	f.Add("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nX-T: 1\r\n\r\n" +
