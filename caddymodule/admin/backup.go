@@ -45,7 +45,8 @@ func serveBackup(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	case errors.Is(err, bolt.ErrRoom):
 		return refusal(
 			http.StatusInsufficientStorage,
-			"a backup is first made beside the database, and there is too little room; the log has the figures",
+			"a backup is first made beside the database, and there is too little room; "+
+				"the log has the figures",
 			err,
 		)
 	}
@@ -74,10 +75,12 @@ func backupCommand() *cobra.Command {
 		Use:   "backup [--address <interface>] [--config <path>] <file>",
 		Short: "Copies the sessions of the running gate into a file",
 		Long: `
-Copies the database of the running gate, as it is at one moment, into a new file, checks the copy and says what is in it. The gate goes on serving meanwhile. An existing file is not
-overwritten.
+Copies the database of the running gate, as it is at one moment, into a new file, checks
+the copy and says what is in it. The gate serves meanwhile. The command overwrites no
+file.
 
-The master key is not in it. Keep a copy of the key file, or of what seal_key names, elsewhere: a backup is of no use without it.
+The backup does not hold the master key. Keep a copy of the key file, or of what
+seal_key names, elsewhere: the backup is useless without it.
 `,
 		Args: cobra.ExactArgs(1),
 		RunE: cli.Run(
@@ -131,7 +134,8 @@ func keep(path string, from io.Reader) (bolt.Report, error) {
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return bolt.Report{}, fmt.Errorf(
-			"%s exists: another backup to %s is being made, or was broken off; if none is running, remove %s",
+			"%s exists: another backup to %s is being made, or was broken off; if none "+
+				"is running, remove %s",
 			tmp, path, tmp,
 		)
 	}

@@ -37,7 +37,8 @@ func serveForget(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	case errors.Is(err, session.ErrUnavailable):
 		return refusal(
 			http.StatusServiceUnavailable,
-			"the session store does not answer: this gate refuses the user's sessions from now on, but may not have forgotten the user: repeat it",
+			"the session store does not answer: this gate refuses the user's sessions "+
+				"from now on, but may not have forgotten the user: repeat it",
 			err,
 		)
 	case err != nil:
@@ -71,8 +72,10 @@ func forgetCommand() *cobra.Command {
 		Use:   "forget {--appid <appid> --openid <openid> | --unionid <unionid>}",
 		Short: "Removes all that is known of a user",
 		Long: `
-Ends every session of a user of one mini program, or of everybody with a unionid, and removes what the gate keeps of them: the openid, the unionid, the session_key and the telephone number.
-Nothing is asked. Who logs in again begins as somebody new. Backups that were made before are left as they are; so are log lines.
+Ends every session of a user of one mini program, or of all users with a unionid, and
+removes what the gate keeps of them: the openid, the unionid, the session_key and the
+telephone number. The command asks no question. A user who logs in again is a new user.
+Earlier backups and log lines stay as they are.
 `,
 		Example: `  wxgate wechat forget --appid wx0123456789abcdef --openid oUser1
   wxgate wechat forget --unionid uUser1`,

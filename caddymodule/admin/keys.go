@@ -59,7 +59,8 @@ func keysCommand() *cobra.Command {
 		Use:   "keys [--json] [--address <interface>] [--config <path>]",
 		Short: "Lists the master keys of the running gate by name, or makes a new one",
 		Long: `
-Lists the names of the master keys that the running gate has: the one that signs, and the older ones with the time until which sessions need them. A name tells nothing of its key.
+Lists the names of the master keys of the running gate: the one that signs, and the
+older ones with the time until which sessions need them. A name says nothing of its key.
 ` + "`keys new`" + ` makes a key.
 `,
 		Args: cobra.NoArgs,
@@ -77,7 +78,8 @@ Lists the names of the master keys that the running gate has: the one that signs
 		Use:   "new",
 		Short: "Makes a master key and prints it",
 		Long: `
-Prints a new random master key, and beside it, on standard error, how it is taken into use. No gate is asked and nothing is kept: this is the only time that it is cli.Text.
+Prints a new random master key, and on standard error how to take it into use. The
+command asks no gate and keeps nothing: it shows the key this one time.
 `,
 		Args: cobra.NoArgs,
 		RunE: func(
@@ -105,12 +107,14 @@ func writeNewKey(out, advice io.Writer) error {
 		return err
 	}
 	_, err := fmt.Fprint(advice, `
-Put it on a line of its own in front of the keys that are there, in the file that seal_key names, such as
+Put it on a line of its own in front of the other keys, in the file that seal_key names,
+such as
 
 	seal_key {file./etc/wxgate/master.keys}
 
-or in <database>.key when there is no seal_key, and run `+"`wxgate reload --force`"+`. In an environment variable, put a comma between the keys and restart. Nobody is logged out. The
-keys behind it can go when `+"`wxgate wechat keys`"+` no longer calls them needed.
+or in <database>.key when there is no seal_key, and run `+"`wxgate reload --force`"+`.
+In an environment variable, put a comma between the keys and restart. No user is logged
+out. The keys behind it can go when `+"`wxgate wechat keys`"+` no longer calls them needed.
 `)
 	return err
 }

@@ -43,13 +43,15 @@ func serveRevoke(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	case errors.Is(err, session.ErrUnknown):
 		return refusal(
 			http.StatusNotFound,
-			"the user has no such session, or more than one with an id that begins so; at least 8 digits are needed",
+			"the user has no such session, or more than one with an id that begins so; "+
+				"at least 8 digits are needed",
 			nil,
 		)
 	case errors.Is(err, session.ErrUnavailable) && kind != "session":
 		return refusal(
 			http.StatusServiceUnavailable,
-			"the session store does not answer: this gate refuses those sessions from now on and keeps trying to end them for good, until it is stopped",
+			"the session store does not answer: this gate refuses those sessions from "+
+				"now on and keeps trying to end them for good, until it is stopped",
 			err,
 		)
 	case err != nil:
@@ -130,8 +132,9 @@ func revokeCommand() *cobra.Command {
 		Use:   "revoke {--appid <appid> --openid <openid> [--session <id>] | --unionid <unionid> | --appid <appid> | --all --yes}",
 		Short: "Ends sessions, at once",
 		Long: `
-Ends one session of a user, all sessions of a user, of everybody with a unionid, of a mini program, or all there are. Nothing is asked. They are refused from the next request on, and their
-users have to log in again.
+Ends one session of a user, all sessions of a user, of all users with a unionid, of a
+mini program, or of all users. The command asks no question. The gate refuses the
+sessions from the next request on, and their users have to log in again.
 `,
 		Example: `  wxgate wechat revoke --appid wx0123456789abcdef --openid oUser1
   wxgate wechat revoke --unionid uUser1`,
@@ -141,7 +144,8 @@ users have to log in again.
 			switch {
 			case len(body) == 0:
 				return cli.Failed, errors.New(
-					"say whose sessions: --appid and --openid, --unionid, --appid, or --all; see --help",
+					"say whose sessions: --appid and --openid, --unionid, --appid, or --all; " +
+						"see --help",
 				)
 			case t.All && !yes:
 				return cli.Failed, errors.New("--all ends every session there is: say --yes too")

@@ -112,8 +112,9 @@ func sessionsCommand() *cobra.Command {
 		Use:   "sessions {--appid <appid> --openid <openid> | --unionid <unionid>} [--json]",
 		Short: "Lists the sessions of a user",
 		Long: `
-Lists what the running gate knows of a user of one mini program, or of everybody with a unionid. A session goes by an id, which ` + "`revoke --session`" + ` takes and which opens nothing.
-When it was last seen is noted lazily and may be up to an hour old.
+Lists what the running gate knows of a user of one mini program, or of all users with a
+unionid. The id of a session is for ` + "`revoke --session`" + ` and opens nothing. The gate
+notes lazily when it saw a session: the time may be up to an hour old.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {

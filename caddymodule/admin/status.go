@@ -150,8 +150,9 @@ func statusCommand() *cobra.Command {
 		Use:   "status [--json] [--address <interface>] [--config <path>]",
 		Short: "Tells how the running gate does",
 		Long: `
-Asks the running gate for its store, cache, logins, limits and versions, and whether WeChat answers. The exit status is 0 when it answers, whatever it says, 1 when it refuses, 2 when it
-cannot be reached.
+Asks the running gate for its store, cache, logins, limits and versions, and whether
+WeChat answers. The exit status is 0 when the gate answers, whatever it says, 1 when it
+refuses, 2 when it is unreachable.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
@@ -204,7 +205,8 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	if s.WeChat.CallsRefused {
 		row(
 			"",
-			"DOWN: the breaker is open, calls for telephone numbers, keys and access tokens are refused at once",
+			"DOWN: the breaker is open, calls for telephone numbers, keys and access "+
+				"tokens are refused at once",
 		)
 	}
 	row("logins", "%d under way, at most %d", s.Logins.InFlight, s.Logins.MaxInFlight)

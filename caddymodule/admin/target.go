@@ -92,7 +92,8 @@ func (t *adminTarget) read(obj reply.Object) (err error) {
 		!sessionName.MatchString(t.Session) { // it may be a token, and what follows would log it
 		return reply.Invalid(
 			http.StatusBadRequest,
-			"session is no id of a session, which has 8 to 64 hex digits: `wechat sessions` lists them",
+			"session is no id of a session, which has 8 to 64 hex digits: `wechat "+
+				"sessions` lists them",
 		)
 	}
 	t.All, err = obj.Flag("all")

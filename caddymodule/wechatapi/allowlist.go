@@ -47,15 +47,18 @@ var refusedPaths = []struct{ prefix, why string }{
 	{"/sns", "logins are the gate's, and so are session_keys"},
 	{
 		"/wxa/checksession",
-		"it is signed with the session_key, which stays in the gate: POST " + userPrefix + "checksession",
+		"it is signed with the session_key, which stays in the gate: POST " +
+			userPrefix + "checksession",
 	},
 	{
 		"/wxa/resetusersessionkey",
-		"it answers a session_key, which stays in the gate: POST " + userPrefix + "resetusersessionkey",
+		"it answers a session_key, which stays in the gate: POST " +
+			userPrefix + "resetusersessionkey",
 	},
 	{
 		"/wxa/business/getuserencryptkey",
-		"it is signed with the session_key, which stays in the gate: POST " + userPrefix + "getuserencryptkey",
+		"it is signed with the session_key, which stays in the gate: POST " +
+			userPrefix + "getuserencryptkey",
 	},
 }
 

@@ -61,7 +61,8 @@ func foreign(r *http.Request) (why string) {
 		}
 	}
 	if !socket && !unpublished(r.Host) {
-		return "the Host of the call is a name that a web page could have: use an IP address, localhost, a name without a dot or one under .internal"
+		return "the Host of the call is a name that a web page could have: use an IP " +
+			"address, localhost, a name without a dot or one under .internal"
 	}
 	return ""
 }

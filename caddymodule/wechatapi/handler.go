@@ -5,8 +5,11 @@
 //
 // # Metrics
 //
-//	caddy_wechat_api_calls_total{path,result}       calls by pattern of the allow-list or user call: ok, token_refused, broken_off, client_gone, or the code of the problem
-//	caddy_wechat_api_call_duration_seconds{path}    their duration, to the end of the answer
+//	caddy_wechat_api_calls_total{path,result}
+//		calls by pattern of the allow-list or user call: ok, token_refused,
+//		broken_off, client_gone, or the code of the problem
+//	caddy_wechat_api_call_duration_seconds{path}
+//		their duration, to the end of the answer
 package wechatapi
 
 import (
@@ -145,7 +148,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) Validate() error {
 	if h.Timeout < 0 || h.MaxBody < 0 {
 		return errors.New(
-			"wechat_api: timeout and max_body must not be negative: leave them out for the defaults",
+			"wechat_api: timeout and max_body must not be negative: " +
+				"leave them out for the defaults",
 		)
 	}
 	return nil
@@ -249,7 +253,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 	pattern, ok := h.allow.match(r.URL.EscapedPath())
 	if !ok {
 		return callRefused(
-			"the path is not on the list of this site's wechat_api: its operator can add it there, with allow",
+			"the path is not on the list of this site's wechat_api: its operator can " +
+				"add it there, with allow",
 		)
 	}
 	c.name = pattern
@@ -308,7 +313,8 @@ func (h *Handler) appOf(id string) (weixin.Credentials, error) {
 		if len(h.apps) != 1 {
 			return weixin.Credentials{}, reply.Invalid(
 				http.StatusBadRequest,
-				"the gate serves several mini programs: name one ("+fromAppID+" in the query, appid in the body of a user call)",
+				"the gate serves several mini programs: name one ("+fromAppID+
+					" in the query, appid in the body of a user call)",
 			)
 		}
 		id = slices.Collect(maps.Keys(h.apps))[0]

@@ -22,7 +22,8 @@ func newCollectors() *collectors {
 	return &collectors{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "caddy", Subsystem: "wechat", Name: "api_calls_total",
-			Help: "Calls of apps to WeChat by pattern of the path and result: ok, token_refused, broken_off, client_gone, or the code of the problem.",
+			Help: "Calls of apps to WeChat by pattern of the path and result: ok, " +
+				"token_refused, broken_off, client_gone, or the code of the problem.",
 		}, []string{"path", "result"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "wechat", Name: "api_call_duration_seconds",

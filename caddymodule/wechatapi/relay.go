@@ -120,7 +120,8 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 		return err
 	}
 	defer release()
-	if err := h.proxy.ServeHTTP(w, out, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })); err != nil {
+	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
+	if err := h.proxy.ServeHTTP(w, out, caddyhttp.HandlerFunc(nothing)); err != nil {
 		return err
 	}
 	return c.failed // that the client has gone is no error to reverse_proxy
