@@ -1,6 +1,9 @@
 package gate
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // Clean removes from r, in place, whatever a client must not send
 // (docs/threats.md#identity): owned names in any spelling, misspelt token
@@ -45,4 +48,47 @@ func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 		return c.dropped, ErrOwnedTrailer
 	}
 	return c.dropped, nil
+}
+
+// Scrub removes from r whatever Clean, Credential and Stray remove, and returns the
+// token.
+func (g *Rules) Scrub(r *http.Request) (token string) {
+	_, _ = g.Clean(r) // r is clean whatever it says
+	token, _ = g.Credential(r)
+	g.Stray(r)
+	return token
+}
+
+// ScrubsLike reports whether Scrub of both rules removes the same.
+func (g *Rules) ScrubsLike(other *Rules) bool {
+	return g.tokenPrefix == other.tokenPrefix && g.headers == other.headers &&
+		slices.Equal(g.sources, other.sources)
+}
+
+// routingNames are the headers, folded, by which some apps route in place of path and
+// method.
+var routingNames = func() (t nameTable) {
+	for _, name := range []string{
+		"x-original-url", "x-original-uri", "x-original-path", "x-original-method",
+		"x-rewrite-url", "x-rewrite-uri", "x-rewrite-path", "x-override-url", "x-override-uri",
+		"x-http-method-override", "x-http-method", "x-method-override", "x-override-method",
+		"x-http-path-override", "x-path-override",
+		"x-forwarded-uri", "x-forwarded-url", "x-forwarded-path", "x-forwarded-method",
+		"unencoded-url",
+	} {
+		t.list = append(t.list, namedKind{folded: name, kind: routing})
+		t.lengths |= lengthBit(name)
+	}
+	return t
+}()
+
+// DropRouting removes, in any spelling, the headers by which an app may route
+// elsewhere than the path says. It is for paths that a rule opened
+// (docs/threats.md#t44).
+func (g *Rules) DropRouting(r *http.Request) {
+	for name := range r.Header {
+		if k, _ := routingNames.classify(name); k == routing {
+			delete(r.Header, name)
+		}
+	}
 }
