@@ -117,7 +117,9 @@ func TestThreat31_CrossSite(t *testing.T) {
 		{"nothing", http.Header{}, true, false},
 		{"the command line", http.Header{"Origin": {s.URL}}, true, false},
 		{
-			"the command line, other case", http.Header{"Origin": {strings.ToUpper(s.URL)}}, true,
+			"the command line, other case",
+			http.Header{"Origin": {strings.ToUpper(s.URL)}},
+			true,
 			false,
 		},
 		{"another site", http.Header{"Origin": {"http://evil.example"}}, false, true},
@@ -133,7 +135,8 @@ func TestThreat31_CrossSite(t *testing.T) {
 		{"own page", http.Header{"Origin": {s.URL}, "Sec-Fetch-Site": {"same-origin"}}, true, true},
 		{
 			"the address bar",
-			http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Mode": {"navigate"}}, true, true,
+			http.Header{"Sec-Fetch-Site": {"none"}, "Sec-Fetch-Mode": {"navigate"}},
+			true, true,
 		},
 		{"a browser without Site", http.Header{"Sec-Fetch-Dest": {"document"}}, true, true},
 	} {
@@ -175,7 +178,8 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 			) && (method == "GET" || method == "POST") {
 				continue
 			}
-			if status, said := adminDo(t, s, method, uri, `{"all":true}`, jsonHeader()); status != http.StatusMethodNotAllowed {
+			status, said := adminDo(t, s, method, uri, `{"all":true}`, jsonHeader())
+			if status != http.StatusMethodNotAllowed {
 				t.Errorf("%s %s: %d %s", method, uri, status, said)
 			}
 		}
@@ -247,7 +251,8 @@ func TestAdminRevoke(t *testing.T) {
 			"8 to 64 hex digits", "",
 		},
 		{
-			`{"appid":"` + caddytest.AppID + `","openid":"ada","session":"` + caddytest.Canary + `"}`,
+			`{"appid":"` + caddytest.AppID + `","openid":"ada",` +
+				`"session":"` + caddytest.Canary + `"}`,
 			400, "8 to 64 hex digits", "",
 		},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa"}`, 404, "no such mini program", ""},
@@ -483,11 +488,14 @@ func TestAdminSessions(t *testing.T) {
 		"unionid=u-ada&appid=" + caddytest.AppID, "unionid=a&unionid=b", "unionid=u-ada&x=1",
 		"unionid=%zz", "unionid=a;b",
 	} {
-		if status, said := adminDo(t, s, "GET", "/wechat/sessions?"+query, "", nil); status != http.StatusBadRequest {
+		status, said := adminDo(t, s, "GET", "/wechat/sessions?"+query, "", nil)
+		if status != http.StatusBadRequest {
 			t.Errorf("%q: %d %s", query, status, said)
 		}
 	}
-	if status, said := adminDo(t, s, "POST", "/wechat/revoke", `{"appid":"`+caddytest.AppID+`","openid":"ada"}`, jsonHeader()); status != http.StatusOK {
+	body := `{"appid":"` + caddytest.AppID + `","openid":"ada"}`
+	status, said := adminDo(t, s, "POST", "/wechat/revoke", body, jsonHeader())
+	if status != http.StatusOK {
 		t.Fatal(status, said)
 	}
 	for _, row := range ask("appid=" + caddytest.AppID + "&openid=ada")[0].Sessions {
@@ -531,7 +539,8 @@ func TestAdminStatus(t *testing.T) {
 	if got.Version.Caddy == "" || got.Version.Go == "" || got.Version.WXGate == "" {
 		t.Errorf("versions %+v", got.Version)
 	}
-	if got := read[statusAnswer](t, second(adminDo(t, s, "GET", "/wechat/status", "", nil))).Logins.InFlight; got != 0 {
+	_, said = adminDo(t, s, "GET", "/wechat/status", "", nil)
+	if got := read[statusAnswer](t, said).Logins.InFlight; got != 0 {
 		t.Errorf("%d logins are under way after the last", got)
 	}
 	for range 8 { // what opens the breaker
@@ -652,7 +661,8 @@ func TestAdminBackup(t *testing.T) {
 	w.Stop()
 
 	apptest.Started(t) // its store is no Backuper
-	if status, said := adminDo(t, s, "POST", "/wechat/backup", "", nil); status != http.StatusNotImplemented ||
+	status, said = adminDo(t, s, "POST", "/wechat/backup", "", nil)
+	if status != http.StatusNotImplemented ||
 		!strings.Contains(said, "its own tools") {
 		t.Errorf("%d %s", status, said)
 	}

@@ -114,10 +114,10 @@ apps      wx0123456789abcdef wxfedcba9876543210
 wxgate    v0.2.0, Caddy v2.11.9, go1.26.8
 store     DOWN, "bolt:/a b"
           heard of 12.345s ago
-          2 revocations not taken by the store yet; this gate refuses those sessions and keeps trying
+          2 revocations not taken by the store yet; this gate refuses them and retries
 cache     1 session of 5
 WeChat    DOWN: the breaker is open, logins are refused at once, https://api.weixin.qq.com
-          DOWN: the breaker is open, calls for telephone numbers, keys and access tokens are refused at once
+          DOWN: the breaker is open, calls for numbers, keys and access tokens are refused
 logins    0 under way, at most 512
           limits: 1/s per client, 1/s per private address, 5/h for all
 sessions  life 1h0m0s, no idle limit, any number per user
@@ -172,7 +172,9 @@ aabbccdd  signs       -
 		}, "\nEnded every session of the mini program " + caddytest.AppID + ".\n"},
 		{
 			"revoked all",
-			func(w io.Writer) error { return writeRevoked(w, adminTarget{All: true}, revokeAnswer{Target: "all"}) },
+			func(w io.Writer) error {
+				return writeRevoked(w, adminTarget{All: true}, revokeAnswer{Target: "all"})
+			},
 			"\nEnded every session.\n",
 		},
 	} {
@@ -218,84 +220,108 @@ func TestAdminCommands(t *testing.T) {
 		{"status", statusCommand(), nil, here, 0, "store     up, switch:"},
 		{
 			"status by the configuration", statusCommand(), nil,
-			[]string{"--config", config, "--adapter", "caddyfile"}, 0, "store     up, switch:",
+			[]string{"--config", config, "--adapter", "caddyfile"},
+			0, "store     up, switch:",
 		},
 		{
-			"sessions", sessionsCommand(), []string{"--appid", caddytest.AppID, "--openid", "ada"},
+			"sessions", sessionsCommand(),
+			[]string{"--appid", caddytest.AppID, "--openid", "ada"},
 			here, 0, "openid      ada",
 		},
 		{
-			"sessions by unionid", sessionsCommand(), []string{"--unionid", "u-ada"}, here, 0,
+			"sessions by unionid", sessionsCommand(),
+			[]string{"--unionid", "u-ada"},
+			here, 0,
 			"openid      ada",
 		},
 		{"nobody", sessionsCommand(), []string{"--unionid", "u?&=x"}, here, 0, "No such user"},
 		{"keys", keysCommand(), nil, here, 0, "signs"},
 
 		{
-			"nobody there", statusCommand(), nil, []string{"--address", "127.0.0.1:1"},
+			"nobody there", statusCommand(), nil,
+			[]string{"--address", "127.0.0.1:1"},
 			cli.Unreachable, "127.0.0.1:1",
 		},
 		{
-			"nobody there to revoke", revokeCommand(), []string{"--all", "--yes"},
-			[]string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate",
+			"nobody there to revoke", revokeCommand(),
+			[]string{"--all", "--yes"},
+			[]string{"--address", "127.0.0.1:1"},
+			cli.Unreachable, "reaching the gate",
 		},
 		{
-			"nobody there to back up", backupCommand(), []string{filepath.Join(t.TempDir(), "b")},
-			[]string{"--address", "127.0.0.1:1"}, cli.Unreachable, "reaching the gate",
+			"nobody there to back up", backupCommand(),
+			[]string{filepath.Join(t.TempDir(), "b")},
+			[]string{"--address", "127.0.0.1:1"},
+			cli.Unreachable, "reaching the gate",
 		},
 		{
-			"no address", statusCommand(), nil, []string{"--address", "127.0.0.1:1-9"},
+			"no address", statusCommand(), nil,
+			[]string{"--address", "127.0.0.1:1-9"},
 			cli.Unreachable, "invalid admin address",
 		},
 		{
-			"half an answer", statusCommand(), nil, []string{"--address", address(cut)},
+			"half an answer", statusCommand(), nil,
+			[]string{"--address", address(cut)},
 			cli.Unreachable, "reading the gate's answer",
 		},
 		{
-			"no configuration", statusCommand(), nil, []string{"--config", config + "x"},
+			"no configuration", statusCommand(), nil,
+			[]string{"--config", config + "x"},
 			cli.Failed, "finding the admin address",
 		},
 		{
-			"another program", statusCommand(), nil, []string{"--address", address(plain)},
+			"another program", statusCommand(), nil,
+			[]string{"--address", address(plain)},
 			cli.Failed, "HTTP 404: does a gate run there",
 		},
 		{
-			"a program that says yes", revokeCommand(), []string{"--all", "--yes"},
-			[]string{"--address", address(yes)}, cli.Failed, "is no gate",
+			"a program that says yes", revokeCommand(),
+			[]string{"--all", "--yes"},
+			[]string{"--address", address(yes)},
+			cli.Failed, "is no gate",
 		},
 		{
-			"a program that says yes, for a script", statusCommand(), []string{"--json"},
-			[]string{"--address", address(yes)}, cli.Failed, "is no gate",
+			"a program that says yes, for a script", statusCommand(),
+			[]string{"--json"},
+			[]string{"--address", address(yes)},
+			cli.Failed, "is no gate",
 		},
 		{"too much", statusCommand(), []string{"x"}, here, cli.Failed, "unknown command"},
 
 		{"sessions of whom", sessionsCommand(), nil, here, cli.Failed, "say whose"},
 		{
 			"sessions of an empty openid", sessionsCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed, "say whose",
+			[]string{"--appid", caddytest.AppID, "--openid", ""},
+			here, cli.Failed, "say whose",
 		},
 		{
 			"sessions of two", sessionsCommand(),
-			[]string{"--unionid", "u", "--appid", caddytest.AppID}, here, cli.Failed, "say whose",
+			[]string{"--unionid", "u", "--appid", caddytest.AppID},
+			here, cli.Failed, "say whose",
 		},
 		{"revoke whom", revokeCommand(), nil, here, cli.Failed, "say whose"},
 		{
 			"revoke an empty openid", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed,
+			[]string{"--appid", caddytest.AppID, "--openid", ""},
+			here, cli.Failed,
 			"openid is empty",
 		},
 		{
-			"revoke two", revokeCommand(), []string{"--appid", caddytest.AppID, "--unionid", "u"},
+			"revoke two", revokeCommand(),
+			[]string{"--appid", caddytest.AppID, "--unionid", "u"},
 			here, cli.Failed, "the gate refuses: name one target",
 		},
 		{"revoke all without yes", revokeCommand(), []string{"--all"}, here, cli.Failed, "--yes"},
 		{
-			"revoke not all", revokeCommand(), []string{"--all=false", "--yes"}, here, cli.Failed,
+			"revoke not all", revokeCommand(),
+			[]string{"--all=false", "--yes"},
+			here, cli.Failed,
 			"one target",
 		},
 		{
 			"revoke no session", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "00000000"}, here,
+			[]string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "00000000"},
+			here,
 			cli.Failed, "no such session",
 		},
 		{
@@ -306,43 +332,58 @@ func TestAdminCommands(t *testing.T) {
 		{"forget whom", forgetCommand(), nil, here, cli.Failed, "say whom"},
 		{
 			"forget an empty openid", forgetCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", ""}, here, cli.Failed,
+			[]string{"--appid", caddytest.AppID, "--openid", ""},
+			here, cli.Failed,
 			"openid is empty",
 		},
 		{
-			"forget an app", forgetCommand(), []string{"--appid", caddytest.AppID}, here,
+			"forget an app", forgetCommand(),
+			[]string{"--appid", caddytest.AppID},
+			here,
 			cli.Failed, "the gate refuses: name one target",
 		},
 		{"no file", backupCommand(), nil, here, cli.Failed, "accepts 1 arg"},
 		{
-			"not this store", backupCommand(), []string{filepath.Join(t.TempDir(), "b")}, here,
+			"not this store", backupCommand(),
+			[]string{filepath.Join(t.TempDir(), "b")},
+			here,
 			cli.Failed, "its own tools",
 		},
 
 		{
 			"revoke a user", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0,
+			[]string{"--appid", caddytest.AppID, "--openid", "ada"},
+			here, 0,
 			"Ended 1 live session of 1 user.",
 		},
 		{
-			"revoke a unionid", revokeCommand(), []string{"--unionid", "u-ada"}, here, 0,
+			"revoke a unionid", revokeCommand(),
+			[]string{"--unionid", "u-ada"},
+			here, 0,
 			"Ended 0 live sessions of 0 users.",
 		},
 		{
 			"forget a user", forgetCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada"}, here, 0,
+			[]string{"--appid", caddytest.AppID, "--openid", "ada"},
+			here, 0,
 			"Forgot 1 user with 0 live sessions.",
 		},
 		{
-			"forget a unionid", forgetCommand(), []string{"--unionid", "u-ada"}, here, 0,
+			"forget a unionid", forgetCommand(),
+			[]string{"--unionid", "u-ada"},
+			here, 0,
 			"No such user was known.",
 		},
 		{
-			"revoke an app", revokeCommand(), []string{"--appid", caddytest.AppID}, here, 0,
+			"revoke an app", revokeCommand(),
+			[]string{"--appid", caddytest.AppID},
+			here, 0,
 			"Ended every session of the mini program " + caddytest.AppID,
 		},
 		{
-			"revoke all", revokeCommand(), []string{"--all", "--yes"}, here, 0,
+			"revoke all", revokeCommand(),
+			[]string{"--all", "--yes"},
+			here, 0,
 			"Ended every session.",
 		},
 	} {
@@ -388,11 +429,13 @@ func TestAdminJSON(t *testing.T) {
 		got.Keys[0].State != keySigns {
 		t.Errorf("%+v", got)
 	}
-	if got := read[forgetAnswer](t, get(forgetCommand(), "--unionid", "nobody")); got.Target != "unionid" ||
+	forgot := get(forgetCommand(), "--unionid", "nobody")
+	if got := read[forgetAnswer](t, forgot); got.Target != "unionid" ||
 		*got.Forgotten != (ended{}) {
 		t.Errorf("%+v", got)
 	}
-	if got := read[revokeAnswer](t, get(revokeCommand(), "--unionid", "u-ada")); got.Target != "unionid" ||
+	revoked := get(revokeCommand(), "--unionid", "u-ada")
+	if got := read[revokeAnswer](t, revoked); got.Target != "unionid" ||
 		*got.Ended != (ended{Users: 1, Sessions: 1}) {
 		t.Errorf("%+v", got)
 	}
@@ -439,7 +482,8 @@ func TestBackupCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status, _, said := caddytest.RunCommand(t, backupCommand(), "--address", address(s), kept); status != cli.Failed ||
+	status, _, said = caddytest.RunCommand(t, backupCommand(), "--address", address(s), kept)
+	if status != cli.Failed ||
 		!strings.Contains(said, "there already") {
 		t.Errorf("over a file: %d %s", status, said)
 	}
@@ -450,7 +494,8 @@ func TestBackupCommand(t *testing.T) {
 	if err := os.WriteFile(busy+".tmp", []byte("another's"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, said := caddytest.RunCommand(t, backupCommand(), "--address", address(s), busy); status != cli.Failed ||
+	status, _, said = caddytest.RunCommand(t, backupCommand(), "--address", address(s), busy)
+	if status != cli.Failed ||
 		!strings.Contains(said, "remove "+busy+".tmp") {
 		t.Errorf("beside another: %d %s", status, said)
 	}
@@ -475,7 +520,9 @@ func TestBackupCommand(t *testing.T) {
 			serve(w, r)
 		}))
 		path := filepath.Join(dir, name)
-		if status, out, said := caddytest.RunCommand(t, backupCommand(), "--address", address(bad), path); status != cli.Failed ||
+		args := []string{"--address", address(bad), path}
+		status, out, said := caddytest.RunCommand(t, backupCommand(), args...)
+		if status != cli.Failed ||
 			!strings.Contains(said, "backing up") || out != "" {
 			t.Errorf("%s: %d %s\n%s", name, status, said, out)
 		}

@@ -89,7 +89,9 @@ Earlier backups and log lines stay as they are.
 			}
 			return ask(
 				&c, cmd,
-				func() (*http.Response, int, error) { return c.send("POST", "/wechat/forget", body) },
+				func() (*http.Response, int, error) {
+					return c.send("POST", "/wechat/forget", body)
+				},
 				writeForgotten,
 			)
 		}),

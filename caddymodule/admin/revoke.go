@@ -129,7 +129,8 @@ func revokeCommand() *cobra.Command {
 	var t adminTarget
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "revoke {--appid <appid> --openid <openid> [--session <id>] | --unionid <unionid> | --appid <appid> | --all --yes}",
+		Use: "revoke {--appid <appid> --openid <openid> [--session <id>] | " +
+			"--unionid <unionid> | --appid <appid> | --all --yes}",
 		Short: "Ends sessions, at once",
 		Long: `
 Ends one session of a user, all sessions of a user, of all users with a unionid, of a
@@ -153,7 +154,9 @@ sessions from the next request on, and their users have to log in again.
 			return ask(
 				&c,
 				cmd,
-				func() (*http.Response, int, error) { return c.send("POST", "/wechat/revoke", body) },
+				func() (*http.Response, int, error) {
+					return c.send("POST", "/wechat/revoke", body)
+				},
 				func(out io.Writer, a revokeAnswer) error {
 					return writeRevoked(out, t, a)
 				},

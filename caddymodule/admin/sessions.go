@@ -58,7 +58,8 @@ func serveSessions(live *wechatapp.Live, w http.ResponseWriter, r *http.Request)
 	case asksFor(q, "unionid"):
 		users, err = live.Sessions.UsersByUnionID(r.Context(), q.Get("unionid"))
 	default:
-		return refusal(http.StatusBadRequest, "ask for ?appid=…&openid=… or for ?unionid=…", nil)
+		const forms = "ask for ?appid=…&openid=… or for ?unionid=…"
+		return refusal(http.StatusBadRequest, forms, nil)
 	}
 	if err != nil {
 		return storeRefusal(err)
@@ -131,7 +132,9 @@ notes lazily when it saw a session: the time may be up to an hour old.
 			}
 			return ask(
 				&c, cmd,
-				func() (*http.Response, int, error) { return c.send("GET", "/wechat/sessions?"+q.Encode(), nil) },
+				func() (*http.Response, int, error) {
+					return c.send("GET", "/wechat/sessions?"+q.Encode(), nil)
+				},
 				writeSessions,
 			)
 		}),

@@ -190,7 +190,7 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	}
 	if s.Store.Owed > 0 {
 		row(
-			"", "%s not taken by the store yet; this gate refuses those sessions and keeps trying",
+			"", "%s not taken by the store yet; this gate refuses them and retries",
 			cli.Amount(s.Store.Owed, "revocation"),
 		)
 	}
@@ -203,11 +203,7 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 		s.WeChat.BaseURL,
 	)
 	if s.WeChat.CallsRefused {
-		row(
-			"",
-			"DOWN: the breaker is open, calls for telephone numbers, keys and access "+
-				"tokens are refused at once",
-		)
+		row("", "DOWN: the breaker is open, calls for numbers, keys and access tokens are refused")
 	}
 	row("logins", "%d under way, at most %d", s.Logins.InFlight, s.Logins.MaxInFlight)
 	row(

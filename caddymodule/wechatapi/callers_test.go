@@ -28,28 +28,32 @@ func TestAPICallers(t *testing.T) {
 		allowed bool
 	}{
 		"loopback":           {func(r *http.Request) {}, true},
-		"loopback, other":    {func(r *http.Request) { r.RemoteAddr = "127.9.9.9:1" }, true},
-		"IPv6 loopback":      {func(r *http.Request) { r.RemoteAddr = "[::1]:1" }, true},
-		"mapped loopback":    {func(r *http.Request) { r.RemoteAddr = "[::ffff:127.0.0.1]:1" }, true},
+		"loopback, other":    {from("127.9.9.9:1"), true},
+		"IPv6 loopback":      {from("[::1]:1"), true},
+		"mapped loopback":    {from("[::ffff:127.0.0.1]:1"), true},
 		"unix socket":        {func(r *http.Request) { r.RemoteAddr = "@"; *r = *unix(r) }, true},
-		"another machine":    {func(r *http.Request) { r.RemoteAddr = "10.0.0.7:1" }, false},
-		"mapped, elsewhere":  {func(r *http.Request) { r.RemoteAddr = "[::ffff:10.0.0.7]:1" }, false},
-		"link-local":         {func(r *http.Request) { r.RemoteAddr = "[fe80::1%eth0]:1" }, false},
-		"unspecified":        {func(r *http.Request) { r.RemoteAddr = "0.0.0.0:1" }, false},
+		"another machine":    {from("10.0.0.7:1"), false},
+		"mapped, elsewhere":  {from("[::ffff:10.0.0.7]:1"), false},
+		"link-local":         {from("[fe80::1%eth0]:1"), false},
+		"unspecified":        {from("0.0.0.0:1"), false},
 		"nothing":            {func(r *http.Request) { r.RemoteAddr = "" }, false},
-		"@ without a socket": {func(r *http.Request) { r.RemoteAddr = "@" }, false},
-		"claims to be local": {func(r *http.Request) { r.RemoteAddr = "10.0.0.7:1"; r.Header.Set("X-Forwarded-For", "127.0.0.1") }, false},
-		"client_ip is local": {func(r *http.Request) { r.RemoteAddr = "10.0.0.7:1"; r.Header.Set("X-Real-Ip", "::1") }, false},
-		"through a proxy":    {func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.1") }, false},
-		"proxy on a socket":  {func(r *http.Request) { *r = *unix(r); r.Header.Set("Via", "1.1 Caddy") }, false},
-		"behind a CDN":       {func(r *http.Request) { r.Header.Set("CF-Connecting-IP", "192.0.2.1") }, false},
-		"behind another CDN": {func(r *http.Request) { r.Header.Set("True-Client-IP", "192.0.2.1") }, false},
-		"host of a proxy":    {func(r *http.Request) { r.Header.Set("X-Forwarded-Host", "x") }, false},
-		"scheme of a proxy":  {func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") }, false},
-		"through a platform": {func(r *http.Request) { r.Header.Set("X-Original-Forwarded-For", "192.0.2.1") }, false},
+		"@ without a socket": {from("@"), false},
+		"claims to be local": {from("10.0.0.7:1", "X-Forwarded-For", "127.0.0.1"), false},
+		"client_ip is local": {from("10.0.0.7:1", "X-Real-Ip", "::1"), false},
+		"through a proxy":    {header("X-Forwarded-For", "192.0.2.1"), false},
+		"proxy on a socket": {
+			func(r *http.Request) { *r = *unix(r); r.Header.Set("Via", "1.1 Caddy") }, false,
+		},
+		"behind a CDN":       {header("CF-Connecting-IP", "192.0.2.1"), false},
+		"behind another CDN": {header("True-Client-IP", "192.0.2.1"), false},
+		"host of a proxy":    {header("X-Forwarded-Host", "x"), false},
+		"scheme of a proxy":  {header("X-Forwarded-Proto", "https"), false},
+		"through a platform": {header("X-Original-Forwarded-For", "192.0.2.1"), false},
 		"under a name":       {func(r *http.Request) { r.Host = "evil.example" }, false},
-		"name on a socket":   {func(r *http.Request) { *r = *unix(r); r.Host = "api.example.com" }, true},
-		"from fetch of Node": {func(r *http.Request) { r.Header.Set("Sec-Fetch-Mode", "cors") }, true},
+		"name on a socket": {
+			func(r *http.Request) { *r = *unix(r); r.Host = "api.example.com" }, true,
+		},
+		"from fetch of Node": {header("Sec-Fetch-Mode", "cors"), true},
 	} {
 		for _, target := range []string{"/wx/user/none", "/not/listed"} {
 			got, want := caddytest.Code(
@@ -63,7 +67,8 @@ func TestAPICallers(t *testing.T) {
 			if got != want {
 				t.Errorf("%s: %s, want %s", name, got, want)
 			}
-			if got := caddytest.Code(t, remote.call(t, "POST", target, "", tt.edit)); got == "caller_not_allowed" {
+			rec := remote.call(t, "POST", target, "", tt.edit)
+			if got := caddytest.Code(t, rec); got == "caller_not_allowed" {
 				t.Errorf("%s: refused in spite of allow_remote", name)
 			}
 		}
@@ -150,4 +155,19 @@ func FuzzAPIHost(f *testing.F) {
 			}
 		}
 	})
+}
+
+// header returns an edit that sets a header.
+func header(name, value string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set(name, value) }
+}
+
+// from returns an edit that sets the address of the caller, and headers.
+func from(addr string, headers ...string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.RemoteAddr = addr
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+	}
 }

@@ -296,7 +296,8 @@ func FuzzUserCall(f *testing.F) {
 	for i := range names {
 		for _, body := range []string{
 			`{"openid":"alice"}`,
-			`{"openid":"alice","appid":"` + caddytest.AppID + `","encryptedData":"AAAA","iv":"AAAA","rawData":"{}","signature":"x"}`,
+			`{"openid":"alice","appid":"` + caddytest.AppID + `","encryptedData":"AAAA",` +
+				`"iv":"AAAA","rawData":"{}","signature":"x"}`,
 			`{"openid":"alice","transaction_id":"1"}`,
 			`{"openid":"alice","mch_id":"1","out_trade_no":"2"}`, `{"code":"c"}`, `{"openid":1}`,
 			`{"openid":"a","openid":"b"}`, `[]`, `{`, ``, `{"openid":{}}`,

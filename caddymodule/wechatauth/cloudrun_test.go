@@ -155,8 +155,10 @@ func TestCloudrun_Apps(t *testing.T) {
 		appID string
 		want  bool
 	}{
-		{any, "wxffffffffffffffff", true}, {known, caddytest.AppID, true},
-		{known, caddytest.OtherAppID, true}, {known, "wxffffffffffffffff", false},
+		{any, "wxffffffffffffffff", true},
+		{known, caddytest.AppID, true},
+		{known, caddytest.OtherAppID, true},
+		{known, "wxffffffffffffffff", false},
 	} {
 		r, rec := caddytest.Request("GET", "/", "")
 		for n, v := range platformRequest() {

@@ -394,8 +394,12 @@ func TestNeverStarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &Handler{})
 		for _, c := range []struct{ method, target string }{
-			{"GET", "/"}, {"GET", "/wx/session"}, {"POST", "/wx/logout"}, {"POST", "/wx/login"},
-			{"POST", "/wx/decrypt"}, {"POST", "/wx/phone"},
+			{"GET", "/"},
+			{"GET", "/wx/session"},
+			{"POST", "/wx/logout"},
+			{"POST", "/wx/login"},
+			{"POST", "/wx/decrypt"},
+			{"POST", "/wx/phone"},
 		} {
 			begun := time.Now()
 			r, rec := caddytest.Request(c.method, c.target, caddytest.MadeUp)
@@ -712,7 +716,8 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 // value by value.
 func TestHandler_JSONRoundTrip_Same(t *testing.T) {
 	const gate = `{"endpoints":"/auth","public":["/a"],"optional":["/b/*"],` +
-		`"apps":["wx0123456789abcdef"],"token_header":"X-T","headers":{"appid":"X-A","openid":"X-O","phone":"X-P","source":"X-S","unionid":"X-U"}}`
+		`"apps":["wx0123456789abcdef"],"token_header":"X-T",` +
+		`"headers":{"appid":"X-A","openid":"X-O","phone":"X-P","source":"X-S","unionid":"X-U"}}`
 	for _, text := range []string{`{}`, gate} {
 		var g Handler
 		if err := json.Unmarshal([]byte(text), &g); err != nil {

@@ -94,11 +94,14 @@ func TestPhoneFailures(t *testing.T) {
 		{"a code that was used", weixintest.Fault{}, used, 422, "code_invalid"},
 		{"a code that is none", weixintest.Fault{}, "abc", 422, "code_invalid"},
 		{
-			"a code of wx.login", weixintest.Fault{}, w.wechat.Code(caddytest.AppID, "ada"), 422,
+			"a code of wx.login",
+			weixintest.Fault{},
+			w.wechat.Code(caddytest.AppID, "ada"), 422,
 			"code_invalid",
 		},
 		{
-			"a code of another mini program", weixintest.Fault{},
+			"a code of another mini program",
+			weixintest.Fault{},
 			w.wechat.PhoneCode(caddytest.OtherAppID, number), 422, "code_invalid",
 		},
 		{"40029", errcode(40029), "", 422, "code_invalid"},
@@ -112,16 +115,22 @@ func TestPhoneFailures(t *testing.T) {
 		{"99999", errcode(99999), "", 502, "misconfigured"},
 		{"-1", errcode(-1), "", 503, "wechat_unavailable"},
 		{
-			"status 500", weixintest.Fault{Kind: weixintest.FaultStatus, Status: 500}, "", 503,
+			"status 500",
+			weixintest.Fault{Kind: weixintest.FaultStatus, Status: 500},
+			"", 503,
 			"wechat_unavailable",
 		},
 		{
-			"broken off", weixintest.Fault{Kind: weixintest.FaultReset}, "", 503,
+			"broken off",
+			weixintest.Fault{Kind: weixintest.FaultReset},
+			"", 503,
 			"wechat_unavailable",
 		},
 		{"lost", weixintest.Fault{Kind: weixintest.FaultLost}, "", 503, "wechat_unavailable"},
 		{
-			"no number", weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"errcode":0}`}, "",
+			"no number",
+			weixintest.Fault{Kind: weixintest.FaultBody, Body: `{"errcode":0}`},
+			"",
 			503, "wechat_unavailable",
 		},
 	} {

@@ -37,7 +37,8 @@ func sources(tb testing.TB, suffixes ...string) map[string]string {
 			}
 			return nil
 		}
-		if slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(from, s) }) {
+		ends := func(s string) bool { return strings.HasSuffix(from, s) }
+		if slices.ContainsFunc(suffixes, ends) {
 			text, err := os.ReadFile(name)
 			found[from] = string(text)
 			return err

@@ -84,14 +84,20 @@ var house = map[string]row{
 		},
 		foreign: []string{anyModule},
 	},
-	"caddymodule/logformat":  {ours: []string{"block", "keyring"}, foreign: []string{anyModule}},
-	"caddymodule/redisstore": {ours: []string{"block", "store", "store/redis"}, foreign: []string{anyModule}},
+	"caddymodule/logformat": {ours: []string{"block", "keyring"}, foreign: []string{anyModule}},
+	"caddymodule/redisstore": {
+		ours: []string{"block", "store", "store/redis"}, foreign: []string{anyModule},
+	},
 	"caddymodule/weixintest": {},
 
-	internalRoot + "/reply": {ours: []string{"session", "weixin"}, foreign: []string{"go.uber.org/zap"}},
+	internalRoot + "/reply": {
+		ours: []string{"session", "weixin"}, foreign: []string{"go.uber.org/zap"},
+	},
 	internalRoot + "/judge": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/block": {foreign: []string{caddyModule}, caddy: true},
-	internalRoot + "/cli":   {foreign: []string{caddyModule, "github.com/spf13/cobra"}, caddy: true},
+	internalRoot + "/cli": {
+		foreign: []string{caddyModule, "github.com/spf13/cobra"}, caddy: true,
+	},
 	internalRoot + "/caddytest": {
 		ours: []string{"keyring", "store", "store/bolt", "weixin"}, foreign: []string{anyModule},
 		caddy: true,
@@ -226,13 +232,15 @@ func complaints(all map[string]*goPackage) []string {
 			found = append(
 				found,
 				fmt.Sprintf(
-					"%s is not in the table: say there what it may import, and in caddymodule/README.md what it owns",
+					"%s is not in the table: say there what it may import, "+
+						"and in caddymodule/README.md what it owns",
 					p.place(),
 				),
 			)
 			continue
 		}
-		if r.tests && slices.ContainsFunc(p.GoFiles, func(name string) bool { return name != "doc.go" }) {
+		code := func(name string) bool { return name != "doc.go" }
+		if r.tests && slices.ContainsFunc(p.GoFiles, code) {
 			found = append(
 				found, fmt.Sprintf("%s holds tests only, but has %q", p.place(), p.GoFiles),
 			)
@@ -449,7 +457,8 @@ func TestTopLevelIsTidy(t *testing.T) {
 	}
 	for _, entry := range entries {
 		name := entry.Name()
-		if !strings.HasPrefix(name, ".") && !slices.Contains(topLevel, name) && !matchesAny(t, string(ignored), name) {
+		if !strings.HasPrefix(name, ".") && !slices.Contains(topLevel, name) &&
+			!matchesAny(t, string(ignored), name) {
 			t.Errorf("%s is at the top, where docs/design.md#packages has only %q", name, topLevel)
 		}
 	}

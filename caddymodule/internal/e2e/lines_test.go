@@ -15,7 +15,8 @@ var outsidePattern = regexp.MustCompile(
 func TestDocs_Citations_StayInside(t *testing.T) {
 	for name, text := range sources(t, ".go", ".md", ".sh", "Caddyfile", ".js", ".py") {
 		for _, cited := range outsidePattern.FindAllString(text, -1) {
-			t.Errorf("%s cites %s, which is not in the repository: use caddymodule/docs", name, cited)
+			t.Errorf("%s cites %s, which is not in the repository: use caddymodule/docs",
+				name, cited)
 		}
 	}
 }
@@ -56,7 +57,8 @@ func logLinesOf(reference string) (lines []string) {
 // and one of two endings.
 func writes(code, line string) bool {
 	for _, ending := range []string{" is unavailable", " is back"} {
-		if subject, ok := strings.CutSuffix(line, ending); ok && strings.Contains(code, `"`+subject+`"`) {
+		subject, ok := strings.CutSuffix(line, ending)
+		if ok && strings.Contains(code, `"`+subject+`"`) {
 			return true
 		}
 	}

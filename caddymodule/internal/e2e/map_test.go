@@ -30,7 +30,8 @@ func badPlaces(text string, files map[string]string) (bad []string) {
 		case !ok:
 			bad = append(bad, "no file "+m[1])
 		case !regexp.MustCompile(declaration).MatchString(code):
-			bad = append(bad, fmt.Sprintf("no %s in %s", strings.TrimPrefix(m[2]+"."+m[3], "."), m[1]))
+			function := strings.TrimPrefix(m[2]+"."+m[3], ".")
+			bad = append(bad, fmt.Sprintf("no %s in %s", function, m[1]))
 		}
 	}
 	for _, m := range mapFolder.FindAllStringSubmatch(text, -1) {

@@ -195,18 +195,23 @@ func TestReadme_OptionTables(t *testing.T) {
 		},
 		{
 			"In the block `wechat_api`:",
-			func(lines string) string { return anywhere + "x.example {\nwechat_api {\n" + lines + "\n}\n}\n" },
+			func(lines string) string {
+				return anywhere + "x.example {\nwechat_api {\n" + lines + "\n}\n}\n"
+			},
 			nil,
 		},
 		{
 			"Per site, in the block `wechat_auth`:",
-			func(lines string) string { return anywhere + "x.example {\nwechat_auth {\n" + lines + "\n}\n}\n" },
+			func(lines string) string {
+				return anywhere + "x.example {\nwechat_auth {\n" + lines + "\n}\n}\n"
+			},
 			nil,
 		},
 	} {
 		t.Run(tt.heading, func(t *testing.T) {
 			table := optionTable(t, readme(t), tt.heading)
-			if got, want := keys(table), standsHere(t, tt.around(unknown)); !slices.Equal(got, want) {
+			got, want := keys(table), standsHere(t, tt.around(unknown))
+			if !slices.Equal(got, want) {
 				t.Errorf("the table names %q, the parser knows %q", got, want)
 			}
 			for word, inner := range table {
@@ -237,7 +242,8 @@ var (
 	wordPattern = regexp.MustCompile(`^[a-z][a-z_]*$`)
 )
 
-// optionTable reads the first column of the table below a heading: words of lines, and of each the words of its block.
+// optionTable reads the first column of the table below a heading: words of lines, and
+// of each the words of its block.
 func optionTable(t *testing.T, text, heading string) map[string][]string {
 	t.Helper()
 	_, rest, ok := strings.Cut(text, heading)
@@ -255,7 +261,10 @@ func optionTable(t *testing.T, text, heading string) map[string][]string {
 		}
 		outer, inner, _ := strings.Cut(cell[1], "{")
 		word, _, _ := strings.Cut(outer, " ")
-		table[word] = append(table[word], slices.DeleteFunc(strings.Fields(inner), func(w string) bool { return !wordPattern.MatchString(w) })...)
+		words := slices.DeleteFunc(strings.Fields(inner), func(w string) bool {
+			return !wordPattern.MatchString(w)
+		})
+		table[word] = append(table[word], words...)
 	}
 	return table
 }
@@ -264,9 +273,12 @@ func optionTable(t *testing.T, text, heading string) map[string][]string {
 func TestReadme_Endpoints(t *testing.T) {
 	text := readme(t)
 	for _, code := range []string{
-		"session_missing", "session_invalid", "code_invalid", "code_used", "wechat_unavailable", "store_unavailable", "rate_limited", "user_blocked", "app_not_allowed",
+		"session_missing", "session_invalid", "code_invalid", "code_used",
+		"wechat_unavailable", "store_unavailable", "rate_limited", "user_blocked",
+		"app_not_allowed",
 		"invalid_request", "ambiguous_credentials", "not_found", "misconfigured", "data_invalid",
-		"call_not_allowed", "caller_not_allowed", "user_unknown", "session_key_stale", "data_invalid", "order_invalid", "identity_missing", "identity_refused",
+		"call_not_allowed", "caller_not_allowed", "user_unknown", "session_key_stale",
+		"data_invalid", "order_invalid", "identity_missing", "identity_refused",
 	} {
 		if !strings.Contains(text, "`"+code+"`") {
 			t.Errorf("%s is not told", code)

@@ -67,8 +67,14 @@ func TestThreat47_BodyNeverComes_RefusedWithoutIt(t *testing.T) {
 	const chunked, expect = "Transfer-Encoding: chunked", "Expect: 100-continue"
 	for _, version := range []string{"1.1", "1.0"} {
 		for _, lines := range [][]string{
-			{long}, {short}, {chunked}, {long, expect}, {short, expect}, {chunked, expect},
-			{short, "Connection: close"}, {short, "Connection: keep-alive"},
+			{long},
+			{short},
+			{chunked},
+			{long, expect},
+			{short, expect},
+			{chunked, expect},
+			{short, "Connection: close"},
+			{short, "Connection: keep-alive"},
 		} {
 			if version == "1.0" && lines[0] == chunked {
 				continue // no framing of HTTP/1.0

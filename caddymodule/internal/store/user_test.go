@@ -55,12 +55,20 @@ func TestAdmit_MaxPerUser_OldestGo(t *testing.T) {
 		{"no bound", []byte{1}, 9, 0, nil, nil, []store.Digest{digest(1), digest(9)}},
 		{"negative", []byte{1}, 9, -1, nil, nil, []store.Digest{digest(1), digest(9)}},
 		{
-			"bound was lowered", []byte{1, 2, 3}, 9, 2,
-			[]store.Digest{digest(1), digest(2)}, nil, []store.Digest{digest(3), digest(9)},
+			"bound was lowered",
+			[]byte{1, 2, 3},
+			9, 2,
+			[]store.Digest{digest(1), digest(2)},
+			nil,
+			[]store.Digest{digest(3), digest(9)},
 		},
 		{
-			"at the instant that the first expires", []byte{1, 2}, 61, 2,
-			nil, []store.Digest{digest(1)}, []store.Digest{digest(2), digest(61)},
+			"at the instant that the first expires",
+			[]byte{1, 2},
+			61, 2,
+			nil,
+			[]store.Digest{digest(1)},
+			[]store.Digest{digest(2), digest(61)},
 		},
 	} {
 		var u store.User

@@ -22,8 +22,14 @@ func testTouch(t *testing.T, f *fixture) {
 		touch []int
 		want  int
 	}{
-		{[]int{0}, 1}, {[]int{1}, 1}, {[]int{5}, 5}, {[]int{3}, 5}, {[]int{5}, 5},
-		{[]int{-10}, 5}, {[]int{9}, 9}, {[]int{12, 11}, 12},
+		{[]int{0}, 1},
+		{[]int{1}, 1},
+		{[]int{5}, 5},
+		{[]int{3}, 5},
+		{[]int{5}, 5},
+		{[]int{-10}, 5},
+		{[]int{9}, 9},
+		{[]int{12, 11}, 12},
 	} {
 		for _, minute := range step.touch {
 			for _, d := range []store.Digest{l.Digest, gone.Digest, newDigest(), {}} {

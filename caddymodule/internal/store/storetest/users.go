@@ -56,27 +56,38 @@ func testAmend(t *testing.T, f *fixture) {
 	}{
 		{"nothing", store.Amendment{}, store.Amended{}, nothing},
 		{
-			"first unionid", store.Amendment{UnionID: "a"},
-			store.Amended{UnionIDChanged: true}, union("a"),
+			"first unionid",
+			store.Amendment{UnionID: "a"},
+			store.Amended{UnionIDChanged: true},
+			union("a"),
 		},
 		{
-			"the same unionid", store.Amendment{UnionID: "a"},
-			store.Amended{UnionIDWas: "a"}, nothing,
+			"the same unionid",
+			store.Amendment{UnionID: "a"},
+			store.Amended{UnionIDWas: "a"},
+			nothing,
 		},
 		{
-			"another unionid", store.Amendment{UnionID: "b"},
-			store.Amended{UnionIDWas: "a", UnionIDChanged: true}, union("b"),
+			"another unionid",
+			store.Amendment{UnionID: "b"},
+			store.Amended{UnionIDWas: "a", UnionIDChanged: true},
+			union("b"),
 		},
 		{
-			"number", store.Amendment{Phone: []byte("1")},
-			store.Amended{UnionIDWas: "b"}, phone("1"),
+			"number",
+			store.Amendment{Phone: []byte("1")},
+			store.Amended{UnionIDWas: "b"},
+			phone("1"),
 		},
 		{
-			"another number", store.Amendment{Phone: []byte("2")},
-			store.Amended{UnionIDWas: "b"}, phone("2"),
+			"another number",
+			store.Amendment{Phone: []byte("2")},
+			store.Amended{UnionIDWas: "b"},
+			phone("2"),
 		},
 		{
-			"key", store.Amendment{Key: k1, KeyWas: key("k").Tag},
+			"key",
+			store.Amendment{Key: k1, KeyWas: key("k").Tag},
 			store.Amended{UnionIDWas: "b", KeySet: true},
 			func(u *store.User) { u.PrevKey, u.Key, u.KeyVersion = u.Key, k1, 2 },
 		},
@@ -89,8 +100,10 @@ func testAmend(t *testing.T, f *fixture) {
 			},
 		},
 		{
-			"no key", store.Amendment{KeyWas: k2.Tag},
-			store.Amended{UnionIDWas: "c"}, nothing,
+			"no key",
+			store.Amendment{KeyWas: k2.Tag},
+			store.Amended{UnionIDWas: "c"},
+			nothing,
 		},
 	} {
 		want := f.user(alice)
