@@ -215,7 +215,8 @@ var wrongStores = []caddytest.Wrong{
 		"insecure_skip_verify accepts any certificate",
 	},
 	{
-		"insecure with server_name", end("address a:1\ntls {\nserver_name c\ninsecure_skip_verify\n}"),
+		"insecure with server_name",
+		end("address a:1\ntls {\nserver_name c\ninsecure_skip_verify\n}"),
 		"insecure_skip_verify accepts any certificate",
 	},
 

@@ -87,7 +87,8 @@ func TestProblemWireForm(t *testing.T) {
 // internals are words that a client has no business with.
 var internals = regexp.MustCompile(
 	`(?i)[{}%]|\b(bolt|redis|ristretto|cache|errcode|digest|hmac|appsecret|session_key|caddy|` +
-		`panic|nil|goroutine|openid|unionid|forged|expired|revoked|unknown)\b|/(var|etc|run)/|\.go\b`,
+		`panic|nil|goroutine|openid|unionid|forged|expired|revoked|unknown)\b|/(var|` +
+		`etc|run)/|\.go\b`,
 )
 
 func checkDetail(t *testing.T, detail string) {
