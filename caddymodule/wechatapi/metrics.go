@@ -1,11 +1,11 @@
 package wechatapi
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // metrics count the calls of apps, as metrics do what else there is to count.
@@ -35,13 +35,7 @@ func newCollectors() *collectors {
 
 // register makes the collectors visible in a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	for _, col := range []prometheus.Collector{c.calls, c.duration} {
-		if err := reg.Register(col); err != nil &&
-			!errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-			return fmt.Errorf("registering metrics: %w", err)
-		}
-	}
-	return nil
+	return wechatapp.RegisterMetrics(reg, c.calls, c.duration)
 }
 
 // done counts one call.

@@ -285,12 +285,11 @@ func (a *App) Validate() error {
 // Start opens the store and all else that survives a reload.
 func (a *App) Start() error {
 	defer a.settle()
-	if err := a.open(); err != nil {
-		a.held.release() // at once: the process may end before Cleanup's linger
+	if err := a.judgeSites(); err != nil {
 		return err
 	}
-	if err := a.judgeSites(); err != nil {
-		a.held.release()
+	if err := a.open(); err != nil {
+		a.held.release() // at once: the process may end before Cleanup's linger
 		return err
 	}
 	started.add(a)

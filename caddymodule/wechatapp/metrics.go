@@ -64,11 +64,15 @@ func newCollectors() *collectors {
 
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	for _, col := range []prometheus.Collector{
-		c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses, c.damagedStores,
-		c.loginsInFlight,
-	} {
-		err := reg.Register(col)
+	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
+		c.damagedStores, c.loginsInFlight)
+}
+
+// RegisterMetrics adds collectors to a configuration's registry. Several handlers of one
+// configuration may add the same ones.
+func RegisterMetrics(reg *prometheus.Registry, collectors ...prometheus.Collector) error {
+	for _, c := range collectors {
+		err := reg.Register(c)
 		if err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return fmt.Errorf("registering metrics: %w", err)
 		}

@@ -1,10 +1,9 @@
 package wechatauth
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // Result is a decision as the metric names it.
@@ -79,15 +78,7 @@ func newCollectors() *collectors {
 
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	for _, col := range []prometheus.Collector{
-		c.decisions, c.logins, c.endpointCalls, c.droppedOptions,
-	} {
-		err := reg.Register(col)
-		if err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
-			return fmt.Errorf("registering metrics: %w", err)
-		}
-	}
-	return nil
+	return wechatapp.RegisterMetrics(reg, c.decisions, c.logins, c.endpointCalls, c.droppedOptions)
 }
 
 func (c *collectors) decided(r Result) { c.decisionBy[r].Inc() }
