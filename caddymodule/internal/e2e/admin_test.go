@@ -155,13 +155,10 @@ func TestP3_AdminRevoke(t *testing.T) {
 		}
 		w.operate(t, "revoke", "--all", "--yes")
 	}
-	printed := w.out.String()[from:]
-	if n := strings.Count(printed, `"msg":"sessions revoked"`); n != 10 {
-		t.Errorf("%d audit lines for 10 revocations", n)
-	}
+	w.gate.logs(t, from, map[string]int{`"msg":"sessions revoked"`: 10})
 	line := regexp.MustCompile(`"logger":"wechat.audit","msg":"sessions revoked",[^\n]*` +
 		`"target":"unionid",[^\n]*"users":2,"sessions":3,"remote_addr":"127.0.0.1:`)
-	if !line.MatchString(printed) {
+	if !line.MatchString(w.out.String()[from:]) {
 		t.Error("the audit line of the unionid does not tell who, what and how many")
 	}
 	w.gate.stop(t)

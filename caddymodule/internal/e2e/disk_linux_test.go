@@ -155,15 +155,10 @@ func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	eventually(t, "the log-out is made", func() bool {
 		return strings.Contains(w.adminGet(t, "/wechat/status"), `"pending_revocations":0`)
 	})
-	printed := w.out.String()[from:]
-	for _, line := range []string{
-		"session store cannot be written to", "session store can be written to again",
-		"session store is unavailable", "session store is back",
-	} {
-		if n := strings.Count(printed, line); n != 1 {
-			t.Errorf("%q is logged %d times, want once", line, n)
-		}
-	}
+	w.gate.logs(t, from, map[string]int{
+		"session store cannot be written to": 1, "session store can be written to again": 1,
+		"session store is unavailable": 1, "session store is back": 1,
+	})
 	w.gate.kill()
 	if r, err := bolt.Check(w.database()); err != nil || r.Stats.Sessions != 3 || r.Damaged != 0 {
 		t.Errorf("the file holds %+v, %v", r, err)
@@ -278,11 +273,10 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 
 			from := w.out.Len()
 			w.start(t)
-			text := w.out.String()[from:]
-			if strings.Count(text, "session store is damaged and was set aside") != 1 ||
-				!strings.Contains(text, `"set_aside":"`+w.database()+".damaged-2") {
-				t.Error("the log does not tell")
-			}
+			w.gate.logs(t, from, map[string]int{
+				"session store is damaged and was set aside":  1,
+				`"set_aside":"` + w.database() + ".damaged-2": 1,
+			})
 			if _, text := w.damaged(t); text != string(bad) {
 				t.Error("the damaged file was changed")
 			}
@@ -373,10 +367,8 @@ func testFileLost(t *testing.T, pages int) {
 	if status := w.adminGet(t, "/wechat/status"); !strings.Contains(status, `"up":false`) {
 		t.Errorf("the status is %s", status)
 	}
-	if n := strings.Count(w.out.String(),
-		"session store failed; no writes until it is opened again"); n != 1 {
-		t.Errorf("the log tells %d times", n)
-	}
+	w.gate.logs(t, 0,
+		map[string]int{"session store failed; no writes until it is opened again": 1})
 	w.gate.stop(t)
 	w.start(t)
 	if pages > 0 { // nothing can be kept of nothing

@@ -169,6 +169,20 @@ func (p *process) printed(tb testing.TB, from int, text string) {
 	}
 }
 
+// logs demands how often each text is printed after what was printed by then. A
+// line may come after the answer that it is about, so logs waits for as many.
+func (p *process) logs(tb testing.TB, from int, want map[string]int) {
+	tb.Helper()
+	for text, n := range want {
+		count := func() int { return strings.Count(p.out.String()[from:], text) }
+		eventually(tb, fmt.Sprintf("%q is logged %d times", text, n),
+			func() bool { return count() >= n })
+		if got := count(); got != n {
+			tb.Errorf("%q is logged %d times, want %d", text, got, n)
+		}
+	}
+}
+
 // output keeps every byte that was printed.
 type output struct {
 	mu       sync.Mutex

@@ -82,7 +82,7 @@ func TestExample_OpenData(t *testing.T) {
 		"onClose"); got["openid"] != who.openid || got["steps"] != 4711.0 || got["closed"] != true {
 		t.Errorf("after trouble: %v", got)
 	}
-	w.audited(t, "sessions revoked by the app")
+	w.audited(t, "sessions revoked by the app", 1)
 	if strings.Contains(w.out.String(), `"level":"error"`) {
 		t.Errorf("the gate is not content:\n%s", tail(w.out.String(), 2000))
 	}
