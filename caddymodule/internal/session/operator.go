@@ -171,6 +171,23 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	return st, wrap("counting sessions", err)
 }
 
+// StoreHealth returns nil while the store is likely to take a login, else an error
+// that wraps ErrUnavailable. It is cheap.
+func (s *Service) StoreHealth(ctx context.Context) error {
+	return wrap("asking for the state of the store", s.cfg.Core.store.Health(ctx))
+}
+
+// StoreIdentity returns which records the store holds. It is the zero value when the
+// store cannot tell.
+func (s *Service) StoreIdentity(ctx context.Context) (store.Identity, error) {
+	st, ok := s.cfg.Core.store.(store.Identified)
+	if !ok {
+		return store.Identity{}, nil
+	}
+	id, err := st.Identity(ctx)
+	return id, wrap("asking for the identity of the store", err)
+}
+
 // Backup writes a consistent copy of the store to w and returns its size in
 // bytes. The error is ErrNoBackup when the store has its own tools for that.
 func (s *Service) Backup(ctx context.Context, w io.Writer) (int64, error) {

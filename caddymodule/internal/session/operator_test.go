@@ -269,6 +269,8 @@ func TestP4_Operator_StoreDown_IsUnavailable(t *testing.T) {
 		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l)) },
 		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, "union"); return err },
 		"Stats":          func() error { _, err := g.Stats(ctx); return err },
+		"StoreHealth":    func() error { return g.StoreHealth(ctx) },
+		"StoreIdentity":  func() error { _, err := g.StoreIdentity(ctx); return err },
 	} {
 		t.Run(name, func(t *testing.T) { unavailable(t, call()) })
 	}
@@ -289,6 +291,10 @@ func TestStats_Counts(t *testing.T) {
 	want := session.Stats{Store: st.Store, CacheEntries: 2, CacheMax: 1 << 12, LoginsKept: 3}
 	if err != nil || st.Store.Sessions != 3 || st.Store.Users != 2 || st != want {
 		t.Errorf("%+v, %v", st, err)
+	}
+	g.must(g.StoreHealth(t.Context()))
+	if i, err := g.StoreIdentity(t.Context()); err != nil || i.ID == "" {
+		t.Errorf("%+v, %v", i, err)
 	}
 }
 

@@ -90,7 +90,10 @@ type Store struct {
 	swept     chan struct{}
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store      = (*Store)(nil)
+	_ store.Identified = (*Store)(nil)
+)
 
 // Open opens or creates the session store at c.Path and holds an exclusive lock
 // on it until Close. It waits at most one second for the lock.

@@ -19,6 +19,7 @@ import (
 //	meta   "schema" -> schema version, one byte
 //	       "probe" -> time of the last write that tried whether the disk is back
 //	       "restored" -> time of the restore, in a restored file
+//	       "identity" -> store.Identity
 //	sess   digest -> store.Session
 //	user   store.UserID.Hash -> store.User, until userKept after the last login
 //	exp    expiry | digest -> nothing
@@ -62,6 +63,7 @@ var (
 	keyProbe    = []byte("probe")
 	keyNoted    = []byte("noted") // before version 3
 	keyRestored = []byte("restored")
+	keyIdentity = []byte("identity")
 	keyGlobal   = []byte("g")
 )
 
@@ -71,11 +73,14 @@ const maxAppID = 1024
 // upgradeBatch bounds the users that one transaction of an upgrade indexes.
 const upgradeBatch = 10_000
 
-// create makes the buckets of a new file, or checks those of an old one.
+// create makes the buckets of a new file, or checks those of an old one. It gives
+// the file an identity.
 func create(tx *bolt.Tx) error {
 	if tx.Bucket(bucketNames[meta]) != nil {
-		_, err := checkSchema(tx)
-		return err
+		if _, err := checkSchema(tx); err != nil {
+			return err
+		}
+		return ensureIdentity(tx, time.Time{})
 	}
 	if k, _ := tx.Cursor().First(); k != nil {
 		return errForeign
@@ -85,7 +90,17 @@ func create(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	return tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion})
+	return errors.Join(tx.Bucket(bucketNames[meta]).Put(keySchema, []byte{schemaVersion}),
+		ensureIdentity(tx, time.Now()))
+}
+
+// ensureIdentity gives a file an identity that has none, or an unreadable one.
+func ensureIdentity(tx *bolt.Tx, created time.Time) error {
+	m := tx.Bucket(bucketNames[meta])
+	if _, err := store.ParseIdentity(string(m.Get(keyIdentity))); err == nil {
+		return nil
+	}
+	return m.Put(keyIdentity, []byte(store.NewIdentity(created).String()))
 }
 
 // checkSchema returns the file's version, and an error when this program does not

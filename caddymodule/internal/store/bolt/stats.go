@@ -21,6 +21,14 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 	})
 }
 
+// Identity implements store.Identified. The file is as old as its identity, or
+// was made by a release that gave none.
+func (s *Store) Identity(ctx context.Context) (store.Identity, error) {
+	return read(ctx, s, func(t *tables) (store.Identity, error) {
+		return store.ParseIdentity(string(t.bucket(meta).Get(keyIdentity)))
+	})
+}
+
 // stats counts the content of a file of the given size.
 func (t *tables) stats(size int64) store.Stats {
 	keys, used := usage(t.tx)

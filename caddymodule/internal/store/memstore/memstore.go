@@ -23,6 +23,7 @@ import (
 type Data struct {
 	sync.Mutex
 	Records
+	identity store.Identity
 	watchers []func(store.Change)
 	fullAt   map[string]time.Time // of the buckets of Spend
 }
@@ -46,7 +47,8 @@ func NewData() *Data {
 			Sessions:   make(map[store.Digest]store.Session),
 			MasterKeys: make(map[store.MasterKeyID]time.Time),
 		},
-		fullAt: make(map[string]time.Time),
+		identity: store.NewIdentity(time.Now()),
+		fullAt:   make(map[string]time.Time),
 	}
 }
 
@@ -104,7 +106,10 @@ type Store struct {
 	calls                  map[string]int
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store      = (*Store)(nil)
+	_ store.Identified = (*Store)(nil)
+)
 
 // New returns a store on d.
 func New(d *Data) *Store { return &Store{Data: d, calls: make(map[string]int)} }
@@ -358,6 +363,13 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 			}
 		}
 		return st, nil
+	})
+}
+
+// Identity implements store.Identified.
+func (s *Store) Identity(ctx context.Context) (store.Identity, error) {
+	return call(ctx, s, "Identity", func(d *Data) (store.Identity, error) {
+		return d.identity, nil
 	})
 }
 

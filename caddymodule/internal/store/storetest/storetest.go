@@ -60,6 +60,7 @@ func Run(t *testing.T, h Harness) {
 		{"MasterKeys/Revoked", testMasterKeysRevoked},
 		{"MasterKeys/Parallel", func(t *testing.T, f *fixture) { needsParallel(t, f, f) }},
 		{"Stats", testStats},
+		{"Identity", func(t *testing.T, f *fixture) { testIdentity(t, f, h) }},
 		{"Touch", testTouch},
 		{"Context", testContext},
 		{"Close", testClose},

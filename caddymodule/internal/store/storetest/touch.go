@@ -84,6 +84,9 @@ func calls(s store.Store, d store.Digest) map[string]func(context.Context) error
 		"Stats":      func(ctx c) error { _, err := s.Stats(ctx); return err },
 		"Health":     func(ctx c) error { return s.Health(ctx) },
 	}
+	if s, ok := s.(store.Identified); ok {
+		m["Identity"] = func(ctx c) error { _, err := s.Identity(ctx); return err }
+	}
 	if s, ok := s.(store.Shared); ok {
 		m["Spend"] = func(ctx c) error {
 			_, err := s.Spend(ctx, "k", store.Rate{Every: time.Hour, Burst: 1})
