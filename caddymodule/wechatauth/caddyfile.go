@@ -74,6 +74,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.Bare(&h.Cloudrun)
 		case "endpoints":
 			err = b.Checked(&h.Endpoints, gate.ValidateEndpoints)
+		case "verify":
+			err = b.Bare(&h.Verify)
 		case "public":
 			err = b.List(&h.Public, gate.ValidatePattern)
 		case "optional":
@@ -88,7 +90,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = h.unmarshalHeaders(b)
 		default:
 			err = b.Unknown(
-				"cloudrun, endpoints, public, optional, required, apps, token or headers")
+				"cloudrun, endpoints, verify, public, optional, required, apps, token or headers")
 		}
 		if err == nil {
 			err = h.checkLines(d)

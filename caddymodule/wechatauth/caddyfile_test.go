@@ -49,7 +49,7 @@ var wrongSites = []caddytest.Wrong{
 		"unknown word",
 		caddytest.Site("exempt /x # here"),
 		`unknown word "exempt"`,
-		"endpoints, public, optional, required, apps, token or headers",
+		"endpoints, verify, public, optional, required, apps, token or headers",
 	},
 	{
 		"unknown word in headers",
@@ -385,6 +385,13 @@ var wrongSites = []caddytest.Wrong{
 		caddytest.Site("cloudrun\nheaders {\nopenid X-O # here\n}"),
 		"take out token and headers, or cloudrun",
 	},
+	{
+		"cloudrun and verify",
+		caddytest.Site("cloudrun\nverify # here"),
+		"take out verify, or cloudrun",
+	},
+	{"value after verify", caddytest.Site("verify on # here"), "verify takes no value"},
+	{"verify twice", caddytest.Site("verify\nverify # here"), "verify"},
 	{"value after cloudrun", caddytest.Site("cloudrun on # here"), "cloudrun takes no value"},
 }
 

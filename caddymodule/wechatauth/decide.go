@@ -80,7 +80,7 @@ func Decide(c Claims) Decision {
 		return refuse(NotFound, &reply.NotFound, "")
 	case c.Cloudrun:
 		return decideCloudrun(c)
-	case c.Ambiguous && c.Route.Endpoint != loginEndpoint:
+	case c.Ambiguous && !endpoints[c.Route.Endpoint].open:
 		return refuse(Ambiguous, &reply.Ambiguous, "")
 	case c.Early && (class == gate.Endpoint || c.Unsafe && c.Token != ""):
 		return refuse(Early, &tooEarly, "")

@@ -15,7 +15,7 @@ func (h *Handler) detailed(d Decision, c Claims, r *http.Request) *reply.Problem
 	switch {
 	case d.Result == NotFound:
 		p.Detail += ": of the paths under " + h.rules.Endpoints() + " the gate answers only " +
-			strings.Join(endpointNames(), ", ") +
+			strings.Join(h.paths(), ", ") +
 			" (the word endpoints of wechat_auth moves them elsewhere)"
 	case d.Result == Missing && !h.Cloudrun:
 		names := h.rules.TokenHeaders()

@@ -2,7 +2,6 @@ package wechatauth
 
 import (
 	"errors"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -16,35 +15,52 @@ import (
 // endpoint is one of the gate's own endpoints.
 type endpoint struct {
 	method string
-	ask    string // for a caller that uses another method
+	ask    string              // for a caller that uses another method
+	open   bool                // answers whatever tokens a call presents, none among them
+	on     func(*Handler) bool // nil: on every site
 	// serve answers a call. It may return a reply.Problem in place of an answer.
 	serve func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error
 }
 
-// loginEndpoint answers whatever tokens a call presents.
-const loginEndpoint = "login"
-
 // endpoints is the table of endpoints by the last segment of their path
 // (docs/design.md#endpoints).
 var endpoints = map[string]endpoint{
-	loginEndpoint: {
-		http.MethodPost, "send POST with a JSON body that holds code, the string from wx.login",
-		(*Handler).serveLogin,
+	"login": {
+		method: http.MethodPost, open: true,
+		ask:   "send POST with a JSON body that holds code, the string from wx.login",
+		serve: (*Handler).serveLogin,
 	},
-	"logout":  {http.MethodPost, "send POST with the token", (*Handler).serveLogout},
-	"session": {http.MethodGet, "send GET with the token", (*Handler).serveSession},
+	"logout": {
+		method: http.MethodPost, ask: "send POST with the token",
+		serve: (*Handler).serveLogout,
+	},
+	"session": {
+		method: http.MethodGet, ask: "send GET with the token",
+		serve: (*Handler).serveSession,
+	},
 	"decrypt": {
-		http.MethodPost, "send POST with the token and a JSON body that holds encryptedData and iv",
-		ownData("decrypt", (*Handler).decrypt),
+		method: http.MethodPost,
+		ask:    "send POST with the token and a JSON body that holds encryptedData and iv",
+		serve:  ownData("decrypt", (*Handler).decrypt),
 	},
 	"phone": {
-		http.MethodPost, "send POST with the token and a JSON body that holds code, " +
+		method: http.MethodPost,
+		ask: "send POST with the token and a JSON body that holds code, " +
 			"the string from the getPhoneNumber button",
-		ownData("phone", (*Handler).phone),
+		serve: ownData("phone", (*Handler).phone),
 	},
 }
 
-func endpointNames() []string { return slices.Sorted(maps.Keys(endpoints)) }
+// endpointNames lists the endpoints that the site has.
+func (h *Handler) endpointNames() (names []string) {
+	for name, e := range endpoints {
+		if e.on == nil || e.on(h) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // serveEndpoint answers a call of an endpoint.
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims) error {
@@ -52,7 +68,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims
 	if r.Method != e.method {
 		return reply.MethodNotAllowed(e.method, e.ask).Write(w, r)
 	}
-	if c.Token == "" && c.Route.Endpoint != loginEndpoint {
+	if c.Token == "" && !e.open {
 		d := refuse(Missing, &reply.SessionMissing, "")
 		d.Problem = h.detailed(d, c, r)
 		return h.refuse(w, r, d)

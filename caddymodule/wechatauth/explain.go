@@ -41,8 +41,8 @@ func (h *Handler) Explain(r *http.Request, phones bool) (Explanation, error) {
 	d := Decide(c)
 	out := Explanation{
 		Path:    classNames[e.Route.Class] + ": " + e.Path,
-		Removed: e.Removed, Decision: h.describe(d, phones),
-		Passes: d.Do != Refuse && d.Do != Answer,
+		Removed: e.Removed, Decision: h.describe(d, verifies(c.Route), phones),
+		Passes: d.Do != Refuse && d.Do != Answer && !verifies(c.Route),
 	}
 	if !h.Cloudrun {
 		out.Token = describeToken(c)
@@ -86,13 +86,17 @@ func describeToken(c Claims) string {
 }
 
 // describe tells a decision in words.
-func (h *Handler) describe(d Decision, phones bool) string {
+func (h *Handler) describe(d Decision, verify, phones bool) string {
+	app := "on to the app"
+	if verify {
+		app = "200 to the proxy that asks"
+	}
 	refusal := func(p *reply.Problem) string { return fmt.Sprintf("%d %s", p.Status, p.Code) }
 	switch d.Do {
 	case Answer:
 		return "answered by the gate"
 	case Check:
-		return "with a valid token: on to the app with " + h.injected(phones) +
+		return "with a valid token: " + app + " with " + h.injected(phones) +
 			"; else " + refusal(&reply.SessionInvalid)
 	case Trust:
 		if d.Result == Guest {
@@ -102,9 +106,9 @@ func (h *Handler) describe(d Decision, phones bool) string {
 			"if the site accepts the mini program"
 	case Pass:
 		if d.Result == Guest {
-			return "on to the app as a guest, with no identity"
+			return app + " as a guest, with no identity"
 		}
-		return "on to the app, with no identity"
+		return app + ", with no identity"
 	}
 	if d.Why == "" {
 		return refusal(d.Problem)

@@ -58,6 +58,7 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //	wechat_auth {
 //		cloudrun
 //		endpoints <prefix>
+//		verify
 //		public    <paths...>
 //		optional  <paths...>
 //		required  <paths...>
@@ -95,6 +96,10 @@ type Handler struct {
 	// Prefix of the gate's own endpoints `login`, `logout`, `session`, `decrypt` and
 	// `phone`. The app never sees a request under it. Default: `/wx`.
 	Endpoints string `json:"endpoints,omitempty"`
+
+	// Judge requests in the place of another proxy (nginx auth_request, Traefik, Envoy
+	// and their kin), at `verify` and `verify-optional` under the prefix.
+	Verify bool `json:"verify,omitempty"`
 
 	// Paths that need no session. The gate never looks at a token there.
 	Public []string `json:"public,omitempty"`
@@ -141,6 +146,10 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 var errNoApp = errors.New("wechat_auth needs the global option wechat, which is missing: " +
 	"write { wechat { app <appid> {env.WX_SECRET} } } at the top of the Caddyfile")
 
+// errCloudrunAndVerify refuses to judge for a proxy that nothing vouches for.
+var errCloudrunAndVerify = errors.New("cloudrun trusts WeChat Cloud Hosting, " +
+	"which no other proxy can vouch for: take out verify, or cloudrun")
+
 // errCloudrunAndSessions refuses two sources of identity on one site.
 var errCloudrunAndSessions = errors.New("cloudrun trusts WeChat Cloud Hosting, " +
 	"which has no tokens and its own header names: take out token and headers, or cloudrun")
@@ -148,6 +157,9 @@ var errCloudrunAndSessions = errors.New("cloudrun trusts WeChat Cloud Hosting, "
 func (h *Handler) checkCloudrun() error {
 	if h.Cloudrun && (h.TokenHeader != "" || len(h.Headers) > 0) {
 		return errCloudrunAndSessions
+	}
+	if h.Cloudrun && h.Verify {
+		return errCloudrunAndVerify
 	}
 	return nil
 }
@@ -219,8 +231,9 @@ func errSiteApp(id string) error {
 func (h *Handler) Rules() gate.Config {
 	return gate.Config{
 		Headers: h.Headers, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
-		Endpoints: h.Endpoints, EndpointNames: endpointNames(),
-		Public: h.Public, Optional: h.Optional, Required: h.Required,
+		Endpoints: h.Endpoints, EndpointNames: h.endpointNames(),
+		VerifyEndpoints: h.verifyEndpoints(),
+		Public:          h.Public, Optional: h.Optional, Required: h.Required,
 	}
 }
 
@@ -240,8 +253,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if class := c.Route.Class; class != gate.Public && class != gate.NotFound {
 		vary(w.Header(), h.vary)
 	}
+	verify := verifies(c.Route)
+	if verify {
+		reply.NoWait(w.Header(), r)
+	}
 	d := Decide(c)
-	if d.Do == Answer && inErrorRoute(r) {
+	if (d.Do == Answer || verify) && inErrorRoute(r) {
 		d = refuse(NotFound, &reply.NotFound, "")
 	}
 	switch d.Do {
@@ -271,8 +288,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if d.Result != Accepted {
 		clearPlaceholders(r)
 	}
-	markJudged(r)
 	metrics.decided(d.Result)
+	if verify {
+		return h.verified(w, r)
+	}
+	markJudged(r)
 	return next.ServeHTTP(w, r)
 }
 

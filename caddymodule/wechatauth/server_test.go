@@ -29,7 +29,16 @@ import (
 // server is Caddy's server with sites of a Caddyfile.
 type server struct {
 	*apptest.World
-	addr string
+	addr  string
+	token string
+}
+
+// alice returns the one token of alice.
+func (s *server) alice() string {
+	if s.token == "" {
+		s.token = s.Token(caddytest.AppID, "alice")
+	}
+	return s.token
 }
 
 // newServer serves the sites. In them the directive echo is the app, and error, which
@@ -39,8 +48,8 @@ func newServer(t *testing.T, sites string) *server {
 	t.Setenv("WX_SECRET", caddytest.Canary)
 	out, _, err := caddytest.Adapt(fmt.Sprintf(
 		"{\n\torder error first\n\torder echo last\n\twechat {\n\t\tapp %s {env.WX_SECRET}\n"+
-			"\t\tstore bolt %s\n\t}\n}\n%s",
-		caddytest.AppID, filepath.Join(t.TempDir(), "s.db"), sites))
+			"\t\tapp %s {env.WX_SECRET}\n\t\tstore bolt %s\n\t}\n}\n%s",
+		caddytest.AppID, caddytest.OtherAppID, filepath.Join(t.TempDir(), "s.db"), sites))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +122,7 @@ func (s *server) send(text string) (int, http.Header, string) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.WriteString(c, strings.NewReplacer(
-		"{host}", s.addr, "{token}", s.Token(caddytest.AppID, "alice"),
+		"{host}", s.addr, "{token}", s.alice(),
 	).Replace(text)); err != nil {
 		s.T.Fatal(err)
 	}

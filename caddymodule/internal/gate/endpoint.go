@@ -10,15 +10,25 @@ type endpoints struct {
 	prefix   string
 	segments []string          // of prefix
 	names    map[string]string // exact path to name
+	trees    []tree            // endpoints with all that is below them
 	suffixes bool              // of the word required: /api.json is /api
 }
 
-func newEndpoints(prefix string, names []string) endpoints {
+// tree is an endpoint of Config.VerifyEndpoints.
+type tree struct {
+	path string
+	Route
+}
+
+func newEndpoints(prefix string, names []string, verify map[string]Class) endpoints {
 	e := endpoints{
 		prefix: prefix, segments: splitPath(prefix), names: make(map[string]string, len(names)),
 	}
 	for _, name := range names {
 		e.names[prefix+"/"+name] = name
+	}
+	for name, class := range verify {
+		e.trees = append(e.trees, tree{prefix + "/" + name, Route{class, name}})
 	}
 	return e
 }
@@ -46,6 +56,19 @@ func ValidateEndpoints(prefix string) error {
 
 func notInPrefix(c rune) bool {
 	return c >= 0x80 || foldTable[c] == '-' && c != '-' && c != '_' && c != '/'
+}
+
+// verify returns the route of a path that is, or lies below, one of VerifyEndpoints.
+// A proxy appends its client's path, so nothing behind the name counts, whatever it
+// looks like.
+func (e *endpoints) verify(escaped string) (Route, bool) {
+	for i := range e.trees {
+		t := &e.trees[i]
+		if rest, ok := strings.CutPrefix(escaped, t.path); ok && (rest == "" || rest[0] == '/') {
+			return t.Route, true
+		}
+	}
+	return Route{}, false
 }
 
 // route classifies a path that the prefix holds. An endpoint answers only to its

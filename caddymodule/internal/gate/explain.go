@@ -28,7 +28,7 @@ func (g *Rules) Explain(r *http.Request) Explanation {
 	_, e.Refused = g.Clean(r)
 	e.Removed = g.explainClean(before, r.Header)
 	e.Route = g.Route(r)
-	e.Path = g.explainPath(r.URL.EscapedPath(), e.Route.Class)
+	e.Path = g.explainPath(r.URL.EscapedPath(), e.Route)
 
 	if e.Route.Class == Optional || e.Route.Class == Public {
 		before = r.Header.Clone()
@@ -78,9 +78,13 @@ func (g *Rules) explainClean(before, after http.Header) (out []Removal) {
 }
 
 // explainPath says why the path is of its class.
-func (g *Rules) explainPath(escaped string, class Class) string {
+func (g *Rules) explainPath(escaped string, route Route) string {
 	normal, _, ok := normalize(escaped)
-	if g.required != nil && class != NotFound && class != Endpoint {
+	class := route.Class
+	if route.Endpoint != "" {
+		return "the gate answers it itself"
+	}
+	if g.required != nil && class != NotFound {
 		return g.explainRequired(escaped, class)
 	}
 	switch {
@@ -90,8 +94,6 @@ func (g *Rules) explainPath(escaped string, class Class) string {
 	case !ok:
 		return "no rule opens it, since servers may disagree on what it means: " +
 			whyNotNormal(escaped)
-	case class == Endpoint:
-		return "the gate answers it itself"
 	case class == NotFound:
 		return "everything under " + g.endpoints.prefix +
 			" is the gate's, and this is none of its endpoints"

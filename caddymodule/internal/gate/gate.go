@@ -32,6 +32,10 @@ type Config struct {
 	// EndpointNames are the endpoints: one path segment each, below Endpoints.
 	EndpointNames []string
 
+	// VerifyEndpoints are endpoints that judge a request in another proxy's place, by
+	// name: their class, Required or Optional. Each answers for every path below it.
+	VerifyEndpoints map[string]Class
+
 	// Public and Optional are path patterns (see ValidatePattern) that open paths
 	// which are otherwise Required.
 	Public, Optional []string
@@ -78,7 +82,7 @@ func New(c Config) (*Rules, error) {
 	if err := ValidateEndpoints(c.Endpoints); err != nil {
 		return nil, err
 	}
-	own := newEndpoints(c.Endpoints, c.EndpointNames)
+	own := newEndpoints(c.Endpoints, c.EndpointNames, c.VerifyEndpoints)
 	rules, err := newRules(c.Public, c.Optional, &own)
 	if err != nil {
 		return nil, err

@@ -110,6 +110,23 @@ func (g *Rules) Inject(r *http.Request, id Identity) error {
 	return nil
 }
 
+// Show copies the identity headers of a judged r to an answer, each of them, empty
+// when r has none: some proxies leave a client's own header in place otherwise
+// (docs/threats.md#t48).
+func (g *Rules) Show(answer http.Header, r *http.Request) (empty []string) {
+	for _, name := range g.headers {
+		value := r.Header[name]
+		if len(value) == 0 {
+			value = noValue
+			empty = append(empty, name)
+		}
+		answer[name] = value
+	}
+	return empty
+}
+
+var noValue = []string{""}
+
 func isVisible(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x21 || s[i] > 0x7e {

@@ -23,7 +23,7 @@ const (
 // Route is the classification of a request.
 type Route struct {
 	Class    Class
-	Endpoint string // with class Endpoint, one of Config.EndpointNames
+	Endpoint string // one of Config.EndpointNames or VerifyEndpoints, or ""
 }
 
 // Route classifies r by its path alone, not by query, method, host or headers
@@ -35,6 +35,11 @@ type Route struct {
 // is Required as soon as some server may read it as one of the list.
 func (g *Rules) Route(r *http.Request) Route {
 	escaped := r.URL.EscapedPath()
+	if len(g.endpoints.trees) > 0 && r.URL.Opaque == "" {
+		if route, ok := g.endpoints.verify(escaped); ok {
+			return route
+		}
+	}
 	normal, decoded, ok := normalize(escaped)
 	switch {
 	case !ok || r.URL.Opaque != "": // the proxy sends Opaque ("GET x:wx/login") as the path

@@ -185,6 +185,12 @@ func Raw(w http.ResponseWriter, r *http.Request, b []byte) error {
 	return send(w, r, http.StatusOK, "application/json", b)
 }
 
+// OK sends an empty answer with status 200.
+func OK(w http.ResponseWriter, r *http.Request) error {
+	w.Header()["Content-Length"] = []string{"0"}
+	return send(w, r, http.StatusOK, "", nil)
+}
+
 // NoContent sends an empty answer with status 204.
 func NoContent(w http.ResponseWriter, r *http.Request) error {
 	return send(w, r, http.StatusNoContent, "", nil)

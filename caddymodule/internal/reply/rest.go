@@ -47,7 +47,7 @@ func whileDropping(w http.ResponseWriter, r *http.Request, answer func()) {
 		}()
 	}
 	// Before the answer, reading would ask for the body with 100 Continue.
-	if r.Header.Get("Expect") == "" && r.ContentLength <= arrivalSize {
+	if !closes(w.Header()) && r.Header.Get("Expect") == "" && r.ContentLength <= arrivalSize {
 		begin()
 		select {
 		case <-dropped:
@@ -56,7 +56,7 @@ func whileDropping(w http.ResponseWriter, r *http.Request, answer func()) {
 		case <-time.After(arrivalTime):
 		}
 	}
-	w.Header().Set("Connection", "close")
+	w.Header()["Connection"] = connectionClose
 	answer()
 	rc.Flush() // an error: the answer goes when the body has ended
 	if dropped == nil {
@@ -64,6 +64,18 @@ func whileDropping(w http.ResponseWriter, r *http.Request, answer func()) {
 	}
 	<-dropped
 }
+
+var connectionClose = []string{"close"}
+
+// NoWait makes the coming answer to r go without any wait for a body, at the price of
+// the connection. It is for callers that announce a body and send none.
+func NoWait(h http.Header, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		h["Connection"] = connectionClose
+	}
+}
+
+func closes(h http.Header) bool { return len(h["Connection"]) > 0 }
 
 // dropBody reads the rest of a body within the bounds. A deadline ends the body for
 // good: Caddy's reader remembers it.
