@@ -24,7 +24,9 @@ const moduleRoot = "../../.."
 func caddyfiles(tb testing.TB) map[string]string {
 	tb.Helper()
 	found := make(map[string]string)
-	for _, pattern := range []string{"Caddyfile", "examples/*/*/Caddyfile*"} {
+	for _, pattern := range []string{
+		"Caddyfile", "examples/*/Caddyfile*", "examples/*/*/Caddyfile*",
+	} {
 		names, err := filepath.Glob(filepath.Join(moduleRoot, pattern))
 		if err != nil {
 			tb.Fatal(err)

@@ -16,10 +16,16 @@ import (
 	"testing"
 )
 
-// guides returns the folders of examples/*/*.
-func guides(tb testing.TB) []string {
+// guides returns the folders below examples that have a README.
+func guides(tb testing.TB) (found []string) {
 	tb.Helper()
-	found, err := filepath.Glob(filepath.Join(moduleRoot, "examples/*/*/"))
+	top := filepath.Join(moduleRoot, "examples")
+	err := filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+		if dir := filepath.Dir(path); filepath.Base(path) == "README.md" && dir != top {
+			found = append(found, dir)
+		}
+		return err
+	})
 	if err != nil || len(found) < 5 {
 		tb.Fatalf("%d guides, %v", len(found), err)
 	}
@@ -83,6 +89,7 @@ func TestGuide_Commands_Work(t *testing.T) {
 	}
 	for guide, want := range map[string][]string{
 		"start/multi-app": {" of wx0123456789abcdef.", "app_not_allowed"},
+		"client":          {"session_missing", "fail 0", "skipped 0"},
 		"apps/websocket":  {"101 Switching Protocols", "You are o", "session_missing"},
 		"wechat/open-data": {
 			`"step":4711`, `"13580006666"`, `"accepted":true`, `"accepted":false`,
