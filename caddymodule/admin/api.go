@@ -91,8 +91,10 @@ func (v verb) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	reply.Mark(h) // the commands accept answers with the mark only
 	h.Set("X-Content-Type-Options", "nosniff")
 	switch {
-	case crossSite(r), v.noBrowser && fromBrowser(r):
-		return refusal(http.StatusForbidden, "this is not for web pages", nil)
+	case crossSite(r) != "":
+		return webPage(crossSite(r))
+	case v.noBrowser && fromBrowser(r) != "":
+		return webPage(fromBrowser(r))
 	case r.Method != v.method:
 		h.Set("Allow", v.method)
 		return refusal(http.StatusMethodNotAllowed, "call it with "+v.method, nil)
@@ -110,26 +112,39 @@ func (v verb) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return v.serve(live, w, r)
 }
 
-// crossSite reports whether a browser says that somebody else's page is asking
-// (docs/threats.md#t31). Caddy's own check lets the origins pass that its
+func webPage(header string) error {
+	return refusal(http.StatusForbidden,
+		"this is not for web pages; the header "+header+" says that one asks", nil)
+}
+
+// crossSite returns the header by which a browser says that the page of another site
+// asks, or "" (docs/threats.md#t31). Caddy's own check lets the origins pass that its
 // configuration names.
-func crossSite(r *http.Request) bool {
+func crossSite(r *http.Request) string {
 	own := "http://" + r.Host
 	if r.TLS != nil {
 		own = "https://" + r.Host
 	}
-	return slices.ContainsFunc(
-		r.Header["Origin"], func(o string) bool { return !strings.EqualFold(o, own) },
-	) || slices.ContainsFunc(
-		r.Header["Sec-Fetch-Site"],
-		func(s string) bool { return s != "none" && s != "same-origin" },
-	)
+	foreign := func(origin string) bool { return !strings.EqualFold(origin, own) }
+	another := func(site string) bool { return site != "none" && site != "same-origin" }
+	switch {
+	case slices.ContainsFunc(r.Header["Origin"], foreign):
+		return "Origin"
+	case slices.ContainsFunc(r.Header["Sec-Fetch-Site"], another):
+		return "Sec-Fetch-Site"
+	}
+	return ""
 }
 
-// fromBrowser reports whether any page, or the address bar, is asking.
-func fromBrowser(r *http.Request) bool {
-	return r.Header["Sec-Fetch-Site"] != nil || r.Header["Sec-Fetch-Mode"] != nil ||
-		r.Header["Sec-Fetch-Dest"] != nil
+// fromBrowser returns the header by which a browser says that any page, or the
+// address bar, asks, or "".
+func fromBrowser(r *http.Request) string {
+	for _, name := range []string{"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"} {
+		if r.Header[name] != nil {
+			return name
+		}
+	}
+	return ""
 }
 
 // refusal is an answer that is no success. The message goes to the caller; the

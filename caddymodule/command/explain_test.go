@@ -88,7 +88,7 @@ func TestExplainCommand(t *testing.T) {
 		{"cloudrun, login", []string{"POST", "https://cloud.example.com/wx/login"}, []string{"404 not_found: behind WeChat Cloud Hosting there is no login endpoint"}},
 		{"cloudrun, trailer", []string{"GET", "https://cloud.example.com/x", "-H", "Trailer: X-WX-OPENID"}, []string{"400 invalid_request"}},
 		{"two tokens", []string{"GET", "https://api.example.com/orders", "-H", "X-3rd-Session: a", "-H", "X-3rd-Session: b"}, []string{"two different ones", "400 ambiguous_credentials"}},
-		{"trailer", []string{"POST", "https://api.example.com/orders", "-H", "Trailer: X-Wx-Openid"}, []string{"400 invalid_request: a trailer"}},
+		{"trailer", []string{"POST", "https://api.example.com/orders", "-H", "Trailer: X-Wx-Openid"}, []string{"400 invalid_request: trailer declared"}},
 		{"forged", []string{"GET", "https://api.example.com/orders", "-H", "X_WX_OPENID: me", "-H", "X~User: me"}, []string{"X_wx_openid: only the gate sets", "X~user: only the gate sets"}},
 		{"nested, wildcard host", []string{"GET", "https://www.example.org:443/inner/wx/login"}, []string{"*.example.org", "endpoint"}},
 		{"every gate", []string{"GET", "/orders"}, []string{"api.example.com", "*.example.org"}},

@@ -17,11 +17,12 @@ var relayMarks = []string{
 	"X-Forwarded-Proto", "X-Original-Forwarded-For", "X-Real-Ip",
 }
 
-// barred tells why the caller gets nothing, or nothing.
+// barred returns why the gate refuses the caller, or "".
 func (h *Handler) barred(r *http.Request) (why string) {
-	switch {
-	case fromPage(r):
-		return "the call comes from a web page, and this is for programs alone"
+	switch page := pageMark(r); {
+	case page != "":
+		return "the call comes from a web page, as its header " + page +
+			" says, and this is for programs alone"
 	case h.AllowRemote:
 		return ""
 	}
@@ -31,21 +32,22 @@ func (h *Handler) barred(r *http.Request) (why string) {
 	return why
 }
 
-// fromPage reports whether a browser asks for a web page. Sec-Fetch-Mode says
-// nothing: fetch of Node.js sends it too, without the others that browsers send
-// along with it.
-func fromPage(r *http.Request) bool {
-	return r.Header["Origin"] != nil || r.Header["Sec-Fetch-Site"] != nil ||
-		r.Header["Sec-Fetch-Dest"] != nil
+// pageMark returns the header by which a browser says that a web page asks, or "".
+// Sec-Fetch-Mode says nothing: fetch of Node.js sends it, too, without the others.
+func pageMark(r *http.Request) string {
+	for _, name := range []string{"Origin", "Sec-Fetch-Site", "Sec-Fetch-Dest"} {
+		if r.Header[name] != nil {
+			return name
+		}
+	}
+	return ""
 }
 
-// foreign tells why a request cannot be taken for one of a program on this
-// machine, or nothing. The connection decides. A proxy on this machine connects
-// from here, too, and would hand on the calls of anybody; the marks that it
-// leaves refuse them, and can do no more than that. So does a browser, for a
-// page whose name its owner has had resolve to this machine (DNS rebinding):
-// for a GET over plain HTTP it sends nothing else that tells, but the name is
-// in Host.
+// foreign returns why a request may come from outside this machine, or "". The
+// connection decides. A proxy on this machine connects from here, too, and passes on
+// calls of any client: its headers tell. So does a browser, for a page whose name
+// resolves to this machine (DNS rebinding): for a GET over plain HTTP only Host
+// tells.
 func foreign(r *http.Request) (why string) {
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	socket := ok && strings.HasPrefix(addr.Network(), "unix")

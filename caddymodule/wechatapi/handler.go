@@ -197,6 +197,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		err = e.Err // the status and the place in Caddy's source explain nothing
 	}
 	p := problemFor(err)
+	p.ID = reply.NewID()
 	level := p.Level()
 	if c.result = p.Code; r.Context().Err() != nil {
 		c.result, level = "client_gone", zap.InfoLevel
@@ -204,7 +205,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	h.refusals.Log(max(level, zap.InfoLevel), "call refused", p.Code,
 		zap.String("code", p.Code), zap.Error(reply.Cause(err)),
 		wechatapp.Bounded("method", r.Method), wechatapp.Bounded("path", r.URL.Path),
-		zap.String("seqid", c.seqID), zap.String("remote_addr", r.RemoteAddr))
+		zap.String("seqid", c.seqID), zap.String("remote_addr", r.RemoteAddr),
+		wechatapp.ProblemID(p.ID))
 	return p.Write(w, r)
 }
 

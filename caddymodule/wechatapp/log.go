@@ -175,6 +175,10 @@ func (l *RefusalLog) run(f func()) bool {
 	return true
 }
 
+// ProblemID returns the log field that a client's problem has in common with the
+// line of its refusal.
+func ProblemID(id string) zap.Field { return zap.String("problem_id", id) }
+
 // maxLogged bounds a value of the client's in a log line, in bytes.
 const maxLogged = 256
 

@@ -14,11 +14,11 @@ import (
 type Claims struct {
 	Route     gate.Route
 	Token     string // "": none
-	Ambiguous bool   // two different tokens
+	Ambiguous error  // two different tokens
 	Stray     string // a place with a token in it that is not read
 	Early     bool   // over HTTP/3, before the handshake is complete
 	Unsafe    bool   // the method may change something
-	Trailer   bool   // declares a trailer under an owned name
+	Trailer   error  // declares a trailer under an owned name
 
 	Cloudrun bool // the site trusts WeChat Cloud Hosting
 	Platform gate.Platform
@@ -43,7 +43,7 @@ type Decision struct {
 	Do      Action
 	Result  Result         // for the metric; with Check when the session is valid
 	Problem *reply.Problem // with Refuse
-	Why     string         // for people, where Problem does not say it
+	Why     string         // in place of the detail of Problem, where not empty
 }
 
 // The problems of cloudrun mode. 403, not 401: there is no login endpoint in this
@@ -71,17 +71,16 @@ var tooEarly = reply.Problem{
 // command explain prints it.
 func Decide(c Claims) Decision {
 	switch class := c.Route.Class; {
-	case c.Trailer:
-		return refuse(BadTrailer, &reply.BadTrailer,
-			"a trailer is declared under a name that only the gate may set")
+	case c.Trailer != nil:
+		return refuse(BadTrailer, &reply.BadTrailer, c.Trailer.Error())
 	case class == gate.Public:
 		return Decision{Do: Pass, Result: Public}
 	case class == gate.NotFound:
 		return refuse(NotFound, &reply.NotFound, "")
 	case c.Cloudrun:
 		return decideCloudrun(c)
-	case c.Ambiguous && !endpoints[c.Route.Endpoint].open:
-		return refuse(Ambiguous, &reply.Ambiguous, "")
+	case c.Ambiguous != nil && !endpoints[c.Route.Endpoint].open:
+		return refuse(Ambiguous, &reply.Ambiguous, c.Ambiguous.Error())
 	case c.Early && (class == gate.Endpoint || c.Unsafe && c.Token != ""):
 		return refuse(Early, &tooEarly, "")
 	case class == gate.Endpoint:
@@ -112,7 +111,7 @@ func decideCloudrun(c Claims) Decision {
 		}
 		return refuse(Missing, &identityMissing, "")
 	case c.Apps != nil && !slices.Contains(c.Apps, id[gate.AppID]):
-		return refuse(OtherApp, &reply.OtherApp, "")
+		return refused(reply.NotServed(id[gate.AppID]))
 	}
 	return Decision{Do: Trust, Result: Accepted}
 }
@@ -139,7 +138,11 @@ var refusals = []struct {
 func refused(err error) Decision {
 	for _, row := range refusals {
 		if errors.Is(err, row.err) {
-			return refuse(row.result, row.problem, "")
+			why := ""
+			if p, ok := errors.AsType[reply.Problem](err); ok {
+				why = p.Detail
+			}
+			return refuse(row.result, row.problem, why)
 		}
 	}
 	return refuse(StoreDown, &reply.StoreDown, "")

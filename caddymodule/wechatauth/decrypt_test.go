@@ -304,7 +304,7 @@ func TestThreat29_OneAnswer(t *testing.T) {
 				p.Code != "data_invalid" || p.LoginAgain != c.again {
 				t.Errorf("%d %s, want login_again %v", rec.Code, rec.Body, c.again)
 			}
-			got := fmt.Sprint(rec.Header(), rec.Body)
+			got := caddytest.Answer(t, rec)
 			if answers[c.again] == "" {
 				answers[c.again] = got
 			}

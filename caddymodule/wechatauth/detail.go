@@ -4,35 +4,33 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 )
 
-// detailed returns the problem of a refusal with what its client's developer has to
-// know. It names a header in which a token was, never the token.
-func (h *Handler) detailed(d Decision, c Claims, r *http.Request) *reply.Problem {
-	p := *d.Problem
+// detailed returns a refusal with what its client's developer has to know. It names a
+// header in which a token was, never the token.
+func (h *Handler) detailed(d Decision, c Claims, r *http.Request) Decision {
 	switch {
+	case d.Why != "":
 	case d.Result == NotFound:
-		p.Detail += ": of the paths under " + h.rules.Endpoints() + " the gate answers only " +
-			strings.Join(h.paths(), ", ") +
+		d.Why = d.Problem.Detail + ": of the paths under " + h.rules.Endpoints() +
+			" the gate answers only " + strings.Join(h.paths(), ", ") +
 			" (the word endpoints of wechat_auth moves them elsewhere)"
 	case d.Result == Missing && !h.Cloudrun:
 		names := h.rules.TokenHeaders()
-		p.Detail = "no token in the header " + strings.Join(names, " or ") + ": "
+		d.Why = "no token in the header " + strings.Join(names, " or ") + ": "
 		if seen := h.tokenSeen(c, r); seen != "" {
-			p.Detail += "there is one in " + seen + ", which the gate does not read; send it as "
+			d.Why += "there is one in " + seen + ", which the gate does not read; send it as "
 		} else {
-			p.Detail += "call wx.login, POST its code to " + h.rules.Endpoints() +
+			d.Why += "call wx.login, POST its code to " + h.rules.Endpoints() +
 				"/login, and send the 3rd_session as "
 		}
-		p.Detail += names[0] + ": "
+		d.Why += names[0] + ": "
 		if names[0] == "Authorization" {
-			p.Detail += "Bearer "
+			d.Why += "Bearer "
 		}
-		p.Detail += "<3rd_session>"
+		d.Why += "<3rd_session>"
 	}
-	return &p
+	return d
 }
 
 // tokenSeen names the place of a token that the gate does not read, or returns "".

@@ -18,7 +18,8 @@ type endpoint struct {
 	ask    string              // for a caller that uses another method
 	open   bool                // answers whatever tokens a call presents, none among them
 	on     func(*Handler) bool // nil: on every site
-	// serve answers a call. It may return a reply.Problem in place of an answer.
+	// serve answers a call. It may return a reply.Problem in place of an answer, with
+	// an id when it has logged the problem.
 	serve func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error
 }
 
@@ -66,18 +67,20 @@ func (h *Handler) endpointNames() (names []string) {
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims) error {
 	e := endpoints[c.Route.Endpoint]
 	if r.Method != e.method {
-		return reply.MethodNotAllowed(e.method, e.ask).Write(w, r)
+		return h.refuseCall(w, r, reply.MethodNotAllowed(e.method, e.ask))
 	}
 	if c.Token == "" && !e.open {
-		d := refuse(Missing, &reply.SessionMissing, "")
-		d.Problem = h.detailed(d, c, r)
-		return h.refuse(w, r, d)
+		return h.refuse(w, r, h.detailed(refuse(Missing, &reply.SessionMissing, ""), c, r))
 	}
 	err := e.serve(h, w, r, c.Token)
-	if p, ok := errors.AsType[reply.Problem](err); ok {
-		return p.Write(w, r)
+	p, ok := errors.AsType[reply.Problem](err)
+	switch {
+	case !ok:
+		return err
+	case p.ID == "": // it has no log line
+		return h.refuseCall(w, r, p)
 	}
-	return err
+	return p.Write(w, r)
 }
 
 // sessionAnswer tells a client about a session, without the openid.

@@ -35,8 +35,11 @@ func (h *Handler) Explain(r *http.Request, phones bool) (Explanation, error) {
 	}
 	e := rules.Explain(r)
 	c.Route, c.Token = e.Route, e.Token
-	c.Trailer = errors.Is(e.Refused, gate.ErrOwnedTrailer)
-	c.Ambiguous = errors.Is(e.Refused, gate.ErrAmbiguousCredentials)
+	if errors.Is(e.Refused, gate.ErrOwnedTrailer) {
+		c.Trailer = e.Refused
+	} else {
+		c.Ambiguous = e.Refused
+	}
 
 	d := Decide(c)
 	out := Explanation{
@@ -75,7 +78,7 @@ var classNames = map[gate.Class]string{
 // describeToken tells of the credential without showing it.
 func describeToken(c Claims) string {
 	switch {
-	case c.Ambiguous:
+	case c.Ambiguous != nil:
 		return "two different ones"
 	case c.Token == "":
 		return "none"

@@ -244,7 +244,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if isJudged(r) {
 		if appID := placeholder(r, userAppID); appID != "" {
 			if h.apps != nil && !slices.Contains(h.apps, appID) {
-				return h.refuse(w, r, refused(reply.OtherApp))
+				return h.refuse(w, r, refused(reply.NotServed(appID)))
 			}
 			return next.ServeHTTP(w, r)
 		}
@@ -263,8 +263,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	switch d.Do {
 	case Refuse:
-		d.Problem = h.detailed(d, c, r)
-		return h.refuse(w, r, d)
+		return h.refuse(w, r, h.detailed(d, c, r))
 	case Answer:
 		return h.serveEndpoint(w, r, c)
 	case Check:
@@ -310,16 +309,16 @@ func (h *Handler) read(r *http.Request) Claims {
 	if dropped > 0 {
 		metrics.droppedOptions.Add(float64(dropped))
 	}
-	c.Trailer = err != nil
+	c.Trailer = err
 	c.Route = h.rules.Route(r)
 	if c.Route.Class == gate.Public || c.Route.Class == gate.Optional {
 		h.rules.DropRouting(r)
 	}
 	c.Stray = h.rules.Unread(r)
 	c.Token, err = h.rules.Credential(r)
-	c.Ambiguous = err != nil
+	c.Ambiguous = err
 	c.Stray = cmp.Or(h.rules.Stray(r), c.Stray)
-	if c.Token == "" && !c.Ambiguous {
+	if c.Token == "" && c.Ambiguous == nil {
 		c.Token = tokenTaken(r)
 	}
 	return c
@@ -344,7 +343,7 @@ func (h *Handler) authenticate(r *http.Request, token string) (session.Identity,
 	}
 	id, err := live.Sessions.Authenticate(r.Context(), token)
 	if err == nil && !slices.Contains(h.apps, id.AppID) {
-		err = reply.OtherApp
+		err = reply.NotServed(id.AppID)
 	}
 	return id, err
 }
@@ -352,11 +351,23 @@ func (h *Handler) authenticate(r *http.Request, token string) (session.Identity,
 // refuse answers in the app's place. Its log line alone tells the operator why.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) error {
 	metrics.decided(d.Result)
-	h.refusals.Log(d.Problem.Level(), "refused", string(d.Result),
-		zap.String("reason", string(d.Result)), zap.Int("status", d.Problem.Status),
+	p := *d.Problem
+	p.ID, p.Detail = reply.NewID(), cmp.Or(d.Why, p.Detail)
+	h.refusals.Log(p.Level(), "refused", string(d.Result),
+		zap.String("reason", string(d.Result)), zap.Int("status", p.Status),
 		wechatapp.Bounded("method", r.Method), wechatapp.Bounded("path", r.URL.Path),
-		zap.String("client_ip", clientIP(r)))
-	return d.Problem.Write(w, r)
+		zap.String("client_ip", clientIP(r)), wechatapp.ProblemID(p.ID))
+	return p.Write(w, r)
+}
+
+// refuseCall answers a call of an endpoint that is malformed.
+func (h *Handler) refuseCall(w http.ResponseWriter, r *http.Request, p reply.Problem) error {
+	p.ID = reply.NewID()
+	h.refusals.Log(p.Level(), "call refused", p.Code,
+		zap.String("code", p.Code), zap.Int("status", p.Status), zap.Error(reply.Cause(p)),
+		wechatapp.Bounded("method", r.Method), wechatapp.Bounded("path", r.URL.Path),
+		zap.String("client_ip", clientIP(r)), wechatapp.ProblemID(p.ID))
+	return p.Write(w, r)
 }
 
 // clientIP returns Caddy's client IP, which honours trusted_proxies; wechatauth

@@ -651,7 +651,7 @@ func TestThreat22_OneAnswerForAllReasons(t *testing.T) {
 		if err := w.gate.ServeHTTP(rec, r, new(caddytest.Next)); err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprint(rec.Code, rec.Header(), rec.Body)
+		got := caddytest.Answer(t, rec)
 		if first == "" {
 			first = got
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // serveLogin answers POST /wx/login.
@@ -20,10 +21,12 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 	out, undelivered, err := h.login(w, r, token)
 	if err != nil {
 		p := reply.For(reply.Login, err)
+		p.ID = reply.NewID()
 		code, level := outcome(r, p)
 		metrics.logins.WithLabelValues(code).Inc()
 		h.refusals.Log(level, "login refused", code, zap.String("code", code),
-			zap.Error(reply.Cause(err)), zap.String("client_ip", clientIP(r)))
+			zap.Error(reply.Cause(err)), zap.String("client_ip", clientIP(r)),
+			wechatapp.ProblemID(p.ID))
 		return p
 	}
 	result := "ok"
@@ -112,7 +115,10 @@ func (h *Handler) readLogin(
 		}
 	}
 	if !slices.Contains(h.apps, req.AppID) {
-		return req, reply.OtherApp
+		if wechatapp.CheckAppID(req.AppID) != nil {
+			return req, reply.OtherApp
+		}
+		return req, reply.NotServed(req.AppID)
 	}
 	return req, nil
 }

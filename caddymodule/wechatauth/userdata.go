@@ -31,11 +31,13 @@ func ownData(
 				return reply.Raw(w, r, body)
 			}
 			p := reply.For(reply.OwnData, err)
+			p.ID = reply.NewID()
 			code, level := outcome(r, p)
 			metrics.endpointCalls.WithLabelValues(name, code).Inc()
 			h.refusals.Log(level, name+" refused", code, zap.String("code", code),
 				zap.Error(reply.Cause(err)), zap.String("appid", u.AppID),
-				zap.String("openid", u.OpenID), zap.String("client_ip", clientIP(r)))
+				zap.String("openid", u.OpenID), zap.String("client_ip", clientIP(r)),
+				wechatapp.ProblemID(p.ID))
 			return p
 		})
 	}

@@ -189,6 +189,23 @@ func Code(t testing.TB, rec *httptest.ResponseRecorder) string {
 	return p.Code
 }
 
+// ProblemID returns the id of a problem.
+func ProblemID(t testing.TB, body []byte) string {
+	t.Helper()
+	var p struct{ ID string }
+	if err := json.Unmarshal(body, &p); err != nil || len(p.ID) != 10 {
+		t.Fatalf("answer %q has no id (%v)", body, err)
+	}
+	return p.ID
+}
+
+// Answer returns an answer that is a problem, without the id, to compare it.
+func Answer(t testing.TB, rec *httptest.ResponseRecorder) string {
+	t.Helper()
+	id := ProblemID(t, rec.Body.Bytes())
+	return fmt.Sprint(rec.Code, rec.Header(), strings.Replace(rec.Body.String(), id, "", 1))
+}
+
 // Lines returns the log as text.
 func Lines(logs *observer.ObservedLogs) string {
 	var b strings.Builder

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 	"slices"
 )
@@ -14,7 +16,7 @@ import (
 // It reads raw map keys, since an earlier handler may have stored any spelling.
 func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 	var c hop
-	declared := false
+	declared := ""
 	for name, values := range r.Header {
 		switch k, canonical := g.names.classify(name); k {
 		case owned, h2cSettings:
@@ -38,16 +40,24 @@ func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 				delete(r.Header, name)
 			}
 		case trailerHeader:
-			declared = g.declaresReserved(values) || declared
+			declared = cmp.Or(g.declaresReserved(values), declared)
 		}
 	}
 	c.rewrite(r)
-	declared = g.scrubTrailer(r.Trailer) || declared
+	declared = cmp.Or(g.scrubTrailer(r.Trailer), declared)
 	g.guardTrailer(r)
-	if declared {
-		return c.dropped, ErrOwnedTrailer
+	if declared != "" {
+		return c.dropped, named(ErrOwnedTrailer, declared)
 	}
 	return c.dropped, nil
+}
+
+// named adds the name of a client's header to an error.
+func named(err error, name string) error {
+	if len(name) > 64 || !isToken(name) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, name)
 }
 
 // Scrub removes from r whatever Clean, Credential and Stray remove, and returns the

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"fmt"
 	"net/http"
 	"net/textproto"
 	"strings"
@@ -44,6 +45,7 @@ func credentialSources(tokenHeader string) []source {
 // without a scheme; all others stay, in order. The same token twice is one; two
 // different tokens are ErrAmbiguousCredentials.
 func (g *Rules) Credential(r *http.Request) (token string, err error) {
+	var first string // the header of token
 	for i := range g.sources {
 		s := &g.sources[i]
 		values := r.Header[s.name]
@@ -58,9 +60,9 @@ func (g *Rules) Credential(r *http.Request) (token string, err error) {
 				kept = append(kept, v)
 			case !s.used || presented == "":
 			case token == "":
-				token = presented
+				token, first = presented, s.name
 			case token != presented:
-				err = ErrAmbiguousCredentials
+				err = ambiguous(first, s.name)
 			}
 		}
 		switch {
@@ -75,6 +77,13 @@ func (g *Rules) Credential(r *http.Request) (token string, err error) {
 		return "", err
 	}
 	return token, nil
+}
+
+func ambiguous(first, second string) error {
+	if first == second {
+		return fmt.Errorf("%w: both in %s", ErrAmbiguousCredentials, first)
+	}
+	return fmt.Errorf("%w: in %s and in %s", ErrAmbiguousCredentials, first, second)
 }
 
 // parse returns the token in a header value, and whether the value is ours to

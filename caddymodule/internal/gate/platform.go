@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ type Platform struct {
 func (g *Rules) Platform(r *http.Request) (Platform, error) {
 	for name := range r.Header {
 		if foldsTo(name, localDebug) {
-			return Platform{}, ErrLocalDebug
+			return Platform{}, named(ErrLocalDebug, name)
 		}
 	}
 	p := Platform{headers: make(map[string]string)}
@@ -71,20 +72,20 @@ func (g *Rules) Platform(r *http.Request) (Platform, error) {
 		if name == platformSource {
 			v = strings.ReplaceAll(v, " ", "") // between the hops of a chained call
 		} else if strings.Contains(v, ",") { // a proxy joins two values in this way
-			return Platform{}, ErrAmbiguousPlatform
+			return Platform{}, named(ErrAmbiguousPlatform, name)
 		}
 		if len(values) > 1 || v == "" || !isVisible(v) {
-			return Platform{}, ErrAmbiguousPlatform
+			return Platform{}, named(ErrAmbiguousPlatform, name)
 		}
 		p.headers[name] = v
 	}
 	source, ok := p.headers[platformSource]
 	if !ok && len(p.headers) > 0 {
-		return Platform{}, ErrNotPlatform
+		return Platform{}, fmt.Errorf("%w: no %s", ErrNotPlatform, platformSource)
 	}
 	for hop := range strings.SplitSeq(source, ",") {
 		if strings.EqualFold(hop, localDebugSource) {
-			return Platform{}, ErrLocalDebug
+			return Platform{}, named(ErrLocalDebug, platformSource)
 		}
 	}
 	p.readIdentity(platformCaller)

@@ -8,27 +8,27 @@ import (
 	"sync"
 )
 
-// declaresReserved reports whether Trailer lines announce a reserved name. On a
+// declaresReserved returns a reserved name that Trailer lines announce, or "". On a
 // chunked request net/http moves them into the keys of r.Trailer; on all others
 // the header stays.
-func (g *Rules) declaresReserved(lines []string) bool {
+func (g *Rules) declaresReserved(lines []string) string {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
-			if g.names.reserved(textproto.TrimString(name)) {
-				return true
+			if name = textproto.TrimString(name); g.names.reserved(name) {
+				return name
 			}
 		}
 	}
-	return false
+	return ""
 }
 
-// scrubTrailer deletes reserved names and reports whether there were any. It
-// does not write to a map without them, which another goroutine may be reading.
-func (g *Rules) scrubTrailer(trailer http.Header) (found bool) {
+// scrubTrailer deletes reserved names and returns one of them, or "". It does not
+// write to a map without them, which another goroutine may be reading.
+func (g *Rules) scrubTrailer(trailer http.Header) (found string) {
 	for name := range trailer {
 		if g.names.reserved(name) {
 			delete(trailer, name)
-			found = true
+			found = name
 		}
 	}
 	return found

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func bodyType(r *http.Request, types []string) (kind string, err error) {
 	for _, e := range r.Header["Content-Encoding"] {
 		if e != "" && e != "identity" {
 			return "", Invalid(http.StatusUnsupportedMediaType,
-				"Content-Encoding: the body is compressed; send it as it is")
+				"Content-Encoding is "+shown(e)+": the body is compressed; send it as it is")
 		}
 	}
 	declared := strings.Join(r.Header["Content-Type"], ",")
@@ -120,10 +121,29 @@ func bodyType(r *http.Request, types []string) (kind string, err error) {
 		kind = media
 	}
 	if !slices.Contains(types, kind) {
+		seen := "missing"
+		if declared != "" {
+			seen = shown(declared)
+		}
 		return "", Invalid(http.StatusUnsupportedMediaType,
-			"Content-Type must be "+strings.Join(notEmpty(types), " or "))
+			"Content-Type must be "+strings.Join(notEmpty(types), " or ")+"; it is "+seen)
 	}
 	return kind, nil
+}
+
+// shown returns a header value of a client for a problem's detail. Only what looks like
+// a media type or coding is shown: a secret may stand in any header.
+func shown(value string) string {
+	plain := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.ContainsRune("/+-. ,", c)
+	}
+	media, _, _ := strings.Cut(value, ";")
+	if len(media) > 64 || len(media) > 16 && !strings.Contains(media, "/") ||
+		strings.ContainsFunc(media, func(c rune) bool { return !plain(c) }) {
+		return "of another form"
+	}
+	return strconv.Quote(media)
 }
 
 func notEmpty(types []string) []string {
@@ -140,12 +160,15 @@ func parseObject(b []byte) (Object, error) {
 	if len(b) == 0 {
 		return obj, nil
 	}
-	if !json.Valid(b) || b[0] != '{' {
-		return nil, errors.New("not a JSON object")
+	if b[0] != '{' {
+		return nil, errors.New("not a JSON object, which begins with a brace")
+	}
+	if e, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(b, new(json.RawMessage))); ok {
+		return nil, fmt.Errorf("not a JSON object: its syntax ends at byte %d", e.Offset)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
-	dec.Token() // the opening brace; json.Valid has seen all that follows
+	dec.Token() // the opening brace; Unmarshal has seen all that follows
 	for dec.More() {
 		name, _ := dec.Token()
 		key, _ := name.(string)
@@ -237,6 +260,10 @@ const maxCode = 256
 // Code returns the member code, which must look like a code of WeChat; source
 // names what gives one, for the client's developer.
 func (o Object) Code(source string) (string, error) {
+	if _, ok := o["code"]; !ok {
+		return "", Invalid(http.StatusBadRequest,
+			"code is missing: it is the string that "+source+" gave")
+	}
 	code, err := o.Text("code")
 	if err == nil && !visibleASCII(code, maxCode) {
 		err = Invalid(http.StatusBadRequest, "code must be the string that "+source+" gave")

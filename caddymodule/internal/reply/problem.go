@@ -8,6 +8,7 @@ package reply
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"math"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 
 // Problem is an RFC 9457 error response with a stable code.
 type Problem struct {
+	ID         string // of this one answer; Write makes one where it is empty
 	Status     int
 	Code       string
 	Detail     string        // constant text for the client's developer
@@ -102,6 +104,11 @@ var (
 	BodyBroken = Invalid(400, "the body could not be read to its end")
 )
 
+// NotServed returns OtherApp with the AppID that it is about.
+func NotServed(appID string) Problem {
+	return with(OtherApp, "this site does not serve the mini program "+appID)
+}
+
 // Invalid returns the problem of a malformed call.
 func Invalid(status int, detail string) Problem {
 	return Problem{Status: status, Code: "invalid_request", Detail: detail}
@@ -119,6 +126,16 @@ func TooMany(wait time.Duration) Problem {
 	p := RateLimited
 	p.Detail, p.RetryAfter = "too many calls of this kind: try again later", wait
 	return p
+}
+
+// NewID returns the id of an answer: the client's report and the operator's log line
+// have it in common.
+func NewID() string { return rand.Text()[:10] }
+
+// Is reports whether a problem is another, whatever their details.
+func (p Problem) Is(target error) bool {
+	other, ok := target.(Problem)
+	return ok && p.Status == other.Status && p.Code == other.Code
 }
 
 // Error makes a Problem an error, so that a function can return it where it
@@ -141,6 +158,9 @@ func (p Problem) Level() zapcore.Level {
 // Write sends the problem, whatever the client still sends.
 func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
+	if p.ID == "" {
+		p.ID = NewID()
+	}
 	if p.Status == http.StatusUnauthorized {
 		challenge := `Bearer realm="wxgate"`
 		if p.Challenge != "" {
@@ -163,8 +183,9 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 		Status     int    `json:"status"`
 		Code       string `json:"code"`
 		Detail     string `json:"detail"`
+		ID         string `json:"id"`
 		LoginAgain bool   `json:"login_again,omitempty"`
-	}{"about:blank", http.StatusText(p.Status), p.Status, p.Code, p.Detail, p.LoginAgain})
+	}{"about:blank", http.StatusText(p.Status), p.Status, p.Code, p.Detail, p.ID, p.LoginAgain})
 	if err != nil {
 		return err
 	}

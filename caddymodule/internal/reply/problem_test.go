@@ -11,6 +11,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 )
 
 // TestProblemWireForm is the table of codes in docs/design.md#wire, as bytes.
@@ -18,7 +20,7 @@ func TestProblemWireForm(t *testing.T) {
 	limited := RateLimited
 	limited.RetryAfter = 1500 * time.Millisecond
 	method := MethodNotAllowed("POST", "call it with POST")
-	again := DataInvalid
+	again, ids := DataInvalid, make(map[string]bool)
 	again.LoginAgain = true
 	for _, c := range []struct {
 		problem                      Problem
@@ -76,10 +78,15 @@ func TestProblemWireForm(t *testing.T) {
 				t.Errorf("body %v", body)
 			}
 			if again, told := body["login_again"]; told != c.problem.LoginAgain ||
-				told && (again != true || len(body) != 6) || !told && len(body) != 5 {
+				told && (again != true || len(body) != 7) || !told && len(body) != 6 {
 				t.Errorf("body %v", body)
 			}
 			checkDetail(t, body["detail"].(string))
+			if id := caddytest.ProblemID(t, rec.Body.Bytes()); ids[id] {
+				t.Errorf("two problems have the id %s", id)
+			} else {
+				ids[id] = true
+			}
 		})
 	}
 }
