@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
@@ -55,5 +56,42 @@ func TestFleet_Places(t *testing.T) {
 			a.checkDead(t, token)
 			b.refuses(t, token)
 		})
+	}
+}
+
+// TestP4_FleetFarRedis_ServesUncachedChecks: at a round trip of 60 ms, with the default
+// read_timeout, a gate serves sessions that it has never seen. A busy machine may take
+// longer than a check waits, but the client's retry is served. One line says so.
+func TestP4_FleetFarRedis_ServesUncachedChecks(t *testing.T) {
+	t.Parallel()
+	f := prepareFleet(t, mixed)
+	p := redistest.StartProxy(t, f.redis.Addr)
+	far := shared(mixed, p.Addr)
+	far.wechat = strings.Replace(far.wechat, "read_timeout 2s", "", 1)
+	f.b = prepareWorld(t, far)
+	f.b.wechat = f.a.wechat
+	p.Delay(30 * time.Millisecond)
+	for _, w := range f.gates() {
+		w.start(t)
+		w.takesLogins(t)
+	}
+	refused := 0
+	for range 5 {
+		token := f.a.login(t, "ada")
+		eventually(t, "the check is served", func() bool {
+			r := f.b.call(t, "GET", "/x", "", bearer(token))
+			if !r.fromApp() {
+				r.problem(t, 503, "store_unavailable")
+				refused++
+			}
+			return r.fromApp()
+		})
+		f.b.checkAlive(t, token, f.a.who(appA, "ada"))
+	}
+	t.Logf("%d checks answered 503 beside 5 that were served", refused)
+	line := `"redis is far away; look-ups may exceed read_timeout"`
+	eventually(t, "the log warns", func() bool { return strings.Contains(f.b.out.String(), line) })
+	if n := strings.Count(f.b.out.String(), line); n != 1 {
+		t.Errorf("logged %d times", n)
 	}
 }

@@ -333,3 +333,41 @@ func TestAuthenticate_CallerGivesUp_LearnsNothing(t *testing.T) {
 	}
 	g.accept(cold)
 }
+
+// patientStore is a store that is far away: a check gives up before a look-up does.
+type patientStore struct{ *memstore.Store }
+
+func (patientStore) Patience() (check, lookup time.Duration) { return time.Second, time.Minute }
+
+// TestP4_LookupLate_ServesTheRetry: a check gives up in its time. The look-up goes on
+// once for all, and the client's retry is answered from the cache.
+func TestP4_LookupLate_ServesTheRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *memstore.Store
+		g := newGate(t, withCore(func(c *session.CoreConfig) {
+			s = c.Store.(*memstore.Store)
+			c.Store = patientStore{s}
+		}))
+		g.store = s
+		token := g.login("alice").Token
+		held := make(chan struct{})
+		g.store.Before = holding("Lookup", held)
+		began := time.Now()
+		for range 3 {
+			_, err := g.Authenticate(t.Context(), token)
+			unavailable(t, err)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("three checks gave up after %v", took)
+		}
+		close(held)
+		synctest.Wait()
+		g.settle()
+		if n := g.asks(func() { g.accept(token) }); n != 0 {
+			t.Errorf("the retry asked the store %d times", n)
+		}
+		if n := g.store.Calls()["Lookup"]; n != 1 {
+			t.Errorf("%d look-ups for one token", n)
+		}
+	})
+}

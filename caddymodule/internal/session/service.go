@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -109,8 +110,20 @@ type Identity struct {
 }
 
 // lookupTimeout bounds what a check waits for the store, so that the client
-// hears of an outage within 100 ms (docs/design.md#p4).
+// hears of an outage within 100 ms (docs/design.md#p4). A store.Patient has a
+// bound of its own.
 const lookupTimeout = 90 * time.Millisecond
+
+// patience returns how long a check waits for a look-up, and how long the
+// look-up may take.
+func (c *Core) patience() (check, lookup time.Duration) {
+	if p, ok := c.store.(store.Patient); ok {
+		return p.Patience()
+	}
+	return lookupTimeout, lookupTimeout
+}
+
+var errSlow = fmt.Errorf("%w: the look-up takes too long", ErrUnavailable)
 
 // Authenticate returns whose token it is. A cached token costs no allocation
 // and no call to the store (docs/design.md#p8), except that opening a kept
@@ -185,6 +198,10 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 	}
 	c := s.cfg.Core
 	c.misses.Inc()
+	var late <-chan time.Time
+	if check, most := c.patience(); check < most {
+		late = time.After(check)
+	}
 	for {
 		answer := c.lookups.DoChan(string(d[:]), func() (any, error) {
 			return survive(c, func() (*entry, error) { return c.read(ctx, d, s.cfg.MaxSessions) })
@@ -193,6 +210,9 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 		case <-ctx.Done():
 			c.background(func() { <-answer }) // it uses the cache
 			return nil, errors.Join(ErrUnavailable, ctx.Err())
+		case <-late:
+			c.background(func() { <-answer })
+			return nil, errSlow
 		case r := <-answer:
 			if r.Err != nil {
 				return nil, r.Err
@@ -210,7 +230,8 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*entry, error) {
 	// Others wait for this look-up, too, so the first caller's deadline does
 	// not count.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+	_, most := c.patience()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	defer cancel()
 
 	readAt := c.cache.now()

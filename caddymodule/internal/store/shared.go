@@ -30,6 +30,13 @@ type Shared interface {
 	Spend(ctx context.Context, key string, r Rate) (wait time.Duration, err error)
 }
 
+// Patient is a Store whose operator says how long a check waits for it.
+type Patient interface {
+	// Patience returns how long a check waits for Lookup, and how long Lookup may
+	// take. The second is longer: the client's retry finds the answer in the cache.
+	Patience() (check, lookup time.Duration)
+}
+
 // Rate is a token bucket: Burst at once, and one more each Every.
 type Rate struct {
 	Every time.Duration

@@ -171,6 +171,7 @@ func (l *link) beat(ctx context.Context, c *contact) (beat, error) {
 			b.refusal = a.refusal
 		}
 	}
+	l.measure(c)
 	agreed, err := agree(c.view, answers)
 	b.sure = b.sure && agreed
 	return b, err
@@ -184,6 +185,7 @@ type tracker struct {
 	cluster bool
 	version string
 	probe   string // the key that the heartbeat writes
+	trips   roundTrips
 	c       rueidis.Client
 	conn    net.Conn
 	gone    chan struct{} // closed with the connection
@@ -275,7 +277,9 @@ func (t *tracker) ask(ctx context.Context) (a answer, err error) {
 	if t.cluster {
 		multi = append(multi, b.ClusterSlots().Build(), b.ClusterNodes().Build())
 	}
+	sent := time.Now()
 	replies := t.c.DoMulti(ctx, multi...)
+	t.trips.add(time.Since(sent))
 	if a.refusal, err = judge(replies[0].Error()); err != nil {
 		return a, fmt.Errorf("%s: %w", t.at.addr, err)
 	}

@@ -35,6 +35,7 @@ type link struct {
 	heardAt atomic.Pointer[time.Time] // what heard returns
 	watcher atomic.Pointer[func(store.Change)]
 	failure atomic.Pointer[error] // of a call since the last heartbeat
+	rtt     atomic.Int64          // what roundTrip returns
 
 	tried      chan struct{} // closed after the first attempt to make contact
 	closeTried func()

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"maps"
@@ -17,15 +18,32 @@ import (
 )
 
 // Lookup implements store.Store, in two rounds: only the session's record names the
-// user, whose record may be on another server.
+// user, whose record may be on another server. A gate that is far from its server
+// asks in one round, if it can. A look-up may take longer than its check waits.
 func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error) {
-	return result(ctx, s.read, func(ctx context.Context, db db) (store.Record, error) {
+	began := time.Now()
+	by := func(ctx context.Context, f func(context.Context, db) error) error {
+		_, most := s.Patience()
+		return s.ask(ctx, "reading session store", most, f)
+	}
+	rec, err := result(ctx, by, func(ctx context.Context, db db) (store.Record, error) {
 		return db.lookup(ctx, d)
 	})
+	if err == nil {
+		s.recordSlow(began)
+	}
+	return rec, err
 }
 
 func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
-	texts, err := db.get(ctx, db.keys.session(d), db.keys.touched(d))
+	var texts []string
+	var err error
+	if db.isFar() {
+		texts, err = db.readFar(ctx, d)
+	}
+	if texts == nil && err == nil {
+		texts, err = db.get(ctx, db.keys.session(d), db.keys.touched(d))
+	}
 	if err != nil {
 		return store.Record{}, err
 	}
@@ -39,7 +57,11 @@ func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
 		db.Touch(d, ses.UsedUntil)
 	}
 	h := ses.User.Hash()
-	texts, err = db.get(ctx, db.keys.user(h), db.keys.app(ses.User.AppID), db.keys.all())
+	if len(texts) > 2 && texts[2] == hex.EncodeToString(h[:]) {
+		texts = texts[3:]
+	} else {
+		texts, err = db.get(ctx, db.keys.user(h), db.keys.app(ses.User.AppID), db.keys.all())
+	}
 	if err != nil {
 		return store.Record{}, err
 	}

@@ -2,16 +2,17 @@
 // or Valkey, as one server, behind sentinels, or as a cluster. It must not know
 // HTTP, Caddy or tokens.
 //
-// One half keeps the contact: link.go (state and its loop), heartbeat.go, tracker.go
-// (the connection that invalidations come by), topology.go (which servers are the
+// One half keeps the contact: link.go (state and its loop), heartbeat.go (with
+// the connection that invalidations come by), topology.go (which servers are the
 // primaries), health.go (outages and their log lines) and config.go (settings and
 // connections). The simpler way, to read each session again every second, was
 // refused: real users call once in a while, so the cache would serve none of them.
 //
 // The other half keeps the records: store.go (calls and their errors), layout.go
-// (names of keys), script.go, lookup.go, login.go, user.go, revoke.go, touch.go
-// (notes of use), fleet.go (what gates share beside sessions) and walk.go (size,
-// dump and load).
+// (names of keys), script.go, session.go (look-ups and notes of use), far.go (look-ups
+// over a long way), login.go, user.go, revoke.go, fleet.go (what gates share beside
+// sessions) and walk.go (size, dump and load). The two halves are more files than a
+// package has elsewhere; none of them is of use without the others.
 //
 // Nothing assumes that two records live on one server. Records that change in one
 // step have one hash tag and change in one script. A script marked as repeatable
@@ -51,6 +52,8 @@ type Store struct {
 	touches *store.Touches
 	lagging atomic.Bool // the last revocation did not reach a replica in time
 
+	noFar, farKnown atomic.Bool // the server forbids farScript, or has its text
+
 	damagedLog rate.Sometimes
 	damagedN   atomic.Int64
 
@@ -59,7 +62,10 @@ type Store struct {
 	closeOnce sync.Once
 }
 
-var _ store.Shared = (*Store)(nil)
+var (
+	_ store.Shared  = (*Store)(nil)
+	_ store.Patient = (*Store)(nil)
+)
 
 // openPatience limits the wait of Open for the engine. Where the engine is up, the
 // first call after Open then finds a connection.
