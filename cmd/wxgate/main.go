@@ -28,8 +28,13 @@ func main() {
 	caddy.CustomBinaryName = "wxgate"
 	caddy.CustomLongDescription = "wxgate is Caddy with login for WeChat Mini Programs built in: " +
 		"it stands in front of an app and tells it who is calling. Try `wxgate demo`."
-	if len(os.Args) > 1 && os.Args[1] == "validate" { // ours judges the gates, too
-		os.Args = slices.Insert(os.Args, 1, "wechat")
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "validate": // ours judges the gates, too
+			os.Args = slices.Insert(os.Args, 1, "wechat")
+		case "run":
+			os.Args = printSafely(os.Args, os.Stdout)
+		}
 	}
 	caddycmd.Main()
 }
