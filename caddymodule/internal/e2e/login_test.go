@@ -140,23 +140,47 @@ func TestLogin_RealClients(t *testing.T) {
 	}
 }
 
-// TestLogin_EndsThePresentedSession ends the session sent along with a login,
-// and no other.
-func TestLogin_EndsThePresentedSession(t *testing.T) {
+// TestLogin_PresentedSession_EndsSoon: the session sent along with a login, and no
+// other, goes on for its calls under way and no longer.
+func TestLogin_PresentedSession_EndsSoon(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
 	ada := w.who(appA, "ada")
 	phone, tablet := w.login(t, "ada"), w.login(t, "ada")
 	w.checkAlive(t, phone, ada)
 	again := w.login(t, "ada", bearer(phone))
-	w.checkDead(t, phone)
+	w.checkAlive(t, phone, ada)
+	w.checkLeaving(t, phone, true)
 	w.checkAlive(t, tablet, ada)
 	w.checkAlive(t, again, ada)
 	// Somebody else on the same phone.
 	bob := w.login(t, "bob", "X-3rd-Session: "+again)
-	w.checkDead(t, again)
+	w.checkAlive(t, again, ada)
+	w.checkLeaving(t, again, true)
 	w.checkAlive(t, tablet, ada)
 	w.checkAlive(t, bob, w.who(appA, "bob"))
+	w.checkLeaving(t, tablet, false)
+	w.checkLeaving(t, bob, false)
+}
+
+// checkLeaving checks whether a session ends within a minute.
+func (w *world) checkLeaving(tb testing.TB, token string, want bool) {
+	tb.Helper()
+	if s := w.expiresIn(tb, token); (s <= 60) != want {
+		tb.Errorf("the session ends in %d s; soon: want %v", s, want)
+	}
+}
+
+// expiresIn returns what /wx/session says, in seconds.
+func (w *world) expiresIn(tb testing.TB, token string) int64 {
+	tb.Helper()
+	r := w.call(tb, "GET", "/wx/session", "", bearer(token))
+	r.made(tb, 200)
+	var s session
+	if err := json.Unmarshal([]byte(r.body), &s); err != nil {
+		tb.Fatal(err)
+	}
+	return s.ExpiresIn
 }
 
 func TestLogin_LogoutAll(t *testing.T) {

@@ -92,8 +92,47 @@ func TestThreat20_Fleet_PresentedToken_IsOver(t *testing.T) {
 	links[1].SetReports(memstore.Lost)
 	a.must(a.Logout(t.Context(), l.Token))
 	b.accept(l.Token)
-	b.must(endings["presented"](b, l))
+	present(b, l.Token)
 	b.refuse(l.Token, session.ErrUnknown)
+}
+
+// TestP11_PresentedToken_HoldsForGrace: slow calls that are under way with the old
+// token go on, at every gate. Then it is over, cached or not, told or not.
+func TestP11_PresentedToken_HoldsForGrace(t *testing.T) {
+	for label, how := range map[string]memstore.Reports{
+		"reported": memstore.Come, "slow": memstore.Slow, "lost": memstore.Lost,
+	} {
+		bubble(t, label, func(t *testing.T) {
+			gates, links := newFleet(t, 2)
+			a, b := gates[0], gates[1]
+			l := a.login("alice")
+			cacheAt(a, l.Token)
+			cacheAt(b, l.Token)
+			time.Sleep(time.Minute)
+			links[1].SetReports(how)
+			began := time.Now()
+			first := present(a, l.Token)
+			a.accept(first)
+			time.Sleep(store.Grace / 2)
+			second := present(a, l.Token) // again, which does not make it live longer
+			for _, g := range gates {
+				cacheAt(g, l.Token)
+			}
+			time.Sleep(store.Grace/2 - 2*time.Millisecond)
+			a.accept(l.Token)
+			b.accept(l.Token)
+			if id, err := a.Authenticate(t.Context(), l.Token); err != nil ||
+				id.Expires.After(began.Add(store.Grace)) {
+				t.Errorf("%v, until %v", err, id.Expires)
+			}
+			time.Sleep(2 * time.Millisecond)
+			for _, g := range gates {
+				g.refuse(l.Token, session.ErrInvalid)
+				g.accept(second)
+			}
+			b.accept(first)
+		})
+	}
 }
 
 func TestMaxStaleness_Exceeded_AsksTheStore(t *testing.T) {

@@ -25,7 +25,9 @@ import (
 //
 //   - is never accepted where its revocation has returned, done or not;
 //   - is never accepted elsewhere after the report, or after max_staleness;
-//   - is never refused without a revocation, at most unavailable, and that only
+//   - is never accepted anywhere when Grace has passed since it was presented with
+//     a login;
+//   - is never refused without one of these, at most unavailable, and that only
 //     where the store cannot be reached;
 //   - and every revocation is durable when all is well again.
 func TestP3_P4_TwoGates(t *testing.T) {
@@ -103,6 +105,7 @@ type fleetSession struct {
 	created time.Time
 	may     bool      // something was asked for that ends it
 	died    time.Time // when it ended in the store; the zero time while it lives
+	over    time.Time // Grace after it was presented; the zero time if it was not
 	must    [2]bool   // must be refused by that gate: it was revoked there, or the report has come
 	doubt   [2]bool   // may be refused by that gate, since clocks do not tell
 }
@@ -261,8 +264,8 @@ func (m *fleetModel) loginAt(
 	if err != nil {
 		t.Fatal(err)
 	}
-	if presented != nil {
-		presented.must[m.index(n)] = true
+	if presented != nil && presented.over.IsZero() {
+		presented.over = milli(time.Now().Add(store.Grace))
 	}
 	s := &fleetSession{token: l.Token, digest: l.Digest, user: id, created: milli(time.Now())}
 	s.may = m.covered(s)
@@ -325,12 +328,16 @@ func (m *fleetModel) checkAt(t *rapid.T, n *fleetNode, s *fleetSession) {
 	id, err := n.Authenticate(context.Background(), s.token)
 	m.bury()
 	i, now := m.index(n), time.Now()
+	over := !s.over.IsZero() && !now.Before(s.over)
 	switch {
+	case err == nil && over:
+		t.Fatalf("gate %d accepts a session %v too long after it was presented", i, now.Sub(s.over))
 	case err == nil && s.must[i]:
 		t.Fatalf("gate %d accepts a session whose end it knows; it died %v ago", i, now.Sub(s.died))
 	case err == nil && !s.died.IsZero() && now.Sub(s.died) > staleness:
 		t.Fatalf("gate %d accepts a session that ended %v ago", i, now.Sub(s.died))
-	case errors.Is(err, session.ErrInvalid) && !s.must[i] && s.died.IsZero() && !s.doubt[i]:
+	case errors.Is(err, session.ErrInvalid) && !over && !s.must[i] && s.died.IsZero() &&
+		!s.doubt[i]:
 		t.Fatalf("gate %d refuses a session that nothing was to end: %v", i, err)
 	case errors.Is(err, session.ErrUnavailable) && n.down:
 		return
@@ -434,7 +441,8 @@ func (m *fleetModel) settle() {
 	synctest.Wait()
 	m.bury()
 	for _, s := range m.sessions {
-		if over := s.must[0] || s.must[1]; over && s.died.IsZero() {
+		over := !s.over.IsZero() && !time.Now().Before(s.over)
+		if revoked := s.must[0] || s.must[1]; revoked && s.died.IsZero() && !over {
 			m.t.Fatalf("a revocation was forgotten: a session of %v lives on", s.user)
 		}
 		for i, n := range m.nodes {

@@ -18,8 +18,8 @@ import (
 type LoginRequest struct {
 	AppID, Code string
 
-	// Presented is the token sent along, or empty. A live one ends with the
-	// login and never changes its answer.
+	// Presented is the token sent along, or empty. A live one ends store.Grace after
+	// the login, and never changes its answer.
 	Presented string
 
 	// Client may get the same answer again; the zero Addr: no client may.
@@ -171,7 +171,7 @@ func (s *Service) exchange(
 		c.cache.void(digestKey(d))
 	}
 	if !l.Ends.IsZero() {
-		c.cache.void(digestKey(l.Ends)) // another gate may have ended it, unheard here
+		c.cache.void(digestKey(l.Ends)) // it ends sooner now
 	}
 	if res.UnionIDChanged {
 		c.cache.void(userKey(l.User))

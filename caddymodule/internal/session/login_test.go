@@ -225,6 +225,10 @@ func TestLogin_Failure_IsNotReplayed(t *testing.T) {
 
 // TestP4_Login_StoreFailsLate_LeavesNothing: and the next login works.
 func TestP4_Login_StoreFailsLate_LeavesNothing(t *testing.T) {
+	synctest.Test(t, testStoreFailsLate)
+}
+
+func testStoreFailsLate(t *testing.T) {
 	g := newGate(t)
 	presented := g.cached("alice/union")
 	g.store.Before = func(_ context.Context, op string) error {
@@ -249,6 +253,8 @@ func TestP4_Login_StoreFailsLate_LeavesNothing(t *testing.T) {
 		t.Fatalf("next login: %+v, %v", again, err)
 	}
 	g.accept(again.Token)
+	g.accept(presented)
+	time.Sleep(store.Grace)
 	g.refuse(presented, session.ErrInvalid)
 }
 
@@ -316,53 +322,88 @@ func TestLogin_ClientGone_IsFinished(t *testing.T) {
 // TestThreat20_PresentedToken_IsNotAdopted: it ends if it is live, and is
 // ignored otherwise.
 func TestThreat20_PresentedToken_IsNotAdopted(t *testing.T) {
-	g := newGate(t)
-	with := func(presented string) session.Login {
-		t.Helper()
-		l := g.login("alice", func(r *session.LoginRequest) { r.Presented = presented })
-		if l.Token == presented {
-			t.Fatal("the presented token was adopted")
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		with := func(presented string) session.Login {
+			t.Helper()
+			l := g.login("alice", func(r *session.LoginRequest) { r.Presented = presented })
+			if l.Token == presented {
+				t.Fatal("the presented token was adopted")
+			}
+			g.accept(l.Token)
+			g.settle()
+			return l
 		}
-		g.accept(l.Token)
-		g.settle()
-		return l
-	}
-	keep := g.cached("alice")
-	own := g.cached("alice")
-	with(own)
-	g.refuse(own, session.ErrUnknown)
-	foreign := g.cached("bob") // somebody else used this phone before
-	with(foreign)
-	g.refuse(foreign, session.ErrUnknown)
-	with(own) // already ended
+		keep := g.cached("alice")
+		own := g.cached("alice")
+		with(own)
+		foreign := g.cached("bob") // somebody else used this phone before
+		with(foreign)
+		g.accept(own)
+		g.accept(foreign)
+		time.Sleep(store.Grace)
+		g.refuse(own, session.ErrInvalid)
+		g.refuse(foreign, session.ErrInvalid)
+		with(own) // already ended
+		g.refuse(own, session.ErrInvalid)
 
-	made := g.keys.Mint() // offered by an attacker who hopes that it becomes the victim's
-	for _, junk := range []string{
-		made, newKeys(t).Mint(), "", "junk", "wxs_", keep + "x", keep[:44],
-		string(make([]byte, 1<<20)),
-	} {
-		with(junk)
-	}
-	g.refuse(made, session.ErrUnknown)
-	g.accept(keep)
+		made := g.keys.Mint() // offered by an attacker who hopes that it becomes the victim's
+		for _, junk := range []string{
+			made, newKeys(t).Mint(), "", "junk", "wxs_", keep + "x", keep[:44],
+			string(make([]byte, 1<<20)),
+		} {
+			with(junk)
+		}
+		g.refuse(made, session.ErrUnknown)
+		time.Sleep(store.Grace)
+		g.accept(keep)
+	})
 }
 
 func TestMaxPerUser_OneMore_EndsTheOldest(t *testing.T) {
-	g := newGate(t, with(func(c *session.Config) { c.MaxPerUser = 2 }))
-	bystander := g.cached("bob")
-	var tokens []string
-	for range 5 {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, with(func(c *session.Config) { c.MaxPerUser = 2 }))
+		bystander := g.cached("bob")
+		var tokens []string
+		for range 5 {
+			tokens = append(tokens, g.cached("alice"))
+			for i, token := range tokens {
+				if i < len(tokens)-2 {
+					g.refuse(token, session.ErrUnknown)
+				} else {
+					g.accept(token)
+				}
+			}
+			g.settle()
+			time.Sleep(store.Grace)
+		}
+		g.accept(bystander)
+	})
+}
+
+// TestP11_ParallelFirstLogins_Settle: calls that find no token log in all at once.
+// None ends another's session, or they would log in for ever.
+func TestP11_ParallelFirstLogins_Settle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 10
+		g := newGate(t, with(func(c *session.Config) { c.MaxPerUser = limit }))
+		var tokens []string
+		for range 2 * limit {
+			tokens = append(tokens, g.cached("alice"))
+		}
+		for _, token := range tokens {
+			g.accept(token)
+		}
+		time.Sleep(store.Grace)
 		tokens = append(tokens, g.cached("alice"))
 		for i, token := range tokens {
-			if i < len(tokens)-2 {
+			if i <= limit {
 				g.refuse(token, session.ErrUnknown)
 			} else {
 				g.accept(token)
 			}
 		}
-		g.settle()
-	}
-	g.accept(bystander)
+	})
 }
 
 // TestLogin_Panic_IsAnswered: a bug ends neither the process nor later logins,

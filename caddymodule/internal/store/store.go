@@ -119,8 +119,25 @@ type Login struct {
 	Expires   time.Time
 	UsedUntil time.Time // at most MaxTouchInterval after Created
 
-	Ends       Digest // session that the client presented, of any user; zero for none
-	MaxPerUser int    // bound of the user's live sessions; the oldest go; 0: none
+	// Ends is the session that the client presented, of any user; zero for none. It
+	// holds for Grace yet.
+	Ends Digest
+
+	// MaxPerUser bounds the user's live sessions; 0: none. The oldest go, but none
+	// younger than Grace while there are at most twice as many.
+	MaxPerUser int
+}
+
+// Grace is how long requests under way go on with a session that a login replaces.
+const Grace = time.Minute
+
+// EndsBy returns when a session ends that l.Ends names and that would last until
+// expires.
+func (l Login) EndsBy(expires time.Time) time.Time {
+	if by := l.Created.Add(Grace); by.Before(expires) {
+		return by
+	}
+	return expires
 }
 
 // Session returns the session that l makes, without its epochs.
@@ -148,7 +165,7 @@ func (l Login) MasterKeyNeed(recorded time.Time) time.Time {
 type LoginResult struct {
 	UnionID        string   // now on record; empty when unknown
 	UnionIDChanged bool     // the user's other sessions show another unionid than before
-	Ended          []Digest // sessions that Ends or MaxPerUser ended
+	Ended          []Digest // sessions that MaxPerUser ended
 }
 
 // Amendment holds new facts of a user. Empty fields change nothing.

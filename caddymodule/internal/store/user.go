@@ -24,7 +24,8 @@ type User struct {
 }
 
 // Admit applies login l to the user and returns the sessions that MaxPerUser
-// ends, and those that have expired. Engines call it in their transaction.
+// ends, and those that have expired. The list shows when l.Ends ends. Engines call
+// it in their transaction.
 func (u *User) Admit(l Login) (ended, expired []Digest) {
 	u.ID = l.User
 	u.UnionID = cmp.Or(l.UnionID, u.UnionID)
@@ -33,21 +34,47 @@ func (u *User) Admit(l Login) (ended, expired []Digest) {
 
 	live := u.Sessions[:0:0]
 	for _, s := range u.Sessions {
-		if s.Expires.After(l.Created) {
-			live = append(live, s)
-		} else {
+		if !s.Expires.After(l.Created) {
 			expired = append(expired, s.Digest)
+			continue
 		}
+		if s.Digest == l.Ends {
+			s.Expires = l.EndsBy(s.Expires)
+		}
+		live = append(live, s)
 	}
 	live = append(live, SessionRef{Digest: l.Digest, Created: l.Created, Expires: l.Expires})
-	if over := len(live) - l.MaxPerUser; l.MaxPerUser > 0 && over > 0 {
-		for _, s := range live[:over] {
-			ended = append(ended, s.Digest)
-		}
-		live = live[over:]
-	}
-	u.Sessions = live
+	u.Sessions, ended = l.bound(live)
 	return ended, expired
+}
+
+// bound ends the oldest sessions over MaxPerUser. Sessions that end within Grace
+// count only for twice that number, and only beyond that a session younger than Grace
+// ends: parallel first logins, and a client that logs in anew with the old token,
+// keep what they use.
+func (l Login) bound(live []SessionRef) (kept []SessionRef, ended []Digest) {
+	if l.MaxPerUser <= 0 {
+		return live, nil
+	}
+	leaves := func(s SessionRef) bool { return !s.Expires.After(l.Created.Add(Grace)) }
+	young := func(s SessionRef) bool { return s.Created.After(l.Created.Add(-Grace)) }
+	over, most := -l.MaxPerUser, len(live)-2*l.MaxPerUser
+	for _, s := range live {
+		if !leaves(s) {
+			over++
+		}
+	}
+	for _, s := range live {
+		if most <= 0 && (over <= 0 || leaves(s) || young(s)) {
+			kept = append(kept, s)
+			continue
+		}
+		ended = append(ended, s.Digest)
+		if most--; !leaves(s) {
+			over--
+		}
+	}
+	return kept, ended
 }
 
 // Amend applies an amendment to the user. Engines call it in their transaction.
@@ -78,6 +105,18 @@ func (u *User) setKey(k SealedKey, oldTags [][8]byte) {
 		u.KeyVersion++
 	}
 	u.Key = k
+}
+
+// Shorten makes the list show that a session expires at a time, and reports whether
+// that is earlier than it showed.
+func (u *User) Shorten(d Digest, at time.Time) bool {
+	i := slices.IndexFunc(u.Sessions, func(s SessionRef) bool { return s.Digest == d })
+	if i < 0 || !at.Before(u.Sessions[i].Expires) {
+		return false
+	}
+	u.Sessions = slices.Clone(u.Sessions)
+	u.Sessions[i].Expires = at
+	return true
 }
 
 // Drop removes a session from the user's list and reports whether it was there.

@@ -100,6 +100,49 @@ func TestAdmit_Copy_SharesNoMemory(t *testing.T) {
 	}
 }
 
+// TestAdmit_MaxPerUserYoung_StaysUpToTwice: sessions are made seconds after noon, and
+// those that leave end half a minute after the login.
+func TestAdmit_MaxPerUserYoung_StaysUpToTwice(t *testing.T) {
+	const leaves = 100 // added to the number of a session that leaves
+	for _, tt := range []struct {
+		name  string
+		have  []byte
+		at    byte // seconds
+		max   int
+		ended []store.Digest
+	}{
+		{"all young", []byte{1, 2, 3}, 50, 2, nil},
+		{"over twice", []byte{1, 2, 3, 4}, 50, 2, []store.Digest{digest(1)}},
+		{"an old one among them", []byte{1, 12, 13}, 70, 2, []store.Digest{digest(1)}},
+		{"as old as need be", []byte{1, 12}, 61, 2, []store.Digest{digest(1)}},
+		{"a moment younger", []byte{2, 12}, 61, 2, nil},
+		{"leaving ones do not count", []byte{1, leaves + 2, leaves + 3}, 90, 2, nil},
+		{
+			"leaving ones count for twice",
+			[]byte{1, leaves + 2, leaves + 3},
+			90, 1,
+			[]store.Digest{digest(1), digest(leaves + 2)},
+		},
+	} {
+		var u store.User
+		l := login(0)
+		l.Created, l.Digest = noon.Add(time.Duration(tt.at)*time.Second), digest(200)
+		l.MaxPerUser = tt.max
+		for _, n := range tt.have {
+			ref := store.SessionRef{Digest: digest(n), Expires: noon.Add(time.Hour)}
+			if n > leaves {
+				ref.Expires = l.Created.Add(store.Grace / 2)
+			}
+			ref.Created = noon.Add(time.Duration(n%leaves) * time.Second)
+			u.Sessions = append(u.Sessions, ref)
+		}
+		if ended, _ := u.Admit(l); !slices.Equal(ended, tt.ended) ||
+			len(u.Sessions) != len(tt.have)+1-len(tt.ended) {
+			t.Errorf("%s: ended %x, left %x", tt.name, ended, listed(u))
+		}
+	}
+}
+
 // An empty user has an all-zero tag, which is no key seen before.
 func TestAdmit_ZeroTag_IsFirstKey(t *testing.T) {
 	var u store.User

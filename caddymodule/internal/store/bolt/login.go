@@ -22,15 +22,15 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	if !known {
 		u.Epoch = randomEpoch()
 	}
-	if err := t.endPresented(l, &u, &res); err != nil {
-		return res, err
-	}
 	before := u.UnionID
 	ended, expired := u.Admit(l)
+	if err := t.shortenPresented(l); err != nil {
+		return res, err
+	}
 	if err := t.deleteSessions(append(expired, ended...)); err != nil {
 		return res, err
 	}
-	res.Ended = append(res.Ended, ended...)
+	res.Ended = ended
 	res.UnionID = u.UnionID
 	res.UnionIDChanged = known && u.UnionID != before
 
@@ -50,28 +50,32 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	return res, t.putUser(u)
 }
 
-// endPresented ends the session that the client presented with the login. It
-// comes before Admit, so that this session takes no room.
-func (t *tables) endPresented(l store.Login, u *store.User, res *store.LoginResult) error {
-	if l.Ends.IsZero() {
-		return nil
-	}
-	old, ok := t.getSession(l.Ends)
+// shortenPresented makes the session end soon that the client presented with the
+// login. Admit has shortened it on the list of l.User.
+func (t *tables) shortenPresented(l store.Login) error {
+	ses, ok := t.getSession(l.Ends)
 	if !ok {
 		return nil
 	}
-	res.Ended = append(res.Ended, l.Ends)
-	if err := t.bucket(sess).Delete(l.Ends[:]); err != nil {
-		return err
-	}
-	if old.User == l.User {
-		u.Drop(l.Ends) // the caller writes u
+	by := l.EndsBy(ses.Expires)
+	if by.Equal(ses.Expires) {
 		return nil
 	}
-	return t.unlist(old.User, l.Ends)
+	ses.Expires = by
+	if err := t.addSession(l.Ends, ses); err != nil {
+		return err
+	}
+	if ses.User == l.User {
+		return nil
+	}
+	other, ok := t.getUser(ses.User)
+	if !ok || !other.Shorten(l.Ends, by) {
+		return nil
+	}
+	return t.putUser(other)
 }
 
-// addSession writes a new session and its row in exp.
+// addSession writes a session and a new row in exp.
 func (t *tables) addSession(d store.Digest, ses store.Session) error {
 	if err := t.putSession(d, ses); err != nil {
 		return err

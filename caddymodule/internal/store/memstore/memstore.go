@@ -189,9 +189,11 @@ func call[T any](
 func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	return call(ctx, s, "Login", func(d *Data) (res store.LoginResult, err error) {
 		if old, ok := d.Sessions[l.Ends]; ok {
-			delete(d.Sessions, l.Ends)
-			d.Users[old.User].Drop(l.Ends)
-			res.Ended = append(res.Ended, l.Ends)
+			by := atRest(l.EndsBy(old.Expires))
+			d.Users[old.User].Shorten(l.Ends, by)
+			old.Expires = by
+			d.Sessions[l.Ends] = old
+			d.report(store.Change{What: store.SessionChanged, Digest: l.Ends})
 		}
 		u, known := d.Users[l.User]
 		if !known {
@@ -215,7 +217,7 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 		d.MasterKeys[l.MasterKey] = l.MasterKeyNeed(d.MasterKeys[l.MasterKey])
 
 		res.UnionID, res.UnionIDChanged = u.UnionID, known && u.UnionID != before
-		res.Ended = append(res.Ended, ended...)
+		res.Ended = ended
 		for _, e := range res.Ended {
 			d.report(store.Change{What: store.SessionChanged, Digest: e})
 		}

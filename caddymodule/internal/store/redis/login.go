@@ -12,9 +12,9 @@ import (
 
 // A login writes the session first, and then the user's record that lists it. With
 // that it takes effect: before, no other gate knows the session, so none can have
-// ended it. Sessions that the login ends stay listed until they are gone. So an
-// outage at any step leaves no live session off the list, and none over MaxPerUser
-// that the next login does not end.
+// ended it. Sessions that the login ends or shortens stay listed as they are until
+// that is done. So an outage at any step leaves no live session off the list, and none
+// over MaxPerUser that the next login does not end.
 //
 // The epochs come from before. If a revocation falls between, the session is born
 // dead: the user's epoch moves with the record, and each look-up compares the others.
@@ -39,8 +39,14 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 type loginState struct {
 	record    string               // of the user
 	epochs    store.Epochs         // of the mini program and of all
-	presented *store.UserID        // whose session the client presented; nil without one
+	presented *presented           // session that the client presented; nil without one
 	needed    map[string]time.Time // recorded needs for master keys
+}
+
+// presented is a session that a login replaces.
+type presented struct {
+	store.Session
+	record string
 }
 
 func (db db) readFor(ctx context.Context, l store.Login) (found loginState, err error) {
@@ -75,7 +81,7 @@ func (db db) readFor(ctx context.Context, l store.Login) (found loginState, err 
 	}
 	if len(texts) > 3 && texts[3] != "" {
 		if ses, ok := db.parseSession(l.Ends, texts[3]); ok {
-			found.presented = &ses.User
+			found.presented = &presented{ses, texts[3]}
 		}
 	}
 	return found, nil
@@ -98,7 +104,7 @@ func (db db) login(
 			u = store.User{Epoch: randomEpoch()}
 		}
 		before := u
-		res = applyLogin(&u, l, found.presented != nil)
+		res = applyLogin(&u, l)
 		res.UnionIDChanged = known && u.UnionID != before.UnionID
 		found.epochs.User = u.Epoch
 		if err := db.putSession(ctx, l, found); err != nil {
@@ -111,21 +117,23 @@ func (db db) login(
 }
 
 // applyLogin applies a login to the user. Sessions that it ends stay listed, where
-// they are the first to go. Those that have expired need no end.
-func applyLogin(u *store.User, l store.Login, presented bool) (res store.LoginResult) {
-	listed := u.Sessions
+// they are the first to go, and one that it shortens with its time. Those that have
+// expired need no end.
+func applyLogin(u *store.User, l store.Login) (res store.LoginResult) {
 	u.Drop(l.Digest) // of an earlier try
-	u.Drop(l.Ends)   // before Admit, so that it does not count
-	if presented {
-		res.Ended = append(res.Ended, l.Ends)
-	}
-	over, _ := u.Admit(l)
-	res.Ended = append(res.Ended, over...)
+	listed := u.Sessions
+	res.Ended, _ = u.Admit(l)
 	res.UnionID = u.UnionID
 
 	var leaving []store.SessionRef
 	for _, r := range listed {
-		if slices.Contains(res.Ended, r.Digest) {
+		i := slices.IndexFunc(u.Sessions, func(s store.SessionRef) bool {
+			return s.Digest == r.Digest
+		})
+		switch {
+		case i >= 0:
+			u.Sessions[i] = r
+		case slices.Contains(res.Ended, r.Digest):
 			leaving = append(leaving, r)
 		}
 	}
@@ -157,24 +165,60 @@ func (db db) putSession(ctx context.Context, l store.Login, found loginState) er
 	return needScript.runAll(ctx, db.c, db.loginNeeds(l, found), cmds...)
 }
 
-// endLeaving ends the sessions that a login ends, then takes them off the lists.
+// endLeaving ends the sessions that a login ends and shortens the one that it
+// replaces, then changes the lists.
 func (db db) endLeaving(
-	ctx context.Context, l store.Login, presented *store.UserID, record string,
-	leaving []store.Digest,
+	ctx context.Context, l store.Login, old *presented, record string, leaving []store.Digest,
 ) error {
-	if len(leaving) == 0 {
-		return nil
-	}
 	for _, d := range leaving {
 		if err := db.endSession(ctx, d, false); err != nil {
 			return err
 		}
 	}
-	if presented != nil && *presented != l.User {
-		if err := db.update(ctx, *presented, unlist(l.Ends)); err != nil {
+	own := relist(leaving, store.Digest{}, time.Time{})
+	if old != nil && !slices.Contains(leaving, l.Ends) {
+		by := l.EndsBy(old.Expires)
+		if err := db.shortenSession(ctx, l.Ends, *old, by); err != nil {
+			return err
+		}
+		if old.User == l.User {
+			own = relist(leaving, l.Ends, by)
+		} else if err := db.update(ctx, old.User, relist(nil, l.Ends, by)); err != nil {
 			return err
 		}
 	}
-	_, err := db.updateFrom(ctx, l.User, record, unlist(leaving...))
+	_, err := db.updateFrom(ctx, l.User, record, own)
 	return err
+}
+
+// shortenScript makes a session and its note expire sooner, and tells gates. It leaves
+// alone a session that has changed since the caller read it: that was another login
+// with the same token, or its end.
+var shortenScript = repeatable(readLua + `
+if read(KEYS[1]) == ARGV[1] then
+	redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
+	local note = read(KEYS[2])
+	if note ~= '' then redis.call('SET', KEYS[2], note, 'PXAT', ARGV[3]) end
+end
+redis.call('SET', KEYS[3], '', 'PX', ARGV[4])
+return 1
+`)
+
+func (db db) shortenSession(
+	ctx context.Context, d store.Digest, old presented, by time.Time,
+) error {
+	if by.Equal(old.Expires) {
+		return nil // by an earlier try
+	}
+	ses := old.Session
+	ses.Expires = by
+	b, err := ses.AppendBinary(make([]byte, 0, 160))
+	if err != nil {
+		return err
+	}
+	key := db.keys.session(d)
+	return shortenScript.run(ctx, db.c, call{
+		keys: []string{key, db.keys.touched(d), db.keys.changed(key)},
+		args: []string{old.record, rueidis.BinaryString(b), millis(by), changeKept},
+	}).Error()
 }

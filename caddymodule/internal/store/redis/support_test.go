@@ -220,6 +220,9 @@ func newLogin(id store.UserID, edit ...func(*store.Login)) store.Login {
 	return l
 }
 
+// old moves a login back so far that MaxPerUser may end its session.
+func old(l *store.Login) { l.Created = l.Created.Add(-2 * store.Grace) }
+
 func maxPerUser(n int) func(*store.Login)    { return func(l *store.Login) { l.MaxPerUser = n } }
 func ends(d store.Digest) func(*store.Login) { return func(l *store.Login) { l.Ends = d } }
 func unionID(s string) func(*store.Login)    { return func(l *store.Login) { l.UnionID = s } }

@@ -167,14 +167,22 @@ func userUntil(u store.User) time.Time {
 	return until
 }
 
-// unlist takes sessions off their user's list.
-func unlist(gone ...store.Digest) func(u store.User, known bool) (*change, error) {
+// unlist takes a session off its user's list.
+func unlist(gone store.Digest) func(u store.User, known bool) (*change, error) {
+	return relist([]store.Digest{gone}, store.Digest{}, time.Time{})
+}
+
+// relist takes sessions off their user's list, and makes it show when another one,
+// if any, ends.
+func relist(
+	gone []store.Digest, sooner store.Digest, at time.Time,
+) func(u store.User, known bool) (*change, error) {
 	return func(u store.User, known bool) (*change, error) {
-		listed := false
+		changed := u.Shorten(sooner, at)
 		for _, d := range gone {
-			listed = u.Drop(d) || listed
+			changed = u.Drop(d) || changed
 		}
-		if !known || !listed {
+		if !known || !changed {
 			return nil, nil
 		}
 		return &change{user: &u}, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -45,9 +44,15 @@ func work(ctx context.Context, f *fixture, own, shared store.UserID) error {
 		}
 		b := newLogin(own, ends(a))
 		res, err := f.Login(ctx, b)
-		want := []store.Digest{a.Digest}
-		if err != nil || !slices.Equal(res.Ended, want) || holds(a) || !holds(b) {
-			return fmt.Errorf("login that ends another: %+v, %v", res, err)
+		if err != nil || len(res.Ended) != 0 || !holds(a) || !holds(b) {
+			return fmt.Errorf("login that replaces another: %+v, %v", res, err)
+		}
+		rec, err := f.Lookup(ctx, a.Digest)
+		if at := rec.Session.Expires; err != nil || at.After(b.Created.Add(store.Grace)) {
+			return fmt.Errorf("the replaced session lives until %v, %v", at, err)
+		}
+		if err := f.End(ctx, a.Digest); err != nil || holds(a) {
+			return fmt.Errorf("ending: %v, or the session still holds", err)
 		}
 		f.Touch(b.Digest, b.Created.Add(time.Second))
 		if err := f.RevokeUser(ctx, own); err != nil || holds(b) {

@@ -278,7 +278,7 @@ func testLoadEndedHere(t *testing.T, from, to *fixture) {
 
 // Loaded sessions count for MaxPerUser.
 func testLoadLimit(t *testing.T, from, to *fixture) {
-	first, _ := from.login(alice, ago(time.Minute))
+	first, _ := from.login(alice, ago(2*store.Grace))
 	second, _ := from.login(alice)
 	to.load(from.dump(), store.Loaded{Users: 1, Sessions: 2})
 	_, res := to.login(alice, maxPerUser(2))

@@ -122,7 +122,8 @@ func testLoginMaxPerUser(t *testing.T, f *fixture) {
 		{4, 0, 1}, // the oldest
 		{2, 1, 4}, // a lowered bound
 	} {
-		l, res := f.login(alice, maxPerUser(step.bound))
+		age := store.Grace * time.Duration(10-len(made)) // as old as need be at the next login
+		l, res := f.login(alice, maxPerUser(step.bound), ago(age))
 		made = append(made, l)
 		if want := digestsOfLogins(made[step.from:step.to]); !slices.Equal(res.Ended, want) {
 			t.Errorf("login %d ended %x, want %x", len(made), res.Ended, want)
@@ -132,12 +133,39 @@ func testLoginMaxPerUser(t *testing.T, f *fixture) {
 	f.checkAccepted(true, "within the bound", append(made[4:], other)...)
 	f.checkList(alice, made[4:]...)
 
-	// The presented session makes room before the bound is applied.
+	// The presented session makes room, though it holds yet.
 	l, res := f.login(alice, maxPerUser(2), ends(made[5]))
-	if !slices.Equal(res.Ended, []store.Digest{made[5].Digest}) {
-		t.Errorf("ended %x, want only the presented %x", res.Ended, made[5].Digest)
+	if len(res.Ended) != 0 {
+		t.Errorf("ended %x beside the presented session", res.Ended)
 	}
-	f.checkAccepted(true, "beside the presented one", made[4], l)
+	f.checkAccepted(true, "beside the presented one", made[4], made[5], l)
+}
+
+// Sessions younger than Grace stay, up to twice the bound; that counts all.
+func testLoginMaxPerUserYoung(t *testing.T, f *fixture) {
+	old, _ := f.login(alice, ago(store.Grace))
+	made := []store.Login{old}
+	login := func(want ...store.Login) {
+		t.Helper()
+		l, res := f.login(alice, maxPerUser(2), ends(made[len(made)-1]))
+		if !slices.Equal(res.Ended, digestsOfLogins(want)) {
+			t.Errorf("login %d ended %x, want %x", len(made), res.Ended, digestsOfLogins(want))
+		}
+		f.checkAccepted(false, "over twice the bound", want...)
+		made = append(made, l)
+	}
+	login()
+	login()
+	login()
+	login(made[0])
+	login(made[1])
+	f.checkAccepted(true, "within twice the bound", made[2:]...)
+	for range 2 {
+		l, _ := f.login(bob, maxPerUser(1))
+		f.login(bob, maxPerUser(1))
+		f.checkAccepted(true, "young", l)
+		f.must(f.RevokeUser(t.Context(), bob))
+	}
 }
 
 func digestsOfLogins(logins []store.Login) (ds []store.Digest) {
@@ -177,24 +205,40 @@ func testLoginParallel(t *testing.T, f *fixture) {
 	}
 }
 
+// A presented session holds for Grace yet, whose ever it is, and never for longer than
+// it did.
 func testLoginEnds(t *testing.T, f *fixture) {
 	mine, _ := f.login(alice)
 	foreign, _ := f.login(bob)
+	short, _ := f.login(alice, func(l *store.Login) { l.Expires = l.Created.Add(store.Grace / 2) })
 	expired, _ := f.login(alice, ago(2*time.Hour))
 	keep, _ := f.login(alice)
 	for _, step := range []struct {
 		name      string
 		presented store.Login
-		want      []store.Digest
+		most      time.Duration // from the login on; 0: not live
 	}{
-		{"own", mine, []store.Digest{mine.Digest}},
-		{"already ended", mine, nil},
-		{"unknown", newLogin(alice), nil},
-		{"another user's", foreign, []store.Digest{foreign.Digest}},
+		{"own", mine, store.Grace},
+		{"presented before", mine, store.Grace},
+		{"short", short, store.Grace / 2},
+		{"unknown", newLogin(alice), 0},
+		{"another user's", foreign, store.Grace},
 	} {
-		if _, res := f.login(alice, ends(step.presented)); !slices.Equal(res.Ended, step.want) {
+		l, res := f.login(alice, ends(step.presented))
+		if len(res.Ended) != 0 {
 			t.Errorf("%s session: ended %x", step.name, res.Ended)
 		}
+		f.reopen()
+		if f.accepted(step.presented.Digest) != (step.most > 0) {
+			t.Errorf("%s session: holds: %v", step.name, step.most == 0)
+		} else if step.most > 0 {
+			f.checkExpires(step.presented, l.Created.Add(step.most))
+		}
+	}
+	first := f.lookup(mine.Digest).Session.Expires
+	f.login(alice, ago(time.Second), ends(mine)) // a clock behind
+	if at := f.lookup(mine.Digest).Session.Expires; at.After(first) {
+		t.Errorf("presented again, it lives until %v, not %v", at, first)
 	}
 	_, res := f.login(alice, ends(expired))
 	for _, d := range res.Ended { // a store may still have it
@@ -202,9 +246,26 @@ func testLoginEnds(t *testing.T, f *fixture) {
 			t.Errorf("expired session: ended %x", res.Ended)
 		}
 	}
-	f.checkList(bob)
 	f.checkAccepted(true, "not presented", keep)
-	f.checkAccepted(false, "presented", mine, foreign)
-	f.reopen()
-	f.checkAccepted(false, "after a restart", mine, foreign)
+	if at := f.lookup(keep.Digest).Session.Expires; !at.Equal(keep.Expires) {
+		t.Errorf("another session lives until %v", at)
+	}
+	f.must(f.RevokeUser(t.Context(), bob))
+	f.must(f.End(t.Context(), mine.Digest))
+	f.checkAccepted(false, "ended within Grace", mine, foreign)
+}
+
+// checkExpires checks that a session, and its user's list, show that it ends by a time.
+func (f *fixture) checkExpires(l store.Login, by time.Time) {
+	f.t.Helper()
+	at := f.lookup(l.Digest).Session.Expires
+	listed := time.Time{}
+	for _, r := range f.user(l.User).Sessions {
+		if r.Digest == l.Digest {
+			listed = r.Expires
+		}
+	}
+	if at.After(by) || !listed.Equal(at) {
+		f.t.Errorf("it ends at %v, listed at %v, want %v", at, listed, by)
+	}
 }

@@ -143,27 +143,44 @@ func (m *model) login(rt *rapid.T) {
 		u = new(modelUser)
 		m.users[id] = u
 	}
-	var must []store.Digest // sessions that held and that this login ends
-	if s, ok := m.all[l.Ends]; ok {
-		if m.holds(s) {
-			must = append(must, l.Ends)
-		}
-		s.ended = true
+	if s, ok := m.all[l.Ends]; ok && m.holds(s) {
+		s.login.Expires = l.EndsBy(s.login.Expires)
 	}
 	u.sessions = slices.DeleteFunc(u.sessions, func(s *modelSession) bool { return !m.holds(s) })
 	s := &modelSession{login: l, shown: l.UsedUntil, last: l.UsedUntil}
 	u.sessions = append(u.sessions, s)
-	for l.MaxPerUser > 0 && len(u.sessions) > l.MaxPerUser {
-		must = append(must, u.sessions[0].login.Digest)
-		u.sessions[0].ended = true
-		u.sessions = u.sessions[1:]
-	}
 	m.all[l.Digest] = s
-	m.checkLogin(l, res, u, known, must)
+	m.checkLogin(l, res, u, known, m.overBound(u, l))
 	if l.UnionID != "" {
 		u.unionID = l.UnionID
 	}
 	u.setKey(l.Key, l.OldTags)
+}
+
+// overBound ends the sessions over MaxPerUser, and returns them. It says in its own
+// words what store.Login.MaxPerUser says.
+func (m *model) overBound(u *modelUser, l store.Login) (over []store.Digest) {
+	for l.MaxPerUser > 0 {
+		staying := slices.DeleteFunc(slices.Clone(u.sessions), func(s *modelSession) bool {
+			return s.login.Expires.Sub(m.now) <= store.Grace
+		})
+		settled := slices.DeleteFunc(slices.Clone(staying), func(s *modelSession) bool {
+			return m.now.Sub(s.login.Created) < store.Grace
+		})
+		var oldest *modelSession
+		switch {
+		case len(u.sessions) > 2*l.MaxPerUser:
+			oldest = u.sessions[0]
+		case len(staying) > l.MaxPerUser && len(settled) > 0:
+			oldest = settled[0]
+		default:
+			return over
+		}
+		over = append(over, oldest.login.Digest)
+		oldest.ended = true
+		u.sessions = slices.DeleteFunc(u.sessions, func(s *modelSession) bool { return s.ended })
+	}
+	return over
 }
 
 func (u *modelUser) setKey(k store.SealedKey, oldTags [][8]byte) {

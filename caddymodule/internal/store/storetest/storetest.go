@@ -37,6 +37,7 @@ func Run(t *testing.T, h Harness) {
 		{"Login/UnionID", testLoginUnionID},
 		{"Login/KeyVersions", testLoginKeyVersions},
 		{"Login/MaxPerUser", testLoginMaxPerUser},
+		{"Login/MaxPerUserYoung", testLoginMaxPerUserYoung},
 		{"Login/MaxPerUserPrunesExpired", testLoginPrunesExpired},
 		{"Login/Parallel", testLoginParallel},
 		{"Login/Ends", testLoginEnds},
