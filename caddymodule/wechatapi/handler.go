@@ -269,7 +269,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 	if c.live, err = h.app.Live(r.Context()); err != nil {
 		return err
 	}
-	return c.live.Core.Use(func() error { return h.relay(w, r, c) })
+	return h.relay(w, r, c)
 }
 
 // seqIDHeader is how apps of WeChat Cloud Hosting know that their call went

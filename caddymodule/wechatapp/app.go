@@ -304,7 +304,12 @@ func (a *App) judgeSites() error {
 	if err != nil {
 		return nil // no HTTP server
 	}
-	for _, f := range judge.Servers(app.(*caddyhttp.App).Servers) {
+	web := app.(*caddyhttp.App)
+	found := judge.Servers(web.Servers)
+	if web.GracePeriod == 0 {
+		found = append(found, judge.NoGracePeriod)
+	}
+	for _, f := range found {
 		if f.Refused {
 			return f.Err()
 		}
@@ -367,18 +372,23 @@ func (a *App) open() error {
 // or nearly so.
 func (a *App) Stop() error { return nil }
 
-// Cleanup returns the holdings to the pool, some time after the last request.
+// Cleanup returns the holdings to the pool, some time after the last request, or at
+// once when the process exits.
 func (a *App) Cleanup() error {
 	if a.settle != nil { // nil: not even provisioned
 		a.settle()
 	}
 	if caddy.Exiting() {
-		a.Close()
+		a.exit()
 		return nil
 	}
 	a.stepDown()
 	if a.live.Load() != nil {
-		time.AfterFunc(Linger, a.held.release)
+		lingering.add(a)
+		time.AfterFunc(Linger, func() {
+			a.held.release()
+			lingering.remove(a)
+		})
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -60,11 +61,20 @@ func (s *BoltStore) Provision(caddy.Context) error {
 // Identity returns the cleaned absolute path of the file, symbolic links followed.
 func (s *BoltStore) Identity() string { return "bolt:" + s.identity }
 
-// Open opens the database, making it if need be.
+// lockPatience bounds how long a start waits for the process before to give its
+// database up. It does so before its last connections have ended.
+const lockPatience = 15 * time.Second
+
+// Open opens the database, making it if need be. While no App runs, as at the
+// start of a process, it waits for another process to give the database up.
 func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
 	// A key from an earlier start means that there was a database.
 	_, err := os.Stat(keyPath(s.path))
-	st, err := bolt.Open(bolt.Config{Path: s.path, Expected: err == nil && !s.newKey, Logger: log})
+	cfg := bolt.Config{Path: s.path, Expected: err == nil && !s.newKey, Logger: log}
+	if Current() == nil {
+		cfg.Wait = lockPatience
+	}
+	st, err := bolt.Open(cfg)
 	if err != nil {
 		return nil, err
 	}

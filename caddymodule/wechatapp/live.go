@@ -75,20 +75,29 @@ func (a *App) await(ctx context.Context) *Live {
 // started lists the Apps that have started and are not cleaned up, oldest first.
 // During a reload there are two; when Caddy refuses the new configuration after
 // all, since another of its apps does not start, the old one runs on.
-var started startedApps
+var started appList
 
-type startedApps struct {
+// lingering lists the replaced Apps that still hold what they took.
+var lingering appList
+
+type appList struct {
 	mu   sync.Mutex
 	apps []*App
 }
 
-func (s *startedApps) add(a *App) {
+func (s *appList) add(a *App) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.apps = append(s.apps, a)
 }
 
-func (s *startedApps) remove(a *App) {
+func (s *appList) all() []*App {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.apps)
+}
+
+func (s *appList) remove(a *App) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.apps = slices.DeleteFunc(s.apps, func(other *App) bool { return other == a })
@@ -96,12 +105,11 @@ func (s *startedApps) remove(a *App) {
 
 // Current returns the App that started last, or nil.
 func Current() *App {
-	started.mu.Lock()
-	defer started.mu.Unlock()
-	if len(started.apps) == 0 {
+	apps := started.all()
+	if len(apps) == 0 {
 		return nil
 	}
-	return started.apps[len(started.apps)-1]
+	return apps[len(apps)-1]
 }
 
 // AllowLogin takes one login of a client from the rate limits: those of this gate,

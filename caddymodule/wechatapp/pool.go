@@ -51,6 +51,8 @@ func (pooledLimiter) Destruct() error { return nil }
 type holdings struct {
 	mu   sync.Mutex
 	keys []any
+
+	releasing sync.Mutex // held until what is released is closed
 }
 
 // take finds or makes the pooled object of a key. release gives it back.
@@ -67,16 +69,36 @@ func take[T caddy.Destructor](h *holdings, key any, construct func() (T, error))
 
 // release gives everything back, in the order in which it was taken. The pool closes
 // what no other App holds; the core, first, waits for the calls under way.
-func (h *holdings) release() {
+func (h *holdings) release() { h.releaseIf(func(any) bool { return true }) }
+
+// releaseStore gives back the store alone. It reports whether there was one.
+func (h *holdings) releaseStore() bool {
+	return h.releaseIf(func(key any) bool {
+		_, ok := key.(coreKey)
+		return ok
+	})
+}
+
+func (h *holdings) releaseIf(which func(key any) bool) bool {
+	h.releasing.Lock()
+	defer h.releasing.Unlock()
+	var keys, kept []any
 	h.mu.Lock()
-	keys := h.keys
-	h.keys = nil
+	for _, k := range h.keys {
+		if which(k) {
+			keys = append(keys, k)
+		} else {
+			kept = append(kept, k)
+		}
+	}
+	h.keys = kept
 	h.mu.Unlock()
 	for _, k := range keys {
 		if _, err := pool.Delete(k); err != nil {
 			Logger("").Error("closing replaced configuration failed", zap.Error(err))
 		}
 	}
+	return len(keys) > 0
 }
 
 // takeCore opens the store unless it is open.

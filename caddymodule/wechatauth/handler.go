@@ -174,6 +174,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
+	h.atExit(ctx)
 	app, err := ctx.AppIfConfigured("wechat")
 	switch {
 	case err == nil:
@@ -292,6 +293,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.verified(w, r)
 	}
 	markJudged(r)
+	endAtExit(w, r)
 	return next.ServeHTTP(w, r)
 }
 

@@ -49,5 +49,16 @@ func Config(raw []byte) ([]Finding, error) {
 			Cure:  "write log { format wechat }",
 		})
 	}
+	if len(c.Apps.HTTP.GracePeriod) == 0 {
+		found = append(found, NoGracePeriod)
+	}
 	return found, nil
+}
+
+// NoGracePeriod warns of a configuration without grace_period. An anonymous client
+// causes the fault on any path: the exit waits for a slow upload without limit.
+var NoGracePeriod = Finding{
+	Where: "grace_period",
+	What:  "one slow connection keeps a process that should exit for ever",
+	Cure:  "write grace_period 10s into the global options",
 }

@@ -137,14 +137,14 @@ func TestThreat36_AroundTheGate(t *testing.T) {
 	}
 }
 
-func TestConfig_AdminAndLog_Warned(t *testing.T) {
+func TestConfig_AdminLogAndGracePeriod_Warned(t *testing.T) {
 	const socket = `"admin":{"listen":"unix//s"}`
 	const encoder = `"encoder":{"format":"wechat"}`
 	for raw, want := range map[string]int{
-		`{}`:                           2,
-		`{"admin":{"disabled":true}}`:  1,
-		`{"admin":{"listen":":2019"}}`: 2,
-		`{` + socket + `,"logging":{"logs":{"default":{` + encoder + `}}}}`: 0,
+		`{}`:                           3,
+		`{"admin":{"disabled":true}}`:  2,
+		`{"admin":{"listen":":2019"}}`: 3,
+		`{` + socket + `,"logging":{"logs":{"default":{` + encoder + `}}}}`: 1,
 	} {
 		found, err := judge.Config([]byte(raw))
 		if err != nil || len(found) != want {

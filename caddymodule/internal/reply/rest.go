@@ -1,6 +1,7 @@
 package reply
 
 import (
+	"context"
 	"net/http"
 	"time"
 )
@@ -77,14 +78,29 @@ func NoWait(h http.Header, r *http.Request) {
 
 func closes(h http.Header) bool { return len(h["Connection"]) > 0 }
 
+// exiting ends when the process exits; connections then end without patience.
+var exiting, stopDropping = context.WithCancel(context.Background())
+
+// StopDropping ends the reading of bodies that no one needs, for good: the process
+// exits.
+func StopDropping() { stopDropping() }
+
 // dropBody reads the rest of a body within the bounds. A deadline ends the body for
 // good: Caddy's reader remembers it.
 func dropBody(rc *http.ResponseController, r *http.Request) {
+	stop := context.AfterFunc(exiting, func() { rc.SetReadDeadline(time.Now()) })
+	defer stop()
 	began, buf := time.Now(), make([]byte, 16<<10)
 	for n := 0; n < dropSize; {
 		patience := dropPause + time.Duration(n)*time.Second/dropRate
 		rc.SetReadDeadline(began.Add(min(patience, dropTime)))
+		if exiting.Err() != nil { // perhaps before this deadline
+			break
+		}
 		k, err := r.Body.Read(buf)
+		if exiting.Err() != nil {
+			break
+		}
 		if n += k; err != nil {
 			rc.SetReadDeadline(time.Time{})
 			return

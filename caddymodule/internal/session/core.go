@@ -88,9 +88,9 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	return c, nil
 }
 
-// closePatience bounds what Close waits for calls under way: longer than a
-// login takes.
-const closePatience = 30 * time.Second
+// closePatience bounds what Close waits for calls under way: a login at WeChat
+// for its default timeout, then at the store. No call waits for its client.
+const closePatience = 5*time.Second + storeTimeout + time.Second
 
 // Close refuses new calls with ErrUnavailable, waits for those under way, for a
 // bounded time, and closes the cache and the store. It logs each revocation
@@ -157,15 +157,6 @@ func (u *uses) done() {
 	if u.n.Add(-1) == ended {
 		u.once.Do(func() { close(u.over) })
 	}
-}
-
-// Use runs f as a call that Close waits for.
-func (c *Core) Use(f func() error) error {
-	if err := c.uses.begin(); err != nil {
-		return err
-	}
-	defer c.uses.done()
-	return f()
 }
 
 // end refuses calls from now on.

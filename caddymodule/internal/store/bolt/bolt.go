@@ -55,6 +55,10 @@ type Config struct {
 	// counts as damaged, and Open sets it aside.
 	Expected bool
 
+	// Wait bounds how long Open waits while another process has the file open, as
+	// during the exit of the gate before. After it comes one more second.
+	Wait time.Duration
+
 	TouchEvery time.Duration // longest wait of a Touch for a commit; 0 means 1 s
 	SweepEvery time.Duration // pause between searches for expired sessions; 0 means 1 s
 	Logger     *zap.Logger   // nil means no log
@@ -96,7 +100,7 @@ var (
 )
 
 // Open opens or creates the session store at c.Path and holds an exclusive lock
-// on it until Close. It waits at most one second for the lock.
+// on it until Close. It waits for the lock: Config.Wait and one second.
 //
 // Open verifies the file. It sets a damaged one aside under another name (see
 // SetAside) and begins with an empty one, which logs all users out.
@@ -131,6 +135,7 @@ func Open(c Config) (*Store, error) {
 	if sweepEvery <= 0 {
 		sweepEvery = defaultSweepEvery
 	}
+	awaitFree(path, c.Wait, s.log)
 	o, err := openFile(path, c.Expected, s.log)
 	if err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", path, err)

@@ -240,3 +240,35 @@ func TestOpen_Symlink_StaysOne(t *testing.T) {
 		})
 	}
 }
+
+// An Open that may wait for another process says so once, leaves the file alone
+// meanwhile, and opens it when the other has closed it in order.
+func TestOpen_FileInUse_Waits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	first := open(t, bolt.Config{Path: path})
+	l := login(t, first, "o", 1, time.Hour)
+	if _, err := bolt.Open(bolt.Config{Path: path, Wait: time.Millisecond}); err == nil {
+		t.Fatal("opened by two")
+	}
+	core, logs := observer.New(zap.InfoLevel)
+	cfg := bolt.Config{Path: path, Wait: time.Minute, Logger: zap.New(core)}
+	opened := make(chan error)
+	var second *bolt.Store
+	go func() {
+		var err error
+		second, err = bolt.Open(cfg)
+		opened <- err
+	}()
+	for logs.Len() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	must(t, first.Close())
+	must(t, <-opened)
+	defer second.Close()
+	if _, err := second.Lookup(t.Context(), l.Digest); err != nil {
+		t.Error(err)
+	}
+	if logs.Len() != 1 {
+		t.Errorf("log %v", logs.All())
+	}
+}
