@@ -12,7 +12,8 @@ import (
 // TestValidate_Findings_ExitStatus holds P9 for the command: a fault ends it, a
 // warning does so with --strict only.
 func TestValidate_Findings_ExitStatus(t *testing.T) {
-	const head = "{\n\tadmin off\n\tlog {\n\t\tformat wechat\n\t}\n\twechat {\n\t\tapp " +
+	const head = "{\n\tadmin off\n\tgrace_period 10s\n\tlog {\n\t\tformat wechat\n\t}\n" +
+		"\twechat {\n\t\tapp " +
 		caddytest.AppID + " {env.WXGATE_TEST_NOT_SET}\n\t}\n}\n\n"
 	for _, c := range []struct {
 		name, sites    string
