@@ -91,7 +91,8 @@ func TestStop_OpenConnections_NextProcessServes(t *testing.T) {
 	old.cmd.Process.Signal(syscall.SIGTERM)
 	for name, c := range map[string]net.Conn{"stream": stream, "refusal": refused} {
 		c.SetReadDeadline(time.Now().Add(patience))
-		if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
+		_, err := io.Copy(io.Discard, c)
+		if err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("the %s goes on: %v", name, err)
 		}
 	}
