@@ -7,13 +7,13 @@ import (
 )
 
 // secretParams are the parameters whose values no log shows.
-var secretParams = []string{"code", "js_code", "session_key", "access_token", "secret"}
+var secretParams = []string{"code", "js_code", "session_key", "access_token", "secret", "wx_ticket"}
 
 // ownQueries begin the queries of the gate's endpoints under their default prefix.
 // Clients send codes and data there by mistake. Under another prefix the names of
 // the parameters tell.
 var ownQueries = []string{
-	"/wx/login?", "/wx/logout?", "/wx/session?", "/wx/decrypt?", "/wx/phone?",
+	"/wx/login?", "/wx/logout?", "/wx/session?", "/wx/decrypt?", "/wx/phone?", "/wx/ticket?",
 }
 
 // window is how much of the decoded text mask looks back at: longer than each

@@ -86,11 +86,16 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.List(&h.Apps, wechatapp.CheckSiteApp)
 		case "token":
 			err = h.unmarshalToken(b)
+		case "tickets":
+			err = b.Bare(&h.Tickets)
+		case "cors":
+			err = b.List(&h.Cors, checkOrigin)
 		case "headers":
 			err = h.unmarshalHeaders(b)
 		default:
 			err = b.Unknown(
-				"cloudrun, endpoints, verify, public, optional, required, apps, token or headers")
+				"cloudrun, endpoints, verify, public, optional, required, apps, token, tickets, " +
+					"cors or headers")
 		}
 		if err == nil {
 			err = h.checkLines(d)

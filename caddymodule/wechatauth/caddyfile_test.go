@@ -49,7 +49,7 @@ var wrongSites = []caddytest.Wrong{
 		"unknown word",
 		caddytest.Site("exempt /x # here"),
 		`unknown word "exempt"`,
-		"endpoints, verify, public, optional, required, apps, token or headers",
+		"endpoints, verify, public, optional, required, apps, token, tickets, cors or headers",
 	},
 	{
 		"unknown word in headers",
@@ -391,6 +391,9 @@ var wrongSites = []caddytest.Wrong{
 		"take out verify, or cloudrun",
 	},
 	{"value after verify", caddytest.Site("verify on # here"), "verify takes no value"},
+	{"tickets twice", caddytest.Site("tickets\ntickets # here"), "tickets"},
+	{"any origin", caddytest.Site("cors * # here"), "https://host", "one each"},
+	{"origin twice", caddytest.Site("cors https://a.com https://a.com # here"), "a.com"},
 	{"verify twice", caddytest.Site("verify\nverify # here"), "verify"},
 	{"value after cloudrun", caddytest.Site("cloudrun on # here"), "cloudrun takes no value"},
 }

@@ -14,6 +14,7 @@ import (
 type Claims struct {
 	Route     gate.Route
 	Token     string // "": none
+	Ticket    string // of the query; counts when there is no token
 	Ambiguous error  // two different tokens
 	Stray     string // a place with a token in it that is not read
 	Early     bool   // over HTTP/3, before the handshake is complete
@@ -85,7 +86,7 @@ func Decide(c Claims) Decision {
 		return refuse(Early, &tooEarly, "")
 	case class == gate.Endpoint:
 		return Decision{Do: Answer}
-	case c.Token != "":
+	case c.Token != "" || c.Ticket != "":
 		return Decision{Do: Check, Result: Accepted}
 	case class == gate.Optional:
 		return Decision{Do: Pass, Result: Guest}

@@ -39,6 +39,11 @@ var endpoints = map[string]endpoint{
 		method: http.MethodGet, ask: "send GET with the token",
 		serve: (*Handler).serveSession,
 	},
+	"ticket": {
+		method: http.MethodPost, on: func(h *Handler) bool { return h.Tickets },
+		ask:   "send POST with the token and a JSON body that holds path",
+		serve: (*Handler).serveTicket,
+	},
 	"decrypt": {
 		method: http.MethodPost,
 		ask:    "send POST with the token and a JSON body that holds encryptedData and iv",

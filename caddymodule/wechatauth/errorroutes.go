@@ -21,6 +21,7 @@ type cleaner struct{ rules []*gate.Rules } // of the gates before these error ro
 func (c *cleaner) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !isJudged(r) {
 		for _, rules := range c.rules {
+			takeTicket(rules, r)
 			if token := rules.Scrub(r); token != "" {
 				caddyhttp.SetVar(r.Context(), tokenVar, takenToken(token))
 			}

@@ -34,7 +34,7 @@ func (h *Handler) Explain(r *http.Request, phones bool) (Explanation, error) {
 		c.Platform, c.Untrue = rules.Platform(r)
 	}
 	e := rules.Explain(r)
-	c.Route, c.Token = e.Route, e.Token
+	c.Route, c.Token, c.Ticket = e.Route, e.Token, e.Ticket
 	if errors.Is(e.Refused, gate.ErrOwnedTrailer) {
 		c.Trailer = e.Refused
 	} else {
@@ -80,6 +80,8 @@ func describeToken(c Claims) string {
 	switch {
 	case c.Ambiguous != nil:
 		return "two different ones"
+	case c.Token == "" && c.Ticket != "":
+		return "a ticket; only the running gate knows whether it is valid"
 	case c.Token == "":
 		return "none"
 	case c.Route.Class == gate.Public:

@@ -1,7 +1,8 @@
 // Package wechatauth owns the handler `wechat_auth`: the decision about each request
 // of a site, and the site's own endpoints.
 //
-// It must not know stores, the admin API, commands or wechat_api.
+// It must not know stores, the admin API, commands or wechat_api. It has more than 14
+// files: one for each endpoint or word that does something of its own.
 //
 // # Logs
 //
@@ -64,6 +65,8 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //		required  <paths...>
 //		apps      <appids...>
 //		token header <name>
+//		tickets
+//		cors      <origins...>
 //		headers {
 //			openid  <name>
 //			unionid <name>
@@ -118,6 +121,13 @@ type Handler struct {
 	// The only header that carries the token. Default: `Authorization: Bearer`, then
 	// `X-3rd-Session`.
 	TokenHeader string `json:"token_header,omitempty"`
+
+	// Let clients make links that are good without a header: for `<image>`, `<video>`,
+	// web-view and downloads.
+	Tickets bool `json:"tickets,omitempty"`
+
+	// Origins whose pages may call the site from a browser, as `https://h5.example.com`.
+	Cors []string `json:"cors,omitempty"`
 
 	// Names of the headers that the app reads, each by its word: `openid`, `unionid`,
 	// `appid`, `source` and `phone`. Default: `X-WX-` and the word in capitals.
@@ -233,8 +243,8 @@ func (h *Handler) Rules() gate.Config {
 	return gate.Config{
 		Headers: h.Headers, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
 		Endpoints: h.Endpoints, EndpointNames: h.endpointNames(),
-		VerifyEndpoints: h.verifyEndpoints(),
-		Public:          h.Public, Optional: h.Optional, Required: h.Required,
+		VerifyEndpoints: h.verifyEndpoints(), Tickets: h.Tickets,
+		Public: h.Public, Optional: h.Optional, Required: h.Required,
 	}
 }
 
@@ -248,6 +258,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 				return h.refuse(w, r, refused(reply.NotServed(appID)))
 			}
 			return next.ServeHTTP(w, r)
+		}
+	}
+	if len(h.Cors) > 0 {
+		if w = h.cors(w, r); w == nil {
+			return nil
 		}
 	}
 	c := h.read(r)
@@ -268,7 +283,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case Answer:
 		return h.serveEndpoint(w, r, c)
 	case Check:
-		id, err := h.authenticate(r, c.Token)
+		id, err := h.identify(w, r, c)
 		if err == nil {
 			err = h.rules.Inject(r, gate.Identity{
 				gate.OpenID: id.OpenID, gate.UnionID: id.UnionID,
@@ -322,6 +337,9 @@ func (h *Handler) read(r *http.Request) Claims {
 	c.Stray = cmp.Or(h.rules.Stray(r), c.Stray)
 	if c.Token == "" && c.Ambiguous == nil {
 		c.Token = tokenTaken(r)
+	}
+	if h.Tickets {
+		c.Ticket = takeTicket(h.rules, r)
 	}
 	return c
 }

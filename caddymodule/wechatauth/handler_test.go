@@ -53,6 +53,7 @@ func TestDecisions(t *testing.T) {
 	uncounted := maps.Clone(metrics.decisionBy)
 	delete(uncounted, NotPlatform) // these two are of the mode cloudrun, see TestCloudrun_Decisions
 	delete(uncounted, LocalDebug)
+	delete(uncounted, Preflight) // see TestCors_Preflight_NeedsNoToken
 	revoked := w.Token(caddytest.AppID, "revoked")
 	if err := w.Live().Sessions.RevokeApp(t.Context(), caddytest.AppID); err != nil {
 		t.Fatal(err)

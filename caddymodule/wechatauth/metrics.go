@@ -30,11 +30,13 @@ const (
 	BadIdentity Result = "broken_identity"
 	NotPlatform Result = "not_the_platform"
 	LocalDebug  Result = "local_debug"
+	Preflight   Result = "preflight"
 )
 
 var results = []Result{
 	Public, Guest, Accepted, Missing, Malformed, Forged, Unknown, Expired, Revoked, OtherApp,
 	Ambiguous, BadTrailer, NotFound, Early, StoreDown, BadIdentity, NotPlatform, LocalDebug,
+	Preflight,
 }
 
 // metrics are made once a process and registered with each configuration, whose

@@ -66,12 +66,14 @@ func (g *Rules) Scrub(r *http.Request) (token string) {
 	_, _ = g.Clean(r) // r is clean whatever it says
 	token, _ = g.Credential(r)
 	g.Stray(r)
+	g.TakeTicket(r, nil)
 	return token
 }
 
 // ScrubsLike reports whether Scrub of both rules removes the same.
 func (g *Rules) ScrubsLike(other *Rules) bool {
 	return g.tokenPrefix == other.tokenPrefix && g.headers == other.headers &&
+		g.tickets == other.tickets &&
 		slices.Equal(g.sources, other.sources)
 }
 

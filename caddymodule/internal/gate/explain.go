@@ -18,6 +18,7 @@ type Explanation struct {
 	Route   Route
 	Path    string // why the path is of that class
 	Token   string // the presented token, "" for none
+	Ticket  string // the ticket in the query, "" for none
 }
 
 // Explain runs on r the steps before the token check, and reports each change with its
@@ -41,6 +42,7 @@ func (g *Rules) Explain(r *http.Request) Explanation {
 		e.Refused = err
 	}
 	g.Stray(r)
+	e.Ticket = g.TakeTicket(r, nil)
 	e.compare(before, r.Header, "a token is for the gate; the app never sees it")
 	return e
 }

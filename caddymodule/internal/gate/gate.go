@@ -5,6 +5,8 @@
 //
 // It does not know sessions, stores, WeChat or Caddy, and it writes no response:
 // it reports, and the caller decides. Clean comes first on every request.
+//
+// The package has more than 14 files: one for each part of a request that it reads.
 package gate
 
 import (
@@ -36,6 +38,9 @@ type Config struct {
 	// name: their class, Required or Optional. Each answers for every path below it.
 	VerifyEndpoints map[string]Class
 
+	// Tickets makes the query parameter TicketParam the gate's own.
+	Tickets bool
+
 	// Public and Optional are path patterns (see ValidatePattern) that open paths
 	// which are otherwise Required.
 	Public, Optional []string
@@ -50,6 +55,7 @@ type Rules struct {
 	names       nameTable
 	sources     []source
 	tokenPrefix string
+	tickets     bool
 	headers     [len(Headers)]string // canonical names
 	endpoints   endpoints
 	required    []endpoints // nil: all paths that no rule opens
@@ -96,6 +102,7 @@ func New(c Config) (*Rules, error) {
 		names:       newNameTable(headers[:], sources),
 		sources:     sources,
 		tokenPrefix: c.TokenPrefix,
+		tickets:     c.Tickets,
 		headers:     headers,
 		endpoints:   own,
 		rules:       rules,

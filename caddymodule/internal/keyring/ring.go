@@ -43,6 +43,7 @@ type masterKey struct {
 	tokenID     byte // names the key in tokens
 	sessionKeys cipher.AEAD
 	phones      cipher.AEAD
+	tickets     cipher.AEAD
 	tagKey      []byte
 	macs        sync.Pool // of hash.Hash: docs/stores.md#check-cost
 }
@@ -128,12 +129,17 @@ func derive(secret []byte) (*masterKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	tickets, err := newAEAD(under("ticket seal"))
+	if err != nil {
+		return nil, err
+	}
 	id, tokenKey := under("key id"), under("token")
 	return &masterKey{
 		id:          ID(id[:4]),
 		tokenID:     alphabet[id[4]%byte(len(alphabet))],
 		sessionKeys: sessionKeys,
 		phones:      phones,
+		tickets:     tickets,
 		tagKey:      under("session_key tag"),
 		macs:        sync.Pool{New: func() any { return hmac.New(sha256.New, tokenKey) }},
 	}, nil

@@ -239,6 +239,20 @@ func (o Object) Flag(name string) (bool, error) {
 	return b, nil
 }
 
+// Count returns a member that must be a whole number from 1 to most, as a number or,
+// in a form, as text. An absent member is the default.
+func (o Object) Count(name string, absent, most int64) (int64, error) {
+	v, ok := o[name]
+	if !ok {
+		return absent, nil
+	}
+	if n, err := strconv.ParseInt(fmt.Sprint(v), 10, 64); err == nil && 0 < n && n <= most {
+		return n, nil
+	}
+	return 0, Invalid(http.StatusBadRequest,
+		fmt.Sprintf("%s must be a whole number from 1 to %d", name, most))
+}
+
 // maxName bounds an id: those of WeChat have some 30 characters and no documented
 // length (docs/wechat.md#code2session-response).
 const maxName = 128

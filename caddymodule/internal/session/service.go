@@ -249,3 +249,22 @@ func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*en
 	c.cache.put(e, time.Now())
 	return e, nil
 }
+
+// Ticket returns a ticket for a token that Authenticate has just accepted: good for
+// one target until ends, and no longer than the session.
+func (s *Service) Ticket(token, target string, ends time.Time) string {
+	return s.cfg.Keys.SealTicket(token, target, ends)
+}
+
+// TicketToken returns the token in a ticket for a target, for Authenticate. The error
+// wraps ErrInvalid when the ticket opens nothing.
+func (s *Service) TicketToken(ticket, target string) (token string, err error) {
+	token, ends, err := s.cfg.Keys.OpenTicket(ticket, target)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: %w", ErrForged, err)
+	case !time.Now().Before(ends):
+		return "", ErrExpired
+	}
+	return token, nil
+}

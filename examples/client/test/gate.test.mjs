@@ -160,4 +160,10 @@ test('MiniProgram_Pages_Work', { skip }, async () => {
   assert.equal(index.data.phone, '13580006666')
   await index.onLogout()
   assert.equal(wx.kept.size, 0)
+
+  const photos = open('pages/photos/photos.js')
+  await photos.onChoose()
+  assert.equal(photos.data.error, '')
+  const link = photos.data.url.replace('https://api.example.com', site)
+  assert.equal(await (await fetch(link)).text(), 'photo of grace.jpg')
 })

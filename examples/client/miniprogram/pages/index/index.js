@@ -27,5 +27,9 @@ Page({
   async onLogout () {
     await gate.logout()
     this.setData({ user: null, phone: '' })
+  },
+
+  onPhotos () {
+    wx.navigateTo({ url: '/pages/photos/photos' })
   }
 })
