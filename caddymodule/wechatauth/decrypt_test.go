@@ -190,9 +190,9 @@ func TestDecryptBindsUnionID(t *testing.T) {
 	}
 }
 
-// TestThreat29_OneAnswer: whatever is wrong with open data, the client learns
-// no more than whether a new login will help, the operator reads the reason,
-// and nothing changes.
+// TestThreat29_OneAnswer holds that the client learns no more of wrong open data
+// than whether a new login helps, that the operator reads the reason, and that
+// nothing changes. TestThreat29_OpenData_Wrong_SameErrorForAll has every reason.
 func TestThreat29_OneAnswer(t *testing.T) {
 	w := newDataWorld(t, "")
 	w.wechat.SetUser(caddytest.AppID, "ada", weixintest.UserOptions{NoUnionID: true})
@@ -226,33 +226,9 @@ func TestThreat29_OneAnswer(t *testing.T) {
 		reason     string
 	}{
 		{"no base64", data("!"), false, "encrypted_data"},
-		{"15 bytes", data("AAAAAAAAAAAAAAAAAAAA"), false, "encrypted_data"},
-		{"17 bytes", data("AAAAAAAAAAAAAAAAAAAAAAA="), false, "encrypted_data"},
-		{"padding alone", data("===="), false, "encrypted_data"},
-		{"60 KiB", data(strings.Repeat("A", 60<<10)), true, "padding"},
-		{"short iv", iv("AAAA"), false, "iv"},
-		{"iv of 17 bytes", iv("AAAAAAAAAAAAAAAAAAAAAAA="), false, "iv"},
 		{"another iv", iv("AAAAAAAAAAAAAAAAAAAAAA=="), true, "object"},
-		{"bad padding", data("AAAAAAAAAAAAAAAAAAAAAA=="), true, "padding"},
 		{"data of another user", whole(w.seal("bob", w.watermarked(ada))), true, "signature"},
-		{
-			"data of another user, unsigned", body(w.seal("bob", w.watermarked(ada))), true,
-			"padding",
-		},
 		{"data of another mini program", body(elsewhere), true, "padding"},
-		{
-			"foreign watermark",
-			body(
-				w.seal(
-					"ada",
-					fmt.Sprintf(
-						`{%s,"watermark":{"timestamp":1477314187,"appid":%q}}`, ada,
-						caddytest.OtherAppID,
-					),
-				),
-			),
-			false, "watermark_appid",
-		},
 		{
 			"no time",
 			body(w.seal("ada", fmt.Sprintf(`{%s,"watermark":{"appid":%q}}`, ada, caddytest.AppID))),
@@ -262,33 +238,6 @@ func TestThreat29_OneAnswer(t *testing.T) {
 			"openId of another user",
 			body(w.seal("ada", w.watermarked(`"openId":"o-of-bob","unionId":"evil-unionid"`))),
 			false, "openid",
-		},
-		{
-			"unionId alone", body(w.seal("ada", w.watermarked(`"unionId":"evil-unionid"`))), false,
-			"unionid",
-		},
-		{
-			"unionId that is no header",
-			body(
-				w.seal(
-					"ada",
-					w.watermarked(strings.Replace(ada, "evil-unionid", `evil\r\nX-Evil: 1`, 1)),
-				),
-			),
-			false, "unionid",
-		},
-		{
-			"names twice", body(w.seal("ada", w.watermarked(ada+`,"unionId":"evil-unionid"`))),
-			true, "object",
-		},
-		{
-			"wrong signature",
-			with(func(d *weixintest.OpenData) { d.Signature = strings.Repeat("0", 40) }), true,
-			"signature",
-		},
-		{
-			"rawData changed", with(func(d *weixintest.OpenData) { d.RawData += " " }), true,
-			"signature",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -399,103 +348,37 @@ func TestUserDataNeedsASession(t *testing.T) {
 	}
 }
 
-// TestThreat24_UserDataBodies: what is no call never reaches WeChat, and costs
-// nothing of what a user may ask for.
+// TestThreat24_UserDataBodies holds that a malformed call never reaches WeChat and
+// takes nothing of a user's limits. FuzzUserData has the malformed bodies.
 func TestThreat24_UserDataBodies(t *testing.T) {
 	w := newDataWorld(t, "")
 	token := w.login("ada")
 	w.wechat.Reset()
-	long := strings.Repeat("a", 257)
-	for _, c := range []struct {
-		name, target, body string
-		status             int
-	}{
-		{"empty", "/wx/decrypt", ``, 400},
-		{"empty object", "/wx/decrypt", `{}`, 400},
-		{"no iv", "/wx/decrypt", `{"encryptedData":"AA=="}`, 400},
-		{"no data", "/wx/decrypt", `{"iv":"AA=="}`, 400},
-		{"empty data", "/wx/decrypt", `{"encryptedData":"","iv":"AA=="}`, 400},
-		{"a number", "/wx/decrypt", `{"encryptedData":1,"iv":"AA=="}`, 400},
-		{"null", "/wx/decrypt", `{"encryptedData":null,"iv":"AA=="}`, 400},
-		{"iv a list", "/wx/decrypt", `{"encryptedData":"AA==","iv":["AA=="]}`, 400},
-		{
-			"rawData an object", "/wx/decrypt",
-			`{"encryptedData":"AA==","iv":"AA==","rawData":{"nickName":"x"},"signature":"s"}`, 400,
-		},
-		{
-			"signature true", "/wx/decrypt",
-			`{"encryptedData":"AA==","iv":"AA==","rawData":"{}","signature":true}`, 400,
-		},
-		{
-			"rawData alone", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","rawData":"{}"}`,
-			400,
-		},
-		{
-			"signature alone", "/wx/decrypt",
-			`{"encryptedData":"AA==","iv":"AA==","signature":"s"}`, 400,
-		},
-		{"name twice", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA==","iv":"AA=="}`, 400},
-		{
-			"name twice, escaped", "/wx/decrypt",
-			`{"encryptedData":"AA==","iv":"AA==","\u0069v":"AA=="}`, 400,
-		},
-		{"junk behind", "/wx/decrypt", `{"encryptedData":"AA==","iv":"AA=="}{}`, 400},
-		{
-			"deep", "/wx/decrypt",
-			`{"encryptedData":"AA==","iv":"AA==","x":` + strings.Repeat("[", 9000), 400,
-		},
-		{
-			"64 KiB and a byte", "/wx/decrypt", `{"encryptedData":"` + strings.Repeat("A", 64<<10),
-			413,
-		},
-		{"1 MB", "/wx/decrypt", `{"encryptedData":"` + strings.Repeat("A", 1<<20), 413},
-
-		{"empty", "/wx/phone", ``, 400},
-		{"no code", "/wx/phone", `{}`, 400},
-		{"empty code", "/wx/phone", `{"code":""}`, 400},
-		{"a number", "/wx/phone", `{"code":1}`, 400},
-		{"null", "/wx/phone", `{"code":null}`, 400},
-		{"blank", "/wx/phone", `{"code":"a b"}`, 400},
-		{"NUL", "/wx/phone", `{"code":"a\u0000b"}`, 400},
-		{"not ASCII", "/wx/phone", `{"code":"码"}`, 400},
-		{"257 characters", "/wx/phone", `{"code":"` + long + `"}`, 400},
-		{"code twice", "/wx/phone", `{"code":"a","code":"b"}`, 400},
-		{"nested", "/wx/phone", `{"code":{"code":"a"}}`, 400},
-		{"4 KiB and a byte", "/wx/phone", `{"code":"` + strings.Repeat("a", 4<<10), 413},
-	} {
-		t.Run(c.target[4:]+"/"+c.name, func(t *testing.T) {
-			*w.Live().Users = *wechatapp.NewUserLimits()
-			rec := w.post(c.target, token, c.body)
-			if got := caddytest.Code(t, rec); rec.Code != c.status || got != "invalid_request" {
-				t.Errorf("%d %s, want %d", rec.Code, got, c.status)
-			}
-		})
-	}
-	for target, body := range userDataEndpoints {
-		for header, value := range map[string]string{
-			"Content-Type": "text/plain", "Content-Encoding": "gzip",
+	for target, good := range userDataEndpoints {
+		for _, c := range []struct {
+			header, value, body string
+			status              int
+		}{
+			{"Content-Type", "application/json", `{}`, 400},
+			{"Content-Type", "application/json", `{"code":"` + strings.Repeat("a", 64<<10), 413},
+			{"Content-Type", "text/plain", good, 415},
+			{"Content-Encoding", "gzip", good, 415},
 		} {
-			r, rec := caddytest.Request("POST", target, token)
-			r.Body = caddytest.Body(body)
-			r.Header.Set(header, value)
-			if err := w.gate.ServeHTTP(rec, r, new(caddytest.Next)); err != nil {
-				t.Fatal(err)
-			}
-			if rec.Code != 415 {
-				t.Errorf("%s, %s: %d", target, header, rec.Code)
+			for range 11 { // a user has ten numbers an hour
+				r, rec := caddytest.Request("POST", target, token)
+				r.Body = caddytest.Body(c.body)
+				r.Header.Set(c.header, c.value)
+				if err := w.gate.ServeHTTP(rec, r, new(caddytest.Next)); err != nil {
+					t.Fatal(err)
+				}
+				if got := caddytest.Code(t, rec); rec.Code != c.status || got != "invalid_request" {
+					t.Fatalf("%s, %s: %d %s, want %d", target, c.value, rec.Code, got, c.status)
+				}
 			}
 		}
 	}
 	if calls := w.wechat.Calls(); len(calls) != 0 {
 		t.Errorf("WeChat was called: %+v", calls)
-	}
-	w.wechat.Inject(
-		weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 40029, Path: phonePath},
-	)
-	for range 10 {
-		if rec := w.post("/wx/phone", token, `{"code":"abc"}`); rec.Code == 429 {
-			t.Fatal("malformed calls have used up what the user may ask for")
-		}
 	}
 }
 

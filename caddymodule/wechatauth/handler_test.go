@@ -1,6 +1,7 @@
 package wechatauth
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -433,128 +434,84 @@ func TestAfterRelease(t *testing.T) {
 	}
 }
 
-// TestThreat24_LoginRequests: what is no login call never reaches WeChat;
-// nothing listens where the test's WeChat would be.
+// TestThreat24_LoginRequests holds that a malformed login never reaches WeChat; nothing
+// listens where the test's WeChat would be. TestReadObjectBody has the malformed bodies.
 func TestThreat24_LoginRequests(t *testing.T) {
 	w := newWorld(t, &Handler{}).start()
-	single := w.newGate(&Handler{Apps: []string{caddytest.AppID}})
+	single, both := w.newGate(&Handler{Apps: []string{caddytest.AppID}}), w.gate
+	codes := map[int]string{403: "app_not_allowed", 503: "wechat_unavailable"}
+	const referer = "Referer: https://servicewechat.com/"
 	for _, c := range []struct {
-		name, method, body string
-		edit               func(*http.Request)
-		gate               *Handler
-		status             int
-		code               string
+		name   string
+		gate   *Handler
+		status int
+		body   string
+		header string
 	}{
-		{name: "GET", method: "GET", status: 405, code: "invalid_request"},
-		{name: "PUT", method: "PUT", status: 405, code: "invalid_request"},
-		{name: "empty", status: 400, code: "invalid_request"},
-		{name: "no code", body: `{}`, status: 400, code: "invalid_request"},
-		{name: "empty code", body: `{"code":""}`, status: 400, code: "invalid_request"},
-		{name: "number", body: `{"code":1}`, status: 400, code: "invalid_request"},
-		{name: "null", body: `{"code":null}`, status: 400, code: "invalid_request"},
-		{name: "blank", body: `{"code":"a b"}`, status: 400, code: "invalid_request"},
-		{name: "NUL", body: `{"code":"a\u0000b"}`, status: 400, code: "invalid_request"},
-		{name: "not ASCII", body: `{"code":"é"}`, status: 400, code: "invalid_request"},
-		{
-			name: "257 characters", body: `{"code":"` + strings.Repeat("a", 257) + `"}`,
-			status: 400, code: "invalid_request",
-		},
-		{
-			name: "mock code", body: `{"code":"the code is a mock one"}`, status: 400,
-			code: "invalid_request",
-		},
-		{name: "name twice", body: `{"code":"a","code":"b"}`, status: 400, code: "invalid_request"},
-		{name: "nested", body: `{"code":{"code":"a"}}`, status: 400, code: "invalid_request"},
-		{name: "trailing junk", body: `{"code":"a"}{}`, status: 400, code: "invalid_request"},
-		{
-			name: "appid a number", body: `{"code":"a","appid":1}`, status: 400,
-			code: "invalid_request",
-		},
-		{
-			name: "which mini program", body: `{"code":"a"}`, gate: w.gate, status: 400,
-			code: "invalid_request",
-		},
-		{
-			name: "foreign mini program", body: `{"code":"a","appid":"wxaaaaaaaaaaaaaaaa"}`,
-			status: 403, code: "app_not_allowed",
-		},
-		{
-			name: "not of this site", body: `{"code":"a","appid":"` + caddytest.OtherAppID + `"}`,
-			status: 403, code: "app_not_allowed",
-		},
-		{name: "foreign Referer", body: `{"code":"a"}`, gate: w.gate, edit: func(r *http.Request) {
-			r.Header.Set("Referer", "https://servicewechat.com/wxaaaaaaaaaaaaaaaa/1/page-frame.html")
-		}, status: 400, code: "invalid_request"},
-		{
-			name: "gzip", body: `{"code":"a"}`,
-			edit: func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, status: 415,
-			code: "invalid_request",
-		},
-		{name: "text", body: `{"code":"a"}`, edit: func(r *http.Request) {
-			r.Header.Set("Content-Type", "text/plain")
-		}, status: 415, code: "invalid_request"},
-		{
-			name: "1 MB", body: `{"code":"` + strings.Repeat("a", 1<<20) + `"}`, status: 413,
-			code: "invalid_request",
-		},
-		// These would go through to WeChat, which is not there: so the table is
-		// not refusing everything.
-		{
-			name: "good", body: `{"code":"a","appid":"` + caddytest.AppID + `"}`, status: 503,
-			code: "wechat_unavailable",
-		},
-		{
-			name: "good for the only one", body: `{"code":"` + strings.Repeat("a", 256) + `"}`,
-			status: 503, code: "wechat_unavailable",
-		},
-		{name: "good form", body: `code=f`, edit: func(r *http.Request) {
-			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		}, status: 503, code: "wechat_unavailable"},
-		{
-			name: "good with more", body: `{"code":"m","userInfo":{"nickName":"x"}}`, status: 503,
-			code: "wechat_unavailable",
-		},
-		{name: "good by Referer", body: `{"code":"b"}`, gate: w.gate, edit: func(r *http.Request) {
-			r.Header.Set("Referer", "https://servicewechat.com/"+caddytest.AppID+"/1/page-frame.html")
-		}, status: 503, code: "wechat_unavailable"},
+		{"empty", single, 400, ``, ""},
+		{"empty code", single, 400, `{"code":""}`, ""},
+		{"number", single, 400, `{"code":1}`, ""},
+		{"blank", single, 400, `{"code":"a b"}`, ""},
+		{"NUL", single, 400, `{"code":"a\u0000b"}`, ""},
+		{"not ASCII", single, 400, `{"code":"é"}`, ""},
+		{"257 characters", single, 400, `{"code":"` + strings.Repeat("a", 257) + `"}`, ""},
+		{"mock code", single, 400, `{"code":"the code is a mock one"}`, ""},
+		{"name twice", single, 400, `{"code":"a","code":"b"}`, ""},
+		{"appid a number", single, 400, `{"code":"a","appid":1}`, ""},
+		{"which mini program", both, 400, `{"code":"a"}`, ""},
+		{"foreign mini program", single, 403, `{"code":"a","appid":"wxaaaaaaaaaaaaaaaa"}`, ""},
+		{"of another site", single, 403, `{"code":"a","appid":"` + caddytest.OtherAppID + `"}`, ""},
+		{"foreign Referer", both, 400, `{"code":"a"}`, referer + "wxaaaaaaaaaaaaaaaa/1/x.html"},
+		{"Referer elsewhere", both, 400, `{"code":"a"}`, "Referer: http://x/" + caddytest.AppID},
+		{"gzip", single, 415, `{"code":"a"}`, "Content-Encoding: gzip"},
+		{"text", single, 415, `{"code":"a"}`, "Content-Type: text/plain"},
+		{"1 MB", single, 413, `{"code":"` + strings.Repeat("a", 1<<20) + `"}`, ""},
+		// These go on to WeChat, which is not there.
+		{"good", single, 503, `{"code":"a","appid":"` + caddytest.AppID + `"}`, ""},
+		{"longest code", single, 503, `{"code":"` + strings.Repeat("a", 256) + `"}`, ""},
+		{"form", single, 503, `code=f`, "Content-Type: application/x-www-form-urlencoded"},
+		{"more", single, 503, `{"code":"m","userInfo":{"nickName":"x"}}`, ""},
+		{"Referer", both, 503, `{"code":"b"}`, referer + caddytest.AppID + "/1/page-frame.html"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.Logs.TakeAll()
-			g := single
-			if c.gate != nil {
-				g = c.gate
-			}
-			g.refusals = wechatapp.NewRefusalLog(g.log)
+			c.gate.refusals = wechatapp.NewRefusalLog(c.gate.log)
 			calls := w.Metric("caddy_wechat_weixin_calls_total")
-			method := "POST"
-			if c.method != "" {
-				method = c.method
-			}
-			r, rec := caddytest.Request(method, "/wx/login", "")
+			r, rec := caddytest.Request("POST", "/wx/login", "")
 			r.Body = caddytest.Body(c.body)
-			if c.edit != nil {
-				c.edit(r)
+			if name, value, ok := strings.Cut(c.header, ": "); ok {
+				r.Header.Set(name, value)
 			}
 			var n caddytest.Next
-			if err := g.ServeHTTP(rec, r, &n); err != nil {
+			if err := c.gate.ServeHTTP(rec, r, &n); err != nil {
 				t.Fatal(err)
 			}
-			if got := caddytest.Code(t, rec); rec.Code != c.status || got != c.code || n.Called {
+			want := cmp.Or(codes[c.status], "invalid_request")
+			if got := caddytest.Code(t, rec); rec.Code != c.status || got != want || n.Called {
 				t.Errorf(
-					"%d %s, want %d %s; app asked: %v", rec.Code, got, c.status, c.code, n.Called,
+					"%d %s, want %d %s; app asked: %v",
+					rec.Code,
+					got,
+					c.status,
+					want,
+					n.Called,
 				)
 			}
 			called := w.Metric("caddy_wechat_weixin_calls_total") != calls
 			if called != (c.status == 503) {
 				t.Errorf("WeChat called: %v", called)
 			}
-			if rec.Code == 405 && rec.Header().Get("Allow") != "POST" {
-				t.Error("405 without Allow")
-			}
-			if c.status != 405 && w.Logs.FilterMessage("login refused").Len() != 1 {
+			if w.Logs.FilterMessage("login refused").Len() != 1 {
 				t.Errorf("logged %s", caddytest.Lines(w.Logs))
 			}
 		})
+	}
+	for _, method := range []string{"GET", "PUT", "post"} {
+		r, rec := caddytest.Request(method, "/wx/login", "")
+		if err := single.ServeHTTP(rec, r, new(caddytest.Next)); err != nil || rec.Code != 405 ||
+			rec.Header().Get("Allow") != "POST" {
+			t.Errorf("%s: %d %v, %v", method, rec.Code, rec.Header(), err)
+		}
 	}
 }
 

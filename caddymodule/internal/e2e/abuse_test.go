@@ -120,21 +120,6 @@ func TestThreat42_OneAddress_ClassInGuesserOut(t *testing.T) {
 	}
 }
 
-// TestThreat26_StrictProxies believes only the address that the trusted proxy
-// appended to X-Forwarded-For.
-func TestThreat26_StrictProxies(t *testing.T) {
-	t.Parallel()
-	s := limited(strictRate)
-	s.options = strings.Replace(s.options, "static 127.0.0.1/32",
-		"static 127.0.0.1/32\n\t\ttrusted_proxies_strict", 1)
-	w := newWorld(t, s)
-	for i := range 5 {
-		w.login(t, "ada", from(fmt.Sprintf("198.51.100.%d, 203.0.113.1", i)))
-	}
-	w.tryLogin(t, "ada", from("198.51.100.77, 203.0.113.1")).tooMany(t, hourly5)
-	w.asked(t, 5)
-}
-
 // TestThreat6_NoTrustedProxy takes a client's address from the connection,
 // whatever its headers say.
 func TestThreat6_NoTrustedProxy(t *testing.T) {

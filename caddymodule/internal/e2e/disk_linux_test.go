@@ -299,34 +299,6 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 	}
 }
 
-// TestStart_DamagedAfterCleanStop damages a file that was closed properly, as a
-// broken copy is. The gate sets it aside; bbolt does not end the process.
-func TestStart_DamagedAfterCleanStop(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, setup{})
-	token := w.login(t, "ada")
-	if n := w.gate.stop(t); n != 0 {
-		t.Fatalf("the gate ends with status %d", n)
-	}
-	b, err := os.ReadFile(w.database())
-	if err != nil {
-		t.Fatal(err)
-	}
-	clear(b[2*os.Getpagesize():])
-	if err := os.WriteFile(w.database(), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.start(t)
-	if _, text := w.damaged(t); text != string(b) {
-		t.Error("the damaged file was changed")
-	}
-	if n := w.metrics(t)["caddy_wechat_damaged_stores_total"]; n != 1 {
-		t.Errorf("the metric tells of %v", n)
-	}
-	w.checkDead(t, token)
-	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
-}
-
 // TestP4_FileLostUnderTheGate cuts the file under a running gate, as a dying
 // disk does. Cached sessions go on, other requests get 503, and the next start
 // finds the damage.

@@ -124,32 +124,6 @@ func clientOf(w *world, n int, token string) (wrong string, err error) {
 	return wrong, err
 }
 
-// TestP4_FleetStaleness holds that a gate trusts its cache for max_staleness
-// without the store, answers 503 then, and has the sessions afterwards.
-func TestP4_FleetStaleness(t *testing.T) {
-	t.Parallel()
-	s := mixed
-	s.wechat = "\t\tmax_staleness 1s\n"
-	f := newFleet(t, s)
-	ada := f.a.who(appA, "ada")
-	token := f.a.login(t, "ada")
-	f.b.checkAlive(t, token, ada)
-	f.redis.Kill()
-	eventually(t, "the cache is not believed any more", func() bool {
-		r := f.b.call(t, "GET", "/x", "", bearer(token))
-		if !r.fromApp() {
-			r.problem(t, 503, "store_unavailable")
-		}
-		return !r.fromApp()
-	})
-	if r := f.b.call(t, "GET", "/optional/x", ""); !r.fromApp() {
-		t.Errorf("a guest is answered with %s", r)
-	}
-	f.redis.Restart()
-	f.b.takesLogins(t)
-	f.b.checkAlive(t, token, ada)
-}
-
 // TestP4_FleetStartsAlone starts a gate without its store. It serves routes
 // that need none, and recovers.
 func TestP4_FleetStartsAlone(t *testing.T) {

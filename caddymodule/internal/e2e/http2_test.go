@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/probe"
-	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
 // dialH2 opens a connection of HTTP/2: by ALPN over TLS when a configuration is
@@ -237,42 +236,5 @@ func TestThreat24_HTTP2Login(t *testing.T) {
 		a.asked(t, 0)
 		r := a.ask(t, a.loginH2(good, "X-Wx-Openid: victim", "X-3rd-Session: wxs_other"))
 		a.checkAlive(t, r.session(t).Token, a.who(appA, "ada"))
-	})
-}
-
-// TestThreat25_HTTP2 sends a code on many streams and resets some: one
-// exchange, one session. A client that gave up gets the answer when it asks
-// again.
-func TestThreat25_HTTP2(t *testing.T) {
-	t.Parallel()
-	overHTTP2(t, func(t *testing.T, a *arena) {
-		a.wechat.Reset()
-		a.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 200 * time.Millisecond})
-		login := a.loginH2(codeBody(a.wechat.Code(appA, "ada")))
-		c := mustDialH2(t, a.target, a.tls)
-		var kept []uint32
-		for i := range 24 {
-			id := c.Open(login)
-			if i%3 == 0 {
-				c.Cancel(id)
-				continue
-			}
-			kept = append(kept, id)
-		}
-		replies := answersH2(t, c, kept...)
-		for _, r := range replies {
-			if got, want := r.session(t).Token, replies[0].session(t).Token; got != want {
-				t.Errorf("one code has two tokens: %s, %s", got, want)
-			}
-		}
-		a.asked(t, 1)
-		a.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultSlow, Delay: 100 * time.Millisecond})
-		login = a.loginH2(codeBody(a.wechat.Code(appA, "bob")))
-		id := c.Open(login)
-		c.Flush()
-		eventually(t, "WeChat is asked", func() bool { return a.wechat.Count(exchangePath) == 2 })
-		c.Cancel(id)
-		a.checkAlive(t, askH2(t, c, login).session(t).Token, a.who(appA, "bob"))
-		a.asked(t, 2)
 	})
 }

@@ -86,27 +86,6 @@ func TestLogin_AppAnswers(t *testing.T) {
 	}
 }
 
-// TestLogin_Unionid sends no header without a unionid, whatever the client
-// sends, and adds one that WeChat gives later to existing sessions.
-func TestLogin_Unionid(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
-	w.wechat.SetUser(appA, "bob", weixintest.UserOptions{NoUnionID: true})
-	s := w.tryLogin(t, "bob").session(t)
-	if s.UnionIDBound {
-		t.Error("a unionid is bound, want none")
-	}
-	anonymous := &identity{openid: w.wechat.OpenID(appA, "bob"), appid: appA}
-	w.call(t, "GET", "/x", "", bearer(s.Token),
-		"X-WX-UNIONID: somebody").received(t).check(t, anonymous)
-
-	w.wechat.SetUser(appA, "bob", weixintest.UserOptions{})
-	if !w.tryLogin(t, "bob").session(t).UnionIDBound {
-		t.Error("no unionid is bound, want one")
-	}
-	w.checkAlive(t, s.Token, w.who(appA, "bob"))
-}
-
 // TestLogin_RealClients accepts what real clients of wx.request send.
 func TestLogin_RealClients(t *testing.T) {
 	t.Parallel()
@@ -181,22 +160,6 @@ func (w *world) expiresIn(tb testing.TB, token string) int64 {
 		tb.Fatal(err)
 	}
 	return s.ExpiresIn
-}
-
-func TestLogin_LogoutAll(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
-	a1, a2, bob := w.login(t, "ada"), w.login(t, "ada"), w.login(t, "bob")
-	w.checkAlive(t, a2, w.who(appA, "ada")) // in the cache
-	w.post(t, "/wx/logout", `{"all":"true"}`, bearer(a1)).problem(t, 400, "invalid_request")
-	w.checkAlive(t, a1, w.who(appA, "ada"))
-	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).made(t, 204)
-	w.checkDead(t, a1)
-	w.checkDead(t, a2)
-	w.checkAlive(t, bob, w.who(appA, "bob"))
-	w.checkAlive(t, w.login(t, "ada"), w.who(appA, "ada"))
-	// Who may not act for the user any more ends nothing.
-	w.post(t, "/wx/logout", `{"all":true}`, bearer(a1)).problem(t, 401, "session_invalid")
 }
 
 // TestLogin_OtherCredentials leaves credentials that do not begin with wxs_ to

@@ -8,41 +8,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 )
-
-// TestOpenAPI_Calls lets an app call WeChat without a token of its own.
-func TestOpenAPI_Calls(t *testing.T) {
-	t.Parallel()
-	w, api := apiWorld(t, setup{}, "")
-	w.login(t, "ada")
-	openid := w.wechat.OpenID(appA, "ada")
-
-	sent := ask(t, api, "POST", "/cgi-bin/message/subscribe/send",
-		fmt.Sprintf(`{"touser":%q,"template_id":"t","data":{}}`, openid),
-		"Content-Type: application/json")
-	if got := sent.errCode(t); got != 0 {
-		t.Fatalf("errcode %d: %s", got, sent)
-	}
-	checked := ask(t, api, "POST", "/wxa/msg_sec_check",
-		fmt.Sprintf(`{"openid":%q,"content":"a risky text"}`, openid))
-	if !strings.Contains(checked.body, `"risky"`) {
-		t.Errorf("the answer is %s", checked)
-	}
-	first, second := sent.header.Values("X-Openapi-Seqid"), checked.header.Values("X-Openapi-Seqid")
-	if len(first) != 1 || len(second) != 1 || first[0] == "" || first[0] == second[0] {
-		t.Errorf("the answers are numbered %q and %q", first, second)
-	}
-	if n := w.wechat.Count("/cgi-bin/stable_token"); n != 1 {
-		t.Errorf("%d access tokens were asked for, want 1", n)
-	}
-	picture := ask(t, api, "POST", "/wxa/getwxacodeunlimit", `{"scene":"a=1"}`)
-	if picture.header.Get("Content-Type") != "image/jpeg" ||
-		!strings.HasPrefix(picture.body, "\xff\xd8") || len(picture.body) < 5000 {
-		t.Errorf("the picture is %v, %d bytes", picture.header, len(picture.body))
-	}
-}
 
 // TestOpenAPI_WhatWeChatSees sends WeChat the call and the gate's token, and no
 // header that is between app and gate.
@@ -93,34 +60,6 @@ func TestOpenAPI_WhatWeChatSees(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("WeChat did not see %v", want)
-	}
-}
-
-// TestOpenAPI_RenewsToken renews an access token that WeChat refuses.
-// TestRelay_RepeatsOnce, in package weixin, counts the calls.
-func TestOpenAPI_RenewsToken(t *testing.T) {
-	t.Parallel()
-	var good atomic.Value
-	good.Store("canary-token-1")
-	_, api, wechat := standInWorld(t, setup{}, "", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("access_token") == good.Load() {
-			ok(w, r)
-			return
-		}
-		w.Header().Set("Content-Type", "text/plain")
-		io.WriteString(w, `{"errcode":"40001","errmsg":"invalid credential, rid: 1-2-3"}`)
-	})
-	taken := func() bool {
-		return strings.Contains(ask(t, api, "POST", "/wxa/msg_sec_check", "{}").body, `"errcode":0`)
-	}
-	if !taken() {
-		t.Fatal("the first token is refused")
-	}
-	good.Store("canary-token-2")
-	eventually(t, "a refused token is renewed", taken)
-	wechat.take()
-	if !taken() || len(wechat.take()) != 1 {
-		t.Error("the new token is not kept")
 	}
 }
 

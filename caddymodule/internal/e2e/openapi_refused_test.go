@@ -207,19 +207,3 @@ func TestOpenAPI_Failures(t *testing.T) {
 		}
 	}
 }
-
-// TestOpenAPI_NoToken tells the app that it is not at fault when the gate has
-// no token, and the operator why.
-func TestOpenAPI_NoToken(t *testing.T) {
-	t.Parallel()
-	api := freeAddr(t)
-	refusing := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, `{"errcode":40164,"errmsg":"x"}`)
-	}))
-	w := newWorld(t, setup{base: refusing, sites: apiSite(api, "")})
-	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, 502, "misconfigured")
-	w.gate.printed(t, 0, "IP whitelist")
-	api = freeAddr(t)
-	newWorld(t, setup{base: "http://" + freeAddr(t), sites: apiSite(api, "")})
-	ask(t, api, "POST", "/wxa/msg_sec_check", "{}").problem(t, 503, "wechat_unavailable")
-}

@@ -14,6 +14,8 @@ import (
 // remembering is the line of the global option that keeps telephone numbers.
 const remembering = "\t\tphone {\n\t\t\tremember\n\t\t}"
 
+const phonePath = "/wxa/business/getuserphonenumber"
+
 // openData is what WeChat hands to a user's phone of an object, as the body of
 // a decrypt call.
 func (w *world) openData(tb testing.TB, appID, user, object string) string {
@@ -35,16 +37,6 @@ func (w *world) userinfo(user, unionID string) string {
 	return fmt.Sprintf(`{"openId":%q,"nickName":"<é> \u00e9","unionId":%q,`+
 		`"watermark":{"timestamp":%d,"appid":%q}}`,
 		w.wechat.OpenID(appA, user), unionID, time.Now().Unix(), appA)
-}
-
-// dataInvalid demands the one answer to data that does not pass.
-func (r reply) dataInvalid(tb testing.TB, again bool) {
-	tb.Helper()
-	r.problem(tb, 422, "data_invalid")
-	if strings.Contains(r.body, `"login_again":true`) != again ||
-		strings.Count(r.body, "login_again") > 1 {
-		tb.Errorf("the answer is %s, want login_again %v", r.body, again)
-	}
 }
 
 // TestOpenData_UnionID gives the app a unionid from open data with the next

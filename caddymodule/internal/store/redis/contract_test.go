@@ -2,6 +2,9 @@ package redis
 
 import (
 	"flag"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +90,23 @@ func TestContract_EachTopology_LeastRights(t *testing.T) {
 				checkRights(t, servers, topology.used) // all suites have run
 			}
 		})
+	}
+}
+
+// TestReference_Rights_AreThoseOfTheSuites holds that the rights in the reference are
+// those with which the suites run, and one that is optional.
+func TestReference_Rights_AreThoseOfTheSuites(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/reference.md")
+	must(t, err)
+	line := regexp.MustCompile(`(?m)^ACL SETUSER \S+ on \S+ resetchannels ~wxgate:\* (.+)$`)
+	found := line.FindAllSubmatch(text, -1)
+	if len(found) != 1 {
+		t.Fatalf("%d lines that grant rights, want one", len(found))
+	}
+	got, want := strings.Fields(string(found[0][1])), strings.Fields(leastRights+" +config|get")
+	slices.Sort(got)
+	if slices.Sort(want); !slices.Equal(got, want) {
+		t.Errorf("the reference grants %q, the suites run with %q", got, want)
 	}
 }
 
