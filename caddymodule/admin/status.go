@@ -1,11 +1,14 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
@@ -61,6 +65,72 @@ type wechatStatus struct {
 	BreakerOpen bool   `json:"breaker_open"` // logins are answered in its stead
 	// likewise calls for telephone numbers, keys and access tokens
 	CallsRefused bool `json:"api_breaker_open"`
+
+	Logins callStatus `json:"logins"`
+	Calls  callStatus `json:"api"` // all but logins
+	// of WeChat's clock; absent before WeChat has answered
+	ClockAhead *float64 `json:"clock_ahead_seconds,omitempty"`
+	// "current" or "previous", by AppID, where two AppSecrets are configured
+	Secrets map[string]string `json:"secrets,omitempty"`
+}
+
+// callStatus is how one kind of WeChat's calls fares.
+type callStatus struct {
+	State       string     `json:"state"` // well, partly or down
+	LastSuccess *time.Time `json:"last_success,omitempty"`
+	LastError   string     `json:"last_error,omitempty"`
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
+	Since       *time.Time `json:"failing_since,omitempty"`
+	Calls       int        `json:"calls_since,omitempty"`
+	Failed      int        `json:"failed_since,omitempty"`
+}
+
+func weChatStatus(live *wechatapp.Live) wechatStatus {
+	c := live.WeChat
+	s := wechatStatus{
+		BaseURL:      live.App.API.BaseURL,
+		BreakerOpen:  c.BreakerOpen(),
+		CallsRefused: c.OtherBreakerOpen(),
+		Logins:       statusOfCalls(c.Logins()),
+		Calls:        statusOfCalls(c.OtherCalls()),
+	}
+	if clock := c.Clock(); !clock.At.IsZero() {
+		ahead := clock.Ahead.Seconds()
+		s.ClockAhead = &ahead
+	}
+	for _, m := range live.App.MiniPrograms() {
+		if m.Previous == "" {
+			continue
+		}
+		if s.Secrets == nil {
+			s.Secrets = make(map[string]string)
+		}
+		s.Secrets[m.ID] = string(c.SecretInUse(m))
+	}
+	return s
+}
+
+func statusOfCalls(h weixin.Health) callStatus {
+	s := callStatus{
+		State:       h.State.String(),
+		LastSuccess: someTime(h.LastSuccess), LastErrorAt: someTime(h.LastErrorAt),
+	}
+	if h.LastError != nil {
+		s.LastError = h.LastError.Error()
+	}
+	if h.State != weixin.Well {
+		s.Since, s.Calls, s.Failed = someTime(h.Since), h.Calls, h.Failed
+	}
+	return s
+}
+
+// someTime returns t in UTC, or nil for none.
+func someTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Round(time.Millisecond)
+	return &t
 }
 
 type loginStatus struct {
@@ -89,12 +159,8 @@ func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 			Up:   err == nil && !stats.StoreDown,
 			Owed: stats.Pending,
 		},
-		Cache: cacheStatus{Sessions: stats.CacheEntries, Max: stats.CacheMax},
-		WeChat: wechatStatus{
-			BaseURL:      a.API.BaseURL,
-			BreakerOpen:  live.WeChat.BreakerOpen(),
-			CallsRefused: live.WeChat.OtherBreakerOpen(),
-		},
+		Cache:  cacheStatus{Sessions: stats.CacheEntries, Max: stats.CacheMax},
+		WeChat: weChatStatus(live),
 		Logins: loginStatus{
 			InFlight: wechatapp.LoginsInFlight(), MaxInFlight: limits.InFlight,
 			PerClient: wechatapp.RateText(
@@ -195,16 +261,7 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 		)
 	}
 	row("cache", "%s of %d", cli.Amount(int(s.Cache.Sessions), "session"), s.Cache.Max)
-	row(
-		"WeChat", "%s, %s",
-		map[bool]string{
-			false: "logins go out", true: "DOWN: the breaker is open, logins are refused at once",
-		}[s.WeChat.BreakerOpen],
-		s.WeChat.BaseURL,
-	)
-	if s.WeChat.CallsRefused {
-		row("", "DOWN: the breaker is open, calls for numbers, keys and access tokens are refused")
-	}
+	s.WeChat.write(row)
 	row("logins", "%d under way, at most %d", s.Logins.InFlight, s.Logins.MaxInFlight)
 	row(
 		"", "limits: %s per client, %s per private address, %s for all", s.Logins.PerClient,
@@ -218,6 +275,51 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 	row("apps", "%s", strings.Join(s.Apps, " "))
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// write writes the rows of WeChat.
+func (s wechatStatus) write(row func(name, format string, args ...any)) {
+	logins := map[string]string{
+		"partly": "PARTLY DOWN: some logins fail", "down": "DOWN: logins fail",
+	}[s.Logins.State]
+	if s.BreakerOpen {
+		logins = "DOWN: the breaker is open, logins are refused at once"
+	}
+	row("WeChat", "%s, %s", cmp.Or(logins, "logins go out"), cli.Text(s.BaseURL))
+	s.Logins.write("logins", row)
+	if s.CallsRefused {
+		row("", "DOWN: the breaker is open, calls for numbers, keys and access tokens are refused")
+	}
+	s.Calls.write("other calls", row)
+	if a := s.ClockAhead; a != nil {
+		differs := ""
+		if *a < -5 || *a > 5 {
+			differs = ": SET THIS MACHINE'S CLOCK"
+		}
+		row("", "clock %+.0f s from this machine's%s", *a, differs)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Secrets)) {
+		row("", "%s AppSecret of %s is in use", s.Secrets[id], id)
+	}
+}
+
+// write writes a row of the last success and, after it, one of the last error.
+func (s callStatus) write(what string, row func(name, format string, args ...any)) {
+	ago := func(t *time.Time) string {
+		if t == nil {
+			return "never"
+		}
+		return time.Since(*t).Round(time.Second).String() + " ago"
+	}
+	if s.LastSuccess != nil || s.LastError != "" {
+		row("", "%s: last success %s", what, ago(s.LastSuccess))
+	}
+	if s.LastError != "" {
+		row("", "%s: last error %s: %s", what, ago(s.LastErrorAt), s.LastError)
+	}
+	if s.Since != nil {
+		row("", "%s: %d of %d failed since %s", what, s.Failed, s.Calls, cli.Time(*s.Since))
+	}
 }
 
 func atMost(n int) string {

@@ -9,6 +9,10 @@
 //
 //	caddy_wechat_weixin_calls_total{call,class}        calls of WeChat's API by outcome
 //	caddy_wechat_weixin_call_duration_seconds{call}    their duration
+//	caddy_wechat_weixin_breaker_open{calls}            1 while the breaker refuses calls
+//	caddy_wechat_weixin_down{calls}                    0 well, 0.5 partly, 1 unavailable
+//	caddy_wechat_weixin_last_success_timestamp_seconds{calls}
+//	caddy_wechat_weixin_clock_ahead_seconds            of WeChat's clock
 //	caddy_wechat_cache_hits_total                      token checks that the cache answered
 //	caddy_wechat_cache_misses_total                    token checks that asked the store
 //	caddy_wechat_logins_in_flight                      logins under way
@@ -46,7 +50,7 @@ func init() { caddy.RegisterModule(new(App)) }
 // In a Caddyfile it is the global option `wechat`:
 //
 //	wechat {
-//		app <appid> <secret> {
+//		app <appid> <secret> [<previous secret>] {
 //			token_file       <path>
 //			cloud_token_file <path>
 //		}
@@ -207,13 +211,33 @@ func (a *App) provisionApps() error {
 		if secret == "" {
 			a.empty = append(a.empty, fmt.Sprintf("secret %s of mini program %s", m.Secret, id))
 		}
+		previous, err := a.previousSecret(id, m)
+		if err != nil {
+			return err
+		}
 		source, err := m.tokenFile()
 		if err != nil {
 			return err
 		}
-		a.apps = append(a.apps, weixin.Credentials{ID: id, Secret: secret, TokenFile: source})
+		a.apps = append(a.apps, weixin.Credentials{
+			ID: id, Secret: secret, Previous: previous, TokenFile: source,
+		})
 	}
 	return nil
+}
+
+// previousSecret resolves the other AppSecret of a mini program, if it has one.
+func (a *App) previousSecret(id string, m MiniProgram) (string, error) {
+	if m.PreviousSecret == "" {
+		return "", nil
+	}
+	what := "previous secret of mini program " + id
+	previous, err := block.ResolveSecret(what, m.PreviousSecret)
+	if err == nil && previous == "" {
+		a.empty = append(a.empty,
+			fmt.Sprintf("previous secret %s of mini program %s", m.PreviousSecret, id))
+	}
+	return previous, err
 }
 
 func (a *App) provisionKeys() error {

@@ -88,11 +88,21 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
-	if len(args) != 2 {
-		return d.Err("app takes an appid and the placeholder of its secret: " +
-			"app wx0123456789abcdef {env.WX_SECRET}")
+	if len(args) != 2 && len(args) != 3 {
+		return d.Err("app takes an appid and the placeholder of its secret, " +
+			"or of its new and its old one: app wx0123456789abcdef {env.WX_SECRET}")
 	}
 	m := MiniProgram{AppID: args[0], Secret: args[1]}
+	if len(args) == 3 {
+		m.PreviousSecret = args[2]
+		if err := block.CheckSecret("the previous secret", m.PreviousSecret); err != nil {
+			return d.WrapErr(err)
+		}
+		if m.PreviousSecret == m.Secret {
+			return d.Err("the new and the old secret are the same placeholder: " +
+				"write it once, or name the other one")
+		}
+	}
 	in := block.New(d)
 	if !strings.HasPrefix(m.AppID, "{") {
 		if err := CheckAppID(m.AppID); err != nil {

@@ -319,9 +319,19 @@ var wrongOptions = []caddytest.Wrong{
 		"app wx0123456789abcdef {env.WX_SECRET}",
 	},
 	{
-		"app with three values",
-		caddytest.Apps("app " + caddytest.AppID + " {env.A} {env.B} # here"),
+		"app with four values",
+		caddytest.Apps("app " + caddytest.AppID + " {env.A} {env.B} {env.C} # here"),
 		"app takes an appid and the placeholder of its secret",
+	},
+	{
+		"previous secret written out",
+		caddytest.Apps("app " + caddytest.AppID + " {env.A} " + caddytest.Canary + " # here"),
+		"the previous secret",
+	},
+	{
+		"one secret twice",
+		caddytest.Apps("app " + caddytest.AppID + " {env.A} {env.A} # here"),
+		"are the same placeholder",
 	},
 	{
 		"app alone",

@@ -24,6 +24,11 @@ type MiniProgram struct {
 	// The AppSecret, as a placeholder: `{env.WX_SECRET}` or `{file./run/secrets/wx}`.
 	Secret string `json:"secret,omitempty"`
 
+	// Another AppSecret, as a placeholder: the one that a reset in the WeChat console
+	// ends. The gate tries it when WeChat refuses the other, so the new secret may be
+	// configured before or after the reset.
+	PreviousSecret string `json:"previous_secret,omitempty"`
+
 	// A file that holds the access_token and nothing else, written by another
 	// program. The gate reads it at each call. Default: the gate asks WeChat for a
 	// token itself.

@@ -147,6 +147,19 @@ func (l *Live) BeginLogin(
 	}, 0, true
 }
 
+// NoRoom returns why a login that AllowLogin or BeginLogin refuses finds no room: a
+// *weixin.Error while WeChat answers none of those under way, else nil. began says
+// that BeginLogin refused it.
+func (l *Live) NoRoom(began bool) error {
+	if !began && !l.limiter.Full() {
+		return nil // its client does too much
+	}
+	if e := l.WeChat.NoAnswer(); e != nil {
+		return e
+	}
+	return nil
+}
+
 // codeRefused reports whether WeChat has judged the code and refused it. An outage
 // or a wrong AppSecret says nothing of the client.
 func codeRefused(err error) bool {

@@ -65,7 +65,7 @@ func newCollectors() *collectors {
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
-		c.damagedStores, c.loginsInFlight)
+		c.damagedStores, c.loginsInFlight, weChatGauges{})
 }
 
 // RegisterMetrics adds collectors to a configuration's registry. Several handlers of one
@@ -80,7 +80,66 @@ func RegisterMetrics(reg *prometheus.Registry, collectors ...prometheus.Collecto
 	return nil
 }
 
+// classBreakerOpen labels the calls that the open circuit breaker refused.
+const classBreakerOpen = "breaker_open"
+
 func (c *collectors) observeWeChat(call weixin.Call) {
+	if call.Refused {
+		c.wechatCalls.WithLabelValues(call.Name, classBreakerOpen).Inc()
+		return // it took no time, which would hide the time that calls take
+	}
 	c.wechatCalls.WithLabelValues(call.Name, call.Class.String()).Inc()
 	c.wechatDuration.WithLabelValues(call.Name).Observe(call.Duration.Seconds())
+}
+
+// weChatGauges collects how the WeChat client of the current configuration fares.
+type weChatGauges struct{}
+
+var (
+	breakerOpenDesc = prometheus.NewDesc("caddy_wechat_weixin_breaker_open",
+		"1 while the circuit breaker refuses calls of WeChat's API.", []string{"calls"}, nil)
+	weChatDownDesc = prometheus.NewDesc("caddy_wechat_weixin_down",
+		"How WeChat's API fares: 0 well, 0.5 partly unavailable, 1 unavailable.",
+		[]string{"calls"}, nil)
+	lastSuccessDesc = prometheus.NewDesc("caddy_wechat_weixin_last_success_timestamp_seconds",
+		"Unix time of the last successful call of WeChat's API; absent before the first.",
+		[]string{"calls"}, nil)
+	clockAheadDesc = prometheus.NewDesc("caddy_wechat_weixin_clock_ahead_seconds",
+		"How far WeChat's clock is ahead of this machine's; absent before the first answer.",
+		nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (weChatGauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- breakerOpenDesc
+	ch <- weChatDownDesc
+	ch <- lastSuccessDesc
+	ch <- clockAheadDesc
+}
+
+// Collect implements prometheus.Collector.
+func (weChatGauges) Collect(ch chan<- prometheus.Metric) {
+	a := Current()
+	if a == nil {
+		return
+	}
+	live := a.live.Load()
+	if live == nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	calls := func(label string, h weixin.Health, open bool) {
+		gauge(breakerOpenDesc, map[bool]float64{true: 1}[open], label)
+		gauge(weChatDownDesc, map[weixin.State]float64{weixin.Partly: .5, weixin.Down: 1}[h.State], label)
+		if !h.LastSuccess.IsZero() {
+			gauge(lastSuccessDesc, float64(h.LastSuccess.Unix()), label)
+		}
+	}
+	calls("logins", live.WeChat.Logins(), live.WeChat.BreakerOpen())
+	calls("others", live.WeChat.OtherCalls(), live.WeChat.OtherBreakerOpen())
+	if c := live.WeChat.Clock(); !c.At.IsZero() {
+		gauge(clockAheadDesc, c.Ahead.Seconds())
+	}
 }

@@ -127,38 +127,21 @@ func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCo
 
 func takeWeChat(h *holdings, api API) (*weixin.Client, error) {
 	c, err := take(h, wechatKey{api}, func() (pooledWeChat, error) {
-		log := Logger("weixin")
-		logins := &session.Outage{What: "WeChat", Log: log}
-		rest := &session.Outage{What: "WeChat API", Log: log}
+		lines := newWeChatLog(Logger("weixin"))
 		c, err := weixin.New(weixin.Config{
 			BaseURL: api.BaseURL,
 			Timeout: time.Duration(api.Timeout),
 			Observe: func(call weixin.Call) {
 				metrics.observeWeChat(call)
-				switch call.Name {
-				case "code2session":
-					noteOutage(logins, call)
-				case "relayed": // one path of an app's choice says nothing of the others
-				default: // can fail while logins succeed
-					noteOutage(rest, call)
-				}
+				lines.observe(call)
 			},
+			LoginsChanged: lines.transitions("WeChat"),
+			CallsChanged:  lines.transitions("WeChat API"), // can fail while logins succeed
+			SecretChanged: lines.secretChanged,
 		})
 		return pooledWeChat{c}, err
 	})
 	return c.Client, err
-}
-
-// noteOutage counts any answer of WeChat as up, and silence as an outage.
-func noteOutage(o *session.Outage, call weixin.Call) {
-	switch call.Class {
-	case weixin.ClassCanceled: // the caller has gone
-		return
-	case weixin.ClassUnavailable:
-		o.Note(fmt.Errorf("%s: %s", call.Name, call.Class))
-		return
-	}
-	o.Note(nil)
 }
 
 func takeLimiter(h *holdings, cfg limit.Config) (*limit.Limiter, error) {

@@ -12,12 +12,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
-	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // storeApp is an app's JSON whose store is a switchStore on a path.
@@ -317,30 +314,6 @@ func TestCoreRefused(t *testing.T) {
 		}
 		if _, err := newPooledCore(st, zap.NewNop(), -1); err == nil {
 			t.Fatal("a cache of a negative size was made")
-		}
-	}
-}
-
-// TestNoteOutage: silence is an outage, an answer of any kind its end, and a
-// call that its caller gave up neither.
-func TestNoteOutage(t *testing.T) {
-	core, logs := observer.New(zap.DebugLevel)
-	o := &session.Outage{What: "WeChat API", Log: zap.New(core)}
-	for _, step := range []struct {
-		class weixin.Class
-		lines int
-	}{
-		{weixin.ClassCanceled, 0},
-		{weixin.ClassUnavailable, 1},
-		{weixin.ClassCanceled, 1},
-		{weixin.ClassUnavailable, 1},
-		{weixin.ClassRejected, 2},
-		{weixin.ClassCanceled, 2},
-		{weixin.ClassOK, 2},
-	} {
-		noteOutage(o, weixin.Call{Name: "checksession", Class: step.class})
-		if n := logs.Len(); n != step.lines {
-			t.Errorf("after %s: %d lines, want %d", step.class, n, step.lines)
 		}
 	}
 }

@@ -18,6 +18,8 @@
 //		gate refused a token
 //	caddy_wechat_logins_total{result}
 //		logins: ok, replayed, client_gone, or the code of the problem
+//	caddy_wechat_login_duration_seconds
+//		how long successful logins took
 //	caddy_wechat_endpoint_calls_total{endpoint,result}
 //		calls of decrypt and phone with a valid session, likewise
 //	caddy_wechat_dropped_connection_options_total

@@ -1,6 +1,7 @@
 package wechatauth
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 
 // serveLogin answers POST /wx/login.
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token string) error {
+	began := time.Now()
 	out, undelivered, err := h.login(w, r, token)
 	if err != nil {
 		p := reply.For(reply.Login, err)
@@ -34,6 +36,7 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 		result = "replayed"
 	}
 	metrics.logins.WithLabelValues(result).Inc()
+	metrics.loginDuration.Observe(time.Since(began).Seconds())
 	h.log.Info("login",
 		zap.String("appid", out.User.AppID), zap.String("openid", out.User.OpenID),
 		zap.String("session", hex.EncodeToString(out.Digest[:4])),
@@ -66,7 +69,7 @@ func (h *Handler) login(
 	}
 	client, _ := netip.ParseAddr(clientIP(r))
 	if wait, ok := live.AllowLogin(r.Context(), client); !ok {
-		return out, nil, limited(wait)
+		return out, nil, cmp.Or(live.NoRoom(false), error(limited(wait)))
 	}
 	req, err := h.readLogin(w, r)
 	if err != nil {
@@ -76,7 +79,7 @@ func (h *Handler) login(
 	req.Begin = func() (func(error), error) {
 		end, wait, ok := live.BeginLogin(r.Context(), client)
 		if !ok {
-			return nil, limited(wait)
+			return nil, cmp.Or(live.NoRoom(true), error(limited(wait)))
 		}
 		return end, nil
 	}

@@ -48,6 +48,7 @@ type collectors struct {
 	decisions      *prometheus.CounterVec
 	decisionBy     map[Result]prometheus.Counter
 	logins         *prometheus.CounterVec
+	loginDuration  prometheus.Histogram
 	endpointCalls  *prometheus.CounterVec
 	droppedOptions prometheus.Counter
 }
@@ -64,6 +65,11 @@ func newCollectors() *collectors {
 		logins: prometheus.NewCounterVec(opts("logins_total", "Calls of the login endpoint "+
 			"by result: ok, replayed, client_gone, or the code of the problem."),
 			[]string{"result"}),
+		loginDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "caddy", Subsystem: "wechat", Name: "login_duration_seconds",
+			Help:    "Duration of successful logins, WeChat and the store included.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
 		endpointCalls: prometheus.NewCounterVec(opts("endpoint_calls_total",
 			"Calls of the endpoints decrypt and phone with a valid session, "+
 				"by result: ok, client_gone, or the code of the problem."),
@@ -80,7 +86,8 @@ func newCollectors() *collectors {
 
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	return wechatapp.RegisterMetrics(reg, c.decisions, c.logins, c.endpointCalls, c.droppedOptions)
+	return wechatapp.RegisterMetrics(reg, c.decisions, c.logins, c.loginDuration,
+		c.endpointCalls, c.droppedOptions)
 }
 
 func (c *collectors) decided(r Result) { c.decisionBy[r].Inc() }

@@ -108,8 +108,11 @@ func TestMetricsClosedLabels(t *testing.T) {
 		"caddy_wechat_weixin_calls_total": append(
 			slices.Clone(weixinCalls), "ok", "code_invalid", "code_used", "user_blocked",
 			"rate_limited", "misconfigured", "key_stale", "order_invalid", "rejected",
-			"unavailable", "protocol", "canceled",
+			"unavailable", "protocol", "canceled", "breaker_open",
 		),
+		"caddy_wechat_weixin_breaker_open":                   {"logins", "others"},
+		"caddy_wechat_weixin_down":                           {"logins", "others"},
+		"caddy_wechat_weixin_last_success_timestamp_seconds": {"logins", "others"},
 	}
 	families, err := reg.Gather()
 	if err != nil {

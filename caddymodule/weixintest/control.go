@@ -23,6 +23,11 @@ type phoneRequest struct {
 	Phone string `json:"phone"`
 }
 
+type secretRequest struct {
+	AppID  string `json:"appid"`
+	Secret string `json:"secret"`
+}
+
 type pluginRequest struct {
 	Plugin string `json:"plugin"`
 	Host   string `json:"host"`
@@ -94,6 +99,13 @@ func (s *Simulator) controlHandler() http.Handler {
 			return nil, err
 		}
 		s.Inject(in.Fault)
+		return nil, nil
+	}))
+	mux.Handle("POST /_sim/secret", control(func(in secretRequest) (any, error) {
+		if err := s.checkApp(in.AppID); err != nil {
+			return nil, err
+		}
+		s.SetSecret(in.AppID, in.Secret)
 		return nil, nil
 	}))
 	mux.Handle("POST /_sim/reset", control(func(struct{}) (any, error) {

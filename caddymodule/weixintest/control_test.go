@@ -114,6 +114,8 @@ func TestControl_BadRequest_400(t *testing.T) {
 		"in reset":        {"reset", `{"all":true}`, `unknown field \"all\"`},
 		"duration":        {"fault", `{"kind":"slow","delay":"soon"}`, `invalid duration`},
 		"number for time": {"fault", `{"kind":"slow","delay":5}`, `cannot unmarshal`},
+		"every":           {"fault", `{"kind":"html","every":-1}`, `is negative`},
+		"secret appid":    {"secret", `{"secret":"x"}`, `unknown appid`},
 		"fault kind":      {"fault", `{"kind":"explode"}`, `unknown fault kind \"explode\"`},
 		"two values":      {"code", `{` + alice + `}{}`, `more than one`},
 		"not JSON":        {"code", `appid=x`, `invalid character`},

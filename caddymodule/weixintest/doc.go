@@ -89,6 +89,12 @@ sends for a page are refused with 403.
 	curl $B/_sim/fault -d '{"kind":"errcode","errcode":-1,"path":"/sns/jscode2session",
 	    "times":3,"delay":"200ms"}'
 	curl $B/_sim/fault -d '{"kind":"status","status":503}'
+
+	# every second call of all to come is answered by a proxy
+	curl $B/_sim/fault -d '{"kind":"status","status":407,"times":-1,"every":2}'
+
+	# the AppSecret is reset, as in the console
+	curl $B/_sim/secret -d '{"appid":"'$A'","secret":"another-secret"}'
 	curl $B/_sim/fault -d '{"kind":"body","body":"{\"openid\":\"o1\"}"}'
 
 	# calls so far -> {"counts":{path:n},"calls":[Call...]}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -27,6 +28,9 @@ const (
 	FaultLost FaultKind = "lost"
 	// FaultTruncated does the work and answers with the first half of the JSON.
 	FaultTruncated FaultKind = "truncated"
+	// FaultCut does the work, announces the whole JSON and closes the connection
+	// after its first half.
+	FaultCut FaultKind = "cut"
 	// FaultStatus answers with Status (502 if zero) and an HTML page.
 	FaultStatus FaultKind = "status"
 	// FaultHTML answers 200 with an HTML page.
@@ -54,6 +58,9 @@ type Fault struct {
 	// Times is the number of calls; zero means one, a negative number all calls
 	// until Reset.
 	Times int `json:"times"`
+	// Every makes the fault apply to each Every-th of these calls only: with 2,
+	// WeChat is right and wrong by turns. Zero means each call.
+	Every int `json:"every"`
 	// Delay passes first, whatever the kind (FaultLost: after the work).
 	Delay time.Duration `json:"-"`
 
@@ -62,6 +69,8 @@ type Fault struct {
 	ErrMsg   string `json:"errmsg"`
 	Body     string `json:"body"`
 	Location string `json:"location"`
+
+	passed int // calls since Every applied last
 }
 
 const htmlPage = "<html>\r\n<head><title>Bad Gateway</title></head>\r\n" +
@@ -84,13 +93,16 @@ func (s *Simulator) Inject(f Fault) {
 
 func (f Fault) check() error {
 	switch f.Kind {
-	case FaultSlow, FaultHang, FaultReset, FaultLost, FaultTruncated, FaultStatus, FaultHTML,
-		FaultEndless, FaultRedirect, FaultErrCode, FaultErrCodeString, FaultBody:
+	case FaultSlow, FaultHang, FaultReset, FaultLost, FaultTruncated, FaultCut, FaultStatus,
+		FaultHTML, FaultEndless, FaultRedirect, FaultErrCode, FaultErrCodeString, FaultBody:
 	default:
 		return fmt.Errorf("unknown fault kind %q", f.Kind)
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
 		return fmt.Errorf("status %d is not between 200 and 599", f.Status)
+	}
+	if f.Every < 0 {
+		return fmt.Errorf("every %d is negative", f.Every)
 	}
 	return nil
 }
@@ -101,6 +113,10 @@ func (s *Simulator) takeFault(path string) Fault {
 		if f.Path != "" && f.Path != path {
 			continue
 		}
+		if f.passed++; f.passed < f.Every {
+			continue
+		}
+		f.passed = 0
 		if f.Times--; f.Times == 0 {
 			s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
 		}
@@ -132,6 +148,12 @@ func (s *Simulator) play(
 		p := work()
 		p.body = p.body[:len(p.body)/2]
 		p.write(w)
+	case FaultCut:
+		p := work()
+		w.Header().Set("Content-Length", strconv.Itoa(len(p.body)))
+		_, _ = w.Write(p.body[:len(p.body)/2])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
 	case FaultStatus:
 		reply{cmp.Or(f.Status, http.StatusBadGateway), "text/html", []byte(htmlPage)}.write(w)
 	case FaultHTML:

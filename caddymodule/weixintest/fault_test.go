@@ -117,6 +117,43 @@ func TestFault_Kinds_Answers(t *testing.T) {
 	}
 }
 
+// TestFault_Cut_EndsInTheMiddle: the code is spent, and the answer is not whole.
+func TestFault_Cut_EndsInTheMiddle(t *testing.T) {
+	s := start(t)
+	code := s.Code(appA, "alice")
+	s.Inject(weixintest.Fault{Kind: weixintest.FaultCut})
+	r, err := get(t.Context(), s, code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if _, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("reading: %v", err)
+	}
+	wantErrCode(t, login(t, s, code), 40163)
+}
+
+func TestFault_Every_TakesTurns(t *testing.T) {
+	s := start(t)
+	s.Inject(weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: -1, Times: 3, Every: 2})
+	for i, want := range []int{40029, -1, 40029, -1, 40029, -1, 40029, 40029} {
+		if a := login(t, s, "0x"); a.fields["errcode"] != float64(want) {
+			t.Errorf("call %d: %s", i, a.raw)
+		}
+	}
+}
+
+func TestSetSecret_Old_IsRefused(t *testing.T) {
+	s := weixintest.New(config())
+	s.SetSecret(appA, "another")
+	wantErrCode(t, login(t, s, s.Code(appA, "alice")), 40125)
+	a := call(t, s, "POST", "/_sim/secret", `{"appid":"`+appA+`","secret":"`+secretA+`"}`)
+	if a.status != 204 {
+		t.Fatalf("status %d, %s", a.status, a.raw)
+	}
+	wantErrCode(t, login(t, s, s.Code(appA, "alice")), 0)
+}
+
 func TestFault_Reset_IsRST(t *testing.T) {
 	for kind, want := range map[weixintest.FaultKind]int{
 		weixintest.FaultReset: 0, weixintest.FaultLost: 40163,

@@ -114,6 +114,8 @@ func message(code int) string {
 		return "invalid args"
 	case 40125:
 		return "invalid appsecret, view more at http://t.cn/RAEkdVq"
+	case 40164:
+		return "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist"
 	case 40163:
 		return "code been used"
 	case 40169:

@@ -16,7 +16,7 @@ const maxRequestBody = 1 << 20
 type Config struct {
 	// Apps holds the AppSecret of each mini program (and plugin) by appid.
 	Apps map[string]string
-	// Now is the clock of codes, keys, tokens and limits; nil means time.Now. A
+	// Now is the clock of codes, keys, tokens, limits and Date; nil means time.Now. A
 	// fault's Delay passes in real time (in bubble time inside
 	// testing/synctest).
 	Now func() time.Time
@@ -86,6 +86,18 @@ func New(cfg Config) *Simulator {
 	s.routes = s.table()
 	s.admin = s.controlHandler()
 	return s
+}
+
+// SetSecret replaces the AppSecret of a mini program, as a reset in the console
+// does: WeChat refuses the old one (40125) at once. It panics when the appid is
+// unknown.
+func (s *Simulator) SetSecret(appid, secret string) {
+	if err := s.checkApp(appid); err != nil {
+		panic("weixintest: " + err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apps[appid].secret = secret
 }
 
 // Close ends every call that a fault holds up and returns when no call is in
@@ -167,6 +179,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
 	call, fault := s.arrive(r)
 	defer s.busy.Done()
 	if s.cfg.OnCall != nil {

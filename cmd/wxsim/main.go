@@ -20,6 +20,8 @@ The flags are:
 		secret is demo-secret.
 	-allow-remote
 		Accept any -listen address.
+	-clock duration
+		How far WeChat's clock is ahead of this machine's; 0 by default.
 
 Wxsim prints its address and three commands to try, and logs each call to
 standard error, without secrets, codes, keys and tokens. SIGINT or SIGTERM ends

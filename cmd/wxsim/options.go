@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 )
 
 const (
@@ -20,6 +21,7 @@ const (
 type options struct {
 	listen string
 	apps   map[string]string // appid to secret
+	ahead  time.Duration     // of the simulated clock
 }
 
 var appIDShape = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
@@ -35,6 +37,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("wxsim", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8750", "TCP `address` to listen on")
+	fs.DurationVar(&o.ahead, "clock", 0, "how far WeChat's clock is ahead of this machine's")
 	fs.BoolVar(&allowRemote, "allow-remote", false, "accept a -listen address that is not loopback")
 	// parseApps checks the values, since package flag would print a wrong one with
 	// its secret.

@@ -45,7 +45,8 @@ func dropEmpty(_ []string, a slog.Attr) slog.Attr {
 }
 
 func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) error {
-	sim := weixintest.New(weixintest.Config{Apps: o.apps, OnCall: func(c weixintest.Call) {
+	now := func() time.Time { return time.Now().Add(o.ahead) }
+	sim := weixintest.New(weixintest.Config{Apps: o.apps, Now: now, OnCall: func(c weixintest.Call) {
 		log.Info("call", "method", c.Method, "path", c.Path, "appid", c.AppID, "user", c.User,
 			"code", c.Code, "errcode", c.ErrCode, "fault", string(c.Fault))
 	}})

@@ -54,7 +54,7 @@ var house = map[string]row{
 	"caddymodule/admin": {
 		ours: []string{
 			"caddymodule/wechatapp",
-			"cli", "keyring", "reply", "session", "store", "store/bolt",
+			"cli", "keyring", "reply", "session", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
 	},

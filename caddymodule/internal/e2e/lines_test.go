@@ -57,7 +57,7 @@ func logLinesOf(reference string) (lines []string) {
 // writes reports whether the code writes a line that begins so. Outages make theirs of a subject
 // and one of two endings.
 func writes(code, line string) bool {
-	for _, ending := range []string{" is unavailable", " is back"} {
+	for _, ending := range []string{" is unavailable", " is partly unavailable", " is back"} {
 		subject, ok := strings.CutSuffix(line, ending)
 		if ok && strings.Contains(code, `"`+subject+`"`) {
 			return true

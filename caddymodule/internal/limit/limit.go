@@ -206,6 +206,13 @@ func (l *Limiter) tryBegin(
 	return func(refused bool) { once.Do(func() { l.end(nets, refused) }) }, 0, nil
 }
 
+// Full reports whether InFlight exchanges are under way.
+func (l *Limiter) Full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.full()
+}
+
 func (l *Limiter) full() bool { return l.cfg.InFlight > 0 && l.inFlight >= l.cfg.InFlight }
 
 // end ends an exchange and wakes the logins that wait for it.

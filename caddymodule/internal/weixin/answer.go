@@ -4,16 +4,21 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"mime"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // answer is one complete HTTP answer. A readable body decides, not the status
 // or the content type (docs/wechat.md#code2session-response).
 type answer struct {
 	status int
+	kind   string // Content-Type
 	body   []byte
+	date   time.Time // of WeChat's clock; zero when the answer does not say
 }
 
 // envelope holds the fields that the answers of all API calls share.
@@ -26,34 +31,61 @@ type envelope struct {
 func (a answer) decode(v any, env *envelope) *Error {
 	body := bytes.TrimPrefix(a.body, []byte("\ufeff"))
 	if json.Unmarshal(body, v) != nil {
-		return a.unusable("the answer is not a JSON object of this API")
+		return a.unusable(a.insteadOfJSON(body))
 	}
 	if env.ErrCode == nil || *env.ErrCode == 0 {
 		return nil
 	}
 	e := &Error{ErrCode: int(*env.ErrCode), RID: findRID(string(env.ErrMsg))}
 	e.Class, e.Reason = explain(e.ErrCode)
+	if ip := findIP(string(env.ErrMsg)); e.ErrCode == ipNotListed && ip.IsValid() {
+		e.Reason += "; WeChat sees " + ip.String()
+	}
 	if e.Class == ClassRejected && a.status >= http.StatusInternalServerError {
 		e.Class = ClassUnavailable
 	}
 	return e
 }
 
-// unusable returns the error for an answer without meaning. A 5xx blames
-// WeChat; any other status means that something else answered.
-func (a answer) unusable(reason string) *Error {
+// elsewhere is the hint for an answer that WeChat would not give.
+const elsewhere = "; look for a proxy, a captive portal or a wrong base_url"
+
+// unusable returns the error for an answer without meaning, such as
+// "HTTP 200 text/html instead of JSON". A 5xx blames WeChat; any other status means
+// that something else answered.
+func (a answer) unusable(what string) *Error {
 	class := ClassProtocol
-	if a.status >= http.StatusInternalServerError {
+	switch {
+	case a.status >= http.StatusInternalServerError:
 		class = ClassUnavailable
+	case a.status == http.StatusProxyAuthRequired:
+		what = "from a proxy"
 	}
-	return &Error{Class: class, Reason: fmt.Sprintf("%s (HTTP status %d)", reason, a.status)}
+	return &Error{Class: class, Reason: fmt.Sprintf("HTTP %d %s", a.status, what)}
+}
+
+// insteadOfJSON describes a body that is no JSON object, in constant words: an
+// answer may echo the request.
+func (a answer) insteadOfJSON(body []byte) string {
+	body = bytes.TrimSpace(body)
+	switch media, _, _ := mime.ParseMediaType(a.kind); {
+	case len(body) == 0:
+		return "with an empty body"
+	case body[0] == '{':
+		return "with truncated or malformed JSON"
+	case body[0] == '<' || media == "text/html":
+		return "text/html instead of JSON" + elsewhere
+	case media == "text/plain":
+		return "text/plain instead of JSON" + elsewhere
+	}
+	return "with another type instead of JSON" + elsewhere
 }
 
 // requireVisible returns an error unless field's value is an identifier of
 // WeChat: 1 to maxID visible ASCII characters.
 func (a answer) requireVisible(field string, value text) *Error {
 	if !isVisible(string(value), maxID) {
-		return a.unusable("the answer holds no usable " + field)
+		return a.unusable("without a usable " + field)
 	}
 	return nil
 }
@@ -107,6 +139,18 @@ func findRID(errmsg string) string {
 		}
 	}
 	return ""
+}
+
+// findIP returns the address in the errmsg of 40164
+// ("invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist"), or the zero
+// Addr.
+func findIP(errmsg string) netip.Addr {
+	for word := range strings.FieldsSeq(strings.ReplaceAll(errmsg, ",", " ")) {
+		if ip, err := netip.ParseAddr(word); err == nil && ip.Zone() == "" {
+			return ip.Unmap()
+		}
+	}
+	return netip.Addr{}
 }
 
 // isRID demands 3 to 5 groups of at most 8 hex digits, joined by dashes; WeChat

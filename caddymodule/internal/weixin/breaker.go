@@ -12,26 +12,27 @@ const (
 	defaultOpenFor   = 2 * time.Second
 )
 
-// breaker is a circuit breaker that counts only failures which say that the
-// host is not there. Any answer proves the host, whatever it holds, and a caller
-// that hangs up proves nothing.
+// breaker is a circuit breaker over one kind of calls. It opens when the health of
+// these calls is hopeless, and a caller that hangs up proves nothing.
 type breaker struct {
-	cb *gobreaker.CircuitBreaker[struct{}]
+	cb     *gobreaker.CircuitBreaker[struct{}]
+	health *health
 }
 
-func newBreaker(tripAfter uint32, openFor time.Duration) *breaker {
+func newBreaker(tripAfter uint32, openFor time.Duration, tell func(Transition)) *breaker {
 	if tripAfter == 0 {
 		tripAfter = defaultTripAfter
 	}
 	if openFor == 0 {
 		openFor = defaultOpenFor
 	}
-	return &breaker{gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+	h := &health{tripAfter: int(tripAfter), tell: tell}
+	return &breaker{health: h, cb: gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:  1,
 		Timeout:      openFor,
-		ReadyToTrip:  func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= tripAfter },
-		IsSuccessful: func(err error) bool { return classOf(err) != ClassUnavailable },
-		IsExcluded:   func(err error) bool { return classOf(err) == ClassCanceled },
+		ReadyToTrip:  func(gobreaker.Counts) bool { return h.hopeless() },
+		IsSuccessful: func(err error) bool { return judgeOutcome(err) != outcomeFailed },
+		IsExcluded:   func(err error) bool { return judgeOutcome(err) == outcomeNothing },
 	})}
 }
 
@@ -45,14 +46,17 @@ func (b *breaker) run(ctx context.Context, call func() *Error) *Error {
 	}
 	var failed *Error
 	_, err := b.cb.Execute(func() (struct{}, error) {
-		if failed = call(); failed != nil {
+		b.health.begin()
+		failed = call()
+		b.health.end(failed)
+		if failed != nil {
 			return struct{}{}, failed
 		}
 		return struct{}{}, nil
 	})
 	if failed == nil && err != nil {
 		const reason = "not tried: the circuit breaker is open after repeated failures"
-		return &Error{Class: ClassUnavailable, Reason: reason, unsent: true}
+		return &Error{Class: ClassUnavailable, Reason: reason, unsent: true, refused: true}
 	}
 	return failed
 }

@@ -110,7 +110,7 @@ func answering(t *testing.T, first http.HandlerFunc) (*weixin.Client, func(http.
 
 func silence(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-func TestBreaker_CountsOnlyAbsence(t *testing.T) {
+func TestBreaker_CountsAbsenceAndOthersAnswers(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		h     http.HandlerFunc
@@ -125,7 +125,11 @@ func TestBreaker_CountsOnlyAbsence(t *testing.T) {
 		{"quota", reply(200, `{"errcode":45011}`), weixin.ClassRateLimited, false},
 		{"config", reply(200, `{"errcode":40125}`), weixin.ClassMisconfigured, false},
 		{"unknown errcode", reply(200, `{"errcode":99999}`), weixin.ClassRejected, false},
-		{"nonsense", reply(200, `<html>`), weixin.ClassProtocol, false},
+		{"nonsense", reply(200, `<html>`), weixin.ClassProtocol, true},
+		{"empty object", reply(200, `{}`), weixin.ClassProtocol, true},
+		{"redirect", reply(302, ``), weixin.ClassProtocol, true},
+		{"proxy", reply(407, `<html>`), weixin.ClassProtocol, true},
+		{"not found", reply(404, ``), weixin.ClassProtocol, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -139,14 +143,16 @@ func TestBreaker_CountsOnlyAbsence(t *testing.T) {
 	}
 }
 
-func TestBreaker_AnswerBetween_ResetsTheCount(t *testing.T) {
+// An answer between failures means that half of the calls may fail, where eight in a
+// row come by chance.
+func TestBreaker_AnswerBetween_NeedsMoreFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, set := answering(t, reply(500, ""))
 		fails(t, c, 7, weixin.ClassUnavailable)
 		set(reply(200, `{"errcode":40029}`)) // WeChat is there after all
 		fails(t, c, 1, weixin.ClassCodeInvalid)
 		set(reply(500, ""))
-		fails(t, c, 7, weixin.ClassUnavailable)
+		fails(t, c, 31, weixin.ClassUnavailable)
 		if c.BreakerOpen() {
 			t.Error("open although an answer came in between")
 		}

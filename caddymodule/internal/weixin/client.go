@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,12 +47,24 @@ type Config struct {
 	// refused. It may run on several goroutines at once. Malformed arguments make
 	// no call; the retry after a refused access token is a call of its own.
 	Observe func(Call)
+
+	// LoginsChanged and CallsChanged, if set, receive the transitions of
+	// code2Session and of all other calls, relayed ones excepted: a path of an
+	// app's choice says nothing of the others.
+	LoginsChanged, CallsChanged func(Transition)
+
+	// SecretChanged, if set, receives each change of the AppSecret in use of a
+	// mini program that has two.
+	SecretChanged func(appID string, in SecretInUse)
 }
 
-// Call describes a finished call. It holds no secret and has few distinct values.
+// Call describes a finished call. It holds no secret.
 type Call struct {
 	Name     string // last part of the API's path: "code2session", "stable_token" …
+	AppID    string // empty for a relayed call
 	Class    Class
+	Err      *Error // nil with ClassOK
+	Refused  bool   // by the open breaker: nothing was sent
 	Duration time.Duration
 }
 
@@ -60,6 +73,8 @@ type Client struct {
 	base    *url.URL
 	timeout time.Duration
 	observe func(Call)
+	secrets secrets
+	clock   atomic.Pointer[Clock]
 	login   *breaker // of code2Session
 	other   *breaker // of all other calls
 	tokens  *Tokens
@@ -84,8 +99,9 @@ func New(cfg Config) (*Client, error) {
 		base:    base,
 		timeout: cfg.Timeout,
 		observe: cfg.Observe,
-		login:   newBreaker(cfg.TripAfter, cfg.OpenFor),
-		other:   newBreaker(cfg.TripAfter, cfg.OpenFor),
+		secrets: secrets{tell: cfg.SecretChanged},
+		login:   newBreaker(cfg.TripAfter, cfg.OpenFor, cfg.LoginsChanged),
+		other:   newBreaker(cfg.TripAfter, cfg.OpenFor, cfg.CallsChanged),
 		pooled:  newTransport(cfg.Timeout),
 		fresh:   newTransport(cfg.Timeout),
 	}
@@ -101,6 +117,8 @@ func (c *Client) Tokens() *Tokens { return c.tokens }
 // within the timeout.
 func (c *Client) Close() {
 	c.tokens.close()
+	c.login.health.close()
+	c.other.health.close()
 	c.pooled.CloseIdleConnections()
 }
 
@@ -109,6 +127,49 @@ func (c *Client) BreakerOpen() bool { return c.login.refuses() }
 
 // OtherBreakerOpen reports whether the breaker would refuse any other call now.
 func (c *Client) OtherBreakerOpen() bool { return c.other.refuses() }
+
+// Logins returns how code2Session fares.
+func (c *Client) Logins() Health { return c.login.health.get() }
+
+// OtherCalls returns how all calls but code2Session and relayed ones fare.
+func (c *Client) OtherCalls() Health { return c.other.health.get() }
+
+// NoAnswer returns an error when code2Session would have to wait in vain: its
+// breaker is open, or calls have waited for a while without any answer. Else nil.
+func (c *Client) NoAnswer() *Error {
+	const silence = 500 * time.Millisecond
+	if !c.login.refuses() && !c.login.health.silent(silence) {
+		return nil
+	}
+	return &Error{
+		Op: opExchange, Class: ClassUnavailable, Host: c.base.Host,
+		Reason: "not tried: WeChat answers none of the logins under way", unsent: true,
+	}
+}
+
+// Clock compares WeChat's clock with that of this machine.
+type Clock struct {
+	Ahead time.Duration // of WeChat's, to about a second
+	At    time.Time     // when it was compared
+}
+
+// Clock returns the comparison with WeChat's last answer, zero before there is one.
+func (c *Client) Clock() Clock {
+	if read := c.clock.Load(); read != nil {
+		return *read
+	}
+	return Clock{}
+}
+
+// readClock compares the clocks. A date has whole seconds, cut off.
+func (c *Client) readClock(date time.Time) {
+	if date.IsZero() {
+		return
+	}
+	now := time.Now()
+	ahead := date.Add(time.Second / 2).Sub(now).Round(time.Second)
+	c.clock.Store(&Clock{Ahead: ahead, At: now})
+}
 
 // parseBaseURL never repeats its input, which may hold a password.
 func parseBaseURL(s string) (*url.URL, error) {
@@ -145,11 +206,13 @@ func baseURLError(problem string) error {
 // call describes one call of the API.
 type call struct {
 	name  string // for Observe
+	app   string // likewise
 	op    string // for Error.Op
 	path  string
 	query url.Values
 	body  []byte // JSON; makes the call a POST
 	once  bool   // forbids the retry after errcode -1
+	odd   bool   // a filter may refuse what the client has sent
 }
 
 // do makes one call under a breaker. decode judges an answer and returns its
@@ -159,23 +222,45 @@ func do[T any](
 ) (result T, err error) {
 	start := time.Now()
 	e := b.run(ctx, func() *Error {
-		return c.exchange(ctx, k, func(a answer) (e *Error) {
+		e := c.exchange(ctx, k, func(a answer) (e *Error) {
 			result, e = decode(a)
 			return e
 		})
+		c.finish(e, k)
+		return e
 	})
-	class := ClassOK
 	if e != nil {
-		e.Op, class, err = k.op, e.Class, e
+		c.finish(e, k) // if the breaker or ctx ended it
+		err = e
 	}
-	c.report(k.name, class, start)
+	c.report(k, e, start)
 	return result, err
 }
 
-func (c *Client) report(name string, class Class, start time.Time) {
-	if c.observe != nil {
-		c.observe(Call{Name: name, Class: class, Duration: time.Since(start)})
+// finish completes the error of a call, once: others may read it from then on.
+func (c *Client) finish(e *Error, k call) {
+	if e == nil || e.Op != "" {
+		return
 	}
+	e.Op = k.op
+	if e.Class != ClassUnavailable && e.Class != ClassProtocol || e.refused {
+		return
+	}
+	e.blameless = k.odd && e.Class == ClassProtocol
+	if e.ErrCode == 0 {
+		e.Host = c.base.Host
+	}
+}
+
+func (c *Client) report(k call, e *Error, start time.Time) {
+	if c.observe == nil {
+		return
+	}
+	report := Call{Name: k.name, AppID: k.app, Err: e, Duration: time.Since(start)}
+	if e != nil {
+		report.Class, report.Refused = e.Class, e.refused
+	}
+	c.observe(report)
 }
 
 // authorized makes a call that carries the mini program's access token. A call
@@ -190,7 +275,7 @@ func authorized[T any](
 	if err != nil {
 		return result, err
 	}
-	if k.query == nil {
+	if k.app = app.ID; k.query == nil {
 		k.query = make(url.Values)
 	}
 	token.addTo(k.query)

@@ -3,6 +3,7 @@ package weixin
 import (
 	"context"
 	"net/url"
+	"strings"
 )
 
 const (
@@ -20,9 +21,9 @@ const (
 // (docs/wechat.md#code2session-request). Any error is an [*Error].
 //
 // WeChat accepts a code once, so the code is sent a second time only if the
-// first request did not leave this process, or after errcode -1. Malformed
-// arguments make no call. The caller's deadline counts as WeChat's failure, the
-// caller's cancellation does not.
+// first request did not leave this process, after errcode -1, or with the other
+// AppSecret after 40125. Malformed arguments make no call. The caller's deadline
+// counts as WeChat's failure, the caller's cancellation does not.
 func (c *Client) Code2Session(ctx context.Context, app Credentials, code string) (Session, error) {
 	e := checkCode(opExchange, code, "wx.login")
 	if e == nil {
@@ -31,17 +32,31 @@ func (c *Client) Code2Session(ctx context.Context, app Credentials, code string)
 	if e != nil {
 		return Session{}, e
 	}
-	return do(ctx, c, c.login, call{
-		name: "code2session",
-		op:   opExchange,
-		path: "sns/jscode2session",
-		query: url.Values{
-			"appid":      {app.ID},
-			"secret":     {app.Secret},
-			"js_code":    {code},
-			"grant_type": {"authorization_code"},
-		},
-	}, decodeSession)
+	return withSecret(ctx, c, app, func(ctx context.Context, secret string) (Session, error) {
+		return do(ctx, c, c.login, call{
+			name: "code2session",
+			app:  app.ID,
+			op:   opExchange,
+			path: "sns/jscode2session",
+			query: url.Values{
+				"appid":      {app.ID},
+				"secret":     {secret},
+				"js_code":    {code},
+				"grant_type": {"authorization_code"},
+			},
+			odd: isOdd(code),
+		}, decodeSession)
+	})
+}
+
+// isOdd reports whether a code holds other characters than WeChat's codes do. A
+// filter on the way may answer it with a page, which must not stop the logins of
+// others.
+func isOdd(code string) bool {
+	return strings.ContainsFunc(code, func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' ||
+			r == '-' || r == '_')
+	})
 }
 
 // checkCode refuses a string that is not a code, where WeChat would answer with
@@ -66,6 +81,11 @@ func checkCode(op, code, source string) *Error {
 func checkSecret(op string, app Credentials) *Error {
 	if e := checkAppID(op, app); e != nil {
 		return e
+	}
+	if app.Previous != "" {
+		if e := checkConfigured(op, "previous AppSecret", app.Previous); e != nil {
+			return e
+		}
 	}
 	return checkConfigured(op, "AppSecret", app.Secret)
 }

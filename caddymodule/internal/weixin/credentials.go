@@ -1,10 +1,13 @@
 package weixin
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 )
 
 const redacted = "[redacted]"
@@ -16,6 +19,10 @@ const redacted = "[redacted]"
 type Credentials struct {
 	ID     string // appid
 	Secret string // AppSecret
+
+	// Previous, if set, is another AppSecret: the one before a reset in the WeChat
+	// console, or the one that a reset will end.
+	Previous string
 
 	// TokenFile, if set, is the file in which another process keeps the access
 	// token. code2Session needs none.
@@ -30,6 +37,94 @@ type TokenFile struct {
 	// Cloud marks a token of WeChat Cloud Hosting, which calls carry as
 	// cloudbase_access_token (docs/wechat.md#cloud-token).
 	Cloud bool
+}
+
+// SecretInUse says which AppSecret of a mini program WeChat has accepted.
+type SecretInUse string
+
+// The AppSecrets.
+const (
+	CurrentSecret  SecretInUse = "current"
+	PreviousSecret SecretInUse = "previous"
+)
+
+// secrets remembers which AppSecret of each mini program WeChat accepts. The zero
+// value is ready: it prefers the current ones.
+type secrets struct {
+	tell func(appID string, in SecretInUse)
+
+	mu       sync.Mutex
+	previous map[Credentials]bool
+}
+
+// inUse returns which of the two AppSecrets to send.
+func (s *secrets) inUse(app Credentials) SecretInUse {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.previous[app] {
+		return PreviousSecret
+	}
+	return CurrentSecret
+}
+
+// use records that WeChat has accepted an AppSecret.
+func (s *secrets) use(app Credentials, in SecretInUse) {
+	s.mu.Lock()
+	changed := s.previous[app] != (in == PreviousSecret)
+	if s.previous == nil {
+		s.previous = make(map[Credentials]bool)
+	}
+	s.previous[app] = in == PreviousSecret
+	s.mu.Unlock()
+	if changed && s.tell != nil {
+		s.tell(app.ID, in)
+	}
+}
+
+// SecretInUse returns which AppSecret of a mini program the client sends.
+func (c *Client) SecretInUse(app Credentials) SecretInUse { return c.secrets.inUse(app) }
+
+// withSecret makes a call with the AppSecret in use, and once more with the other
+// one when WeChat refuses it. WeChat judges the AppSecret before the code, so a
+// code is not spent then. One deadline covers both.
+func withSecret[T any](
+	ctx context.Context, c *Client, app Credentials,
+	send func(ctx context.Context, secret string) (T, error),
+) (T, error) {
+	if app.Previous == "" {
+		return send(ctx, app.Secret)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	other := map[SecretInUse]SecretInUse{
+		CurrentSecret: PreviousSecret, PreviousSecret: CurrentSecret,
+	}
+	in := c.secrets.inUse(app)
+	for second := false; ; second = true {
+		secret := app.Secret
+		if in == PreviousSecret {
+			secret = app.Previous
+		}
+		result, err := send(ctx, secret)
+		e, refused := errors.AsType[*Error](err)
+		refused = refused && e.ErrCode == secretInvalid
+		if second && !refused && acceptsSecret(classOf(err)) {
+			c.secrets.use(app, in)
+		}
+		if second || !refused {
+			return result, err
+		}
+		in = other[in]
+	}
+}
+
+// acceptsSecret reports whether a call of this outcome had a good AppSecret.
+func acceptsSecret(c Class) bool {
+	switch c {
+	case ClassOK, ClassCodeInvalid, ClassCodeUsed, ClassUserBlocked, ClassRateLimited:
+		return true
+	}
+	return false
 }
 
 // String returns the credentials without the secret.

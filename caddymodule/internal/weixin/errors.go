@@ -57,10 +57,13 @@ type Error struct {
 	Class   Class
 	ErrCode int    // WeChat's errcode; 0 when WeChat did not refuse the call
 	RID     string // request id for a support request to WeChat; often empty
+	Host    string // that did not answer, or not as WeChat does; else empty
 	Reason  string // meaning and, where there is one, the cure
 
-	cause  error // only values that hold no byte of the request or of the answer
-	unsent bool
+	cause     error // only values that hold no byte of the request or of the answer
+	unsent    bool
+	refused   bool // by the open circuit breaker
+	blameless bool // says nothing of WeChat: odd data of the client's may be the cause
 }
 
 // Unsent reports that no complete request left this process, so a code is
@@ -68,14 +71,20 @@ type Error struct {
 func (e *Error) Unsent() bool { return e.unsent }
 
 // Error returns one line, such as
-// "exchanging code: errcode 40163 (code already used: …), rid 61a0…".
-func (e *Error) Error() string {
+// "exchanging code: errcode 40163 (code already used: …), rid 61a0…" or
+// "exchanging code: api.weixin.qq.com: HTTP 407 from a proxy".
+func (e *Error) Error() string { return e.Op + ": " + e.Cause() }
+
+// Cause returns the error without its operation.
+func (e *Error) Cause() string {
 	var b strings.Builder
-	b.WriteString(e.Op)
+	if e.Host != "" {
+		b.WriteString(e.Host + ": ")
+	}
 	if e.ErrCode != 0 {
-		fmt.Fprintf(&b, ": errcode %d (%s)", e.ErrCode, e.Reason)
+		fmt.Fprintf(&b, "errcode %d (%s)", e.ErrCode, e.Reason)
 	} else {
-		b.WriteString(": " + e.Reason)
+		b.WriteString(e.Reason)
 	}
 	if e.RID != "" {
 		b.WriteString(", rid " + e.RID)
@@ -106,6 +115,16 @@ func classOf(err error) Class {
 // systemBusy is the one errcode that allows a second attempt with the same code
 // (docs/wechat.md#send-once).
 const systemBusy = -1
+
+const (
+	secretInvalid = 40125
+	ipNotListed   = 40164
+	dailyQuota    = 45009
+)
+
+// QuotaSpent reports that WeChat takes no more of these calls of the mini program
+// before midnight Beijing time (docs/wechat.md#code2session-limits).
+func (e *Error) QuotaSpent() bool { return e.ErrCode == dailyQuota }
 
 // isTokenRefusal reports whether an errcode refuses the access token, so that
 // another token may help (docs/wechat.md#token-refused).
@@ -143,25 +162,25 @@ var errcodes = map[int]struct {
 		"If every one fails, compare the appid of the client project with the configured one"},
 	40066: {ClassMisconfigured, malformed},
 	40097: {ClassMisconfigured, malformed},
-	40125: {ClassMisconfigured, "AppSecret invalid: " +
+	secretInvalid: {ClassMisconfigured, "AppSecret invalid: " +
 		"it is wrong or was reset in the WeChat console; configure the current one"},
 	40163: {ClassCodeUsed, "code already used: each wx.login code can be exchanged once"},
-	40164: {ClassMisconfigured, "this server's IP is not whitelisted: " +
+	ipNotListed: {ClassMisconfigured, "this server's IP is not whitelisted: " +
 		"add its egress IP to the API IP whitelist in the WeChat console"},
 	40226: {ClassUserBlocked, "WeChat blocks this user as high-risk"},
 	40243: {ClassMisconfigured, "AppSecret frozen: unfreeze or reset it in the WeChat console"},
 	41001: {ClassMisconfigured, "access token missing in the request: " + queryChanged +
 		", or a cloud-hosting token is sent under the name of an ordinary one"},
-	41002: {ClassMisconfigured, "appid missing in the request: " + queryChanged},
-	41004: {ClassMisconfigured, "AppSecret missing in the request: " + queryChanged},
-	41008: {ClassMisconfigured, "code missing in the request: " + queryChanged},
-	42001: {ClassMisconfigured, tokenRefused},
-	43001: {ClassMisconfigured, malformed},
-	43002: {ClassMisconfigured, malformed},
-	44002: {ClassMisconfigured, malformed},
-	45009: {ClassRateLimited, "daily API quota used up"},
-	45011: {ClassRateLimited, "too many calls this minute"},
-	47001: {ClassMisconfigured, malformed},
+	41002:      {ClassMisconfigured, "appid missing in the request: " + queryChanged},
+	41004:      {ClassMisconfigured, "AppSecret missing in the request: " + queryChanged},
+	41008:      {ClassMisconfigured, "code missing in the request: " + queryChanged},
+	42001:      {ClassMisconfigured, tokenRefused},
+	43001:      {ClassMisconfigured, malformed},
+	43002:      {ClassMisconfigured, malformed},
+	44002:      {ClassMisconfigured, malformed},
+	dailyQuota: {ClassRateLimited, "daily API quota used up until midnight Beijing time"},
+	45011:      {ClassRateLimited, "too many calls this minute"},
+	47001:      {ClassMisconfigured, malformed},
 	48001: {ClassMisconfigured, "API not authorised for this account: " +
 		"check its permissions in the WeChat console, and send nothing that carries a token " +
 		"or secret of its own through a cloud-hosting open-API service"},

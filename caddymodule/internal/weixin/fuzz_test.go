@@ -1,6 +1,7 @@
 package weixin_test
 
 import (
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -110,13 +111,15 @@ func wantVisible(t *testing.T, body []byte, v string) {
 
 // nonsense is every reason for which an answer is none.
 var nonsense = []string{
-	"the answer is not a JSON object of this API",
-	"the answer holds no usable openid", "the answer holds no usable session_key",
-	"the answer holds no usable access_token", "the answer holds no usable expires_in",
-	"the answer holds no usable phone number of this mini program",
-	"the answer holds no errcode", "the answer holds the session_key of another user",
-	"the answer holds no usable unionid",
-	"the answer holds no usable openpid", "the answer holds no usable list of keys",
+	"with an empty body", "with truncated or malformed JSON", "from a proxy",
+	"text/html instead of JSON" + weixin.Elsewhere,
+	"with another type instead of JSON" + weixin.Elsewhere,
+	"without a usable openid", "without a usable session_key",
+	"without a usable access_token", "without a usable expires_in",
+	"without a usable phone number of this mini program",
+	"without an errcode", "with the session_key of another user",
+	"without a usable unionid",
+	"without a usable openpid", "without a usable list of keys",
 }
 
 // wantOwnWords: the error is made of a known text, numbers and a rid.
@@ -131,10 +134,16 @@ func wantOwnWords(t *testing.T, status int, e *weixin.Error) {
 	want := ": "
 	if e.ErrCode != 0 {
 		_, meaning := weixin.Explain(e.ErrCode)
+		if seen, ok := strings.CutPrefix(e.Reason, meaning+"; WeChat sees "); ok {
+			if _, err := netip.ParseAddr(seen); err != nil {
+				t.Fatal(err)
+			}
+			meaning = e.Reason
+		}
 		want += "errcode " + strconv.Itoa(e.ErrCode) + " (" + meaning + ")"
 	} else {
 		want += e.Reason
-		reason := strings.TrimSuffix(e.Reason, " (HTTP status "+strconv.Itoa(status)+")")
+		reason := strings.TrimPrefix(e.Reason, "HTTP "+strconv.Itoa(status)+" ")
 		if !slices.Contains(nonsense, reason) {
 			t.Fatalf("unknown reason %q", reason)
 		}

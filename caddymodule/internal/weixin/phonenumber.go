@@ -22,7 +22,7 @@ func (c *Client) PhoneNumber(
 		return opendata.Phone{}, e
 	}
 	const path = "wxa/business/getuserphonenumber"
-	k := call{name: "getuserphonenumber", op: opPhone, path: path, once: true}
+	k := call{name: "getuserphonenumber", op: opPhone, path: path, once: true, odd: isOdd(code)}
 	k.body, _ = json.Marshal(struct { // strings always marshal
 		Code   string `json:"code"`
 		OpenID string `json:"openid,omitempty"`
@@ -45,7 +45,7 @@ func decodePhone(a answer, appID string) (opendata.Phone, *Error) {
 	d, err := opendata.Opener{AppID: appID}.Read(r.Info)
 	if err != nil || d.Phone == (opendata.Phone{}) {
 		return opendata.Phone{},
-			a.unusable("the answer holds no usable phone number of this mini program")
+			a.unusable("without a usable phone number of this mini program")
 	}
 	return d.Phone, nil
 }

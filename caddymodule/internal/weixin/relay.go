@@ -52,11 +52,11 @@ type Relayed struct {
 func (c *Client) Relay(via http.RoundTripper, app Credentials, req *http.Request) (Relayed, error) {
 	start := time.Now()
 	r, err := c.relay(via, app, req)
-	class := classOf(err)
+	e, _ := errors.AsType[*Error](err)
 	if r.Refused != nil {
-		class = r.Refused.Class
+		e = r.Refused
 	}
-	c.report("relayed", class, start)
+	c.report(call{name: "relayed"}, e, start)
 	return r, err
 }
 

@@ -44,7 +44,7 @@ func judge(resp *http.Response, token AccessToken) (r Relayed, e *Error) {
 
 	var whole bool
 	if a.body, whole = peek(&passed); token.appearsIn(string(a.body)) {
-		return r, a.unusable("the answer shows the access token")
+		return r, a.unusable("that shows the access token")
 	}
 	var env envelope
 	var refused *Error
@@ -54,7 +54,7 @@ func judge(resp *http.Response, token AccessToken) (r Relayed, e *Error) {
 	own := env.ErrCode != nil && (refused == nil || refused.ErrCode != 0) // WeChat sent it
 	switch {
 	case a.status >= http.StatusInternalServerError && !own:
-		return r, a.unusable("no answer of WeChat's API")
+		return r, a.unusable("without an errcode")
 	case own && refused != nil && isTokenRefusal(refused.ErrCode):
 		refused.Op = opRelay
 		r.Refused = refused

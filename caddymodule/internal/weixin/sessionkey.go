@@ -53,7 +53,7 @@ func decodeCheck(a answer) (none struct{}, _ *Error) {
 		return none, e
 	}
 	if r.ErrCode == nil {
-		return none, a.unusable("the answer holds no errcode")
+		return none, a.unusable("without an errcode")
 	}
 	return none, nil
 }
@@ -78,7 +78,7 @@ func decodeReset(a answer, s Session) (Session, *Error) {
 		return Session{}, e
 	}
 	if fresh.OpenID != s.OpenID {
-		return Session{}, a.unusable("the answer holds the session_key of another user")
+		return Session{}, a.unusable("with the session_key of another user")
 	}
 	fresh.UnionID = s.UnionID
 	return fresh, nil
@@ -133,7 +133,7 @@ func decodeUserKeys(a answer) ([]UserKey, *Error) {
 		keys = append(keys, k)
 	}
 	if !ok {
-		return nil, a.unusable("the answer holds no usable list of keys")
+		return nil, a.unusable("without a usable list of keys")
 	}
 	return keys, nil
 }

@@ -236,13 +236,15 @@ type grant struct {
 // requestToken requests the access token of a mini program. It leaves out
 // force_refresh, which is false then.
 func (c *Client) requestToken(ctx context.Context, app Credentials) (grant, error) {
-	k := call{name: "stable_token", op: opToken, path: "cgi-bin/stable_token"}
-	k.body, _ = json.Marshal(struct { // strings always marshal
-		GrantType string `json:"grant_type"`
-		AppID     string `json:"appid"`
-		Secret    string `json:"secret"`
-	}{"client_credential", app.ID, app.Secret})
-	return do(ctx, c, c.other, k, decodeGrant)
+	return withSecret(ctx, c, app, func(ctx context.Context, secret string) (grant, error) {
+		k := call{name: "stable_token", app: app.ID, op: opToken, path: "cgi-bin/stable_token"}
+		k.body, _ = json.Marshal(struct { // strings always marshal
+			GrantType string `json:"grant_type"`
+			AppID     string `json:"appid"`
+			Secret    string `json:"secret"`
+		}{"client_credential", app.ID, secret})
+		return do(ctx, c, c.other, k, decodeGrant)
+	})
 }
 
 // decodeGrant accepts a token with a life, which it cuts to maxTokenLife.
@@ -256,10 +258,10 @@ func decodeGrant(a answer) (grant, *Error) {
 		return grant{}, e
 	}
 	if !isVisible(string(r.AccessToken), maxToken) {
-		return grant{}, a.unusable("the answer holds no usable access_token")
+		return grant{}, a.unusable("without a usable access_token")
 	}
 	if r.ExpiresIn <= 0 {
-		return grant{}, a.unusable("the answer holds no usable expires_in")
+		return grant{}, a.unusable("without a usable expires_in")
 	}
 	seconds := min(int64(r.ExpiresIn), int64(maxTokenLife/time.Second))
 	token := AccessToken{value: string(r.AccessToken)}

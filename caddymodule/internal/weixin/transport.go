@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,7 +23,7 @@ const (
 	// busyPause separates errcode -1 ("retry later") from the retry.
 	busyPause = 100 * time.Millisecond
 
-	noRedirects = "redirects and upgrades are not followed: check the base URL"
+	noRedirects = "redirect or upgrade instead of JSON" + elsewhere
 )
 
 // newTransport returns a transport for use without http.Client: it follows no
@@ -34,6 +36,7 @@ func newTransport(timeout time.Duration) *http.Transport {
 	half := timeout / 2 // leaves time for a second connection attempt
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: refuseProxy,
 		DialContext:            (&net.Dialer{Timeout: half}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    half,
@@ -46,6 +49,20 @@ func newTransport(timeout time.Duration) *http.Transport {
 	}
 }
 
+// proxyRefusal is the HTTP status with which a proxy refuses a tunnel.
+type proxyRefusal int
+
+func (s proxyRefusal) Error() string { return fmt.Sprintf("HTTP %d from the proxy", int(s)) }
+
+// refuseProxy keeps the status of a refused tunnel, of which net/http tells in
+// words of the proxy only.
+func refuseProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return proxyRefusal(resp.StatusCode)
+}
+
 // exchange makes at most two attempts of one call under one deadline
 // (docs/wechat.md#send-once).
 func (c *Client) exchange(ctx context.Context, k call, decode func(answer) *Error) *Error {
@@ -56,6 +73,9 @@ func (c *Client) exchange(ctx context.Context, k call, decode func(answer) *Erro
 		a, sent, e := c.send(ctx, via, k)
 		if e == nil {
 			e = decode(a)
+			if e == nil || e.ErrCode != 0 {
+				c.readClock(a.date)
+			}
 		}
 		if unsent = unsent && !sent; e != nil {
 			e.unsent = unsent
@@ -83,7 +103,8 @@ func (c *Client) send(
 		return answer{}, p.sent.Load(), p.toError(ctx, err)
 	}
 	defer resp.Body.Close() // before its end, this closes the connection
-	a.status = resp.StatusCode
+	a.status, a.kind = resp.StatusCode, resp.Header.Get("Content-Type")
+	a.date, _ = http.ParseTime(resp.Header.Get("Date"))
 	if a.status < 200 || a.status >= 300 && a.status < 400 {
 		return a, true, a.unusable(noRedirects)
 	}
@@ -92,7 +113,7 @@ func (c *Client) send(
 		return a, true, p.toError(ctx, err)
 	}
 	if len(a.body) > maxBody {
-		return a, true, a.unusable("the answer is larger than 64 KiB")
+		return a, true, a.unusable("with more than 64 KiB")
 	}
 	return a, true, nil
 }
@@ -144,8 +165,15 @@ func (p *progress) toError(ctx context.Context, err error) *Error {
 	if p.connected.Load() {
 		e.Reason = "connection broken"
 	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
+		e.Reason = "no connection to the proxy"
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		e.cause = dns
+		return e
+	}
+	if status, ok := errors.AsType[proxyRefusal](err); ok {
+		e.Reason = status.Error() + " instead of a tunnel"
 		return e
 	}
 	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -167,9 +195,20 @@ func (p *progress) toError(ctx context.Context, err error) *Error {
 	case p.answered.Load():
 		e.Class, e.Reason = ClassProtocol, "the answer is not HTTP"
 	case !p.connected.Load():
-		e.Reason = "no connection: TLS or proxy handshake failed"
+		e.Reason = "no connection: " + handshake(err)
 	}
 	return e
+}
+
+// handshake says in constant words why a connection was not made.
+func handshake(err error) string {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return "the server speaks no TLS on this port"
+	}
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+		return "TLS refused: " + alert.Error()
+	}
+	return "TLS or proxy handshake failed"
 }
 
 // contextError returns the error of a call that its caller cancelled, or that
