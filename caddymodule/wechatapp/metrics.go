@@ -96,18 +96,19 @@ func (c *collectors) observeWeChat(call weixin.Call) {
 type weChatGauges struct{}
 
 var (
-	breakerOpenDesc = prometheus.NewDesc("caddy_wechat_weixin_breaker_open",
-		"1 while the circuit breaker refuses calls of WeChat's API.", []string{"calls"}, nil)
-	weChatDownDesc = prometheus.NewDesc("caddy_wechat_weixin_down",
-		"How WeChat's API fares: 0 well, 0.5 partly unavailable, 1 unavailable.",
-		[]string{"calls"}, nil)
-	lastSuccessDesc = prometheus.NewDesc("caddy_wechat_weixin_last_success_timestamp_seconds",
-		"Unix time of the last successful call of WeChat's API; absent before the first.",
-		[]string{"calls"}, nil)
-	clockAheadDesc = prometheus.NewDesc("caddy_wechat_weixin_clock_ahead_seconds",
-		"How far WeChat's clock is ahead of this machine's; absent before the first answer.",
-		nil, nil)
+	breakerOpenDesc = describe("weixin_breaker_open",
+		"1 while the circuit breaker refuses calls of WeChat's API.", "calls")
+	weChatDownDesc = describe("weixin_down",
+		"How WeChat's API fares: 0 well, 0.5 partly unavailable, 1 unavailable.", "calls")
+	lastSuccessDesc = describe("weixin_last_success_timestamp_seconds",
+		"Unix time of the last successful call of WeChat's API; absent before the first.", "calls")
+	clockAheadDesc = describe("weixin_clock_ahead_seconds",
+		"How far WeChat's clock is ahead of this machine's; absent before the first answer.")
 )
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("caddy_wechat_"+name, help, labels, nil)
+}
 
 // Describe implements prometheus.Collector.
 func (weChatGauges) Describe(ch chan<- *prometheus.Desc) {
@@ -132,7 +133,8 @@ func (weChatGauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	calls := func(label string, h weixin.Health, open bool) {
 		gauge(breakerOpenDesc, map[bool]float64{true: 1}[open], label)
-		gauge(weChatDownDesc, map[weixin.State]float64{weixin.Partly: .5, weixin.Down: 1}[h.State], label)
+		down := map[weixin.State]float64{weixin.Partly: .5, weixin.Down: 1}[h.State]
+		gauge(weChatDownDesc, down, label)
 		if !h.LastSuccess.IsZero() {
 			gauge(lastSuccessDesc, float64(h.LastSuccess.Unix()), label)
 		}

@@ -45,7 +45,7 @@ func TestMetrics_Lint(t *testing.T) {
 	c := newCollectors()
 	c.logins.WithLabelValues("ok").Inc()
 	c.endpointCalls.WithLabelValues("phone", "ok").Inc()
-	caddytest.LintMetrics(t, c.register, 4)
+	caddytest.LintMetrics(t, c.register, 5)
 }
 
 // weixinCalls are the names of WeChat's calls that the gate makes.

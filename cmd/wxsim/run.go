@@ -46,10 +46,11 @@ func dropEmpty(_ []string, a slog.Attr) slog.Attr {
 
 func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) error {
 	now := func() time.Time { return time.Now().Add(o.ahead) }
-	sim := weixintest.New(weixintest.Config{Apps: o.apps, Now: now, OnCall: func(c weixintest.Call) {
+	tell := func(c weixintest.Call) {
 		log.Info("call", "method", c.Method, "path", c.Path, "appid", c.AppID, "user", c.User,
 			"code", c.Code, "errcode", c.ErrCode, "fault", string(c.Fault))
-	}})
+	}
+	sim := weixintest.New(weixintest.Config{Apps: o.apps, Now: now, OnCall: tell})
 	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err

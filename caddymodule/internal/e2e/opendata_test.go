@@ -178,13 +178,18 @@ func TestOpenData_WeChatAPIOutage(t *testing.T) {
 		w.post(t, "/wx/phone", code, bearer(token)).problem(t, 503, "wechat_unavailable")
 		w.login(t, "bob")
 	}
-	w.wechat.Reset()
 	users := 0
-	eventually(t, "numbers are to be had again", func() bool {
+	phone := func() int {
 		users++ // each with a limit of their own
 		token := w.login(t, fmt.Sprint("user ", users))
-		return w.post(t, "/wx/phone", code, bearer(token)).status == 200
+		return w.post(t, "/wx/phone", code, bearer(token)).status
+	}
+	eventually(t, "the outage has lasted", func() bool {
+		phone()
+		return strings.Contains(w.out.String(), "WeChat API is unavailable")
 	})
+	w.wechat.Reset()
+	eventually(t, "numbers are to be had again", func() bool { return phone() == 200 })
 	w.gate.logs(t, 0, map[string]int{
 		"WeChat API is unavailable": 1, "WeChat API is back": 1, "WeChat is unavailable": 0,
 		"WeChat is back": 0,

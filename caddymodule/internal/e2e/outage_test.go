@@ -54,3 +54,55 @@ func TestP5_WeChatHangs(t *testing.T) {
 	w.checkAlive(t, token, who)
 	w.gate.logs(t, from, map[string]int{"WeChat is unavailable": 1, "WeChat is back": 1})
 }
+
+// TestP5_WrongAnswers_AreTold holds that answers which are not WeChat's are an outage with
+// its cause, that they burn few codes, and that a hanging WeChat is no rate limit.
+func TestP5_WrongAnswers_AreTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setup{
+		timeout: "3s", wechat: "\t\tlogin_rate off {\n\t\t\tin_flight 4\n\t\t}",
+	})
+	w.login(t, "ada")
+	w.wechat.Reset()
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Status: 407, Times: -1})
+	from := w.out.Len()
+	eventually(t, "the breaker answers in WeChat's stead", func() bool {
+		before := w.wechat.Count(exchangePath)
+		w.tryLogin(t, "bob").problem(t, 503, "wechat_unavailable")
+		return w.wechat.Count(exchangePath) == before
+	})
+	if n := w.wechat.Count(exchangePath); n != 8 {
+		t.Errorf("%d codes are burnt, want 8", n)
+	}
+	host := strings.TrimPrefix(w.wechat.URL, "http://")
+	w.gate.logs(t, from, map[string]int{
+		"WeChat is unavailable": 1, "exchanging code: " + host + ": HTTP 407 from a proxy": 1,
+	})
+	w.wechat.Reset()
+	eventually(t, "logins work again", func() bool { return w.tryLogin(t, "bob").status == 200 })
+	w.gate.logs(t, from, map[string]int{"WeChat is unavailable": 1, "WeChat is back": 1})
+
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 45009, Times: 2})
+	for range 2 {
+		w.tryLogin(t, "bob").problem(t, 429, "rate_limited")
+	}
+	w.gate.logs(t, from, map[string]int{
+		"daily quota of WeChat is used up": 1, `00:00 Beijing time"`: 1,
+	})
+
+	w.wechat.Reset()
+	w.wechat.Inject(weixintest.Fault{Kind: weixintest.FaultHang, Times: -1})
+	logins := together(t, 4, func(int) (addr, text string) {
+		return w.addr, request(w.addr, "POST", "/wx/login", codeBody(w.wechat.Code(appA, "bob")))
+	})
+	eventually(t, "four logins hang", func() bool { return w.wechat.Count(exchangePath) == 4 })
+	eventually(t, "users without room hear of WeChat", func() bool {
+		return strings.Contains(w.tryLogin(t, "ada").body, "wechat_unavailable")
+	})
+	if n := w.wechat.Count(exchangePath); n != 4 {
+		t.Errorf("%d logins in flight, want 4", n)
+	}
+	for _, r := range logins() {
+		r.problem(t, 503, "wechat_unavailable")
+	}
+}

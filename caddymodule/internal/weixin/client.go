@@ -6,7 +6,8 @@
 // may be sent again, how an answer is judged and when an access token is
 // renewed. No AppSecret, code, session_key, access token or request URL leaves
 // it through an error (docs/threats.md#t28). It does not know sessions, stores
-// or Caddy, and it writes no log: [Config.Observe] reports each call.
+// or Caddy, and it writes no log: [Config.Observe] reports each call, and
+// [Config.LoginsChanged] each change that lasts. Of its many files, most are one call.
 package weixin
 
 import (

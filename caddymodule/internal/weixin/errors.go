@@ -171,16 +171,17 @@ var errcodes = map[int]struct {
 	40243: {ClassMisconfigured, "AppSecret frozen: unfreeze or reset it in the WeChat console"},
 	41001: {ClassMisconfigured, "access token missing in the request: " + queryChanged +
 		", or a cloud-hosting token is sent under the name of an ordinary one"},
-	41002:      {ClassMisconfigured, "appid missing in the request: " + queryChanged},
-	41004:      {ClassMisconfigured, "AppSecret missing in the request: " + queryChanged},
-	41008:      {ClassMisconfigured, "code missing in the request: " + queryChanged},
-	42001:      {ClassMisconfigured, tokenRefused},
-	43001:      {ClassMisconfigured, malformed},
-	43002:      {ClassMisconfigured, malformed},
-	44002:      {ClassMisconfigured, malformed},
-	dailyQuota: {ClassRateLimited, "daily API quota used up until midnight Beijing time"},
-	45011:      {ClassRateLimited, "too many calls this minute"},
-	47001:      {ClassMisconfigured, malformed},
+	41002: {ClassMisconfigured, "appid missing in the request: " + queryChanged},
+	41004: {ClassMisconfigured, "AppSecret missing in the request: " + queryChanged},
+	41008: {ClassMisconfigured, "code missing in the request: " + queryChanged},
+	42001: {ClassMisconfigured, tokenRefused},
+	43001: {ClassMisconfigured, malformed},
+	43002: {ClassMisconfigured, malformed},
+	44002: {ClassMisconfigured, malformed},
+	dailyQuota: {ClassRateLimited, "daily API quota used up " +
+		"until midnight Beijing time: the WeChat console can reset it ten times a month"},
+	45011: {ClassRateLimited, "too many calls this minute"},
+	47001: {ClassMisconfigured, malformed},
 	48001: {ClassMisconfigured, "API not authorised for this account: " +
 		"check its permissions in the WeChat console, and send nothing that carries a token " +
 		"or secret of its own through a cloud-hosting open-API service"},

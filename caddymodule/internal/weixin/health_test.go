@@ -271,11 +271,11 @@ func TestCause_NoConnection_NamesIt(t *testing.T) {
 		t.Cleanup(s.Close)
 	}
 	for _, tc := range []struct{ name, url, proxy, cause string }{
-		{"certificate", secure.URL, "", "no connection: tls: failed to verify certificate: x509: "},
-		{"no TLS", "https" + strings.TrimPrefix(plain.URL, "http"), "", "speaks no TLS on this port"},
+		{"certificate", secure.URL, "", "no connection: tls: failed to verify certificate: "},
+		{"no TLS", "https" + plain.URL[len("http"):], "", "speaks no TLS on this port"},
 		{"refused", "https://127.0.0.1:1", "", "127.0.0.1:1: no connection: connection refused"},
 		{"DNS", "https://no.such.invalid", "", "no.such.invalid: no connection: lookup "},
-		{"proxy refuses", "https://wechat.test", proxy.URL, "HTTP 407 from the proxy instead"},
+		{"proxy refuses", "https://a.test", proxy.URL, "HTTP 407 from the proxy instead"},
 		{"no proxy", "https://wechat.test", "http://127.0.0.1:1", "no connection to the proxy: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
