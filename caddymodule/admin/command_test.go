@@ -52,6 +52,24 @@ func TestAdminTables(t *testing.T) {
 		Sessions: sessionStatus{TTL: "48h0m0s", Idle: "24h0m0s", MaxPerUser: 10},
 		Apps:     []string{caddytest.AppID, caddytest.OtherAppID},
 	}
+	lately := time.Now().Add(-time.Hour - time.Second/4)
+	ahead := -90.0
+	trouble := callStatus{
+		State: "down", LastSuccess: &lately, LastErrorAt: &lately, Calls: 9, Failed: 8,
+		LastError: "exchanging code: h: HTTP 407 from a proxy",
+	}
+	trouble.Since = new(at("2026-05-04T03:02:01Z"))
+	refused := statusAnswer{
+		Version: up.Version, Store: up.Store, Cache: up.Cache, Logins: up.Logins,
+		Sessions: up.Sessions, Apps: up.Apps,
+		WeChat: wechatStatus{
+			BaseURL: "https://h", Logins: trouble, ClockAhead: &ahead,
+			Calls: callStatus{
+				State: "well", LastErrorAt: &lately, LastError: "getting access token: errcode 1",
+			},
+			Secrets: map[string]string{caddytest.AppID: "previous"},
+		},
+	}
 	down := statusAnswer{
 		Version: up.Version, Store: storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true, CallsRefused: true},
 		Logins: loginStatus{
@@ -122,6 +140,25 @@ logins    0 under way, at most 512
           limits: 1/s per client, 1/s per private address, 5/h for all
 sessions  life 1h0m0s, no idle limit, any number per user
 apps      wx0123456789abcdef
+`},
+		{"WeChat refused", func(w io.Writer) error { return writeStatus(w, refused) }, `
+wxgate    v0.2.0, Caddy v2.11.9, go1.26.8
+store     up, bolt:/var/lib/wxgate/sessions.db
+          12 sessions of 1 user, including ended ones not yet removed
+          32 MiB, 9000 B of it free
+cache     7 sessions of 1000000
+WeChat    DOWN: logins fail, https://h
+          logins: last success 1h0m0s ago
+          logins: last error 1h0m0s ago: exchanging code: h: HTTP 407 from a proxy
+          logins: 8 of 9 failed since 2026-05-04 03:02:01Z
+          other calls: last success never
+          other calls: last error 1h0m0s ago: getting access token: errcode 1
+          clock -90 s from this machine's: SET THIS MACHINE'S CLOCK
+          previous AppSecret of wx0123456789abcdef is in use
+logins    3 under way, at most 512
+          limits: 30/m per client, off per private address, 60000/m for all
+sessions  life 48h0m0s, idle 24h0m0s, at most 10 per user
+apps      wx0123456789abcdef wxfedcba9876543210
 `},
 		{"sessions", func(w io.Writer) error { return writeSessions(w, users) }, `
 appid       wx0123456789abcdef

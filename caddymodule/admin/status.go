@@ -282,6 +282,9 @@ func (s wechatStatus) write(row func(name, format string, args ...any)) {
 	logins := map[string]string{
 		"partly": "PARTLY DOWN: some logins fail", "down": "DOWN: logins fail",
 	}[s.Logins.State]
+	if logins == "" && s.Logins.lastFailed() {
+		logins = "the last login FAILED"
+	}
 	if s.BreakerOpen {
 		logins = "DOWN: the breaker is open, logins are refused at once"
 	}
@@ -301,6 +304,11 @@ func (s wechatStatus) write(row func(name, format string, args ...any)) {
 	for _, id := range slices.Sorted(maps.Keys(s.Secrets)) {
 		row("", "%s AppSecret of %s is in use", s.Secrets[id], id)
 	}
+}
+
+// lastFailed reports whether no call has succeeded after the last error.
+func (s callStatus) lastFailed() bool {
+	return s.LastErrorAt != nil && (s.LastSuccess == nil || s.LastSuccess.Before(*s.LastErrorAt))
 }
 
 // write writes a row of the last success and, after it, one of the last error.
