@@ -338,11 +338,9 @@ func (p *process) handles(path string, want int) (n int) {
 // log in and log out. Every answer is true of the current file, nothing is
 // lost, and in the end one handle is open and no goroutine is left.
 func TestP7_ReloadUnderLoad(t *testing.T) {
+	slow(t)
 	t.Parallel()
-	reloads := 60
-	if testing.Short() {
-		reloads = 10
-	}
+	const reloads = 60
 	s := &storm{held: [2]map[string]*identity{{}, {}}, doubt: make(map[string]*identity)}
 	s.world = newWorld(t, setup{
 		apps: []string{appA, appB}, auth: mixed.auth,

@@ -95,6 +95,9 @@ func TestThreat41_TakenAtOnce_NoMoreThanTheRate(t *testing.T) {
 }
 
 func TestThreat26_Buckets_MillionKeys_MemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it counts to a million")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		b := limit.NewBuckets[int](perMinute(1))
 		for i := range 1_000_000 {

@@ -355,6 +355,9 @@ func address(i int) netip.Addr {
 }
 
 func TestThreat26_MillionAddresses_MemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it counts to a million")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		l := limit.New(limit.Config{PerClient: perMinute(5), Total: perMinute(1000)})
 		in := 0

@@ -114,7 +114,7 @@ type trial struct {
 	stage  *stage
 	mark   mark
 	answer Answer
-	seen   sight
+	seen   observation
 }
 
 // send sends an attack on a stage and looks at the outcome.
@@ -126,7 +126,7 @@ func (p *probe) send(ctx context.Context, a *Attack, s *stage) *trial {
 	} else {
 		t.answer = p.wire.send(ctx, words.Replace(a.Bytes))
 	}
-	t.seen = p.eye.look(p, t)
+	t.seen = p.observer.observe(p, t)
 	return t
 }
 

@@ -84,7 +84,7 @@ func (p *probe) checkUser(t *trial) error {
 	case t.seen.asked != yes:
 		return p.unseen("the request with the credential", t)
 	}
-	for _, l := range t.seen.told[0] {
+	for _, l := range t.seen.identity[0] {
 		if strings.HasPrefix(l.key, strings.ToLower(p.Identity[0])+":") {
 			return nil
 		}
@@ -141,7 +141,7 @@ func (p *probe) honest() (rows []Row) {
 		} else {
 			row.Evidence = s.base.answer.String()
 			seen := make(map[string]bool)
-			for _, l := range slices.Concat(s.base.seen.told...) {
+			for _, l := range slices.Concat(s.base.seen.identity...) {
 				name, _, _ := strings.Cut(l.text, ":")
 				if as != user {
 					row.Result = Fell

@@ -82,7 +82,7 @@ func (p *probe) prepare() (err error) {
 	random := make([]byte, 6)
 	rand.Read(random)
 	p.run = hex.EncodeToString(random)
-	p.eye = reflection{}
+	p.observer = reflection{}
 	port := cmp.Or(p.url.Port(), map[string]string{"http": "80", "https": "443"}[p.url.Scheme])
 	p.wire = wire{addr: net.JoinHostPort(p.url.Hostname(), port), timeout: p.Timeout}
 	if p.url.Scheme == "https" {

@@ -11,16 +11,16 @@ import (
 const notSeen = "some answers reflect nothing of the request and do not tell " +
 	"whether the app was asked: use --echo"
 
-// truth demands that the app is told what it is told of the honest request, no
+// sameIdentity demands that the app gets the identity of the honest request, no
 // more and no less, and that no path opens.
-func truth(_ *probe, t *trial) (Result, string) {
+func sameIdentity(_ *probe, t *trial) (Result, string) {
 	base := t.stage.base
 	var honest []line
-	if len(base.seen.told) > 0 {
-		honest = base.seen.told[0]
+	if len(base.seen.identity) > 0 {
+		honest = base.seen.identity[0]
 	}
-	for _, told := range t.seen.told {
-		if l, found := surplus(told, honest); found {
+	for _, lines := range t.seen.identity {
+		if l, found := surplus(lines, honest); found {
 			return Fell, "the app saw " + l.text
 		}
 	}
@@ -36,8 +36,8 @@ func truth(_ *probe, t *trial) (Result, string) {
 	case t.seen.asked == no:
 		return Held, t.answer.String()
 	}
-	for _, told := range t.seen.told {
-		if l, found := surplus(honest, told); found {
+	for _, lines := range t.seen.identity {
+		if l, found := surplus(honest, lines); found {
 			name, _, _ := strings.Cut(l.text, ":")
 			return Fell, "the app was not told " + name
 		}
@@ -67,7 +67,7 @@ func (t *trial) asked() string {
 	return "the answer reflects the request"
 }
 
-// tunnelless demands truth, and that no protocol but WebSocket is offered to
+// tunnelless demands the same identity, and that no protocol but WebSocket is offered to
 // the app: it would open a tunnel past the gate.
 func tunnelless(p *probe, t *trial) (Result, string) {
 	for _, r := range t.seen.requests {
@@ -88,7 +88,7 @@ func tunnelless(p *probe, t *trial) (Result, string) {
 	case p.Echo == nil && t.answer.Status == http.StatusSwitchingProtocols:
 		return Fell, "answered 101 Switching Protocols: a tunnel"
 	}
-	return truth(p, t)
+	return sameIdentity(p, t)
 }
 
 // unasked demands that the request does not reach the app.
@@ -102,15 +102,15 @@ func unasked(_ *probe, t *trial) (Result, string) {
 	return Held, t.answer.String()
 }
 
-// untold demands that the app is told nothing that it is not told of the honest
-// request, and sees the credential only where it always does.
-func untold(p *probe, t *trial) (Result, string) {
+// anonymous demands that the app gets no identity that the honest request does not
+// have, and the credential only where it always does.
+func anonymous(p *probe, t *trial) (Result, string) {
 	var honest []line
-	if told := t.stage.base.seen.told; len(told) > 0 {
-		honest = told[0]
+	if lines := t.stage.base.seen.identity; len(lines) > 0 {
+		honest = lines[0]
 	}
-	for _, told := range t.seen.told {
-		if l, found := surplus(told, honest); found {
+	for _, lines := range t.seen.identity {
+		if l, found := surplus(lines, honest); found {
 			return Fell, "the app saw " + l.text
 		}
 	}

@@ -1,7 +1,7 @@
 // Package probe attacks a gate from outside, as a client would, and reports which
 // of its promises held. It owns the attack table (docs/threats.md#identity and
 // #paths, as far as an outsider sees them), the wires that send what no ordinary
-// client would, and the eyes that see what the app behind the gate received.
+// client would, and the observers of what the app behind the gate received.
 //
 // It must not know this project's own gate: it judges any gate by what reaches the
 // app.
@@ -31,15 +31,15 @@ const workers = 4
 // probe is one run.
 type probe struct {
 	Config
-	url    *url.URL
-	wire   wire
-	http2  *wire // nil: the gate does not speak HTTP/2 here
-	eye    eye
-	run    string // begins every mark
-	count  atomic.Int64
-	stages map[role]*stage
-	shut   string // a path that asks for a credential, or empty
-	own    bool   // the gate keeps Endpoints for itself
+	url      *url.URL
+	wire     wire
+	http2    *wire // nil: the gate does not speak HTTP/2 here
+	observer observer
+	run      string // begins every mark
+	count    atomic.Int64
+	stages   map[role]*stage
+	shut     string // a path that asks for a credential, or empty
+	own      bool   // the gate keeps Endpoints for itself
 }
 
 // Run probes a gate. Before the attacks, honest requests show that the probe sees
@@ -58,7 +58,7 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	if p.Echo != nil {
 		e := newEcho(p.Echo, p.run)
 		defer e.close()
-		p.eye, report.Seen = e, SeenByEcho
+		p.observer, report.Seen = e, SeenByEcho
 	}
 	if err := p.baseline(ctx); err != nil {
 		return report, err
@@ -139,7 +139,7 @@ func (p *probe) judge(ctx context.Context, a *Attack, as role) (Result, string) 
 
 // missing tells why an attack cannot be tried, or nothing.
 func (p *probe) missing(a *Attack, as role) string {
-	_, seesAll := p.eye.(*echo)
+	_, seesAll := p.observer.(*echo)
 	switch {
 	case a.needs.has(needEcho) && !seesAll:
 		return "needs --echo: an answer does not show trailers and raw lines"

@@ -10,7 +10,7 @@ var webSocket = []string{
 // removing is docs/threats.md#t3.
 func (p *probe) removing() kind {
 	k := kind{
-		Attack: Attack{Threat: 3, as: []role{user}, judge: truth},
+		Attack: Attack{Threat: 3, as: []role{user}, judge: sameIdentity},
 		tries:  "Names the gate's own headers in Connection, so that the proxy removes them",
 		judged: "the app is told anything but what the gate knows, or not told at all",
 	}
@@ -58,7 +58,7 @@ func upload(declared string, trailers ...string) string {
 // trailing is docs/threats.md#t4.
 func (p *probe) trailing() kind {
 	k := kind{
-		Attack: Attack{Threat: 4, as: everyone, needs: needEcho, judge: truth},
+		Attack: Attack{Threat: 4, as: everyone, needs: needEcho, judge: sameIdentity},
 		tries:  "Sends identity headers as trailers behind the body", judged: judgedForging,
 	}
 	first := p.Identity[0]

@@ -69,7 +69,7 @@ func lastHyphen(i, last int) bool  { return i == last }
 // forging is docs/threats.md#t1.
 func (p *probe) forging() kind {
 	k := kind{
-		Attack: Attack{Threat: 1, as: everyone, judge: truth},
+		Attack: Attack{Threat: 1, as: everyone, judge: sameIdentity},
 		tries:  triesForging, judged: judgedForging,
 	}
 	names, first := p.Identity, p.Identity[0]
@@ -110,7 +110,7 @@ func (p *probe) forging() kind {
 // respelling is docs/threats.md#t2.
 func (p *probe) respelling() kind {
 	k := kind{
-		Attack: Attack{Threat: 2, as: everyone, judge: truth},
+		Attack: Attack{Threat: 2, as: everyone, judge: sameIdentity},
 		tries:  "Sends identity headers in a spelling that some servers take for the same",
 		judged: judgedForging,
 	}

@@ -32,16 +32,16 @@ func (p *probe) forwarding() kind {
 	return k
 }
 
-// claims demands truth; the claims themselves may reach the app, whose author is
+// claims demands the same identity; the claims themselves may reach the app, whose author is
 // warned of their names.
 func claims(p *probe, t *trial) (Result, string) {
 	if p.Echo == nil {
-		for i, told := range t.seen.told {
-			t.seen.told[i] = slices.DeleteFunc(told,
+		for i, lines := range t.seen.identity {
+			t.seen.identity[i] = slices.DeleteFunc(lines,
 				func(l line) bool { return l.key == t.mark.forged() })
 		}
 	}
-	return truth(p, t)
+	return sameIdentity(p, t)
 }
 
 // credentials is a request with the header lines given in the place of the
@@ -189,7 +189,7 @@ func (p *probe) shadowing() kind {
 // impersonating is docs/threats.md#t13.
 func (p *probe) impersonating() kind {
 	k := kind{
-		Attack: Attack{Threat: 13, as: everyone, judge: truth},
+		Attack: Attack{Threat: 13, as: everyone, judge: sameIdentity},
 		tries:  "Passes itself off as a health check or as WeChat",
 		judged: "that changes who is calling or which path is open",
 	}
@@ -225,7 +225,7 @@ func (p *probe) askingOtherwise() kind {
 // server's error routes answer them, and may ask the app.
 func (p *probe) failing() kind {
 	k := kind{
-		Attack: Attack{Threat: 35, as: everyone, judge: untold},
+		Attack: Attack{Threat: 35, as: everyone, judge: anonymous},
 		tries:  "Sends requests that fail before the gate sees them, for error routes to answer",
 		judged: "the app is told of a user by the client, or sees the credential",
 	}

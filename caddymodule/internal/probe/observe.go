@@ -18,34 +18,34 @@ const (
 // be compared.
 type line struct{ text, key string }
 
-// sight is what could be seen of one request of the probe behind the gate.
-type sight struct {
+// observation is what the app received of one request of the probe.
+type observation struct {
 	asked    asked
 	requests []Request // with the echo app
-	told     [][]line  // for each request that arrived: what its owned headers and trailers say
+	identity [][]line  // for each request that arrived: what its owned headers and trailers say
 }
 
-// eye sees what the app received.
-type eye interface {
-	look(p *probe, t *trial) sight
+// observer reads what the app received.
+type observer interface {
+	observe(p *probe, t *trial) observation
 }
 
-// look sees through the echo app: all of it.
-func (e *echo) look(p *probe, t *trial) (s sight) {
+// observe reads the echo app, which keeps every byte.
+func (e *echo) observe(p *probe, t *trial) (s observation) {
 	s.requests = e.marked(t.mark.id())
 	for _, r := range s.requests {
 		s.asked = yes
-		var told []line
+		var lines []line
 		for _, text := range r.Lines()[1:] {
 			// A lone CR ends a line for some servers, and a line that begins
 			// with a blank begins one for others.
 			for part := range strings.SplitSeq(text, "\r") {
 				if name, value, _ := strings.Cut(part, ":"); p.owned(name) {
-					told = append(told, newLine(name, value))
+					lines = append(lines, newLine(name, value))
 				}
 			}
 		}
-		s.told = append(s.told, told)
+		s.identity = append(s.identity, lines)
 	}
 	return s
 }
@@ -55,14 +55,13 @@ func newLine(name, value string) line {
 	return line{text: name + ": " + value, key: strings.ToLower(name) + ": " + value}
 }
 
-// reflection sees what an answer repeats of the request: values that occur
-// nowhere else.
+// reflection reads an answer for values of the request that occur nowhere else.
 type reflection struct{}
 
-func (reflection) look(p *probe, t *trial) (s sight) {
+func (reflection) observe(p *probe, t *trial) (s observation) {
 	body, base := t.answer.Body, t.stage.base
 	if at := strings.Index(body, t.mark.forged()); at >= 0 {
-		s.told = [][]line{{{text: surroundings(body, at), key: t.mark.forged()}}}
+		s.identity = [][]line{{{text: surroundings(body, at), key: t.mark.forged()}}}
 	}
 	switch {
 	case strings.Contains(body, t.mark.header()):
@@ -81,17 +80,17 @@ func (reflection) look(p *probe, t *trial) (s sight) {
 				honest = append(honest, newLine(name, value))
 			}
 		}
-	} else if len(base.seen.told) > 0 {
-		for _, l := range base.seen.told[0] {
+	} else if len(base.seen.identity) > 0 {
+		for _, l := range base.seen.identity[0] {
 			if _, value, _ := strings.Cut(l.text, ": "); strings.Contains(body, value) {
 				honest = append(honest, l)
 			}
 		}
 	}
-	if s.told == nil {
-		s.told = [][]line{nil}
+	if s.identity == nil {
+		s.identity = [][]line{nil}
 	}
-	s.told[0] = append(s.told[0], honest...)
+	s.identity[0] = append(s.identity[0], honest...)
 	return s
 }
 
