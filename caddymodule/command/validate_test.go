@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	_ "github.com/wxgate/wxgate/caddymodule/redisstore"
 )
 
 // TestValidate_Findings_ExitStatus holds P9 for the command: a fault ends it, a
@@ -48,5 +49,82 @@ func TestValidate_Findings_ExitStatus(t *testing.T) {
 				t.Errorf("--strict: %d %s, want %d", status, said, c.strict)
 			}
 		})
+	}
+}
+
+// TestThreat36_Validate_EachWarning holds that each way around a gate, and each setting
+// that lays secrets open, is one warning with its cure, and a fault with --strict.
+func TestThreat36_Validate_EachWarning(t *testing.T) {
+	t.Setenv("WXGATE_TEST_SEAL", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")
+	const app = "\treverse_proxy 127.0.0.1:1\n"
+	global := func(lines, store string) string {
+		return "{\n\tgrace_period 10s\n" + lines + "\twechat {\n\t\tapp " +
+			caddytest.AppID + " {env.WXGATE_TEST_NOT_SET}\n" + store + "\t}\n}\n\n"
+	}
+	quiet := "\tadmin off\n\tlog {\n\t\tformat wechat\n\t}\n"
+	site := func(lines string) string {
+		return global(quiet, "") + ":80 {\n" + lines + app + "}\n"
+	}
+	gate := ":80 {\n\twechat_auth\n" + app + "}\n"
+	for _, c := range []struct{ name, config, said, cure string }{
+		{
+			"admin", global(strings.Replace(quiet, "off", "localhost:2999", 1), "") + gate,
+			"each program on this machine", "admin unix//",
+		},
+		{"log", global("\tadmin off\n", "") + gate, "default log shows tokens", "format wechat"},
+		{
+			"redis", global(quiet, "\t\tstore redis 10.0.0.5:6379\n"+
+				"\t\tseal_key {env.WXGATE_TEST_SEAL}\n") + gate,
+			"the way to Redis is not encrypted", "write tls",
+		},
+		{
+			"grace period",
+			strings.Replace(site("\twechat_auth\n"), "\tgrace_period 10s\n", "", 1),
+			"one slow connection", "grace_period 10s",
+		},
+		{"no gate", site(""), "no site has a gate", "write wechat_auth"},
+		{
+			"another site", site("\twechat_auth\n") + ":81 {\n" + app + "}\n",
+			"reach 127.0.0.1:1 without wechat_auth", "guard the whole site with required",
+		},
+		{
+			"no login", global(quiet, "") + ":80 {\n\thandle /api/* {\n\twechat_auth\n" + app +
+				"\t}\n}\n", "/wx/login does not reach", "outside of handle",
+		},
+		{
+			"public", site("\twechat_auth {\n\t\tpublic /*\n\t}\n"),
+			"opens the whole site", "list the public paths",
+		},
+		{
+			"header", site("\theader X-U {http.auth.user.id}\n\twechat_auth\n"),
+			"header uses {http.auth.user.*}", "header_up",
+		},
+		{
+			"templates", site("\twechat_auth\n\ttemplates\n"),
+			"templates runs over", "take templates out",
+		},
+	} {
+		config := filepath.Join(t.TempDir(), "Caddyfile")
+		if err := os.WriteFile(config, []byte(c.config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"--config", config, "--adapter", "caddyfile"}
+		status, _, said := caddytest.RunCommand(t, validateCommand(), args...)
+		found := 0
+		for line := range strings.Lines(strings.TrimPrefix(said, "<nil>")) {
+			if strings.HasPrefix(line, "warning: ") {
+				found++
+				if !strings.Contains(line, c.said) || !strings.Contains(line, c.cure) {
+					t.Errorf("%s: %s, want %q and %q", c.name, line, c.said, c.cure)
+				}
+			}
+		}
+		if status != 0 || found != 1 {
+			t.Errorf("%s: %d, %d warnings: %s", c.name, status, found, said)
+		}
+		status, _, said = caddytest.RunCommand(t, validateCommand(), append(args, "--strict")...)
+		if status != 1 || !strings.Contains(said, "error: ") {
+			t.Errorf("%s --strict: %d %s", c.name, status, said)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -52,8 +53,21 @@ func (LogFormat) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// inUse counts the provisioned formats.
+var inUse atomic.Int64
+
+// InUse reports whether any log of this process has the format.
+func InUse() bool { return inUse.Load() > 0 }
+
+// Cleanup implements caddy.CleanerUpper.
+func (f *LogFormat) Cleanup() error {
+	inUse.Add(-1)
+	return nil
+}
+
 // Provision loads the wrapped format.
 func (f *LogFormat) Provision(ctx caddy.Context) error {
+	inUse.Add(1) // Caddy calls Cleanup also after an error
 	f.ctx = ctx
 	if f.WrappedRaw == nil {
 		e := new(logging.JSONEncoder)
@@ -133,6 +147,7 @@ func (f *LogFormat) EncodeEntry(e zapcore.Entry, fields []zapcore.Field) (*buffe
 // Interface guards
 var (
 	_ caddy.Provisioner                = (*LogFormat)(nil)
+	_ caddy.CleanerUpper               = (*LogFormat)(nil)
 	_ caddy.ConfiguresFormatterDefault = (*LogFormat)(nil)
 	_ caddyfile.Unmarshaler            = (*LogFormat)(nil)
 	_ zapcore.Encoder                  = (*LogFormat)(nil)

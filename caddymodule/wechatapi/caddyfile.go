@@ -43,12 +43,16 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.List(&h.Allow, checkAllow)
 		case "allow_remote":
 			err = b.Bare(&h.AllowRemote)
+		case "secret":
+			err = b.Checked(&h.Secret, func(v string) error {
+				return block.CheckSecret("the secret of wechat_api", v)
+			})
 		case "timeout":
 			err = b.Duration(&h.Timeout, 0)
 		case "max_body":
 			err = b.Size(&h.MaxBody)
 		default:
-			err = b.Unknown("app, allow, allow_remote, timeout or max_body")
+			err = b.Unknown("app, allow, allow_remote, secret, timeout or max_body")
 		}
 		if err != nil {
 			return err

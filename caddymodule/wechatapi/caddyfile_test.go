@@ -15,7 +15,7 @@ var wrongAPIs = []caddytest.Wrong{
 		"unknown word",
 		apiSite("allowed /x # here"),
 		`unknown word "allowed"`,
-		"app, allow, allow_remote, timeout or max_body",
+		"app, allow, allow_remote, secret, timeout or max_body",
 	},
 	{
 		"matcher",
@@ -49,6 +49,11 @@ var wrongAPIs = []caddytest.Wrong{
 		apiSite("allow_remote\nallow_remote # here"),
 		"allow_remote is given twice",
 	},
+	{
+		"secret written out", apiSite("secret hunter2 # here"),
+		"the secret of wechat_api is written out", "{env.NAME}",
+	},
+	{"secret twice", apiSite("secret {env.A}\nsecret {env.B} # here"), "secret is given twice"},
 	{"bad timeout", apiSite("timeout 0s # here"), "timeout takes a duration above zero"},
 	{"bad size", apiSite("max_body 20MB # here"), "max_body takes a size such as", `"20MB"`},
 	{"size of nothing", apiSite("max_body 0 # here"), "max_body takes a size"},

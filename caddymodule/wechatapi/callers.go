@@ -1,6 +1,7 @@
 package wechatapi
 
 import (
+	"crypto/subtle"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,8 @@ func (h *Handler) barred(r *http.Request) (why string) {
 	case page != "":
 		return "the call comes from a web page, as its header " + page +
 			" says, and this is for programs alone"
+	case !h.knows(r):
+		return "the header " + secretHeader + " does not hold the secret of this wechat_api"
 	case h.AllowRemote:
 		return ""
 	}
@@ -30,6 +33,21 @@ func (h *Handler) barred(r *http.Request) (why string) {
 		why += ", and this is for the app beside the gate alone; allow_remote changes that"
 	}
 	return why
+}
+
+// secretHeader carries the secret that caller and gate share.
+const secretHeader = "X-Wxgate-Secret"
+
+// knows reports whether the caller shows the secret, and removes it. Without a value
+// behind its placeholder no caller does.
+func (h *Handler) knows(r *http.Request) bool {
+	shown := r.Header[secretHeader]
+	delete(r.Header, secretHeader)
+	if h.Secret == "" {
+		return true
+	}
+	return len(shown) == 1 && h.secret != "" &&
+		subtle.ConstantTimeCompare([]byte(shown[0]), []byte(h.secret)) == 1
 }
 
 // pageMark returns the header by which a browser says that a web page asks, or "".

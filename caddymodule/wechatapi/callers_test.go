@@ -171,3 +171,41 @@ func from(addr string, headers ...string) func(*http.Request) {
 		}
 	}
 }
+
+// TestThreat39_APICallers_Secret holds that a caller without the secret gets nothing,
+// wherever it is, and that without a value no caller has it.
+func TestThreat39_APICallers_Secret(t *testing.T) {
+	t.Setenv("WX_API_SECRET", "canary-of-the-app")
+	w := newWorld(t)
+	const none = "{env.WXGATE_TEST_NOT_SET}"
+	for _, tt := range []struct {
+		name    string
+		secret  string
+		remote  bool
+		shown   []string
+		allowed bool
+	}{
+		{"none asked for", "", false, nil, true},
+		{"shown", "{env.WX_API_SECRET}", false, []string{"canary-of-the-app"}, true},
+		{"shown, remote", "{env.WX_API_SECRET}", true, []string{"canary-of-the-app"}, true},
+		{"missing", "{env.WX_API_SECRET}", false, nil, false},
+		{"missing, remote", "{env.WX_API_SECRET}", true, nil, false},
+		{"empty", "{env.WX_API_SECRET}", false, []string{""}, false},
+		{"wrong", "{env.WX_API_SECRET}", false, []string{"canary-of-the-ape"}, false},
+		{"twice", "{env.WX_API_SECRET}", false, []string{"canary-of-the-app", "x"}, false},
+		{"no value", none, false, nil, false},
+		{"no value, empty", none, false, []string{""}, false},
+	} {
+		h := w.newAPI(&Handler{Secret: tt.secret, AllowRemote: tt.remote})
+		rec := h.call(t, "POST", "/wx/user/none", "", func(r *http.Request) {
+			if tt.shown != nil {
+				r.Header["X-Wxgate-Secret"] = tt.shown
+			}
+		})
+		body := rec.Body.String()
+		if got := caddytest.Code(t, rec) == "not_found"; got != tt.allowed ||
+			strings.Contains(body, "canary") {
+			t.Errorf("%s: %s", tt.name, body)
+		}
+	}
+}

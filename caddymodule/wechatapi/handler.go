@@ -28,6 +28,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -49,6 +50,7 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //			app          <appid>
 //			allow        <paths...>
 //			allow_remote
+//			secret       <placeholder>
 //			timeout      <duration>
 //			max_body     <size>
 //		}
@@ -74,6 +76,11 @@ type Handler struct {
 	// are refused in any case.
 	AllowRemote bool `json:"allow_remote,omitempty"`
 
+	// What a caller must send in the header `X-Wxgate-Secret`, as a placeholder. It
+	// keeps out other programs on this machine, and what an app can be made to call.
+	// Default: none.
+	Secret string `json:"secret,omitempty"`
+
 	// How long a call may take, the body of the answer included. Default: 30s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
@@ -84,6 +91,7 @@ type Handler struct {
 	refusals *wechatapp.RefusalLog
 	app      *wechatapp.App
 	appID    string // of App, resolved
+	secret   string // likewise
 	apps     map[string]weixin.Credentials
 	allow    pathList
 	proxy    *reverseproxy.Handler
@@ -124,6 +132,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("wechat_api is for mini program %s, "+
 			"which the global option wechat does not configure: "+
 			"add the line app %[1]s {env.WX_SECRET} there", h.appID)
+	}
+	if h.Secret != "" {
+		if h.secret, err = block.ResolveSecret("secret of wechat_api", h.Secret); err != nil {
+			return err
+		}
+		if h.secret == "" {
+			h.log.Warn("placeholder is empty; wechat_api will refuse all calls",
+				zap.String("placeholder", h.Secret))
+		}
 	}
 	for _, word := range h.Allow {
 		if err := checkAllow(word); err != nil {

@@ -39,6 +39,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/logformat"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -136,6 +137,7 @@ type App struct {
 	apps   []weixin.Credentials
 	ring   *keyring.Ring // nil: that of the store's key file
 	opener store.Opener
+	redis  judge.Redis // what is judged of the store
 	limits limit.Config
 	empty  []string // placeholders without a value
 
@@ -171,6 +173,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"type":"bolt"}`)
 	}
+	// An error means a module without these fields.
+	_ = json.Unmarshal(a.StoreRaw, &a.redis)
 	mod, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {
 		return fmt.Errorf("loading session store: %w", err)
@@ -332,6 +336,15 @@ func (a *App) judgeSites() error {
 	found := judge.Servers(web.Servers)
 	if web.GracePeriod == 0 {
 		found = append(found, judge.NoGracePeriod)
+	}
+	if f, ok := a.redis.Plain(); ok {
+		found = append(found, f)
+	}
+	if caddy.ListenerUsage("tcp", caddy.DefaultAdminListen) > 0 {
+		found = append(found, judge.AdminOnTCP)
+	}
+	if !logformat.InUse() {
+		found = append(found, judge.UnmaskedLog)
 	}
 	for _, f := range found {
 		if f.Refused {

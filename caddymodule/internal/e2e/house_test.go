@@ -80,6 +80,7 @@ var house = map[string]row{
 	},
 	"caddymodule/wechatapp": {
 		ours: []string{
+			"caddymodule/logformat",
 			"block", "judge", "keyring", "limit", "session", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},

@@ -97,6 +97,7 @@ type way struct {
 	gated     bool                  // by a gate, whatever the request is
 	ended     string                // the handler that answers every request, if any
 	templates bool
+	cache     bool // a shared cache stands before the gate
 }
 
 func (w *walk) report(f Finding) {
@@ -120,7 +121,8 @@ func (w *walk) routes(list caddyhttp.RouteList, at way) way {
 			inside = w.handler(h, inside)
 		}
 		if len(route.MatcherSets) == 0 {
-			at.gated, at.ended, at.templates = inside.gated, inside.ended, inside.templates
+			inside.where, inside.paths = at.where, at.paths
+			at = inside
 		}
 	}
 	return at
@@ -154,6 +156,10 @@ func (w *walk) handler(h caddyhttp.MiddlewareHandler, at way) way {
 		}
 	}
 	switch id {
+	case "http.handlers.cache":
+		if !at.gated {
+			at.cache = true
+		}
 	case "http.handlers.wechat_api":
 		w.apis++
 	case "http.handlers.templates":
@@ -187,6 +193,12 @@ func (w *walk) gate(g Gate, at way) way {
 		w.report(Finding{
 			Where: at.where, What: endpoints + "/login does not reach this wechat_auth",
 			Cure: "write wechat_auth outside of handle, with required <paths…>",
+		})
+	}
+	if at.cache {
+		w.report(Finding{
+			Where: at.where, What: "a shared cache before the gate answers guests with users' data",
+			Cure: "put the cache behind wechat_auth, with order cache after wechat_auth",
 		})
 	}
 	if slices.Contains(public, "/*") {

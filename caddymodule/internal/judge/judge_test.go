@@ -1,11 +1,13 @@
 package judge_test
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
@@ -104,6 +106,14 @@ func TestThreat36_AroundTheGate(t *testing.T) {
 			name: "templates", warned: []string{"templates runs over the answers"},
 			sites: ":80 {\nwechat_auth\ntemplates\n" + app + "}",
 		},
+		{
+			name: "cache before", warned: []string{"a shared cache before the gate"},
+			sites: ":80 {\nroute {\ntest_cache\nwechat_auth\n" + app + "}\n}",
+		},
+		{
+			name:  "cache behind",
+			sites: ":80 {\nroute {\nwechat_auth\ntest_cache\n" + app + "}\n}",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var refused, warned []string
@@ -137,14 +147,35 @@ func TestThreat36_AroundTheGate(t *testing.T) {
 	}
 }
 
-func TestConfig_AdminLogAndGracePeriod_Warned(t *testing.T) {
+// TestThreat39_Config_Warned holds the warnings about the admin endpoint, the log, the
+// way to Redis and the grace period.
+func TestThreat39_Config_Warned(t *testing.T) {
 	const socket = `"admin":{"listen":"unix//s"}`
-	const encoder = `"encoder":{"format":"wechat"}`
+	const encoder, wrapped = `"encoder":{"format":"wechat"}`,
+		`"encoder":{"format":"filter","wrap":{"format":"wechat"}}`
+	quiet := func(encoder, store string) string {
+		return `{` + socket + `,"logging":{"logs":{"default":{` + encoder + `}}},` +
+			`"apps":{"http":{"grace_period":1},"wechat":{"store":` + store + `}}}`
+	}
+	t.Setenv("NEAR", "127.0.0.1:6379")
 	for raw, want := range map[string]int{
 		`{}`:                           3,
 		`{"admin":{"disabled":true}}`:  2,
 		`{"admin":{"listen":":2019"}}`: 3,
+
 		`{` + socket + `,"logging":{"logs":{"default":{` + encoder + `}}}}`: 1,
+
+		quiet(encoder, `null`): 0, quiet(wrapped, `null`): 0,
+		quiet(`"encoder":{"format":"json"}`, `null`): 1,
+
+		quiet(encoder, `{"type":"bolt"}`):                                           0,
+		quiet(encoder, `{"type":"redis","addresses":["10.0.0.5:6379"]}`):            1,
+		quiet(encoder, `{"type":"redis","addresses":["10.0.0.5:6379"],"tls":{}}`):   0,
+		quiet(encoder, `{"type":"redis","addresses":["127.0.0.1:1","redis:6379"]}`): 1,
+		quiet(encoder, `{"type":"redis","addresses":["localhost:6379","[::1]:1"]}`): 0,
+		quiet(encoder, `{"type":"redis","addresses":["/run/redis.sock"]}`):          0,
+		quiet(encoder, `{"type":"redis","addresses":["{env.NEAR}"]}`):               0,
+		quiet(encoder, `{"type":"redis","addresses":["{env.WXGATE_NOT_SET}"]}`):     1,
 	} {
 		found, err := judge.Config([]byte(raw))
 		if err != nil || len(found) != want {
@@ -154,4 +185,25 @@ func TestConfig_AdminLogAndGracePeriod_Warned(t *testing.T) {
 	if _, err := judge.Config([]byte("nonsense")); err == nil {
 		t.Error("nonsense is judged")
 	}
+}
+
+// testCache stands for a shared cache, which is no part of Caddy.
+type testCache struct{}
+
+func init() {
+	caddy.RegisterModule(testCache{})
+	httpcaddyfile.RegisterHandlerDirective("test_cache",
+		func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) { return testCache{}, nil })
+}
+
+func (testCache) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID: "http.handlers.cache", New: func() caddy.Module { return new(testCache) },
+	}
+}
+
+func (testCache) ServeHTTP(
+	w http.ResponseWriter, r *http.Request, next caddyhttp.Handler,
+) error {
+	return next.ServeHTTP(w, r)
 }
