@@ -75,7 +75,7 @@ func TestThreat36_Validate_EachWarning(t *testing.T) {
 		{
 			"redis", global(quiet, "\t\tstore redis 10.0.0.5:6379\n"+
 				"\t\tseal_key {env.WXGATE_TEST_SEAL}\n") + gate,
-			"the way to Redis is not encrypted", "write tls",
+			"without TLS the network", "write tls",
 		},
 		{
 			"grace period",

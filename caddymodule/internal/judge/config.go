@@ -106,7 +106,7 @@ func (r Redis) Plain() (f Finding, found bool) {
 		if resolved := resolve(address); !onThisMachine(resolved) {
 			return Finding{
 				Where: "store redis " + address,
-				What:  "the way to Redis is not encrypted: the network can read and change sessions",
+				What:  "without TLS the network can read and change sessions in Redis",
 				Cure:  "write tls in the block store redis, or use a network of your own",
 			}, true
 		}
