@@ -1,6 +1,9 @@
 package e2e_test
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestThreat35_ErrorRoutes holds that an app behind handle_errors gets no identity
 // and no token from a request that failed before the gate, and the user from one
@@ -25,4 +28,27 @@ func TestThreat35_ErrorRoutes(t *testing.T) {
 	r.received(t).check(t, a.good.who)
 	r = raw(t, down, request(down, "GET", "/orders", "", "X-WX-OPENID: victim"))
 	r.problem(t, 401, "session_missing")
+}
+
+// TestThreat36_Reload_BypassRefused_OldServes holds that a configuration with a fault
+// around its gates never serves a request: a reload is refused with the cure, and the
+// one that runs goes on (P7, P9).
+func TestThreat36_Reload_BypassRefused_OldServes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mixed)
+	token, alice := w.login(t, "alice"), w.who(appA, "alice")
+	bypass, twice := mixed, mixed
+	bypass.sites = siteAt(freeAddr(t), "\troute {\n\t\treverse_proxy "+w.app.addr+
+		"\n\t\twechat_auth\n\t}")
+	twice.site = "\troute {\n\t\twechat_auth\n\t}"
+	for cure, s := range map[string]setup{
+		"put wechat_auth first": bypass, "keep one, on the whole site": twice,
+	} {
+		if status, said := w.reload(t, w.caddyfile(s)); status != 400 ||
+			!strings.Contains(said, cure) {
+			t.Errorf("status %d: %s, want %q", status, said, cure)
+		}
+		w.checkAlive(t, token, alice)
+		w.call(t, "GET", "/orders", "", "X-WX-OPENID: victim").problem(t, 401, "session_missing")
+	}
 }
