@@ -161,7 +161,8 @@ func storeRefusal(err error) error {
 			"the session store does not answer; the log has the reason", err,
 		)
 	}
-	return refusal(http.StatusInternalServerError, "that went wrong; the log has the reason", err)
+	return refusal(http.StatusInternalServerError,
+		"the session store failed; the log has the reason", err)
 }
 
 // answerAdmin sends an answer.

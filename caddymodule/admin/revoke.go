@@ -89,8 +89,8 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 	return nil, s.RevokeAll(ctx)
 }
 
-// known returns the users that a target of kind user or unionid means. Nobody
-// is not an error.
+// known returns the users that a target of kind user or unionid means. An unknown
+// target has none and is no error.
 func known(
 	ctx context.Context, live *wechatapp.Live, kind string, t adminTarget,
 ) ([]session.UserInfo, error) {

@@ -87,9 +87,9 @@ func foreign(r *http.Request) (why string) {
 	return ""
 }
 
-// privateZones are those in which nobody gets a name of the public DNS (RFC
-// 6761, 6762 and 8375, ICANN for .internal; no registry has .lan), and that of
-// WeChat's API, for apps that have its name resolve to the gate.
+// privateZones are the zones without names in the public DNS (RFC 6761, 6762 and
+// 8375, ICANN for .internal; no registry has .lan), and that of WeChat's API, for
+// apps whose network resolves its name to the gate.
 var privateZones = []string{
 	".home.arpa",
 	".internal",

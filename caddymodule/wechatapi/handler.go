@@ -260,7 +260,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 	decoded, plain := gate.Canonical(r.URL.EscapedPath())
 	if !plain {
 		return callRefused(
-			"the path is not in its plain form, and nobody could tell how WeChat reads it",
+			"the path is not in its plain form, so servers may read it in different ways",
 		)
 	}
 	if name, ok := strings.CutPrefix(decoded, userPrefix); ok {
