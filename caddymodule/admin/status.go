@@ -43,6 +43,9 @@ type versionStatus struct {
 type storeStatus struct {
 	Name   string       `json:"name"` // kind and place
 	Up     bool         `json:"up"`
+	Cause  string       `json:"cause,omitempty"` // why it is not up, and what to do
+	ID     string       `json:"id,omitempty"`
+	Since  string       `json:"created,omitempty"`   // absent when older than its id
 	Heard  string       `json:"heard_ago,omitempty"` // of a store that gates share: how long ago
 	Owed   int          `json:"pending_revocations"` // that it has not taken yet
 	Counts *storeCounts `json:"counts,omitempty"`    // absent when the store does not answer
@@ -152,11 +155,13 @@ type sessionStatus struct {
 func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
 	a, limits := live.App, live.App.LoginLimits()
 	stats, err := live.Sessions.Stats(r.Context())
+	trouble := live.Sessions.StoreHealth(r.Context())
+	identity, _ := live.Sessions.StoreIdentity(r.Context()) // of a store that answers
 	answer := statusAnswer{
 		Version: versions(),
 		Store: storeStatus{
 			Name: a.Opener().Identity(),
-			Up:   err == nil && !stats.StoreDown,
+			Up:   trouble == nil,
 			Owed: stats.Pending,
 		},
 		Cache:  cacheStatus{Sessions: stats.CacheEntries, Max: stats.CacheMax},
@@ -174,6 +179,13 @@ func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 			TTL:        time.Duration(a.Session.TTL).String(),
 			MaxPerUser: max(a.Session.MaxPerUser, 0),
 		},
+	}
+	if trouble != nil {
+		answer.Store.Cause = trouble.Error()
+	}
+	answer.Store.ID = identity.ID
+	if !identity.Created.IsZero() {
+		answer.Store.Since = identity.Created.UTC().Format(time.RFC3339)
 	}
 	if !stats.Heard.IsZero() {
 		answer.Store.Heard = time.Since(stats.Heard).Round(time.Millisecond).String()
@@ -244,6 +256,12 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 		"store", "%s, %s", map[bool]string{true: "up", false: "DOWN"}[s.Store.Up],
 		cli.Text(s.Store.Name),
 	)
+	if s.Store.Cause != "" {
+		row("", "%s", cli.Text(s.Store.Cause))
+	}
+	if s.Store.ID != "" {
+		row("", "id %s, %s", s.Store.ID, sinceText(s.Store.Since))
+	}
 	if n := s.Store.Counts; n != nil {
 		row(
 			"", "%s of %s, including ended ones not yet removed",
@@ -328,6 +346,13 @@ func (s callStatus) write(what string, row func(name, format string, args ...any
 	if s.Since != nil {
 		row("", "%s: %d of %d failed since %s", what, s.Failed, s.Calls, cli.Time(*s.Since))
 	}
+}
+
+func sinceText(created string) string {
+	if created == "" {
+		return "made by an earlier release"
+	}
+	return "created " + created
 }
 
 func atMost(n int) string {

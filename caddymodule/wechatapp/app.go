@@ -17,6 +17,7 @@
 //	caddy_wechat_cache_misses_total                    token checks that asked the store
 //	caddy_wechat_logins_in_flight                      logins under way
 //	caddy_wechat_damaged_stores_total                  damaged or lost stores, begun anew
+//	caddy_wechat_store_commit_duration_seconds         commits of the bolt store
 package wechatapp
 
 import (

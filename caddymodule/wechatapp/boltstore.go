@@ -70,18 +70,14 @@ const lockPatience = 15 * time.Second
 func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
 	// A key from an earlier start means that there was a database.
 	_, err := os.Stat(keyPath(s.path))
-	cfg := bolt.Config{Path: s.path, Expected: err == nil && !s.newKey, Logger: log}
+	cfg := bolt.Config{
+		Path: s.path, Expected: err == nil && !s.newKey, Logger: log,
+		OnAnew: metrics.damagedStores.Inc, ObserveCommit: metrics.observeCommit,
+	}
 	if Current() == nil {
 		cfg.Wait = lockPatience
 	}
-	st, err := bolt.Open(cfg)
-	if err != nil {
-		return nil, err
-	}
-	if st.SetAside() != "" || st.Lost() {
-		metrics.damagedStores.Inc()
-	}
-	return st, nil
+	return bolt.Open(cfg)
 }
 
 // MasterKey returns the key kept beside the database.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,6 +22,7 @@ type collectors struct {
 	cacheHits      prometheus.Counter
 	cacheMisses    prometheus.Counter
 	damagedStores  prometheus.Counter
+	commits        prometheus.Histogram
 	loginsInFlight *level
 }
 
@@ -57,6 +59,11 @@ func newCollectors() *collectors {
 			opts("cache_misses_total", "Token checks that asked the store.")),
 		damagedStores: prometheus.NewCounter(opts("damaged_stores_total",
 			"Damaged or lost session stores, begun anew: all users had to log in again.")),
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "caddy", Subsystem: "wechat", Name: "store_commit_duration_seconds",
+			Help:    "Duration of the bolt store's commits, failed ones too.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 10},
+		}),
 		loginsInFlight: newLevel(prometheus.GaugeOpts(
 			opts("logins_in_flight", "Logins under way."))),
 	}
@@ -65,7 +72,7 @@ func newCollectors() *collectors {
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
-		c.damagedStores, c.loginsInFlight, weChatGauges{})
+		c.damagedStores, c.commits, c.loginsInFlight, weChatGauges{})
 }
 
 // RegisterMetrics adds collectors to a configuration's registry. Several handlers of one
@@ -79,6 +86,8 @@ func RegisterMetrics(reg *prometheus.Registry, collectors ...prometheus.Collecto
 	}
 	return nil
 }
+
+func (c *collectors) observeCommit(d time.Duration) { c.commits.Observe(d.Seconds()) }
 
 // classBreakerOpen labels the calls that the open circuit breaker refused.
 const classBreakerOpen = "breaker_open"

@@ -101,7 +101,7 @@ func (h *holdings) releaseIf(which func(key any) bool) bool {
 	return len(keys) > 0
 }
 
-// takeCore opens the store unless it is open.
+// takeCore opens the store unless it is open, and again when it is broken.
 func takeCore(h *holdings, opener store.Opener, maxSessions int64) (*session.Core, error) {
 	c, err := take(h, coreKey{opener.Identity()}, func() (pooledCore, error) {
 		log := Logger("store")
@@ -111,7 +111,10 @@ func takeCore(h *holdings, opener store.Opener, maxSessions int64) (*session.Cor
 		}
 		return newPooledCore(st, log, maxSessions)
 	})
-	return c.Core, err
+	if err != nil {
+		return nil, err
+	}
+	return c.Core, c.Reopen()
 }
 
 func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCore, error) {

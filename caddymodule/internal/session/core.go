@@ -82,10 +82,25 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	c.revocations.core = c
 	c.closing, c.close = context.WithCancel(context.Background())
 	if c.shared, _ = cfg.Store.(store.Shared); c.shared != nil {
-		c.outage.Quiet = true // a shared store logs its outages itself
 		c.shared.Watch(c.changed)
 	}
+	_, reports := cfg.Store.(store.SelfReporting)
+	c.outage.Quiet = reports || c.shared != nil // they log their outages themselves
 	return c, nil
+}
+
+// Reopen opens the store again if it is broken. What the cache holds may not be in
+// the store then.
+func (c *Core) Reopen() error {
+	r, ok := c.store.(store.Reopener)
+	if !ok {
+		return nil
+	}
+	again, err := r.Reopen()
+	if again {
+		c.changed(store.Change{What: store.AllChanged})
+	}
+	return wrap("opening the store again", err)
 }
 
 // closePatience bounds what Close waits for calls under way: a login at WeChat

@@ -174,7 +174,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 // StoreHealth returns nil while the store is likely to take a login, else an error
 // that wraps ErrUnavailable. It is cheap.
 func (s *Service) StoreHealth(ctx context.Context) error {
-	return wrap("asking for the state of the store", s.cfg.Core.store.Health(ctx))
+	return s.cfg.Core.store.Health(ctx)
 }
 
 // StoreIdentity returns which records the store holds. It is the zero value when the

@@ -91,6 +91,17 @@ type Store interface {
 	Close() error
 }
 
+// Reopener is a Store that a fault of its medium can break for good.
+type Reopener interface {
+	// Reopen opens a broken store again, after checking it, and reports whether it
+	// did. The records may be older ones, or none. A store that works stays as it is.
+	Reopen() (bool, error)
+}
+
+// SelfReporting is a Store that logs the begin and the end of its outages, also
+// while no request asks for it.
+type SelfReporting interface{ LogsOutages() }
+
 // Backuper is a Store that the gate can copy while it runs.
 type Backuper interface {
 	// Backup writes a consistent copy of the store, as it stands at one moment of

@@ -22,12 +22,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
@@ -62,25 +60,33 @@ type Config struct {
 	TouchEvery time.Duration // longest wait of a Touch for a commit; 0 means 1 s
 	SweepEvery time.Duration // pause between searches for expired sessions; 0 means 1 s
 	Logger     *zap.Logger   // nil means no log
+
+	OnAnew        func()              // called when the store begins anew for a damaged or lost one
+	ObserveCommit func(time.Duration) // called after each commit
 }
 
 // Store is a store.Store in a bbolt file. Make one with Open.
 type Store struct {
-	named    string // Config.Path made absolute; may be a symbolic link
-	path     string // of the file
-	log      *zap.Logger
-	db       *bolt.DB
-	file     os.FileInfo // of the file that db has open
-	setAside string
-	lost     bool
-	restored time.Time // restoredAt
+	named   string // Config.Path made absolute; may be a symbolic link
+	path    string // of the file
+	log     *zap.Logger
+	open    atomic.Pointer[opening]
+	onAnew  func()
+	observe func(time.Duration)
 
 	queue      chan *operation
 	touches    *store.Touches
 	touchEvery time.Duration
-	fault      atomic.Pointer[fault]     // nil while commits succeed
-	blind      atomic.Bool               // no transaction can begin any more
+	writing    sync.Mutex                // held by the committer, and by Reopen
 	committing atomic.Pointer[time.Time] // start of the running commit; nil between commits
+
+	recovered    time.Time // end of the last outage; this and the next two: under writing
+	relapses     int       // outages that followed one another closely
+	reserveTried time.Time
+	copying      atomic.Bool // a copy keeps free pages from being used again
+
+	telling sync.Mutex
+	told    told
 
 	damagedLog rate.Sometimes
 	damagedN   atomic.Int64
@@ -92,11 +98,14 @@ type Store struct {
 	backup    sync.Mutex
 	stopSweep context.CancelFunc
 	swept     chan struct{}
+	silent    chan struct{} // closed by tellLoop
 }
 
 var (
-	_ store.Store      = (*Store)(nil)
-	_ store.Identified = (*Store)(nil)
+	_ store.Store         = (*Store)(nil)
+	_ store.Identified    = (*Store)(nil)
+	_ store.Reopener      = (*Store)(nil)
+	_ store.SelfReporting = (*Store)(nil)
 )
 
 // Open opens or creates the session store at c.Path and holds an exclusive lock
@@ -123,6 +132,9 @@ func Open(c Config) (*Store, error) {
 		closing:    make(chan struct{}),
 		stopped:    make(chan struct{}),
 		swept:      make(chan struct{}),
+		silent:     make(chan struct{}),
+		onAnew:     c.OnAnew,
+		observe:    c.ObserveCommit,
 	}
 	if s.log == nil {
 		s.log = zap.NewNop()
@@ -136,57 +148,69 @@ func Open(c Config) (*Store, error) {
 		sweepEvery = defaultSweepEvery
 	}
 	awaitFree(path, c.Wait, s.log)
-	o, err := openFile(path, c.Expected, s.log)
-	if err != nil {
+	if err := s.begin(c.Expected); err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", path, err)
 	}
-	s.db, s.file, s.restored, s.setAside, s.lost = o.db, o.info, o.restored, o.setAside, o.lost
-
 	var ctx context.Context
 	ctx, s.stopSweep = context.WithCancel(context.Background())
 	go s.commitLoop()
 	go s.sweepLoop(ctx, sweepEvery)
+	go s.tellLoop(ctx, sweepEvery)
 	return s, nil
+}
+
+// begin opens the file.
+func (s *Store) begin(expected bool) error {
+	o, err := openFile(s.path, expected, s.log)
+	if err != nil {
+		return err
+	}
+	s.open.Store(o)
+	if s.onAnew != nil && (o.setAside != "" || o.lost) {
+		s.onAnew()
+	}
+	return nil
+}
+
+// Reopen implements store.Reopener. A file that turns out to be damaged is set
+// aside, as by Open. After an error, the store has no file until Reopen succeeds.
+func (s *Store) Reopen() (bool, error) {
+	broke := func(o *opening) bool {
+		f := o.fault.Load()
+		return f != nil && f.kind == broken
+	}
+	if !broke(s.open.Load()) {
+		return false, nil
+	}
+	for begun := time.Now(); !s.writing.TryLock(); time.Sleep(closeWait / 100) {
+		if time.Since(begun) > closeWait {
+			return false, unavailable("opening session store again", errSlow)
+		}
+	}
+	defer s.writing.Unlock()
+	o := s.open.Load()
+	if !broke(o) {
+		return false, nil
+	}
+	o.blind.Store(true)
+	o.abandon()
+	if err := s.begin(true); err != nil {
+		return false, fmt.Errorf("opening session store %s again: %w", s.path, err)
+	}
+	s.log.Info("session store opened again")
+	return true, nil
 }
 
 // Path returns the absolute path of the file, symbolic links followed.
 func (s *Store) Path() string { return s.path }
 
 // SetAside returns the new path of the damaged file that Open set aside, or "".
-func (s *Store) SetAside() string { return s.setAside }
+func (s *Store) SetAside() string { return s.open.Load().setAside }
 
 // Lost reports whether Open found no file, or an empty one, where a session
 // store had been: the last process did not close it, or Config.Expected says so.
 // A first start that was cut off looks the same.
-func (s *Store) Lost() bool { return s.lost }
-
-// Health implements store.Store. It reports the outcome of the last commit, a
-// stuck commit, and a missing file. After a failure the committer retries every
-// second, so Health recovers without a login that fails first.
-func (s *Store) Health(ctx context.Context) error {
-	const doing = "checking session store"
-	if ctx.Err() != nil {
-		return unavailable(doing, context.Cause(ctx))
-	}
-	select {
-	case <-s.closing:
-		return unavailable(doing, errClosed)
-	default:
-	}
-	if f := s.fault.Load(); f != nil {
-		return unavailable(doing, f.err)
-	}
-	if err := s.missing(s.named); err != nil {
-		return unavailable(doing, err)
-	}
-	if start := s.committing.Load(); start != nil {
-		if d := time.Since(*start); d > stallAfter {
-			return unavailable(doing, fmt.Errorf("%w: a commit has been running for %s",
-				errSlow, d.Round(time.Second)))
-		}
-	}
-	return nil
-}
+func (s *Store) Lost() bool { return s.open.Load().lost }
 
 // Close commits the queue and the touches, then releases the file. Further
 // calls return the same error.
@@ -194,6 +218,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopSweep()
 		<-s.swept
+		<-s.silent
 		close(s.closing)
 		<-s.stopped
 		if err := s.release(); err != nil {
@@ -206,21 +231,32 @@ func (s *Store) Close() error {
 // release closes the file. The dirty marker stays after a panic, so that the
 // next Open verifies the file, and beside a file of another process.
 func (s *Store) release() error {
-	f := s.fault.Load()
-	if f == nil || !f.final {
-		if err := s.missing(s.path); err != nil {
-			return errors.Join(err, s.db.Close())
-		}
-		// Under the lock: afterwards the marker may be the next process's.
-		return errors.Join(removeMarker(s.path), s.db.Close())
+	o := s.open.Load()
+	if f := o.fault.Load(); f != nil && f.kind == broken {
+		o.abandon()
+		return f.err
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.db.Close() }()
+	if err := s.missing(o, s.path); err != nil {
+		return errors.Join(err, o.db.Close())
+	}
+	// Under the lock: afterwards the marker may be the next process's.
+	return errors.Join(removeMarker(s.path), o.db.Close())
+}
+
+// abandon closes the file of a store that is broken. A transaction that panicked
+// may have kept bbolt's locks for ever. Then only the file is closed, which ends the
+// lock on it; its pages stay mapped.
+func (o *opening) abandon() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = o.db.Close() // the cause is told already
+	}()
 	select {
-	case err := <-done:
-		return errors.Join(f.err, err)
+	case <-done:
 	case <-time.After(closeWait):
-		return fmt.Errorf("the file is still locked by a transaction that panicked: %w", f.err)
+		unlock(o.file)
+		_ = o.file.Close()
 	}
 }
 

@@ -2,12 +2,9 @@ package bolt
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
@@ -49,7 +46,7 @@ func write[T any](ctx context.Context, s *Store, f func(*tables) (T, error)) (T,
 // write queues f and waits until it is durable.
 func (s *Store) write(ctx context.Context, f func(*tables) error) error {
 	const doing = "writing session store"
-	if f := s.fault.Load(); f != nil && f.final {
+	if f := s.open.Load().fault.Load(); f != nil && f.kind == broken {
 		return unavailable(doing, f.err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, maxWait, errSlow)
@@ -95,13 +92,18 @@ func (s *Store) Touch(d store.Digest, until time.Time) { s.touches.Add(d, until)
 // commitLoop is the only writer. It ends after Close, when no work is left.
 func (s *Store) commitLoop() {
 	defer close(s.stopped)
+	s.commit(nil) // makes the reserve
 	timer := time.NewTimer(s.touchEvery)
 	timer.Stop()
 	batch := make([]*operation, 0, maxBatch)
 	for {
 		queue := s.queue
-		if f := s.fault.Load(); f != nil && !f.final {
+		switch f := s.open.Load().fault.Load(); {
+		case f == nil, f.kind == broken:
+		case f.kind == failed:
 			queue = nil // all wait for the retry
+			fallthrough
+		default:
 			timer.Reset(retryEvery)
 		}
 		select {
@@ -147,63 +149,83 @@ func (s *Store) drain(batch []*operation) {
 
 // commit makes the batch and the touches durable and answers the callers.
 func (s *Store) commit(batch []*operation) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	o := s.open.Load()
+	f := o.fault.Load()
 	used := s.touches.Take()
-	f := s.fault.Load()
-	if len(batch) == 0 && len(used) == 0 && f == nil {
-		return
-	}
-	var err error
-	if f != nil && f.final {
-		err = f.err
-	} else {
-		start := time.Now()
-		s.committing.Store(&start)
-		err = s.transact(batch, used, f != nil)
-		s.committing.Store(nil)
-		s.settle(err)
-		if err != nil {
-			// An outage must not bring the idle timeout of sessions in use.
-			for d, until := range used {
-				s.touches.Add(d, until)
-			}
-		}
-	}
-	for _, o := range batch {
-		if o.late {
-			o.done <- context.Cause(o.ctx)
+	start := time.Now()
+	s.committing.Store(&start)
+	err := s.attempt(o, f, batch, used)
+	for _, op := range batch {
+		if op.late {
+			op.done <- context.Cause(op.ctx)
 		} else {
-			o.done <- err
+			op.done <- err
 		}
 	}
+	if err == nil {
+		s.keepReserve(o)
+	}
+	s.committing.Store(nil)
+	s.tell()
+}
+
+// attempt makes one commit. After a failure it first tries whether the disk takes
+// as much as the reserve: a small write may find room where the next login does
+// not.
+func (s *Store) attempt(
+	o *opening, f *fault, batch []*operation, used map[store.Digest]time.Time,
+) (err error) {
+	switch {
+	case f != nil && f.kind == broken:
+		return f.err
+	case f != nil && f.kind == failed:
+		err = s.prove(o, f)
+	}
+	if err == nil {
+		begun := time.Now()
+		err = s.transact(o, batch, used)
+		if s.observe != nil {
+			s.observe(time.Since(begun))
+		}
+	}
+	s.relapse(f, err)
+	s.settle(o, err)
+	if err != nil {
+		// An outage must not bring the idle timeout of sessions in use.
+		for d, until := range used {
+			s.touches.Add(d, until)
+		}
+	}
+	return err
 }
 
 // transact makes one commit. It fails while the file is not at its path, even if
 // the write succeeds: the next start would not find it. So at most one commit is
 // made to a file that is gone.
 func (s *Store) transact(
-	batch []*operation, used map[store.Digest]time.Time, probe bool,
+	o *opening, batch []*operation, used map[store.Digest]time.Time,
 ) error {
-	if probe {
-		if err := s.missing(s.named); err != nil {
-			return err
-		}
+	if len(batch) == 0 && len(used) == 0 {
+		return nil
 	}
 	err := protect(func() error {
-		return s.db.Update(func(tx *bolt.Tx) error {
-			return s.tables(tx).apply(batch, used, probe)
+		return o.update(func(tx *bolt.Tx) (rows, error) {
+			t := s.tables(o, tx)
+			err := t.apply(batch, used)
+			return t.changed, err
 		})
 	})
 	if err != nil {
 		return err
 	}
-	return s.missing(s.named)
+	return s.missing(o, s.named)
 }
 
 // apply makes the changes of one commit. It leaves out operations whose caller
 // has stopped waiting.
-func (t *tables) apply(
-	batch []*operation, used map[store.Digest]time.Time, probe bool,
-) error {
+func (t *tables) apply(batch []*operation, used map[store.Digest]time.Time) error {
 	for _, o := range batch {
 		if o.ctx.Err() != nil {
 			o.late = true
@@ -213,19 +235,7 @@ func (t *tables) apply(
 			return err
 		}
 	}
-	if probe {
-		if err := t.probe(); err != nil {
-			return err
-		}
-	}
 	return t.touch(used)
-}
-
-// probe writes a row: a transaction without a change needs no room on the disk
-// and proves nothing.
-func (t *tables) probe() error {
-	now := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
-	return t.bucket(meta).Put(keyProbe, now)
 }
 
 // touch moves Session.UsedUntil on. The expiry of a session is absolute, so its
@@ -242,40 +252,4 @@ func (t *tables) touch(used map[store.Digest]time.Time) error {
 		}
 	}
 	return nil
-}
-
-// fault is why the store cannot be written to.
-type fault struct {
-	err   error
-	final bool // a transaction panicked: only a restart makes memory trustworthy again
-}
-
-// settle records the outcome of a transaction, and logs a change of it.
-func (s *Store) settle(err error) {
-	old := s.fault.Load()
-	switch {
-	case old != nil && old.final:
-	case isPanic(err):
-		if s.fault.CompareAndSwap(old, &fault{err: err, final: true}) {
-			s.log.Error("session store failed; no writes until it is opened again", zap.Error(err))
-			return
-		}
-		s.settle(err)
-	case err != nil:
-		gone := errors.Is(err, errGone)
-		if !s.fault.CompareAndSwap(old, &fault{err: err}) ||
-			old != nil && errors.Is(old.err, errGone) == gone {
-			return
-		}
-		if gone {
-			s.log.Error("the database file is no longer at its path, nobody can log in; "+
-				"put it back, or stop the gate to begin with what is there", zap.Error(err))
-		} else {
-			s.log.Error("session store cannot be written to; trying again", zap.Error(err))
-		}
-	case old != nil:
-		if s.fault.CompareAndSwap(old, nil) {
-			s.log.Info("session store can be written to again")
-		}
-	}
 }

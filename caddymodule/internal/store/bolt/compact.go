@@ -21,86 +21,89 @@ const (
 )
 
 // compact replaces a file of which more than half is free by a compact copy:
-// bbolt never gives room back. It reports whether it did. Then db still has the
+// bbolt never gives room back. It reports whether it did. Then o.db still has the
 // old file open, which has lost its name, and the caller makes the new name
 // durable.
 //
 // The copy is complete and on the disk before a rename gives it the name, so a
 // crash leaves one of the two files, whole. A failure leaves the old file in
 // place and is no reason not to start.
-func compact(path string, db *bolt.DB, log *zap.Logger) bool {
-	var size, used int64
-	err := db.View(func(tx *bolt.Tx) error {
+func (o *opening) compact() bool {
+	var size int64
+	err := o.db.View(func(tx *bolt.Tx) error {
 		size = tx.Size()
-		_, used = usage(tx)
 		return nil
 	})
+	used := o.counted.used
 	worth := err == nil && size > compactAbove && size-used > size/2
 	if !worth || runtime.GOOS == "windows" { // an open file cannot be replaced there
 		return false
 	}
 	start := time.Now()
-	if err := replaceBy(path, db, used); err != nil {
-		log.Warn("session store has much free room, but could not be compacted",
+	if err := o.replace(); err != nil {
+		o.log.Warn("session store has much free room, but could not be compacted",
 			zap.Int64("bytes", size), zap.Int64("free_bytes", size-used), zap.Error(err))
 		return false
 	}
-	info, err := os.Stat(path)
+	info, err := os.Stat(o.path)
 	if err != nil {
 		return true // the caller opens the file and meets the error
 	}
-	log.Info("session store compacted", zap.Int64("bytes_before", size),
+	o.log.Info("session store compacted", zap.Int64("bytes_before", size),
 		zap.Int64("bytes", info.Size()), zap.Duration("took", time.Since(start)))
 	return true
 }
 
-func replaceBy(path string, db *bolt.DB, used int64) error {
-	if err := checkRoom(path, used); err != nil {
+func (o *opening) replace() error {
+	if err := checkRoom(o.path, o.counted.used); err != nil {
 		return err
 	}
-	tmp, err := makeTemp(path)
+	tmp, err := makeTemp(o.path)
 	if err != nil {
 		return err
 	}
 	err = tmp.Close()
+	var n census
 	if err == nil {
-		err = copyCompact(tmp.Name(), db)
+		n, err = o.copyCompact(tmp.Name())
 	}
 	if err == nil {
-		err = os.Rename(tmp.Name(), path)
+		err = os.Rename(tmp.Name(), o.path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp.Name()))
 	}
+	o.counted = n
 	return nil
 }
 
-// copyCompact writes the content of db to the empty file tmp, syncs it and
-// verifies it.
-func copyCompact(tmp string, db *bolt.DB) error {
-	o := options()
-	o.NoSync = true // one fsync at the end: a crash leaves an unused copy
-	err := protect(func() error {
-		dst, err := bolt.Open(tmp, 0o600, o)
+// copyCompact writes the content to the empty file tmp, syncs it, verifies it and
+// counts it.
+func (o *opening) copyCompact(tmp string) (got census, err error) {
+	opts := options()
+	opts.NoSync = true // one fsync at the end: a crash leaves an unused copy
+	err = protect(func() error {
+		dst, err := bolt.Open(tmp, 0o600, opts)
 		if err != nil {
 			return err
 		}
-		return errors.Join(bolt.Compact(dst, db, compactBatch), dst.Sync(), dst.Close())
+		return errors.Join(bolt.Compact(dst, o.db, compactBatch), dst.Sync(), dst.Close())
 	})
 	if err != nil {
-		return err
+		return got, err
 	}
-	var want, got [len(bucketNames)]int64
-	_, err = verify(tmp, func(tx *bolt.Tx) error {
-		got, _ = usage(tx)
+	_, err = verify(tmp, func(_ *bolt.Tx, n census) error {
+		got = n
 		return nil
 	})
-	err = errors.Join(err, db.View(func(tx *bolt.Tx) error {
-		want, _ = usage(tx)
-		return nil
+	var want census
+	err = errors.Join(err, o.db.View(func(tx *bolt.Tx) (err error) {
+		want, err = checkPages(tx, o.file)
+		return err
 	}))
-	if err == nil && want != got {
-		err = fmt.Errorf("%w: the copy has %d rows, the original %d", errDamage, got, want)
+	if err == nil && want.rows != got.rows {
+		err = fmt.Errorf("%w: the copy has %d rows, the original %d",
+			errDamage, got.rows, want.rows)
 	}
-	return err
+	return got, err
 }

@@ -99,8 +99,17 @@ func TestP2_CompactionSteps(t *testing.T) {
 			}
 			return errors.Join(dst.Update(create), dst.Close(), os.Truncate(tmp, 5*4096))
 		}},
-		{"copy whole", func(_ string, db *bolt.DB) error {
-			return errors.Join(os.Truncate(tmp, 0), copyCompact(tmp, db))
+		{"copy whole", func(path string, db *bolt.DB) error {
+			file, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			if err := os.Truncate(tmp, 0); err != nil {
+				return err
+			}
+			_, err = (&opening{db: db, file: file}).copyCompact(tmp)
+			return err
 		}},
 		{"exchanged", func(path string, _ *bolt.DB) error { return os.Rename(tmp, path) }},
 		{"reopened", func(path string, _ *bolt.DB) error {

@@ -55,6 +55,8 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
 
 // copyTo writes the file as it stands when the read transaction begins.
 func (s *Store) copyTo(ctx context.Context, tmp *os.File) error {
+	s.copying.Store(true)
+	defer s.copying.Store(false)
 	var failed error // of the copy, which says nothing about the store
 	err := s.read(ctx, func(t *tables) error {
 		if failed = checkRoom(s.path, t.tx.Size()); failed == nil {

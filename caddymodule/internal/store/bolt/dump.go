@@ -43,18 +43,22 @@ func OpenSnapshot(path string, log *zap.Logger) (*Snapshot, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	s := &Store{path: path, log: log}
+	s, o := &Store{path: path, log: log}, new(opening)
+	s.open.Store(o)
 	err = protect(func() (err error) {
-		s.db, err = bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, ReadOnly: true})
+		o.db, err = bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, ReadOnly: true})
 		if err == nil {
-			s.restored, err = restoredAt(s.db)
+			o.restored, err = restoredAt(o.db)
+		}
+		if err == nil {
+			err = o.db.View(o.start)
 		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening session store %s: %w", path, explain(err))
 	}
-	return &Snapshot{reader: s, report: report, db: s.db}, nil
+	return &Snapshot{reader: s, report: report, db: o.db}, nil
 }
 
 // Report returns the result of the check.

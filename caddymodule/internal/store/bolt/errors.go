@@ -21,9 +21,16 @@ var (
 	errEmpty   = errors.New("the file is empty")
 	errForeign = errors.New("the file is a bbolt database, but not a session store")
 	errMoved   = errors.New("the file was replaced while it was being opened")
-	errGone    = errors.New("the database file is no longer at its path")
-	errBlind   = errors.New("the file can no longer be read")
-	errAppID   = errors.New("appid too long")
+	errGone    = errors.New("the database file is no longer at its path; put it back, " +
+		"or stop the gate to begin with what is there")
+	errFull = errors.New("the disk has too little room for the next logins")
+
+	// errOverwritten is final: free pages that this process knows are in use there.
+	errOverwritten = errors.New("the file was overwritten while it was open")
+	errBroken      = errors.New("the store is broken; " +
+		"a reload with --force checks the file and opens it again")
+	errBlind = errors.New("the file can no longer be read")
+	errAppID = errors.New("appid too long")
 )
 
 // panicError is a panic of a transaction, turned into an error.

@@ -146,7 +146,7 @@ func Strays(path string) error {
 	stray := func(format string, args ...any) {
 		strays = append(strays, fmt.Sprintf(format, args...))
 	}
-	_, err := verify(path, func(tx *bolt.Tx) error {
+	_, err := verify(path, func(tx *bolt.Tx, _ census) error {
 		damaged := func(kind string, key []byte) { stray("damaged %s %x", kind, key) }
 		t := &tables{tx: tx, damaged: damaged}
 		return errors.Join(

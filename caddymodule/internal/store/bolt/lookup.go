@@ -112,24 +112,13 @@ func (s *Store) read(ctx context.Context, f func(*tables) error) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(doing, context.Cause(ctx))
 	}
-	if s.blind.Load() {
-		return unavailable(doing, errBlind)
-	}
-	begun := false
-	err := protect(func() error {
-		return s.db.View(func(tx *bolt.Tx) error {
-			begun = true
-			return f(s.tables(tx))
-		})
-	})
+	o := s.open.Load()
+	err := o.view(func(tx *bolt.Tx) error { return f(s.tables(o, tx)) })
 	switch {
 	case err == nil, errors.Is(err, store.ErrNotFound):
 		return err
-	case isPanic(err):
-		if !begun {
-			s.blind.Store(true) // bbolt died with its locks taken: the next reader would hang
-		}
-		s.settle(err)
+	case isPanic(err), errors.Is(err, errOverwritten):
+		s.settle(o, err)
 	}
 	return unavailable(doing, err)
 }

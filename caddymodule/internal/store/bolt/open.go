@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -26,7 +27,6 @@ func options() *bolt.Options {
 		Timeout:        lockWait,
 		NoFreelistSync: true,
 		FreelistType:   bolt.FreelistMapType,
-		NoStatistics:   true,
 	}
 	if strconv.IntSize == 64 && runtime.GOOS != "windows" {
 		// Address space, not memory and not file size: bbolt need not remap, which
@@ -36,17 +36,24 @@ func options() *bolt.Options {
 	return o
 }
 
-// opening is a file that is being opened for writing.
+// opening is the file from the time when it is opened and verified until it is
+// closed. The store has another one after Reopen.
 type opening struct {
 	path string
 	log  *zap.Logger
 
 	db       *bolt.DB
+	file     *os.File    // db's own
 	info     os.FileInfo // of the file that db has open and locked
 	setAside string      // new path of a damaged file
 	fresh    bool        // the file was empty
 	lost     bool        // the file was empty, where a store had been
 	restored time.Time   // restoredAt
+	counted  census      // when the file was opened
+
+	ledger
+	fault atomic.Pointer[fault] // nil while commits succeed
+	blind atomic.Bool           // no transaction can begin any more
 }
 
 // openFile opens the file for writing. With expected, a missing or empty file
@@ -62,9 +69,9 @@ func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 	}
 	o := &opening{path: path, log: log}
 	if unclean {
-		o.setAside, err = verifyUnclean(path, log)
+		err = o.verifyUnclean()
 	} else {
-		o.setAside, err = verifyClosed(path, expected, log)
+		err = o.verifyClosed(expected)
 	}
 	if err != nil {
 		return nil, explain(err)
@@ -76,9 +83,13 @@ func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 	}
 	err = o.begin()
 	if err == nil {
-		if o.lost = o.fresh && o.setAside == "" && (unclean || expected); o.lost {
+		o.lost = o.fresh && o.setAside == "" && (unclean || expected)
+		switch {
+		case o.lost:
 			log.Error("session database is gone or empty, where there had been one; " +
 				"beginning anew, every user has to log in again")
+		case o.fresh && o.setAside == "":
+			log.Info("session store is new")
 		}
 		return o, nil
 	}
@@ -94,6 +105,9 @@ func openFile(path string, expected bool, log *zap.Logger) (*opening, error) {
 func (o *opening) begin() error {
 	err := protect(func() error {
 		if err := o.lock(); err != nil {
+			return err
+		}
+		if err := o.db.View(o.count); err != nil {
 			return err
 		}
 		err := o.db.Update(func(tx *bolt.Tx) error {
@@ -114,14 +128,25 @@ func (o *opening) begin() error {
 		if err := removeTemps(o.path); err != nil {
 			o.log.Warn("cannot remove unfinished copies of the session store", zap.Error(err))
 		}
-		if !compact(o.path, o.db, o.log) {
-			return nil
+		if o.compact() {
+			old := o.db
+			if err := errors.Join(o.lock(), old.Close(), syncDir(dir)); err != nil {
+				return err
+			}
 		}
-		old := o.db
-		return errors.Join(o.lock(), old.Close(), syncDir(dir))
+		return o.db.View(o.start)
 	})
 	if err != nil && !isPanic(err) && o.db != nil { // a panic may have left a lock taken
 		o.db.Close()
+	}
+	return err
+}
+
+// count counts the content of a file that is new, or that another process has
+// changed since it was verified.
+func (o *opening) count(tx *bolt.Tx) (err error) {
+	if tx.ID() != o.counted.txid {
+		o.counted, err = checkPages(tx, o.file)
 	}
 	return err
 }
@@ -130,16 +155,15 @@ func (o *opening) begin() error {
 // may have replaced it during the wait for the lock. Then lock tries once more.
 func (o *opening) lock() (err error) {
 	for range 2 {
-		var file *os.File
 		opts := options()
 		opts.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
-			file, err = os.OpenFile(name, flag, mode)
-			return file, err
+			o.file, err = os.OpenFile(name, flag, mode)
+			return o.file, err
 		}
 		if o.db, err = bolt.Open(o.path, 0o600, opts); err != nil {
 			return err
 		}
-		mine, err1 := file.Stat()
+		mine, err1 := o.file.Stat()
 		now, err2 := os.Stat(o.path)
 		if err1 == nil && err2 == nil && os.SameFile(mine, now) {
 			o.info = mine

@@ -32,24 +32,36 @@ const (
 	bucketElement = 0x01
 )
 
+// census is what a walk over the pages of one state of a file counts.
+type census struct {
+	txid int                     // of the state
+	rows [len(bucketNames)]int64 // in each bucket
+	used int64                   // bytes of the pages in use
+}
+
 // pageWalk is a walk over the pages of one state of a file.
 type pageWalk struct {
+	census
 	from     func(at int64, size int) ([]byte, error) // valid until the next call
 	pageSize int
 	pages    uint64   // in the file
 	seen     []uint64 // a bit a page
 }
 
-// checkPages reports damage when the pages that tx shows form no tree. It reads
-// the file by way of memory first, which is several times faster. An error there
-// does not tell damage from an unreadable disk, so it then reads the file.
-func checkPages(tx *bolt.Tx, file *os.File) error {
+// checkPages counts the content that tx shows. It reports damage when the pages
+// form no tree. It reads the file by way of memory first, which is several times
+// faster. An error there does not tell damage from an unreadable disk, so it then
+// reads the file.
+func checkPages(tx *bolt.Tx, file *os.File) (n census, err error) {
 	if m, unmap := mapped(file, tx.Size()); m != nil {
 		inMemory := func(at int64, size int) ([]byte, error) { return m[at:][:size], nil }
-		err := protect(func() error { return walkPages(tx, inMemory) })
+		err := protect(func() (err error) {
+			n, err = walkPages(tx, inMemory)
+			return err
+		})
 		unmap()
 		if err == nil {
-			return nil
+			return n, nil
 		}
 	}
 	var buf []byte
@@ -60,26 +72,41 @@ func checkPages(tx *bolt.Tx, file *os.File) error {
 	})
 }
 
-func walkPages(tx *bolt.Tx, from func(at int64, size int) ([]byte, error)) error {
+func walkPages(
+	tx *bolt.Tx, from func(at int64, size int) ([]byte, error),
+) (n census, err error) {
 	size := tx.DB().Info().PageSize
 	w := &pageWalk{from: from, pageSize: size, pages: uint64(tx.Size()) / uint64(size)}
+	w.txid, w.used = tx.ID(), 2*int64(size) // two headers
 	w.seen = make([]uint64, w.pages/64+1)
-	todo := []pageRef{{id: uint64(tx.Cursor().Bucket().Root())}}
+	todo := []pageRef{{id: uint64(tx.Cursor().Bucket().Root()), top: true}}
 	for len(todo) > 0 {
 		ref := todo[len(todo)-1]
 		next, err := w.visit(ref)
 		if err != nil {
-			return fmt.Errorf("reading page %d: %w", ref.id, err)
+			return census{}, fmt.Errorf("reading page %d: %w", ref.id, err)
 		}
 		todo = append(todo[:len(todo)-1], next...)
 	}
-	return nil
+	return w.census, nil
 }
 
 // pageRef leads to a page whose keys lie in [from, to); nil is no bound.
 type pageRef struct {
 	id       uint64
 	from, to []byte
+	top      bool   // the page holds the buckets
+	rows     *int64 // counts the rows of the page's bucket; nil: not one of ours
+}
+
+// rowsOf returns the counter of a bucket, or nil.
+func (w *pageWalk) rowsOf(name []byte) *int64 {
+	for i := range bucketNames {
+		if bytes.Equal(bucketNames[i], name) {
+			return &w.rows[i]
+		}
+	}
+	return nil
 }
 
 // visit reads a page and returns the pages below it. It refuses keys that are
@@ -98,6 +125,10 @@ func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 			return nil, fmt.Errorf("%w: two ways lead to it", errDamage)
 		}
 		w.seen[id/64] |= 1 << (id % 64)
+	}
+	w.used += int64(len(page))
+	if flags == leafPage && ref.rows != nil {
+		*ref.rows += int64(count)
 	}
 	last := ref.from
 	for i := range count {
@@ -125,15 +156,23 @@ func (w *pageWalk) visit(ref pageRef) (below []pageRef, err error) {
 			if i > 0 {
 				below[i-1].to = key
 			}
-			below = append(below, pageRef{id: u64(e, 8), from: key, to: ref.to})
+			below = append(below, pageRef{
+				id: u64(e, 8), from: key, to: ref.to, top: ref.top, rows: ref.rows,
+			})
 		case u32(e, 0)&bucketElement != 0:
 			if valueSize < bucketHeader {
 				return nil, fmt.Errorf("%w: element %d is no bucket", errDamage, i)
 			}
+			var rows *int64
+			if ref.top {
+				rows = w.rowsOf(key)
+			}
 			if root := u64(page, end); root != 0 {
-				below = append(below, pageRef{id: root})
+				below = append(below, pageRef{id: root, rows: rows})
 			} else if !inlineLeaf(page[end : end+valueSize]) {
 				return nil, fmt.Errorf("%w: element %d is no inline bucket", errDamage, i)
+			} else if rows != nil {
+				*rows += int64(u16(page, int(end)+bucketHeader+10))
 			}
 		}
 	}

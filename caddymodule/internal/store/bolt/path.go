@@ -52,10 +52,10 @@ func follow(path string) (string, error) {
 // missing returns an error when path leads to another file than the open one,
 // or to none: the next start would lose all that is written meanwhile. A path
 // that this user may not read proves nothing.
-func (s *Store) missing(path string) error {
+func (s *Store) missing(o *opening, path string) error {
 	now, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrPermission), err == nil && os.SameFile(s.file, now):
+	case errors.Is(err, fs.ErrPermission), err == nil && os.SameFile(o.info, now):
 		return nil
 	case err != nil:
 		return fmt.Errorf("%w: %w", errGone, err)
@@ -66,7 +66,8 @@ func (s *Store) missing(path string) error {
 // reportMissing makes the committer notice a missing file; it then retries
 // until the file is back.
 func (s *Store) reportMissing(ctx context.Context) {
-	if s.fault.Load() == nil && s.missing(s.named) != nil {
+	o := s.open.Load()
+	if o.fault.Load() == nil && s.missing(o, s.named) != nil {
 		_ = s.write(ctx, func(*tables) error { return nil }) // the committer logs the outcome
 	}
 }

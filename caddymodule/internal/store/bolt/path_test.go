@@ -3,6 +3,7 @@ package bolt_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,7 @@ func TestP4_FileGone(t *testing.T) {
 func testGone(t *testing.T, path string, away, back func(path string) error, idle bool) {
 	core, logs := observer.New(zap.InfoLevel)
 	s := open(t, bolt.Config{Path: path, Logger: zap.New(core)})
+	logs.TakeAll()
 	l := login(t, s, "o", 1, time.Hour)
 	must(t, away(path))
 	if idle {
@@ -89,7 +91,8 @@ func testGone(t *testing.T, path string, away, back func(path string) error, idl
 			t.Errorf("stats: %v", err)
 		}
 	}
-	if logs.Len() != 1 || !strings.Contains(logs.All()[0].Message, "no longer at its path") {
+	if logs.Len() != 1 ||
+		!strings.Contains(fmt.Sprint(logs.All()[0].ContextMap()), "no longer at its path") {
 		t.Errorf("log %v", logs.All())
 	}
 	must(t, back(path))

@@ -14,7 +14,7 @@ func (s *Store) End(ctx context.Context, d store.Digest) error {
 		if !ok {
 			return nil
 		}
-		if err := t.bucket(sess).Delete(d[:]); err != nil {
+		if err := t.remove(sess, d[:]); err != nil {
 			return err
 		}
 		return t.unlist(ses.User, d)
@@ -76,13 +76,13 @@ func (s *Store) RevokeAll(ctx context.Context) error {
 
 func (t *tables) deleteUser(id store.UserID) error {
 	h := id.Hash()
-	return t.bucket(user).Delete(h[:])
+	return t.remove(user, h[:])
 }
 
 // deleteSessions deletes the rows of sessions and leaves them on the user's list.
 func (t *tables) deleteSessions(list []store.Digest) error {
 	for _, d := range list {
-		if err := t.bucket(sess).Delete(d[:]); err != nil {
+		if err := t.remove(sess, d[:]); err != nil {
 			return err
 		}
 	}

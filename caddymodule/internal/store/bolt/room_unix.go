@@ -2,7 +2,10 @@
 
 package bolt
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
 
 // freeRoom returns how many bytes this user may still write below dir.
 func freeRoom(dir string) (free int64, ok bool) {
@@ -12,3 +15,7 @@ func freeRoom(dir string) (free int64, ok bool) {
 	}
 	return int64(st.Bavail) * int64(st.Bsize), true
 }
+
+// unlock gives the lock on a file back. Closing the file does not, while its pages
+// are mapped.
+func unlock(file *os.File) { _ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) }

@@ -5,19 +5,23 @@ import (
 	"os"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Stats implements store.Store. It reads every page of the file, not the records.
+// Stats implements store.Store. It reads the ledger and one row.
 func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 	return read(ctx, s, func(t *tables) (store.Stats, error) {
-		size := t.tx.Size() // without the room that the file has ahead
-		if info, err := os.Stat(s.path); err == nil {
-			size = info.Size()
+		o := t.opening
+		pages, page := t.tx.Size(), int64(o.db.Info().PageSize)
+		st := store.Stats{
+			Sessions: o.sessions.Load(), Users: o.users.Load(),
+			Bytes: pages, LastExpiry: t.lastExpiry(),
 		}
-		return t.stats(size), nil
+		if info, err := os.Stat(s.path); err == nil {
+			st.Bytes = info.Size() // with the room that the file has ahead
+		}
+		st.FreeBytes = max(0, st.Bytes-pages) + int64(o.freePages())*page
+		return st, nil
 	})
 }
 
@@ -29,37 +33,9 @@ func (s *Store) Identity(ctx context.Context) (store.Identity, error) {
 	})
 }
 
-// stats counts the content of a file of the given size.
-func (t *tables) stats(size int64) store.Stats {
-	keys, used := usage(t.tx)
-	return store.Stats{
-		Sessions:   keys[sess],
-		Users:      keys[user],
-		Bytes:      size,
-		FreeBytes:  max(0, size-used),
-		LastExpiry: t.lastExpiry(),
-	}
-}
-
 // lastExpiry returns a time after which no session lives, or the zero time.
 func (t *tables) lastExpiry() time.Time {
 	k, _ := t.bucket(exp).Cursor().Last()
 	at, _, _ := splitExpKey(k)
 	return at
-}
-
-// usage returns the number of rows in each bucket, and the bytes of the pages in
-// use. The list of free pages belongs to the writer, so usage counts the others.
-func usage(tx *bolt.Tx) (keys [len(bucketNames)]int64, used int64) {
-	used = 3 * int64(tx.DB().Info().PageSize) // two headers and the page of buckets
-	for i, name := range bucketNames {
-		b := tx.Bucket(name)
-		if b == nil {
-			continue // in the file of an older program
-		}
-		st := b.Stats()
-		keys[i] = int64(st.KeyN)
-		used += int64(st.BranchAlloc + st.LeafAlloc)
-	}
-	return keys, used
 }

@@ -99,7 +99,7 @@ func (t *tables) expire(d store.Digest, now time.Time) error {
 			return err
 		}
 	}
-	return t.bucket(sess).Delete(d[:])
+	return t.remove(sess, d[:])
 }
 
 // userSweep is the progress of a round over all users. An index by last login
@@ -164,7 +164,7 @@ func (t *tables) removeStale(stale [][16]byte, now time.Time) error {
 		if err := t.indexUnion(u.ID, u.UnionID, ""); err != nil {
 			return err
 		}
-		if err := t.bucket(user).Delete(h[:]); err != nil {
+		if err := t.remove(user, h[:]); err != nil {
 			return err
 		}
 	}

@@ -14,13 +14,42 @@ import (
 // a damaged row and report it as absent. Its writes fail only when bbolt does.
 type tables struct {
 	tx       *bolt.Tx
+	opening  *opening // nil while the store is being opened or checked
+	changed  rows     // by put and remove
 	buckets  [len(bucketNames)]*bolt.Bucket
 	damaged  func(kind string, key []byte)
 	restored time.Time // restoredAt
 }
 
-func (s *Store) tables(tx *bolt.Tx) *tables {
-	return &tables{tx: tx, damaged: s.damaged, restored: s.restored}
+func (s *Store) tables(o *opening, tx *bolt.Tx) *tables {
+	return &tables{tx: tx, opening: o, damaged: s.damaged, restored: o.restored}
+}
+
+// put writes a row of sess or user and counts a new one.
+func (t *tables) put(bucket int, key, value []byte) error {
+	b := t.bucket(bucket)
+	if b.Get(key) == nil {
+		t.count(bucket, 1)
+	}
+	return b.Put(key, value)
+}
+
+// remove removes a row of sess or user, if it is there, and counts that.
+func (t *tables) remove(bucket int, key []byte) error {
+	b := t.bucket(bucket)
+	if b.Get(key) != nil {
+		t.count(bucket, -1)
+	}
+	return b.Delete(key)
+}
+
+func (t *tables) count(bucket int, n int64) {
+	switch bucket {
+	case sess:
+		t.changed.sessions += n
+	case user:
+		t.changed.users += n
+	}
 }
 
 // bucket opens a bucket on its first use: most reads need few, and each costs a
@@ -54,7 +83,7 @@ func (t *tables) putSession(d store.Digest, s store.Session) error {
 	if err != nil {
 		return err
 	}
-	return t.bucket(sess).Put(d[:], b)
+	return t.put(sess, d[:], b)
 }
 
 // getUser refuses a row that names another user than its key does.
@@ -91,7 +120,7 @@ func (t *tables) putUser(u store.User) error {
 		return err
 	}
 	h := u.ID.Hash()
-	return t.bucket(user).Put(h[:], b)
+	return t.put(user, h[:], b)
 }
 
 func (t *tables) getEpoch(key []byte) (uint64, bool) {

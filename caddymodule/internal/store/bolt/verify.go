@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -29,12 +28,15 @@ type Report struct {
 func Check(path string) (Report, error) {
 	defer readAhead(path)()
 	var r Report
-	_, err := verify(path, func(tx *bolt.Tx) error {
+	_, err := verify(path, func(tx *bolt.Tx, n census) error {
 		if _, err := checkSchema(tx); err != nil {
 			return err
 		}
 		t := &tables{tx: tx, damaged: func(string, []byte) { r.Damaged++ }}
-		r.Stats = t.stats(tx.Size())
+		r.Stats = store.Stats{
+			Sessions: n.rows[sess], Users: n.rows[user], LastExpiry: t.lastExpiry(),
+			Bytes: tx.Size(), FreeBytes: max(0, tx.Size()-n.used),
+		}
 		return t.readAll()
 	})
 	if err != nil {
@@ -60,37 +62,42 @@ func (t *tables) readAll() error {
 }
 
 // verify reads every page of the file in this goroutine, which can catch a
-// panic, and then calls f, if any, in the same transaction. It waits up to
-// lockWait for a process that has the file open for writing.
+// panic, and then calls f in the same transaction with what it counted. It waits
+// up to lockWait for a process that has the file open for writing.
 //
 // It finds each page that is unreadable, out of order or in a circle. It does
 // not find an older state of a page in its own place.
-func verify(path string, f func(*bolt.Tx) error) (os.FileInfo, error) {
-	return viewFile(path, lockWait, func(tx *bolt.Tx, file *os.File, info os.FileInfo) error {
-		if err := verifyPages(tx, file, info); err != nil {
+func verify(path string, f func(*bolt.Tx, census) error) (os.FileInfo, error) {
+	return viewFile(path, func(tx *bolt.Tx, file *os.File, info os.FileInfo) error {
+		n, err := verifyPages(tx, file, info)
+		if err != nil {
 			return err
 		}
-		if err := tx.ForEach(verifyOrder); err != nil || f == nil {
+		if err := tx.ForEach(verifyOrder); err != nil {
 			return err
 		}
-		return f(tx)
+		return f(tx, n)
 	})
 }
 
 // verifyUnclean verifies the file after an unclean stop. It renames a damaged
-// one and returns its new path; then there is no file at path.
-func verifyUnclean(path string, log *zap.Logger) (setAside string, err error) {
-	info, err := verify(path, nil)
+// one; then there is no file at the path.
+func (o *opening) verifyUnclean() error {
+	info, err := verify(o.path, func(_ *bolt.Tx, n census) error {
+		o.counted = n
+		return nil
+	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errEmpty):
-		return "", nil
+		return nil
 	case err == nil:
-		log.Warn("session store was not closed properly; its file has been checked and is sound")
-		return "", nil
+		o.log.Warn("session store was not closed properly; its file has been checked and is sound")
+		return nil
 	case !isDamage(err):
-		return "", err
+		return err
 	}
-	return putAway(path, info, err, log)
+	o.setAside, err = putAway(o.path, info, err, o.log)
+	return err
 }
 
 // verifyClosed verifies the pages of a file that was closed properly, but may
@@ -98,32 +105,35 @@ func verifyUnclean(path string, log *zap.Logger) (setAside string, err error) {
 // a goroutine of its own when it opens a file for writing, and a bad one ends the
 // process there (docs/stores.md#bbolt-damage).
 //
-// It leaves to bbolt a file that another process has open, and one that bbolt
-// refuses without a panic, unless expected says that it was a session store.
-func verifyClosed(path string, expected bool, log *zap.Logger) (setAside string, err error) {
-	const noWait = time.Nanosecond // 0 would wait for ever
+// It leaves to bbolt a file that bbolt refuses without a panic, unless expected
+// says that it was a session store.
+func (o *opening) verifyClosed(expected bool) error {
 	reading := false
-	info, err := viewFile(path, noWait, func(tx *bolt.Tx, file *os.File, info os.FileInfo) error {
+	info, err := viewFile(o.path, func(tx *bolt.Tx, file *os.File, info os.FileInfo) (err error) {
 		reading = true
-		return verifyPages(tx, file, info)
+		o.counted, err = verifyPages(tx, file, info)
+		return err
 	})
 	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return err
 	case err == nil, !reading && !(expected && isDamage(err)):
-		return "", nil
+		return nil
 	case !isDamage(err):
-		return "", err
+		return err
 	}
-	return putAway(path, info, err, log)
+	o.setAside, err = putAway(o.path, info, err, o.log)
+	return err
 }
 
 // viewFile opens the file for reading and calls f in this goroutine, which can
-// catch a panic. It waits up to the given time for a process that has the file
-// open for writing.
+// catch a panic. It waits up to lockWait for a process that has the file open for
+// writing.
 func viewFile(
-	path string, wait time.Duration, f func(*bolt.Tx, *os.File, os.FileInfo) error,
+	path string, f func(*bolt.Tx, *os.File, os.FileInfo) error,
 ) (info os.FileInfo, err error) {
 	var file *os.File
-	o := &bolt.Options{Timeout: wait, ReadOnly: true}
+	o := &bolt.Options{Timeout: lockWait, ReadOnly: true}
 	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		if file, err = os.OpenFile(name, flag, mode); err == nil {
 			info, err = file.Stat()
@@ -156,9 +166,10 @@ func viewFile(
 
 // verifyPages reports damage when the file lacks its end, or its pages form no
 // tree.
-func verifyPages(tx *bolt.Tx, file *os.File, info os.FileInfo) error {
+func verifyPages(tx *bolt.Tx, file *os.File, info os.FileInfo) (census, error) {
 	if info.Size() < tx.Size() { // bbolt never shrinks a file
-		return fmt.Errorf("%w: %d bytes of %d are left", errDamage, info.Size(), tx.Size())
+		return census{}, fmt.Errorf("%w: %d bytes of %d are left",
+			errDamage, info.Size(), tx.Size())
 	}
 	return checkPages(tx, file)
 }
