@@ -362,6 +362,9 @@ func (a *App) open() error {
 		return fmt.Errorf("%s is empty: "+
 			"set the environment variable or write the file that it names", a.empty[0])
 	}
+	if err := a.checkReplacement(); err != nil {
+		return err
+	}
 	if a.ring == nil {
 		text, err := a.opener.(store.KeyKeeper).MasterKey()
 		if err != nil {

@@ -1,7 +1,9 @@
 package wechatapp
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
@@ -25,6 +28,10 @@ type BoltStore struct {
 	// Default: `wxgate/sessions.db` under Caddy's data directory. May contain
 	// placeholders.
 	Path string `json:"path,omitempty"`
+
+	// Consents to a reload that puts an empty store in the place of one with sessions,
+	// which logs all users out. Without it such a reload is refused.
+	New bool `json:"new,omitempty"`
 
 	path     string
 	identity string
@@ -80,6 +87,15 @@ func (s *BoltStore) Open(log *zap.Logger) (store.Store, error) {
 	return bolt.Open(cfg)
 }
 
+// Begins implements store.Beginner.
+func (s *BoltStore) Begins() bool {
+	info, err := os.Stat(s.identity)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
+}
+
+// MayBegin implements store.Beginner.
+func (s *BoltStore) MayBegin() bool { return s.New }
+
 // MasterKey returns the key kept beside the database.
 func (s *BoltStore) MasterKey() (string, error) {
 	text, made, err := masterKeyBeside(s.path)
@@ -92,7 +108,9 @@ func (s *BoltStore) MasterKey() (string, error) {
 
 // UnmarshalCaddyfile reads:
 //
-//	store bolt [<path>]
+//	store bolt [<path>] {
+//		new
+//	}
 func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the store's name
 	if d.NextArg() {
@@ -101,8 +119,13 @@ func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Err("store bolt takes one path")
 	}
-	for d.NextBlock(0) {
-		return d.Errf("store bolt takes no block: write `store bolt <path>`")
+	for b := block.New(d); b.Next(); {
+		if d.Val() != "new" {
+			return b.Unknown("new")
+		}
+		if err := b.Bare(&s.New); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -111,6 +134,7 @@ func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 var (
 	_ store.Opener          = (*BoltStore)(nil)
 	_ store.KeyKeeper       = (*BoltStore)(nil)
+	_ store.Beginner        = (*BoltStore)(nil)
 	_ caddy.Provisioner     = (*BoltStore)(nil)
 	_ caddyfile.Unmarshaler = (*BoltStore)(nil)
 )

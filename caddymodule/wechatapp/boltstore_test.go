@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,5 +118,49 @@ func TestBoltIdentity(t *testing.T) {
 	}
 	if got := names(t, dir); !slices.Equal(got, []string{"link.db", "link.db.key", "s.db"}) {
 		t.Errorf("there are %v", got)
+	}
+}
+
+// A reload with a mistyped path is refused and leaves nothing behind, unless the
+// operator consents.
+func TestReload_EmptyStore_NeedsConsent(t *testing.T) {
+	caddytest.SetSecrets(t)
+	dir := t.TempDir()
+	item := store.Item{User: store.User{ID: store.UserID{AppID: "wx0", OpenID: "o"}}}
+	expires := time.Now().Add(time.Hour)
+	item.User.Sessions = []store.SessionRef{{Created: time.Now(), Expires: expires}}
+	item.Sessions = []store.Session{{User: item.User.ID, Created: time.Now(), Expires: expires}}
+	st, err := bolt.Open(bolt.Config{Path: filepath.Join(dir, "s.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = st.Load(t.Context(), []store.Item{item})
+	key := []byte(caddytest.SealKey)
+	err = errors.Join(err, st.Close(), os.WriteFile(keyPath(st.Path()), key, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := boltApp(t, filepath.Join(dir, "s.db"))
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer running.Close()
+	reload := func(consent bool) error {
+		a := boltApp(t, filepath.Join(dir, "mistyped.db"))
+		a.opener.(*BoltStore).New = consent
+		defer a.Close()
+		return a.Start()
+	}
+	if err := reload(false); err == nil || !strings.Contains(err.Error(), "has 1 sessions") {
+		t.Errorf("got %v", err)
+	}
+	if got := names(t, dir); slices.Contains(got, "mistyped.db.key") {
+		t.Errorf("the refused reload leaves %v", got)
+	}
+	if err := reload(true); err != nil {
+		t.Errorf("with consent: %v", err)
+	}
+	if err := reload(false); err != nil {
+		t.Errorf("a store that is there: %v", err)
 	}
 }

@@ -477,9 +477,19 @@ var wrongOptions = []caddytest.Wrong{
 		"store bolt takes one path",
 	},
 	{
-		"store with a block",
+		"store with an unknown option",
 		caddytest.Option("store bolt /a.db {\npath /b.db # here\n}"),
-		"store bolt takes no block: write `store bolt <path>`",
+		`unknown word "path": expected new`,
+	},
+	{
+		"store new twice",
+		caddytest.Option("store bolt /a.db {\nnew\nnew # here\n}"),
+		"new is given twice",
+	},
+	{
+		"store new with a value",
+		caddytest.Option("store bolt /a.db {\nnew yes # here\n}"),
+		"new takes no value",
 	},
 
 	{"login_rate missing", caddytest.Option("login_rate # here"), "login_rate takes one value"},

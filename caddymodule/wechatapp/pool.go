@@ -1,6 +1,7 @@
 package wechatapp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -115,6 +116,35 @@ func takeCore(h *holdings, opener store.Opener, maxSessions int64) (*session.Cor
 		return nil, err
 	}
 	return c.Core, c.Reopen()
+}
+
+// checkReplacement refuses a store that would begin empty in the place of one with
+// sessions: a mistyped path logs all users out. It comes before the new store makes a
+// file or a master key.
+func (a *App) checkReplacement() error {
+	next, ok := a.opener.(store.Beginner)
+	running := Current()
+	if !ok || running == nil || next.MayBegin() || !next.Begins() ||
+		running.opener.Identity() == a.opener.Identity() {
+		return nil
+	}
+	live := running.live.Load()
+	if live == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), StartTimeout)
+	defer cancel()
+	stats, err := live.Sessions.Stats(ctx)
+	if err == nil && stats.Store.Sessions == 0 {
+		return nil
+	}
+	Logger("store").Error("reload would log all users out; it is refused",
+		zap.String("store", running.opener.Identity()),
+		zap.Int64("sessions", stats.Store.Sessions),
+		zap.String("empty_store", a.opener.Identity()))
+	return fmt.Errorf("there is no session store at %s, and %s has %d sessions: check the path, "+
+		"or consent to an empty store with `new` in the block of `store`",
+		a.opener.Identity(), running.opener.Identity(), stats.Store.Sessions)
 }
 
 func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCore, error) {

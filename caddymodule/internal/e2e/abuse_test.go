@@ -224,7 +224,7 @@ func TestThreat32_BucketsSurviveReloads(t *testing.T) {
 		func(s *setup) { s.timeout = "3s"; s.auth += " /feed/*" },
 		func(s *setup) { s.wechat = strings.Replace(s.wechat, " 5/h", " 4/h", 1) },
 		func(s *setup) { s.wechat = strings.Replace(s.wechat, "20/h", "21/h", 1) },
-		func(s *setup) { s.wechat += "\n\t\tstore bolt " + w.home + "/other.db" },
+		func(s *setup) { s.wechat += "\n\t\tstore bolt " + w.home + "/other.db" + renewed },
 	} {
 		s := w.setup
 		change(&s)

@@ -74,10 +74,13 @@ func (s *storm) config(n, place int) setup {
 		c.auth = strings.Replace(c.auth, "apps "+appA+" "+appB, "apps "+appA, 1)
 	}
 	if place == 1 {
-		c.wechat += "\t\tstore bolt " + s.other()
+		c.wechat += "\t\tstore bolt " + s.other() + renewed
 	}
 	return c
 }
+
+// renewed consents to an empty store.
+const renewed = " {\n\t\t\tnew\n\t\t}"
 
 func (s *storm) other() string { return filepath.Join(s.home, "other", "sessions.db") }
 
@@ -111,7 +114,7 @@ func (s *storm) bad(n, place int) (text, said string) {
 	case 3: // by an empty secret
 		return strings.Replace(s.text(c), "{env.WX_SECRET_0}", "{env.NO_SUCH}", 1), "NO_SUCH"
 	default: // by the disk: there is a file where the folder should be
-		c.wechat = strings.ReplaceAll(c.wechat, "\t\tstore bolt "+s.other(), "") +
+		c.wechat = strings.ReplaceAll(c.wechat, "\t\tstore bolt "+s.other()+renewed, "") +
 			"\n\t\tstore bolt " + filepath.Join(s.home, "Caddyfile", "sessions.db")
 		return s.text(c), "not a directory"
 	}

@@ -41,7 +41,8 @@ func changed() setup {
 // moved keeps the sessions in another file.
 func (w *world) moved() setup {
 	s := mixed
-	s.wechat = "\t\tstore bolt " + filepath.Join(w.home, "other", "sessions.db")
+	s.wechat = "\t\tstore bolt " + filepath.Join(w.home, "other", "sessions.db") +
+		renewed
 	return s
 }
 

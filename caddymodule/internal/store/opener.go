@@ -19,3 +19,13 @@ type KeyKeeper interface {
 	// MasterKey returns the key. The first call ever makes it.
 	MasterKey() (string, error)
 }
+
+// Beginner is an Opener that can tell before it opens the store that it would begin
+// an empty one. A reload asks, since an empty store logs all users out.
+type Beginner interface {
+	// Begins reports that there is no store yet at the place of this one.
+	Begins() bool
+
+	// MayBegin reports that the operator consents to an empty store.
+	MayBegin() bool
+}
