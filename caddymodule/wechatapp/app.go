@@ -18,6 +18,8 @@
 //	caddy_wechat_logins_in_flight                      logins under way
 //	caddy_wechat_damaged_stores_total                  damaged or lost stores, begun anew
 //	caddy_wechat_store_commit_duration_seconds         commits of the bolt store
+//	caddy_wechat_store_sessions, _users, _bytes, _free_bytes, _last_backup_timestamp_seconds
+//	                                                   size and backup of the bolt store
 package wechatapp
 
 import (

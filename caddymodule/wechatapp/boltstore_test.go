@@ -3,12 +3,15 @@ package wechatapp
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
@@ -162,5 +165,27 @@ func TestReload_EmptyStore_NeedsConsent(t *testing.T) {
 	}
 	if err := reload(false); err != nil {
 		t.Errorf("a store that is there: %v", err)
+	}
+}
+
+// The gauges are there while a bolt store is open, and the time of a backup after it.
+func TestStoreGauges(t *testing.T) {
+	caddytest.SetSecrets(t)
+	a := boltApp(t, filepath.Join(t.TempDir(), "s.db"))
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	for _, want := range []int{4, 5} {
+		reg := prometheus.NewRegistry()
+		if err := reg.Register(storeGauges{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := reg.Gather(); err != nil || len(got) != want {
+			t.Errorf("gathered %v, %v", got, err)
+		}
+		if _, err := a.live.Load().Sessions.Backup(t.Context(), io.Discard); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

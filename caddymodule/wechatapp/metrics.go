@@ -1,6 +1,7 @@
 package wechatapp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -72,7 +73,8 @@ func newCollectors() *collectors {
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
-		c.damagedStores, c.commits, c.loginsInFlight, weChatGauges{})
+		c.damagedStores, c.commits, c.loginsInFlight, weChatGauges{},
+		storeGauges{})
 }
 
 // RegisterMetrics adds collectors to a configuration's registry. Several handlers of one
@@ -152,5 +154,58 @@ func (weChatGauges) Collect(ch chan<- prometheus.Metric) {
 	calls("others", live.WeChat.OtherCalls(), live.WeChat.OtherBreakerOpen())
 	if c := live.WeChat.Clock(); !c.At.IsZero() {
 		gauge(clockAheadDesc, c.Ahead.Seconds())
+	}
+}
+
+// storeGauges collects the size of a store that keeps count, when the metrics are
+// asked for. There are none for other stores, since counting would read all of them.
+type storeGauges struct{}
+
+var (
+	storeSessions = describe("store_sessions", "Sessions in the store, with ended ones.")
+	storeUsers    = describe("store_users", "Users in the store.")
+	storeBytes    = describe("store_bytes", "Size of the store's file.")
+	storeFree     = describe("store_free_bytes", "Free part of the store's file.")
+	storeBackup   = describe("store_last_backup_timestamp_seconds",
+		"Time of the last backup through the gate.")
+)
+
+// Describe implements prometheus.Collector.
+func (storeGauges) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		storeSessions, storeUsers, storeBytes, storeFree, storeBackup,
+	} {
+		out <- d
+	}
+}
+
+// storeGaugeTimeout bounds what a scrape waits for the store.
+const storeGaugeTimeout = time.Second
+
+// Collect implements prometheus.Collector.
+func (storeGauges) Collect(out chan<- prometheus.Metric) {
+	a := Current()
+	if a == nil {
+		return
+	}
+	live := a.live.Load()
+	if live == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeGaugeTimeout)
+	defer cancel()
+	st, ok := live.Sessions.Counts(ctx)
+	if !ok {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	gauge(storeSessions, float64(st.Sessions))
+	gauge(storeUsers, float64(st.Users))
+	gauge(storeBytes, float64(st.Bytes))
+	gauge(storeFree, float64(st.FreeBytes))
+	if !st.LastBackup.IsZero() {
+		gauge(storeBackup, float64(st.LastBackup.UnixMilli())/1000)
 	}
 }

@@ -188,6 +188,16 @@ func (s *Service) StoreIdentity(ctx context.Context) (store.Identity, error) {
 	return id, wrap("asking for the identity of the store", err)
 }
 
+// Counts returns the size of a store that keeps count. It is not ok for others, and
+// while the store does not answer.
+func (s *Service) Counts(ctx context.Context) (st store.Stats, ok bool) {
+	if _, ok := s.cfg.Core.store.(store.Counting); !ok {
+		return st, false
+	}
+	st, err := s.cfg.Core.store.Stats(ctx)
+	return st, err == nil
+}
+
 // Backup writes a consistent copy of the store to w and returns its size in
 // bytes. The error is ErrNoBackup when the store has its own tools for that.
 func (s *Service) Backup(ctx context.Context, w io.Writer) (int64, error) {

@@ -102,6 +102,10 @@ type Reopener interface {
 // while no request asks for it.
 type SelfReporting interface{ LogsOutages() }
 
+// Counting is a Store that keeps count: its Stats reads no records, so metrics may
+// ask for it.
+type Counting interface{ KeepsCount() }
+
 // Backuper is a Store that the gate can copy while it runs.
 type Backuper interface {
 	// Backup writes a consistent copy of the store, as it stands at one moment of
@@ -115,6 +119,7 @@ type Stats struct {
 	Sessions, Users  int64     // records, with those that have ended and wait for removal
 	Bytes, FreeBytes int64     // that the medium holds for the store, and the free part of it
 	LastExpiry       time.Time // no session lives longer; the zero time when there is none
+	LastBackup       time.Time // made by Backup; the zero time when none is on record
 }
 
 // Login is an answer to wx.login: the facts of the user, and the session to make.

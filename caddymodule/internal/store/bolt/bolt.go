@@ -106,6 +106,7 @@ var (
 	_ store.Identified    = (*Store)(nil)
 	_ store.Reopener      = (*Store)(nil)
 	_ store.SelfReporting = (*Store)(nil)
+	_ store.Counting      = (*Store)(nil)
 )
 
 // Open opens or creates the session store at c.Path and holds an exclusive lock

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
@@ -50,7 +52,15 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return 0, err
 	}
-	return io.Copy(w, guarded{ctx, nil, tmp})
+	if n, err = io.Copy(w, guarded{ctx, nil, tmp}); err != nil {
+		return n, err
+	}
+	// The backup is good, also when the disk has no room for its time.
+	_ = s.write(ctx, func(t *tables) error {
+		now := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+		return t.bucket(meta).Put(keyBackup, now)
+	})
+	return n, nil
 }
 
 // copyTo writes the file as it stands when the read transaction begins.

@@ -20,6 +20,7 @@ import (
 //	       "probe" -> time of the last write that tried whether the disk is back
 //	       "restored" -> time of the restore, in a restored file
 //	       "identity" -> store.Identity
+//	       "backup" -> time of the last backup
 //	sess   digest -> store.Session
 //	user   store.UserID.Hash -> store.User, until userKept after the last login
 //	exp    expiry | digest -> nothing
@@ -64,6 +65,7 @@ var (
 	keyNoted    = []byte("noted") // before version 3
 	keyRestored = []byte("restored")
 	keyIdentity = []byte("identity")
+	keyBackup   = []byte("backup")
 	keyGlobal   = []byte("g")
 )
 

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
 	"time"
 
@@ -17,6 +18,9 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 			Sessions: o.sessions.Load(), Users: o.users.Load(),
 			Bytes: pages, LastExpiry: t.lastExpiry(),
 		}
+		if v := t.bucket(meta).Get(keyBackup); len(v) == 8 {
+			st.LastBackup = time.UnixMilli(int64(binary.LittleEndian.Uint64(v)))
+		}
 		if info, err := os.Stat(s.path); err == nil {
 			st.Bytes = info.Size() // with the room that the file has ahead
 		}
@@ -24,6 +28,9 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 		return st, nil
 	})
 }
+
+// KeepsCount implements store.Counting.
+func (s *Store) KeepsCount() {}
 
 // Identity implements store.Identified. The file is as old as its identity, or
 // was made by a release that gave none.
