@@ -4,7 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -140,6 +144,9 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 	if err != nil || version == schemaVersion {
 		return err
 	}
+	if err := keepOld(db, version, log); err != nil {
+		return fmt.Errorf("keeping the session store as it is before the upgrade: %w", err)
+	}
 	damaged := 0
 	open := func(tx *bolt.Tx) *tables {
 		return &tables{tx: tx, damaged: func(string, []byte) { damaged++ }}
@@ -159,6 +166,46 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 			zap.Uint8("version", schemaVersion), zap.Int("damaged_users", damaged))
 	}
 	return err
+}
+
+// oldSuffix and the version follow the name of the store in the name of the copy
+// that an upgrade keeps.
+const oldSuffix = ".schema-"
+
+// keepOld copies the file beside itself for the program that wrote it. The copy of
+// the upgrade before goes.
+func keepOld(db *bolt.DB, version byte, log *zap.Logger) error {
+	path := db.Path()
+	tmp, err := makeTemp(path)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	err = db.View(func(tx *bolt.Tx) error {
+		if err := checkRoom(path, tx.Size()); err != nil {
+			return err
+		}
+		_, err := tx.WriteTo(tmp)
+		return err
+	})
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	before, err := filepath.Glob(globEscape(path) + oldSuffix + "*")
+	for _, old := range before {
+		err = errors.Join(err, os.Remove(old))
+	}
+	kept := path + oldSuffix + strconv.Itoa(int(version))
+	if err := errors.Join(err, os.Rename(tmp.Name(), kept)); err != nil {
+		return err
+	}
+	log.Info("session store kept before its upgrade", zap.String("kept", kept))
+	return nil
+}
+
+// globEscape makes a path a pattern that matches nothing else.
+func globEscape(path string) string {
+	return strings.NewReplacer(`*`, `[*]`, `?`, `[?]`, `[`, `[[]`).Replace(path)
 }
 
 // upgrade1 makes the buckets that version 1 lacks.

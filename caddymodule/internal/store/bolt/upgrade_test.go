@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -122,6 +123,7 @@ func TestP2_UpgradeRecorded(t *testing.T) {
 	must(t, err)
 	path := newPath(t)
 	must(t, os.WriteFile(path, content, 0o600))
+	must(t, os.WriteFile(path+".schema-1", []byte("of an upgrade before"), 0o600))
 	unhex := func(text string) store.Digest {
 		b, err := hex.DecodeString(text)
 		must(t, err)
@@ -146,6 +148,19 @@ func TestP2_UpgradeRecorded(t *testing.T) {
 		if m := tx.Bucket([]byte("meta")); m.Get([]byte("noted")) != nil ||
 			!bytes.Equal(m.Get([]byte("schema")), []byte{3}) {
 			t.Errorf("version %v, notes %v", m.Get([]byte("schema")), m.Get([]byte("noted")))
+		}
+		return nil
+	})
+	kept, err := filepath.Glob(path + ".schema-*")
+	if err != nil || len(kept) != 1 || kept[0] != path+".schema-2" {
+		t.Fatalf("kept: %v, %v", kept, err)
+	}
+	if r, err := bolt.Check(kept[0]); err != nil || r.Stats.Sessions != int64(len(digests)) {
+		t.Errorf("the kept file: %+v, %v", r, err)
+	}
+	edit(t, kept[0], func(tx *bbolt.Tx) error {
+		if v := tx.Bucket([]byte("meta")).Get([]byte("schema")); !bytes.Equal(v, []byte{2}) {
+			t.Errorf("the kept file has version %v", v)
 		}
 		return nil
 	})
