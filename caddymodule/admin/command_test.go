@@ -245,192 +245,133 @@ func TestAdminCommands(t *testing.T) {
 	if err := os.WriteFile(config, []byte("{\n\tadmin "+address(s)+"\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	here := []string{"--address", address(s)}
+	const nowhere = "--address 127.0.0.1:1"
+	here, ada := "--address "+address(s), "--openid ada --appid "+caddytest.AppID
+	file := filepath.Join(t.TempDir(), "b")
+	// Two blanks stand for an empty value.
 	for _, tt := range []struct {
 		name   string
 		cmd    *cobra.Command
-		args   []string
-		to     []string
+		args   string
 		status int
 		want   string
 	}{
-		{"status", statusCommand(), nil, here, 0, "store     up, switch:"},
+		{"status", statusCommand(), here, 0, "store     up, switch:"},
 		{
-			"status by the configuration", statusCommand(), nil,
-			[]string{"--config", config, "--adapter", "caddyfile"},
-			0, "store     up, switch:",
+			"status by the configuration", statusCommand(),
+			"--adapter caddyfile --config " + config, 0, "store     up, switch:",
 		},
+		{"sessions", sessionsCommand(), here + " " + ada, 0, "openid      ada"},
 		{
-			"sessions", sessionsCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada"},
-			here, 0, "openid      ada",
-		},
-		{
-			"sessions by unionid", sessionsCommand(),
-			[]string{"--unionid", "u-ada"},
-			here, 0,
+			"sessions by unionid", sessionsCommand(), here + " --unionid u-ada", 0,
 			"openid      ada",
 		},
-		{"nobody", sessionsCommand(), []string{"--unionid", "u?&=x"}, here, 0, "No such user"},
-		{"keys", keysCommand(), nil, here, 0, "signs"},
-
+		{"nobody", sessionsCommand(), here + " --unionid u?&=x", 0, "No such user"},
+		{"keys", keysCommand(), here, 0, "signs"},
+		{"no gate", statusCommand(), nowhere, cli.Unreachable, "127.0.0.1:1"},
 		{
-			"nobody there", statusCommand(), nil,
-			[]string{"--address", "127.0.0.1:1"},
-			cli.Unreachable, "127.0.0.1:1",
+			"no gate to revoke", revokeCommand(), nowhere + " --all --yes", cli.Unreachable,
+			"reaching the gate",
 		},
 		{
-			"nobody there to revoke", revokeCommand(),
-			[]string{"--all", "--yes"},
-			[]string{"--address", "127.0.0.1:1"},
-			cli.Unreachable, "reaching the gate",
+			"no gate to back up", backupCommand(), nowhere + " " + file, cli.Unreachable,
+			"reaching the gate",
 		},
 		{
-			"nobody there to back up", backupCommand(),
-			[]string{filepath.Join(t.TempDir(), "b")},
-			[]string{"--address", "127.0.0.1:1"},
-			cli.Unreachable, "reaching the gate",
+			"no address", statusCommand(), nowhere + "-9", cli.Unreachable,
+			"invalid admin address",
 		},
 		{
-			"no address", statusCommand(), nil,
-			[]string{"--address", "127.0.0.1:1-9"},
-			cli.Unreachable, "invalid admin address",
+			"half an answer", statusCommand(), "--address " + address(cut), cli.Unreachable,
+			"reading the gate's answer",
 		},
 		{
-			"half an answer", statusCommand(), nil,
-			[]string{"--address", address(cut)},
-			cli.Unreachable, "reading the gate's answer",
+			"no configuration", statusCommand(), "--config " + config + "x", cli.Failed,
+			"finding the admin address",
 		},
 		{
-			"no configuration", statusCommand(), nil,
-			[]string{"--config", config + "x"},
-			cli.Failed, "finding the admin address",
+			"another program", statusCommand(), "--address " + address(plain), cli.Failed,
+			"HTTP 404: does a gate run there",
 		},
 		{
-			"another program", statusCommand(), nil,
-			[]string{"--address", address(plain)},
-			cli.Failed, "HTTP 404: does a gate run there",
-		},
-		{
-			"a program that says yes", revokeCommand(),
-			[]string{"--all", "--yes"},
-			[]string{"--address", address(yes)},
+			"a program that says yes", revokeCommand(), "--all --yes --address " + address(yes),
 			cli.Failed, "is no gate",
 		},
 		{
 			"a program that says yes, for a script", statusCommand(),
-			[]string{"--json"},
-			[]string{"--address", address(yes)},
-			cli.Failed, "is no gate",
+			"--json --address " + address(yes), cli.Failed, "is no gate",
 		},
-		{"too much", statusCommand(), []string{"x"}, here, cli.Failed, "unknown command"},
-
-		{"sessions of whom", sessionsCommand(), nil, here, cli.Failed, "say whose"},
+		{"too much", statusCommand(), here + " x", cli.Failed, "unknown command"},
+		{"sessions of whom", sessionsCommand(), here, cli.Failed, "say whose"},
 		{
 			"sessions of an empty openid", sessionsCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", ""},
-			here, cli.Failed, "say whose",
+			here + " --appid " + caddytest.AppID + " --openid  ", cli.Failed, "say whose",
 		},
 		{
 			"sessions of two", sessionsCommand(),
-			[]string{"--unionid", "u", "--appid", caddytest.AppID},
-			here, cli.Failed, "say whose",
+			here + " --unionid u --appid " + caddytest.AppID, cli.Failed, "say whose",
 		},
-		{"revoke whom", revokeCommand(), nil, here, cli.Failed, "say whose"},
+		{"revoke whom", revokeCommand(), here, cli.Failed, "say whose"},
 		{
 			"revoke an empty openid", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", ""},
-			here, cli.Failed,
-			"openid is empty",
+			here + " --appid " + caddytest.AppID + " --openid  ", cli.Failed, "openid is empty",
 		},
 		{
-			"revoke two", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--unionid", "u"},
-			here, cli.Failed, "the gate refuses: name one target",
+			"revoke two", revokeCommand(), here + " --unionid u --appid " + caddytest.AppID,
+			cli.Failed, "the gate refuses: name one target",
 		},
-		{"revoke all without yes", revokeCommand(), []string{"--all"}, here, cli.Failed, "--yes"},
+		{"revoke all without yes", revokeCommand(), here + " --all", cli.Failed, "--yes"},
 		{
-			"revoke not all", revokeCommand(),
-			[]string{"--all=false", "--yes"},
-			here, cli.Failed,
+			"revoke not all", revokeCommand(), here + " --all=false --yes", cli.Failed,
 			"one target",
 		},
 		{
-			"revoke no session", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "00000000"},
-			here,
+			"revoke no session", revokeCommand(), here + " --session 00000000 " + ada,
 			cli.Failed, "no such session",
 		},
 		{
-			"revoke a token", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada", "--session", "wxs_0123456789"},
-			here, cli.Failed, "no id of a session",
+			"revoke a token", revokeCommand(), here + " --session wxs_0123456789 " + ada,
+			cli.Failed, "no id of a session",
 		},
-		{"forget whom", forgetCommand(), nil, here, cli.Failed, "say whom"},
+		{"forget whom", forgetCommand(), here, cli.Failed, "say whom"},
 		{
 			"forget an empty openid", forgetCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", ""},
-			here, cli.Failed,
-			"openid is empty",
+			here + " --appid " + caddytest.AppID + " --openid  ", cli.Failed, "openid is empty",
 		},
 		{
-			"forget an app", forgetCommand(),
-			[]string{"--appid", caddytest.AppID},
-			here,
-			cli.Failed, "the gate refuses: name one target",
+			"forget an app", forgetCommand(), here + " --appid " + caddytest.AppID, cli.Failed,
+			"the gate refuses: name one target",
 		},
-		{"no file", backupCommand(), nil, here, cli.Failed, "accepts 1 arg"},
+		{"no file", backupCommand(), here, cli.Failed, "accepts 1 arg"},
+		{"not this store", backupCommand(), here + " " + file, cli.Failed, "its own tools"},
 		{
-			"not this store", backupCommand(),
-			[]string{filepath.Join(t.TempDir(), "b")},
-			here,
-			cli.Failed, "its own tools",
-		},
-
-		{
-			"revoke a user", revokeCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada"},
-			here, 0,
+			"revoke a user", revokeCommand(), here + " " + ada, 0,
 			"Ended 1 live session of 1 user.",
 		},
 		{
-			"revoke a unionid", revokeCommand(),
-			[]string{"--unionid", "u-ada"},
-			here, 0,
+			"revoke a unionid", revokeCommand(), here + " --unionid u-ada", 0,
 			"Ended 0 live sessions of 0 users.",
 		},
 		{
-			"forget a user", forgetCommand(),
-			[]string{"--appid", caddytest.AppID, "--openid", "ada"},
-			here, 0,
+			"forget a user", forgetCommand(), here + " " + ada, 0,
 			"Forgot 1 user with 0 live sessions.",
 		},
 		{
-			"forget a unionid", forgetCommand(),
-			[]string{"--unionid", "u-ada"},
-			here, 0,
+			"forget a unionid", forgetCommand(), here + " --unionid u-ada", 0,
 			"No such user was known.",
 		},
 		{
-			"revoke an app", revokeCommand(),
-			[]string{"--appid", caddytest.AppID},
-			here, 0,
+			"revoke an app", revokeCommand(), here + " --appid " + caddytest.AppID, 0,
 			"Ended every session of the mini program " + caddytest.AppID,
 		},
-		{
-			"revoke all", revokeCommand(),
-			[]string{"--all", "--yes"},
-			here, 0,
-			"Ended every session.",
-		},
+		{"revoke all", revokeCommand(), here + " --all --yes", 0, "Ended every session."},
 	} {
-		status, out, said := caddytest.RunCommand(t, tt.cmd, append(tt.to, tt.args...)...)
+		args := strings.Split(strings.TrimSuffix(tt.args, " "), " ")
+		status, out, said := caddytest.RunCommand(t, tt.cmd, args...)
 		if status != tt.status || !strings.Contains(out+said, tt.want) ||
 			(status == 0) != (out != "") {
-			t.Errorf(
-				"%s: status %d, want %d with %q: %s\n%s", tt.name, status, tt.status, tt.want, said,
-				out,
-			)
+			t.Errorf("%s: status %d, want %d with %q: %s\n%s", tt.name, status, tt.status, tt.want,
+				said, out)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
 // keyPath returns where the master key of a database is kept.
@@ -98,13 +99,5 @@ func makeKeyFile(path string) error {
 	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if runtime.GOOS == "windows" {
-		return nil // cannot sync directories
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return bolt.SyncDir(dir)
 }

@@ -121,7 +121,7 @@ func (o *opening) begin() error {
 			return err
 		}
 		dir := filepath.Dir(o.path)
-		err = errors.Join(upgrade(o.db, o.log), putMarker(o.path), syncDir(dir))
+		err = errors.Join(upgrade(o.db, o.log), putMarker(o.path), SyncDir(dir))
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (o *opening) begin() error {
 		}
 		if o.compact() {
 			old := o.db
-			if err := errors.Join(o.lock(), old.Close(), syncDir(dir)); err != nil {
+			if err := errors.Join(o.lock(), old.Close(), SyncDir(dir)); err != nil {
 				return err
 			}
 		}
@@ -214,9 +214,9 @@ func explain(err error) error {
 	return err
 }
 
-// syncDir makes the entries of the directory durable: without it, a power cut
+// SyncDir makes the entries of the directory durable: without it, a power cut
 // could take a new file away.
-func syncDir(dir string) error {
+func SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil // cannot sync directories
 	}

@@ -138,7 +138,7 @@ func exchange(tmp, path string) (setAside string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return setAside, syncDir(filepath.Dir(path))
+	return setAside, SyncDir(filepath.Dir(path))
 }
 
 // stamp is the present time as part of a file's name.

@@ -201,7 +201,7 @@ func putAway(
 	if err := os.Rename(path, to); err != nil {
 		return "", err
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := SyncDir(filepath.Dir(path)); err != nil {
 		return "", err
 	}
 	log.Error("session store is damaged and was set aside; "+
