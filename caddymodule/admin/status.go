@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -360,4 +361,33 @@ func atMost(n int) string {
 		return "any number per user"
 	}
 	return fmt.Sprintf("at most %d per user", n)
+}
+
+// Summary is what the status of a running gate comes to.
+type Summary struct {
+	Version string
+	Store   string // kind and place
+	StoreUp bool
+	WeChat  string // why logins fail now; empty when they do not
+}
+
+// AskStatus asks the running gate at the admin endpoint that Caddy's flags name. After
+// an error, status is the exit status of the command: cli.Unreachable when no gate
+// answers.
+func AskStatus(address, config, adapter string) (sum Summary, status int, err error) {
+	c := adminClient{address: address, config: config, adapter: adapter}
+	resp, status, err := c.send(http.MethodGet, "/wechat/status", nil)
+	if err != nil {
+		return sum, status, err
+	}
+	defer resp.Body.Close()
+	var s statusAnswer
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		return sum, cli.Failed, fmt.Errorf("reading the gate's status: %w", err)
+	}
+	sum = Summary{Version: s.Version.WXGate, Store: s.Store.Name, StoreUp: s.Store.Up}
+	if s.WeChat.Logins.State != weixin.Well.String() {
+		sum.WeChat = s.WeChat.Logins.LastError
+	}
+	return sum, 0, nil
 }

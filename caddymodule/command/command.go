@@ -1,5 +1,5 @@
-// Package command owns the commands that need no running gate: explain, probe,
-// migrate and restore. It registers `wxgate wechat` with these and those of package
+// Package command owns the commands that need no running gate: explain, check,
+// probe, migrate and restore. It registers `wxgate wechat` with these and those of package
 // admin.
 //
 // It must not know the live app.
@@ -21,8 +21,8 @@ func init() {
 			cmd.Args = cobra.NoArgs // an argument is an unknown command
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 			cmd.AddCommand(admin.Commands()...)
-			cmd.AddCommand(explainCommand(), validateCommand(), probeCommand(),
-				migrateCommand(), restoreCommand())
+			cmd.AddCommand(explainCommand(), validateCommand(), checkCommand(),
+				probeCommand(), migrateCommand(), restoreCommand())
 		},
 	})
 }

@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 	"github.com/wxgate/wxgate/caddymodule/internal/judge"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // validateCommand is `wxgate wechat validate`, which `wxgate validate` calls, too.
@@ -92,17 +94,7 @@ var quiet = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 // provisionServers returns a configuration in JSON and its provisioned HTTP servers.
 // Nothing is started.
 func provisionServers(config, adapter string) ([]byte, map[string]*caddyhttp.Server, error) {
-	raw, _, _, err := caddycmd.LoadConfig(config, adapter)
-	if err != nil {
-		return nil, nil, err
-	}
-	raw = caddy.RemoveMetaFields(raw)
-	cfg := new(caddy.Config)
-	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
-		return nil, nil, fmt.Errorf("decoding configuration: %w", err)
-	}
-	cfg.Logging = quiet
-	ctx, err := caddy.ProvisionContext(cfg)
+	raw, ctx, err := provision(config, adapter)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,4 +103,34 @@ func provisionServers(config, adapter string) ([]byte, map[string]*caddyhttp.Ser
 		return raw, nil, nil // no HTTP server
 	}
 	return raw, app.(*caddyhttp.App).Servers, nil
+}
+
+// provisionApp returns a configuration in JSON and its provisioned app `wechat`.
+func provisionApp(config, adapter string) ([]byte, *wechatapp.App, error) {
+	raw, ctx, err := provision(config, adapter)
+	if err != nil {
+		return nil, nil, err
+	}
+	app, err := ctx.AppIfConfigured("wechat")
+	if err != nil {
+		return nil, nil, errors.New("the configuration has no global option `wechat`: " +
+			"name the file with --config")
+	}
+	return raw, app.(*wechatapp.App), nil
+}
+
+// provision loads and provisions a configuration.
+func provision(config, adapter string) ([]byte, caddy.Context, error) {
+	raw, _, _, err := caddycmd.LoadConfig(config, adapter)
+	if err != nil {
+		return nil, caddy.Context{}, err
+	}
+	raw = caddy.RemoveMetaFields(raw)
+	cfg := new(caddy.Config)
+	if err := caddy.StrictUnmarshalJSON(raw, cfg); err != nil {
+		return nil, caddy.Context{}, fmt.Errorf("decoding configuration: %w", err)
+	}
+	cfg.Logging = quiet
+	ctx, err := caddy.ProvisionContext(cfg)
+	return raw, ctx, err
 }

@@ -459,6 +459,10 @@ func (a *App) AppIDs() (ids []string) {
 	return ids
 }
 
+// Missing returns the placeholders of the configuration that have no value: with one
+// of them the App does not start.
+func (a *App) Missing() []string { return a.empty }
+
 // Opener returns the store module of the configuration.
 func (a *App) Opener() store.Opener { return a.opener }
 

@@ -61,7 +61,7 @@ var house = map[string]row{
 	"caddymodule/command": {
 		ours: []string{
 			"caddymodule/admin", "caddymodule/wechatapp", "caddymodule/wechatauth",
-			"cli", "judge", "keyring", "probe", "store", "store/bolt",
+			"cli", "judge", "keyring", "probe", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
 	},

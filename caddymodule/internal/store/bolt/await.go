@@ -26,6 +26,9 @@ func awaitFree(path string, d time.Duration, log *zap.Logger) {
 	}
 }
 
+// InUse reports whether a process has the database open. It touches nothing.
+func InUse(path string) bool { return inUse(path) }
+
 // inUse reports whether another process has the file open for writing.
 func inUse(path string) bool {
 	err := protect(func() error {
