@@ -17,7 +17,7 @@ import (
 )
 
 // checkTime bounds the whole command, whatever does not answer.
-const checkTime = 9 * time.Second
+const checkTime = 8 * time.Second
 
 // checkCommand is `wxgate wechat check`.
 func checkCommand() *cobra.Command {
