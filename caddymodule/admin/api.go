@@ -32,7 +32,8 @@ func init() { caddy.RegisterModule(API{}) }
 //	                                       or {"all": true}
 //	POST /wechat/forget                    remove a user: {"appid", "openid"} or {"unionid"}
 //	POST /wechat/backup                    the database, as it is at one moment
-//	GET  /wechat/keys                      the names of the master keys
+//	GET  /wechat/keys                      the names of the master and assertion keys
+//	POST /wechat/keys/rotate-assertion     make a new assertion key
 //
 // It shows no token, no key and no more of a session's digest than names it. The
 // commands `wechat status`, `sessions`, `revoke`, `forget`, `backup` and `keys` use it.
@@ -43,7 +44,7 @@ type verb struct {
 	path, method string
 	noBrowser    bool // refused even to the admin endpoint's own pages
 	serve        func(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error
-	command      func() *cobra.Command
+	command      func() *cobra.Command // nil: a command of another verb calls it
 }
 
 // verbs is the table of verbs.
@@ -57,12 +58,15 @@ var verbs = []verb{
 		noBrowser: true,
 	},
 	{path: "keys", method: http.MethodGet, serve: serveKeys, command: keysCommand},
+	{path: "keys/rotate-assertion", method: http.MethodPost, serve: serveRotateAssertion},
 }
 
 // Commands returns the commands of all verbs.
 func Commands() (cmds []*cobra.Command) {
 	for _, v := range verbs {
-		cmds = append(cmds, v.command())
+		if v.command != nil {
+			cmds = append(cmds, v.command())
+		}
 	}
 	return cmds
 }

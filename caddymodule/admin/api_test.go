@@ -168,13 +168,16 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 	s := adminServer(t)
 	for _, uri := range []string{
 		"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup",
-		"/wechat/revoke", "/wechat/forget",
+		"/wechat/revoke", "/wechat/forget", "/wechat/keys/rotate-assertion",
 	} {
 		for _, method := range []string{
 			"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 		} {
 			if (method == "POST") == slices.Contains(
-				[]string{"/wechat/revoke", "/wechat/forget", "/wechat/backup"}, uri,
+				[]string{
+					"/wechat/revoke", "/wechat/forget", "/wechat/backup",
+					"/wechat/keys/rotate-assertion",
+				}, uri,
 			) && (method == "GET" || method == "POST") {
 				continue
 			}
@@ -636,6 +639,50 @@ func TestAdminKeys(t *testing.T) {
 		if got[i].ID != ring.Signer().String() || strings.Contains(said, key) {
 			t.Errorf("key %d is %+v", i, got[i])
 		}
+	}
+}
+
+// TestP12_AdminRotateAssertion: a new key is published and signs later; asking twice
+// makes one.
+func TestP12_AdminRotateAssertion(t *testing.T) {
+	const uri = "/wechat/keys/rotate-assertion"
+	w := apptest.New(t)
+	w.App.UseAssertions()
+	w.Start()
+	s := adminServer(t)
+	rows := func() []assertionRow {
+		t.Helper()
+		_, said := adminDo(t, s, "GET", "/wechat/keys", "", nil)
+		return read[keysAnswer](t, said).Assertion
+	}
+	if got := rows(); len(got) != 1 || got[0].State != keySigns || !got[0].From.IsZero() {
+		t.Fatalf("%+v", got)
+	}
+	if status, said := adminDo(t, s, "POST", uri, "", nil); status != 415 || len(rows()) != 1 {
+		t.Errorf("not JSON: %d %s", status, said)
+	}
+	for range 2 {
+		status, said := adminDo(t, s, "POST", uri, "{}", jsonHeader())
+		made := read[assertionRow](t, said)
+		if got := rows(); status != 200 || len(got) != 2 || got[1] != made ||
+			made.State != keyPublished || time.Until(made.From) < 9*time.Minute {
+			t.Fatalf("%d %s, then %+v", status, said, got)
+		}
+	}
+	status, out, said := caddytest.RunCommand(t, keysCommand(), "rotate-assertion",
+		"--address", address(s))
+	if status != 0 || !strings.Contains(out, rows()[1].ID+" is published, and signs from ") {
+		t.Errorf("%d %s %s", status, out, said)
+	}
+	_, out, _ = caddytest.RunCommand(t, keysCommand(), "--address", address(s))
+	if !strings.Contains(out, "ASSERTION KEY") || !strings.Contains(out, keyPublished) {
+		t.Errorf("%s", out)
+	}
+	w.Stop()
+	apptest.Started(t)
+	if status, said := adminDo(t, s, "POST", uri, "{}", jsonHeader()); status != 404 ||
+		!strings.Contains(said, "no site") {
+		t.Errorf("without the word: %d %s", status, said)
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 
 // keysAnswer is what GET /wechat/keys tells: names, never keys.
 type keysAnswer struct {
-	Keys []keyRow `json:"keys"` // as in the ring, newest first
+	Keys      []keyRow       `json:"keys"`                // as in the ring, newest first
+	Assertion []assertionRow `json:"assertion,omitempty"` // oldest first
 }
 
 type keyRow struct {
@@ -49,6 +50,9 @@ func serveKeys(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) err
 		}
 		answer.Keys = append(answer.Keys, row)
 	}
+	for _, k := range live.Assertions.List() {
+		answer.Assertion = append(answer.Assertion, assertionRowOf(k))
+	}
 	return answerAdmin(w, answer)
 }
 
@@ -57,11 +61,12 @@ func keysCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
 		Use:   "keys [--json] [--address <interface>] [--config <path>]",
-		Short: "Lists the master keys of the running gate by name, or makes a new one",
+		Short: "Lists the keys of the running gate by name, or makes a new one",
 		Long: `
 Lists the names of the master keys of the running gate: the one that signs, and the
-older ones with the time until which sessions need them. A name says nothing of its key.
-` + "`keys new`" + ` makes a key.
+older ones with the time until which sessions need them. Where a site has the word
+assertion, it lists the keys that sign assertions, too. A name says nothing of its key.
+` + "`keys new`" + ` makes a master key, ` + "`keys rotate-assertion`" + ` an assertion key.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
@@ -88,6 +93,7 @@ command asks no gate and keeps nothing: it shows the key this one time.
 			return writeNewKey(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	})
+	cmd.AddCommand(rotateAssertionCommand())
 	return cmd
 }
 
@@ -96,6 +102,12 @@ func writeKeys(out io.Writer, a keysAnswer) error {
 	fmt.Fprintln(t, "KEY\tSTATE\tNEEDED UNTIL")
 	for _, k := range a.Keys {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", cli.Text(k.ID), k.State, cli.Time(k.NeededUntil))
+	}
+	if len(a.Assertion) > 0 {
+		fmt.Fprintln(t, "\nASSERTION KEY\tSTATE\tSIGNS FROM")
+	}
+	for _, k := range a.Assertion {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", cli.Text(k.ID), k.State, cli.Time(k.From))
 	}
 	return t.Flush()
 }

@@ -42,13 +42,8 @@ var targetKinds = map[string][]string{
 func readTarget(
 	w http.ResponseWriter, r *http.Request, kinds ...string,
 ) (kind string, t adminTarget, err error) {
-	// A form of another site can send text/plain without asking the browser;
-	// this type it cannot (docs/threats.md#t31).
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
-		media != "application/json" {
-		return "", t, refusal(
-			http.StatusUnsupportedMediaType, "the body must be application/json", nil,
-		)
+	if err := requireJSON(r); err != nil {
+		return "", t, err
 	}
 	obj, err := reply.ReadObject(w, r, reply.MaxBody)
 	if err == nil {
@@ -132,4 +127,17 @@ func (t adminTarget) audit(r *http.Request, what, kind string, n *ended, err err
 		fields = append(fields, zap.Int("users", n.Users), zap.Int("sessions", n.Sessions))
 	}
 	wechatapp.Audit(r, what, err, fields...)
+}
+
+// requireJSON refuses a change that is not declared as JSON. A form of another site can
+// send text/plain without asking the browser; this type it cannot
+// (docs/threats.md#t31).
+func requireJSON(r *http.Request) error {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		return refusal(
+			http.StatusUnsupportedMediaType, "the body must be application/json", nil,
+		)
+	}
+	return nil
 }

@@ -149,7 +149,8 @@ type App struct {
 	settle  func()
 	live    atomic.Pointer[Live]
 
-	keyWatch keyWatch
+	keyWatch   keyWatch
+	assertions bool // a site signs
 }
 
 // CaddyModule returns the Caddy module information.
@@ -325,6 +326,7 @@ func (a *App) Start() error {
 	}
 	started.add(a)
 	a.watchKeys()
+	a.watchAssertions()
 	return nil
 }
 
@@ -404,9 +406,13 @@ func (a *App) open() error {
 	if err := checkKeys(core, sessions); err != nil {
 		return err
 	}
+	assertions, err := a.openAssertions(core)
+	if err != nil {
+		return err
+	}
 	a.live.Store(&Live{
 		App: a, Core: core, Sessions: sessions, WeChat: wechat,
-		limiter: limiter, Users: users,
+		limiter: limiter, Users: users, Assertions: assertions,
 	})
 	return nil
 }

@@ -35,9 +35,10 @@ func checkKeys(core *session.Core, s *session.Service) error {
 	}
 }
 
-// keyWatch warns of a master key that another gate signs with and this one
-// lacks. The zero keyWatch does nothing.
+// keyWatch is the background work about keys: it warns of a master key that another
+// gate signs with and this one lacks, and follows the assertion keys. The zero keyWatch does nothing.
 type keyWatch struct {
+	ctx    context.Context
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
@@ -49,14 +50,21 @@ func (k *keyWatch) stop() {
 	k.done.Wait()
 }
 
+// begin returns the context of what stop ends.
+func (k *keyWatch) begin() context.Context {
+	if k.cancel == nil {
+		k.ctx, k.cancel = context.WithCancel(context.Background())
+	}
+	return k.ctx
+}
+
 // watchKeys starts the App's keyWatch if gates share the store.
 func (a *App) watchKeys() {
 	live := a.live.Load()
 	if !live.Core.Shared() {
 		return
 	}
-	var ctx context.Context
-	ctx, a.keyWatch.cancel = context.WithCancel(context.Background())
+	ctx := a.keyWatch.begin()
 	a.keyWatch.done.Go(func() { watchKeys(ctx, live.Sessions) })
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
 	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -21,6 +22,8 @@ type Live struct {
 	Sessions *session.Service
 	WeChat   *weixin.Client
 	Users    *UserLimits
+
+	Assertions *assertion.Keys // nil: no site signs
 
 	limiter *limit.Limiter
 }

@@ -76,6 +76,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.Checked(&h.Endpoints, gate.ValidateEndpoints)
 		case "verify":
 			err = b.Bare(&h.Verify)
+		case "assertion":
+			err = h.unmarshalAssertion(b)
 		case "public":
 			err = b.List(&h.Public, gate.ValidatePattern)
 		case "optional":
@@ -94,8 +96,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = h.unmarshalHeaders(b)
 		default:
 			err = b.Unknown(
-				"cloudrun, endpoints, verify, public, optional, required, apps, token, tickets, " +
-					"cors or headers")
+				"cloudrun, endpoints, verify, assertion, public, optional, required, apps, " +
+					"token, tickets, cors or headers")
 		}
 		if err == nil {
 			err = h.checkLines(d)

@@ -49,13 +49,13 @@ var wrongSites = []caddytest.Wrong{
 		"unknown word",
 		caddytest.Site("exempt /x # here"),
 		`unknown word "exempt"`,
-		"endpoints, verify, public, optional, required, apps, token, tickets, cors or headers",
+		"endpoints, verify, assertion, public, optional, required, apps, token, tickets, cors or",
 	},
 	{
 		"unknown word in headers",
 		caddytest.Site("headers {\nuser X-User # here\n}"),
 		`unknown word "user"`,
-		"openid, unionid, appid, source or phone",
+		"openid, unionid, appid, source, phone or assertion",
 	},
 	{
 		"app instead of apps",
@@ -388,7 +388,33 @@ var wrongSites = []caddytest.Wrong{
 	{
 		"cloudrun and verify",
 		caddytest.Site("cloudrun\nverify # here"),
-		"take out verify, or cloudrun",
+		"take out verify and assertion, or cloudrun",
+	},
+	{
+		"cloudrun and assertion",
+		caddytest.Site("cloudrun\nassertion {\naudience a\n} # here"),
+		"take out verify and assertion, or cloudrun",
+	},
+	{"assertion without audience", caddytest.Site("assertion # here"), "needs audience"},
+	{
+		"assertion with issuer only",
+		caddytest.Site("assertion {\nissuer https://a.example.com\n} # here"),
+		"write audience",
+	},
+	{
+		"audience twice",
+		caddytest.Site("assertion {\naudience a\naudience b # here\n}"),
+		"audience",
+	},
+	{
+		"issuer without scheme",
+		caddytest.Site("assertion {\naudience a\nissuer api.example.com # here\n}"),
+		"write a URL, such as https://api.example.com",
+	},
+	{
+		"unknown word in assertion",
+		caddytest.Site("assertion {\nkey x # here\n}"),
+		`unknown word "key"`, "audience or issuer",
 	},
 	{"value after verify", caddytest.Site("verify on # here"), "verify takes no value"},
 	{"tickets twice", caddytest.Site("tickets\ntickets # here"), "tickets"},

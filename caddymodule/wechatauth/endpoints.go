@@ -49,6 +49,10 @@ var endpoints = map[string]endpoint{
 		ask:    "send POST with the token and a JSON body that holds encryptedData and iv",
 		serve:  ownData("decrypt", (*Handler).decrypt),
 	},
+	"jwks.json": {
+		method: http.MethodGet, open: true, ask: "send GET", on: signs,
+		serve: (*Handler).serveKeySet,
+	},
 	"phone": {
 		method: http.MethodPost,
 		ask: "send POST with the token and a JSON body that holds code, " +

@@ -128,7 +128,7 @@ func (h *Handler) injected(phones bool) string {
 	for i, header := range gate.Headers {
 		name := cmp.Or(h.Headers[header.Word], header.Default)
 		switch {
-		case i == gate.Phone && !phones:
+		case i == gate.Phone && !phones, i == gate.Assertion && h.Assertion == nil:
 		case !header.WhenKnown:
 			always = append(always, name)
 		case known == "":

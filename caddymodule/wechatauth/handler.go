@@ -38,6 +38,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
@@ -62,6 +63,10 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //		cloudrun
 //		endpoints <prefix>
 //		verify
+//		assertion {
+//			audience <text>
+//			issuer   <url>
+//		}
 //		public    <paths...>
 //		optional  <paths...>
 //		required  <paths...>
@@ -75,6 +80,7 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //			appid   <name>
 //			source  <name>
 //			phone   <name>
+//			assertion <name>
 //		}
 //	}
 //
@@ -106,6 +112,9 @@ type Handler struct {
 	// and their kin), at `verify` and `verify-optional` under the prefix.
 	Verify bool `json:"verify,omitempty"`
 
+	// Send a signed proof of the identity along, in `X-WX-ASSERTION`.
+	Assertion *Assertion `json:"assertion,omitempty"`
+
 	// Paths that need no session. The gate never looks at a token there.
 	Public []string `json:"public,omitempty"`
 
@@ -132,8 +141,8 @@ type Handler struct {
 	Cors []string `json:"cors,omitempty"`
 
 	// Names of the headers that the app reads, each by its word: `openid`, `unionid`,
-	// `appid`, `source` and `phone`. Default: `X-WX-` and the word in capitals.
-	// `unionid` and `phone` are absent when unknown. The value of `source` is always
+	// `appid`, `source`, `phone` and `assertion`. Default: `X-WX-` and the word in
+	// capitals. `unionid` and `phone` are absent when unknown. The value of `source` is always
 	// wx_client. The gate removes every name that begins with `X-WX-` from every
 	// request in any case.
 	Headers map[string]string `json:"headers,omitempty"`
@@ -143,7 +152,8 @@ type Handler struct {
 	app      *wechatapp.App
 	apps     []string // accepted mini programs; nil in cloudrun mode: any
 	rules    *gate.Rules
-	vary     []string // names the token's headers; shared by all answers
+	signer   *assertion.Signer // nil: the site does not sign
+	vary     []string          // names the token's headers; shared by all answers
 }
 
 // CaddyModule returns the Caddy module information.
@@ -158,9 +168,9 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 var errNoApp = errors.New("wechat_auth needs the global option wechat, which is missing: " +
 	"write { wechat { app <appid> {env.WX_SECRET} } } at the top of the Caddyfile")
 
-// errCloudrunAndVerify refuses to judge for a proxy that nothing vouches for.
+// errCloudrunAndVerify refuses to vouch for what the gate itself only trusts.
 var errCloudrunAndVerify = errors.New("cloudrun trusts WeChat Cloud Hosting, " +
-	"which no other proxy can vouch for: take out verify, or cloudrun")
+	"and the gate cannot vouch for that: take out verify and assertion, or cloudrun")
 
 // errCloudrunAndSessions refuses two sources of identity on one site.
 var errCloudrunAndSessions = errors.New("cloudrun trusts WeChat Cloud Hosting, " +
@@ -170,7 +180,7 @@ func (h *Handler) checkCloudrun() error {
 	if h.Cloudrun && (h.TokenHeader != "" || len(h.Headers) > 0) {
 		return errCloudrunAndSessions
 	}
-	if h.Cloudrun && h.Verify {
+	if h.Cloudrun && (h.Verify || h.Assertion != nil) {
 		return errCloudrunAndVerify
 	}
 	return nil
@@ -204,6 +214,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	if h.rules, err = gate.New(h.Rules()); err != nil {
+		return err
+	}
+	if err := h.provisionAssertion(ctx); err != nil {
 		return err
 	}
 	if !h.Cloudrun {
@@ -243,7 +256,7 @@ func errSiteApp(id string) error {
 // Rules returns the configuration of the request hygiene.
 func (h *Handler) Rules() gate.Config {
 	return gate.Config{
-		Headers: h.Headers, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
+		Headers: h.Headers, Signed: h.Assertion != nil, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
 		Endpoints: h.Endpoints, EndpointNames: h.endpointNames(),
 		VerifyEndpoints: h.verifyEndpoints(), Tickets: h.Tickets,
 		Public: h.Public, Optional: h.Optional, Required: h.Required,
@@ -286,10 +299,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.serveEndpoint(w, r, c)
 	case Check:
 		id, err := h.identify(w, r, c)
+		var proof string
+		if err == nil {
+			proof, err = h.sign(r, id)
+		}
 		if err == nil {
 			err = h.rules.Inject(r, gate.Identity{
 				gate.OpenID: id.OpenID, gate.UnionID: id.UnionID,
-				gate.AppID: id.AppID, gate.Phone: id.Phone,
+				gate.AppID: id.AppID, gate.Phone: id.Phone, gate.Assertion: proof,
 			})
 		}
 		if err != nil {

@@ -20,6 +20,9 @@ type Config struct {
 	// Headers renames identity headers, by Header.Word.
 	Headers map[string]string
 
+	// Signed says that the app gets an assertion.
+	Signed bool
+
 	// TokenHeader is the only header that may carry a token. Default:
 	// Authorization with the scheme Bearer, and X-3rd-Session. Authorization given
 	// by name means the Bearer form alone.
@@ -57,6 +60,7 @@ type Rules struct {
 	tokenPrefix string
 	tickets     bool
 	headers     [len(Headers)]string // canonical names
+	signed      bool
 	endpoints   endpoints
 	required    []endpoints // nil: all paths that no rule opens
 	rules       []rule
@@ -104,6 +108,7 @@ func New(c Config) (*Rules, error) {
 		tokenPrefix: c.TokenPrefix,
 		tickets:     c.Tickets,
 		headers:     headers,
+		signed:      c.Signed,
 		endpoints:   own,
 		rules:       rules,
 	}, nil

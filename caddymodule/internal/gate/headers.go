@@ -26,16 +26,19 @@ const (
 	AppID
 	Source
 	Phone
+	Assertion
 )
 
 // Headers is the table of identity headers. The names are those of WeChat Cloud
-// Hosting (docs/wechat.md#cloud-headers), but for the phone, which is ours.
+// Hosting (docs/wechat.md#cloud-headers), but for the last two, which are ours.
 var Headers = [...]Header{
 	OpenID:  {Word: "openid", Default: "X-WX-OPENID", platform: true},
 	UnionID: {Word: "unionid", Default: "X-WX-UNIONID", WhenKnown: true, platform: true},
 	AppID:   {Word: "appid", Default: "X-WX-APPID", platform: true},
 	Source:  {Word: "source", Default: "X-WX-SOURCE", constant: "wx_client"},
 	Phone:   {Word: "phone", Default: "X-WX-PHONE", WhenKnown: true, lenient: true},
+
+	Assertion: {Word: "assertion", Default: "X-WX-ASSERTION", WhenKnown: true},
 }
 
 // Identity holds what the app is told about the caller, by the index of the
@@ -112,9 +115,13 @@ func (g *Rules) Inject(r *http.Request, id Identity) error {
 
 // Show copies the identity headers of a judged r to an answer, each of them, empty
 // when r has none: some proxies leave a client's own header in place otherwise
-// (docs/threats.md#t48).
+// (docs/threats.md#t48). It returns the names of the empty ones. Without Config.Signed
+// there is no assertion among them.
 func (g *Rules) Show(answer http.Header, r *http.Request) (empty []string) {
-	for _, name := range g.headers {
+	for i, name := range g.headers {
+		if i == Assertion && !g.signed {
+			continue
+		}
 		value := r.Header[name]
 		if len(value) == 0 {
 			value = noValue

@@ -44,6 +44,7 @@ type masterKey struct {
 	sessionKeys cipher.AEAD
 	phones      cipher.AEAD
 	tickets     cipher.AEAD
+	shared      cipher.AEAD
 	tagKey      []byte
 	macs        sync.Pool // of hash.Hash: docs/stores.md#check-cost
 }
@@ -133,6 +134,10 @@ func derive(secret []byte) (*masterKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	shared, err := newAEAD(under("shared secret seal"))
+	if err != nil {
+		return nil, err
+	}
 	id, tokenKey := under("key id"), under("token")
 	return &masterKey{
 		id:          ID(id[:4]),
@@ -140,6 +145,7 @@ func derive(secret []byte) (*masterKey, error) {
 		sessionKeys: sessionKeys,
 		phones:      phones,
 		tickets:     tickets,
+		shared:      shared,
 		tagKey:      under("session_key tag"),
 		macs:        sync.Pool{New: func() any { return hmac.New(sha256.New, tokenKey) }},
 	}, nil

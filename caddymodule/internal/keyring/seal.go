@@ -72,6 +72,24 @@ func (r *Ring) OpenPhone(u User, box []byte) (string, error) {
 	return number, nil
 }
 
+// SealShared encrypts a secret that gates share, by its name, under the first key.
+func (r *Ring) SealShared(name, text string) []byte {
+	k := r.keys[0]
+	return k.seal(k.shared, text, []byte("shared\x00"+name))
+}
+
+// OpenShared decrypts an envelope of SealShared, as OpenSessionKey does. current
+// reports whether the first key sealed it.
+func (r *Ring) OpenShared(name string, box []byte) (text string, current bool, err error) {
+	text, err = r.open(box, []byte("shared\x00"+name), func(k *masterKey) cipher.AEAD {
+		return k.shared
+	})
+	if err != nil {
+		return "", false, fmt.Errorf("opening shared secret %s: %w", name, err)
+	}
+	return text, ID(box[1:5]) == r.keys[0].id, nil
+}
+
 // tag is keyed, so that a reader of the store cannot try guesses against it.
 func (k *masterKey) tag(u User, sessionKey string) [8]byte {
 	h := hmac.New(sha256.New, k.tagKey)

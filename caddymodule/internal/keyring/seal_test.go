@@ -26,6 +26,15 @@ var uses = map[string]use{
 		(*keyring.Ring).OpenSessionKey,
 	},
 	"phone": {(*keyring.Ring).SealPhone, (*keyring.Ring).OpenPhone},
+	"shared": {
+		func(r *keyring.Ring, u keyring.User, text string) []byte {
+			return r.SealShared(u.AppID+" "+u.OpenID, text)
+		},
+		func(r *keyring.Ring, u keyring.User, box []byte) (string, error) {
+			text, _, err := r.OpenShared(u.AppID+" "+u.OpenID, box)
+			return text, err
+		},
+	},
 }
 
 func drawUser(t *rapid.T) keyring.User {

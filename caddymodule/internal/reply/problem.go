@@ -212,6 +212,12 @@ func OK(w http.ResponseWriter, r *http.Request) error {
 	return send(w, r, http.StatusOK, "", nil)
 }
 
+// Cacheable sends a JSON body that anyone may keep for some time.
+func Cacheable(w http.ResponseWriter, r *http.Request, b []byte, age time.Duration) error {
+	return sendKept(w, r, http.StatusOK, "application/json", b,
+		"public, max-age="+strconv.Itoa(int(age.Seconds())))
+}
+
 // NoContent sends an empty answer with status 204.
 func NoContent(w http.ResponseWriter, r *http.Request) error {
 	return send(w, r, http.StatusNoContent, "", nil)
@@ -219,8 +225,16 @@ func NoContent(w http.ResponseWriter, r *http.Request) error {
 
 // send sends an answer before the rest of the request's body has come (P11).
 func send(w http.ResponseWriter, r *http.Request, status int, contentType string, b []byte) error {
+	return sendKept(w, r, status, contentType, b, "no-store")
+}
+
+// sendKept is send of an answer that caches may keep.
+func sendKept(
+	w http.ResponseWriter, r *http.Request, status int, contentType string, b []byte, keep string,
+) error {
 	h := w.Header()
 	Mark(h)
+	h.Set("Cache-Control", keep)
 	if contentType != "" {
 		h.Set("Content-Type", contentType)
 		h.Set("Content-Length", strconv.Itoa(len(b)))

@@ -72,6 +72,15 @@ type Store interface {
 	// though a shared store may tell of it for two minutes more.
 	MasterKeys(ctx context.Context) (map[MasterKeyID]time.Time, error)
 
+	// Fact returns a value that no user owns, such as a key that gates share, by its
+	// name; nil when there is none.
+	Fact(ctx context.Context, name string) ([]byte, error)
+
+	// SetFact makes value the fact of a name, in one atomic and durable step, if it
+	// still is was; nil was means none. It returns the value on record then: another
+	// one means that another gate came first.
+	SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error)
+
 	// Stats returns the size of the store. It may read all of it: it is for
 	// operators, not for requests.
 	Stats(ctx context.Context) (Stats, error)

@@ -6,6 +6,7 @@
 package memstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type Records struct {
 	Users      map[store.UserID]*store.User
 	Sessions   map[store.Digest]store.Session
 	MasterKeys map[store.MasterKeyID]time.Time
+	Facts      map[string][]byte
 }
 
 // NewData returns empty data.
@@ -46,6 +48,7 @@ func NewData() *Data {
 			Users:      make(map[store.UserID]*store.User),
 			Sessions:   make(map[store.Digest]store.Session),
 			MasterKeys: make(map[store.MasterKeyID]time.Time),
+			Facts:      make(map[string][]byte),
 		},
 		identity: store.NewIdentity(time.Now()),
 		fullAt:   make(map[string]time.Time),
@@ -69,7 +72,7 @@ func (d *Data) Restore(saved Records) {
 
 func (r Records) clone() Records {
 	r.Apps, r.Sessions = maps.Clone(r.Apps), maps.Clone(r.Sessions)
-	r.MasterKeys = maps.Clone(r.MasterKeys)
+	r.MasterKeys, r.Facts = maps.Clone(r.MasterKeys), maps.Clone(r.Facts)
 	users := make(map[store.UserID]*store.User)
 	for id, u := range r.Users {
 		clone := *u
@@ -138,7 +141,7 @@ func (s *Store) SetReadOnly(readOnly bool) {
 	s.readOnly = readOnly
 }
 
-var reads = []string{"Lookup", "User", "ByUnionID", "MasterKeys", "Stats", "Touch"}
+var reads = []string{"Lookup", "User", "ByUnionID", "MasterKeys", "Fact", "Stats", "Touch"}
 
 // do runs f as the named method, with the faults that the test asks for.
 func (s *Store) do(ctx context.Context, method string, f func(*Data) error) error {
@@ -352,6 +355,21 @@ func (s *Store) ByUnionID(ctx context.Context, unionID string) ([]store.UserID, 
 func (s *Store) MasterKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error) {
 	return call(ctx, s, "MasterKeys", func(d *Data) (map[store.MasterKeyID]time.Time, error) {
 		return maps.Clone(d.Records.MasterKeys), nil
+	})
+}
+
+// Fact implements store.Store.
+func (s *Store) Fact(ctx context.Context, name string) ([]byte, error) {
+	return call(ctx, s, "Fact", func(d *Data) ([]byte, error) { return d.Facts[name], nil })
+}
+
+// SetFact implements store.Store.
+func (s *Store) SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error) {
+	return call(ctx, s, "SetFact", func(d *Data) ([]byte, error) {
+		if bytes.Equal(d.Facts[name], was) {
+			d.Facts[name] = bytes.Clone(value)
+		}
+		return d.Facts[name], nil
 	})
 }
 

@@ -23,6 +23,7 @@ import (
 //	m              hash of needs for master keys: store.MasterKeyID and the epoch of all,
 //	               in hex -> until when, in milliseconds
 //	k              the same for gates of the first release, without the epoch
+//	f:{name}       store.Store.Fact of that name
 //	h:{n}id        trial write of a gate, by its heartbeat or Health; some seconds
 //	b:{hash}       rate limit: when the bucket will be full, in microseconds
 //	i:x            x has changed otherwise than by a login; some seconds. Every gate
@@ -47,6 +48,7 @@ func (p layout) app(appID string) string       { return string(p) + "e:{app:" + 
 func (p layout) all() string                   { return string(p) + "e:{all}" }
 func (p layout) union(unionID string) string   { return p.hashed("n:{", unionID) }
 func (p layout) needs() string                 { return string(p) + "m" }
+func (p layout) fact(name string) string       { return string(p) + "f:{" + name + "}" }
 func (p layout) firstNeeds() string            { return string(p) + "k" }
 func (p layout) bucket(name string) string     { return p.hashed("b:{", name) }
 

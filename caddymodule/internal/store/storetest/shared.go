@@ -30,6 +30,7 @@ func RunShared(t *testing.T, h SharedHarness) {
 		{"Seen", testSharedSeen},
 		{"Reported", testSharedReported},
 		{"Amend", both(amendParallel)},
+		{"Fact", both(factParallel)},
 		{"MaxPerUser", testSharedMaxPerUser},
 		{"MasterKeys", both(needsParallel)},
 		{"Revoke", both(revokeParallel)},

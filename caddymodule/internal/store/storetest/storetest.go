@@ -60,6 +60,8 @@ func Run(t *testing.T, h Harness) {
 		{"MasterKeys", testMasterKeys},
 		{"MasterKeys/Revoked", testMasterKeysRevoked},
 		{"MasterKeys/Parallel", func(t *testing.T, f *fixture) { needsParallel(t, f, f) }},
+		{"Fact", testFact},
+		{"Fact/Parallel", func(t *testing.T, f *fixture) { factParallel(t, f, f) }},
 		{"Stats", testStats},
 		{"Identity", func(t *testing.T, f *fixture) { testIdentity(t, f, h) }},
 		{"Touch", testTouch},
