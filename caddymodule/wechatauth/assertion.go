@@ -102,7 +102,9 @@ func siteHost(srv *caddyhttp.Server) string {
 	if srv == nil {
 		return ""
 	}
-	i := slices.IndexFunc(srv.Routes, func(r caddyhttp.Route) bool { return len(r.HandlersRaw) > 0 })
+	i := slices.IndexFunc(srv.Routes, func(r caddyhttp.Route) bool {
+		return len(r.HandlersRaw) > 0
+	})
 	if i < 0 {
 		return ""
 	}

@@ -142,9 +142,9 @@ type Handler struct {
 
 	// Names of the headers that the app reads, each by its word: `openid`, `unionid`,
 	// `appid`, `source`, `phone` and `assertion`. Default: `X-WX-` and the word in
-	// capitals. `unionid` and `phone` are absent when unknown. The value of `source` is always
-	// wx_client. The gate removes every name that begins with `X-WX-` from every
-	// request in any case.
+	// capitals. `unionid` and `phone` are absent when unknown. The value of `source` is
+	// always wx_client. The gate removes every name that begins with `X-WX-` from
+	// every request in any case.
 	Headers map[string]string `json:"headers,omitempty"`
 
 	log      *zap.Logger
@@ -256,7 +256,8 @@ func errSiteApp(id string) error {
 // Rules returns the configuration of the request hygiene.
 func (h *Handler) Rules() gate.Config {
 	return gate.Config{
-		Headers: h.Headers, Signed: h.Assertion != nil, TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
+		Headers: h.Headers, Signed: h.Assertion != nil,
+		TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
 		Endpoints: h.Endpoints, EndpointNames: h.endpointNames(),
 		VerifyEndpoints: h.verifyEndpoints(), Tickets: h.Tickets,
 		Public: h.Public, Optional: h.Optional, Required: h.Required,
@@ -275,7 +276,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return next.ServeHTTP(w, r)
 		}
 	}
-	if len(h.Cors) > 0 {
+	if len(h.Cors) > 0 && !verifies(h.rules.Route(r)) {
 		if w = h.cors(w, r); w == nil {
 			return nil
 		}

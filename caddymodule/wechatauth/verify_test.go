@@ -33,8 +33,9 @@ func checkIdentity(t *testing.T, h http.Header, openID string) {
 	}
 }
 
+// verifySite answers no preflight at verify: a proxy would let its client's pass.
 const verifySite = "http:// {\nwechat_auth {\nverify\npublic /open/*\napps " +
-	caddytest.AppID + "\n}\necho\n}"
+	caddytest.AppID + "\ntickets\ncors https://evil.example.com\n}\necho\n}"
 
 // TestVerify_AnyRequest_JudgedBySession holds that nothing but the caller's choice of
 // the endpoint and the token decides (docs/threats.md#t48).

@@ -197,7 +197,8 @@ func TestP12_Rotation_NoVerificationFails(t *testing.T) {
 			}
 			time.Sleep(step)
 		}
-		if len(used) != 3 || ids[0] != ids[1] || ids[2] == ids[0] || !used[ids[0]] || !used[ids[2]] {
+		if len(used) != 3 || ids[0] != ids[1] || ids[2] == ids[0] ||
+			!used[ids[0]] || !used[ids[2]] {
 			t.Errorf("used %v, rotated to %v", used, ids)
 		}
 		if set := keySet(t, gates[1]); len(set.Keys) != 1 || set.Keys[0].KeyID != ids[2] {
@@ -353,7 +354,9 @@ func TestP12_Token_CachedForHalfItsLife(t *testing.T) {
 			t.Error("signed again within half of its life")
 		}
 		for _, u := range []User{
-			{alice.OpenID, "wxother", ""}, {alice.OpenID, alice.AppID, "u"}, {"oBob", alice.AppID, ""},
+			{alice.OpenID, "wxother", ""},
+			{alice.OpenID, alice.AppID, "u"},
+			{"oBob", alice.AppID, ""},
 		} {
 			if get(u) == first {
 				t.Errorf("%v has alice's", u)

@@ -53,7 +53,7 @@ var house = map[string]row{
 	}},
 	"caddymodule/admin": {
 		ours: []string{
-			"caddymodule/wechatapp",
+			"caddymodule/wechatapp", "assertion",
 			"cli", "keyring", "reply", "session", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
@@ -67,8 +67,8 @@ var house = map[string]row{
 	},
 	"caddymodule/wechatauth": {
 		ours: []string{
-			"caddymodule/wechatapp", "block", "gate", "judge", "keyring", "reply", "session",
-			"store",
+			"caddymodule/wechatapp", "assertion", "block", "gate", "judge", "keyring", "reply",
+			"session", "store",
 		},
 		foreign: []string{anyModule},
 	},
@@ -81,7 +81,8 @@ var house = map[string]row{
 	"caddymodule/wechatapp": {
 		ours: []string{
 			"caddymodule/logformat",
-			"block", "judge", "keyring", "limit", "session", "store", "store/bolt", "weixin",
+			"assertion", "block", "judge", "keyring", "limit", "session", "store", "store/bolt",
+			"weixin",
 		},
 		foreign: []string{anyModule},
 	},
@@ -116,6 +117,9 @@ var house = map[string]row{
 			"github.com/dgraph-io/ristretto/v2", "go.uber.org/zap", "golang.org/x/sync",
 			"golang.org/x/time",
 		},
+	},
+	internalRoot + "/assertion": {
+		ours: []string{"keyring"}, foreign: []string{"github.com/go-jose/go-jose/v4"},
 	},
 	internalRoot + "/keyring": {},
 	internalRoot + "/store":   {foreign: []string{"go.uber.org/zap"}},

@@ -56,3 +56,25 @@ func (s *Service) CheckMasterKeys(ctx context.Context) error {
 		"if it is lost, move the session store away, which logs every user out",
 		ErrKeyMissing, strings.Join(missing, ", "))
 }
+
+// Fact is store.Store.Fact. The error wraps ErrUnavailable.
+func (c *Core) Fact(ctx context.Context, name string) ([]byte, error) {
+	if err := c.uses.begin(); err != nil {
+		return nil, err
+	}
+	defer c.uses.done()
+	value, err := c.store.Fact(ctx, name)
+	return value, c.asked(reading, err)
+}
+
+// SetFact is store.Store.SetFact. The error wraps ErrUnavailable.
+func (c *Core) SetFact(
+	ctx context.Context, name string, was, value []byte,
+) (now []byte, err error) {
+	if err := c.uses.begin(); err != nil {
+		return nil, err
+	}
+	defer c.uses.done()
+	now, err = c.store.SetFact(ctx, name, was, value)
+	return now, c.asked(writing, err)
+}
