@@ -13,7 +13,8 @@ var secretParams = []string{"code", "js_code", "session_key", "access_token", "s
 // Clients send codes and data there by mistake. Under another prefix the names of
 // the parameters tell.
 var ownQueries = []string{
-	"/wx/login?", "/wx/logout?", "/wx/session?", "/wx/decrypt?", "/wx/phone?", "/wx/ticket?",
+	"/wx/login?", "/wx/logout?", "/wx/session?", "/wx/sessions?", "/wx/decrypt?",
+	"/wx/phone?", "/wx/ticket?",
 }
 
 // window is how much of the decoded text mask looks back at: longer than each

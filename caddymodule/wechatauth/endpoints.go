@@ -23,8 +23,8 @@ type endpoint struct {
 	serve func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error
 }
 
-// endpoints is the table of endpoints by the last segment of their path
-// (docs/design.md#endpoints).
+// endpoints is the table of endpoints by the rest of their path
+// (docs/design.md#endpoints). A slash at the end stands for one more segment.
 var endpoints = map[string]endpoint{
 	"login": {
 		method: http.MethodPost, open: true,
@@ -38,6 +38,14 @@ var endpoints = map[string]endpoint{
 	"session": {
 		method: http.MethodGet, ask: "send GET with the token",
 		serve: (*Handler).serveSession,
+	},
+	"sessions": {
+		method: http.MethodGet, ask: "send GET with the token",
+		serve: (*Handler).serveSessions,
+	},
+	"sessions/": {
+		method: http.MethodDelete, ask: "send DELETE with the token",
+		serve: (*Handler).serveEndSession,
 	},
 	"ticket": {
 		method: http.MethodPost, on: func(h *Handler) bool { return h.Tickets },

@@ -104,8 +104,8 @@ type Handler struct {
 	// requests without `X-WX-SOURCE` and those of proxies for local debugging.
 	Cloudrun bool `json:"cloudrun,omitempty"`
 
-	// Prefix of the gate's own endpoints `login`, `logout`, `session`, `decrypt` and
-	// `phone`. The app never sees a request under it. Default: `/wx`.
+	// Prefix of the gate's own endpoints `login`, `logout`, `session`, `sessions`,
+	// `decrypt` and `phone`. The app never sees a request under it. Default: `/wx`.
 	Endpoints string `json:"endpoints,omitempty"`
 
 	// Judge requests in the place of another proxy (nginx auth_request, Traefik, Envoy

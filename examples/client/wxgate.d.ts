@@ -42,6 +42,17 @@ export interface Session {
   unionidBound: boolean
 }
 
+export interface OwnSession {
+  /** For endSession. It opens nothing. */
+  id: string
+  /** The time of the login, as 2026-01-31T15:04:05Z. */
+  created: string
+  /** Noted lazily: it may be up to an hour old. */
+  lastUsed: string
+  /** Whether it is the session that asks. */
+  current: boolean
+}
+
 export interface Storage {
   get (key: string): any
   set (key: string, value: any): any
@@ -100,6 +111,10 @@ export interface Gate {
   logout: EasyCall<{ all?: boolean }, void>
   /** Asks the gate about the session. */
   session: EasyCall<{}, Session>
+  /** Lists the user's own sessions, the newest first. */
+  sessions: EasyCall<{}, OwnSession[]>
+  /** Ends one of the user's own sessions. Ending the current one is a log-out. */
+  endSession: Call<{ id: string }, void>
   /** Opens sealed open data. */
   decrypt: Call<{ encryptedData: string, iv: string, rawData?: string, signature?: string }, any>
   /** Looks up the telephone number to the code of getPhoneNumber. */

@@ -273,6 +273,9 @@ export function createGate (config) {
     logout: styles(logout),
     session: styles(() => ask('GET', '/session')
       .then(got => ({ expiresIn: got.expires_in, unionidBound: got.unionid_bound }))),
+    sessions: styles(() => ask('GET', '/sessions').then(got => got.sessions.map(s =>
+      ({ id: s.id, created: s.created, lastUsed: s.last_used, current: s.current })))),
+    endSession: styles(({ id }) => ask('DELETE', '/sessions/' + encodeURIComponent(id))),
     decrypt: styles(({ encryptedData, iv, rawData, signature }) =>
       ask('POST', '/decrypt', { encryptedData, iv, rawData, signature })),
     phone: styles(({ code }) => ask('POST', '/phone', { code })),

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"path"
 	"strings"
 )
 
@@ -74,7 +75,11 @@ func (e *endpoints) verify(escaped string) (Route, bool) {
 // route classifies a path that the prefix holds. An endpoint answers only to its
 // exact spelling (docs/threats.md#t12).
 func (e *endpoints) route(escaped string) Route {
-	if name, ok := e.names[escaped]; ok {
+	if name, ok := e.names[escaped]; ok && escaped[len(escaped)-1] != '/' {
+		return Route{Class: Endpoint, Endpoint: name}
+	}
+	parent, last := path.Split(escaped)
+	if name, ok := e.names[parent]; ok && last != "" {
 		return Route{Class: Endpoint, Endpoint: name}
 	}
 	return Route{Class: NotFound}

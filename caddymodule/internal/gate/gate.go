@@ -34,7 +34,8 @@ type Config struct {
 	// Endpoints is the path prefix of the gate's own endpoints. Default: /wx.
 	Endpoints string
 
-	// EndpointNames are the endpoints: one path segment each, below Endpoints.
+	// EndpointNames are the endpoints: one path segment each, below Endpoints. A name
+	// that ends in a slash stands for one more segment, whatever that is.
 	EndpointNames []string
 
 	// VerifyEndpoints are endpoints that judge a request in another proxy's place, by

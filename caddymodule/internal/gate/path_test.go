@@ -279,12 +279,15 @@ func TestRoute_MostSpecificRuleWins(t *testing.T) {
 func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 	g := newGate(t, gate.Config{Public: []string{"/*"}})
 	for target, want := range map[string]gate.Route{
-		"/wx/login":     {Class: gate.Endpoint, Endpoint: "login"},
-		"/wx/logout":    {Class: gate.Endpoint, Endpoint: "logout"},
-		"/wx/session":   {Class: gate.Endpoint, Endpoint: "session"},
-		"/wx/decrypt":   {Class: gate.Endpoint, Endpoint: "decrypt"},
-		"/wx/phone":     {Class: gate.Endpoint, Endpoint: "phone"},
-		"/wx/login?a=b": {Class: gate.Endpoint, Endpoint: "login"},
+		"/wx/login":        {Class: gate.Endpoint, Endpoint: "login"},
+		"/wx/logout":       {Class: gate.Endpoint, Endpoint: "logout"},
+		"/wx/session":      {Class: gate.Endpoint, Endpoint: "session"},
+		"/wx/decrypt":      {Class: gate.Endpoint, Endpoint: "decrypt"},
+		"/wx/phone":        {Class: gate.Endpoint, Endpoint: "phone"},
+		"/wx/sessions":     {Class: gate.Endpoint, Endpoint: "sessions"},
+		"/wx/sessions/x":   {Class: gate.Endpoint, Endpoint: "sessions/"},
+		"/wx/sessions/x?a": {Class: gate.Endpoint, Endpoint: "sessions/"},
+		"/wx/login?a=b":    {Class: gate.Endpoint, Endpoint: "login"},
 		"http://y/wx/login": {
 			Class: gate.Endpoint, Endpoint: "login",
 		},
@@ -295,6 +298,8 @@ func TestThreat12_EndpointsAnswerOnTheirExactPathOnly(t *testing.T) {
 	}
 	for _, target := range []string{
 		"/wx", "/wx/", "/wx/nothing", "/WX/login", "/wx/Login", "/Wx/", "/wx/login/", "/wx/login/x",
+		"/wx/sessions/", "/wx/sessions/x/", "/wx/sessions/x/y", "/wx/sessions//x", "/wx/x/sessions",
+		"/wx/Sessions/x", "/wx/sessions/..", "/wx/sessions/a%2fb", "/wx/session/x",
 		"/wx/login.php", "/wx/phone/", "/wx/Decrypt", "/wx/phone;x",
 		"/wx//login", "//wx/login", "///wx", "/./wx/login", "/wx/./login", "/a/../wx/login",
 		"/../wx/login", "/wx/login/..",

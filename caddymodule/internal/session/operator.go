@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -36,13 +37,13 @@ type UserInfo struct {
 }
 
 const (
-	sessionIDLen    = 16
+	IDLen           = 16 // digits of a SessionInfo.ID
 	minSessionIDLen = 8
 )
 
 // sessionID is what operators and logs call a session: enough to find it,
 // useless as a credential.
-func sessionID(d store.Digest) string { return hex.EncodeToString(d[:sessionIDLen/2]) }
+func sessionID(d store.Digest) string { return hex.EncodeToString(d[:IDLen/2]) }
 
 // User returns what is known of a user. The error wraps ErrUnknownUser when the
 // store has no record, and ErrUnavailable when it does not answer.
@@ -62,6 +63,42 @@ func (s *Service) User(ctx context.Context, id User) (UserInfo, error) {
 	}
 	return info, nil
 }
+
+// maxOwn bounds the sessions that a user sees: each costs a question to the store.
+const maxOwn = 50
+
+// OwnSessions returns the live sessions of a user, the newest first and at most 50. The
+// error wraps ErrInvalid when there is none, as after a log-out, and ErrUnavailable
+// when the store does not answer.
+func (s *Service) OwnSessions(ctx context.Context, id User) (list []SessionInfo, err error) {
+	const doing = "listing sessions of user"
+	u, err := s.user(ctx, id)
+	if errors.Is(err, ErrUnknownUser) {
+		return nil, ErrUnknown // forgotten since the check
+	}
+	if err != nil {
+		return nil, wrap(doing, err)
+	}
+	for _, ref := range slices.Backward(u.Sessions) {
+		i, err := s.info(ctx, ref)
+		if err != nil {
+			return nil, wrap(doing, err)
+		}
+		if i.State == StateLive {
+			list = append(list, i)
+		}
+		if len(list) == maxOwn {
+			break
+		}
+	}
+	if len(list) == 0 {
+		return nil, ErrUnknown
+	}
+	return list, nil
+}
+
+// IDOf returns the ID of a token's session.
+func IDOf(token string) string { return sessionID(digestOf(token)) }
 
 func (s *Service) user(ctx context.Context, id User) (store.User, error) {
 	c := s.cfg.Core

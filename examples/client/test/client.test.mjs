@@ -378,6 +378,10 @@ test('Endpoints_OwnCalls_AreMade', async () => {
   assert.deepEqual(await gate.session(), { expiresIn: 7, unionidBound: false })
   await gate.phone({ code: 'p' })
   assert.deepEqual(server.asked('/wx/phone')[0].data, { code: 'p' })
+  assert.deepEqual(await gate.sessions(),
+    [{ id: '00ff', created: 'c', lastUsed: 'u', current: true }])
+  await gate.endSession({ id: '00ff' })
+  assert.equal(server.asked('/wx/sessions/00ff')[0].method, 'DELETE')
   assert.deepEqual(await gate.ticket({ path: '/a.jpg', expiresIn: 60 }),
     { url: 'https://api.test/a.jpg?wx_ticket=t', expiresIn: 60 })
 })

@@ -29,6 +29,12 @@ export class Server {
         return answer(204, '', { 'X-Wxgate': '1' })
       case '/wx/session':
         return answer(200, { expires_in: 7, unionid_bound: false })
+      case '/wx/sessions':
+        return answer(200, {
+          sessions: [{ id: '00ff', created: 'c', last_used: 'u', current: true }]
+        })
+      case '/wx/sessions/00ff':
+        return method === 'DELETE' ? answer(204, '', { 'X-Wxgate': '1' }) : gate(405, 'x')
       case '/wx/ticket':
         return answer(200, { url: data.path + '?wx_ticket=t', expires_in: 60 })
     }

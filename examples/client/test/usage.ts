@@ -14,6 +14,7 @@ export async function use (): Promise<string> {
   task.send({ data: text })
   const left: number = (await gate.login()).expiresIn + (await gate.session()).expiresIn
   const { phoneNumber } = await gate.phone({ code: 'c' })
+  for (const s of await gate.sessions()) if (!s.current) await gate.endSession({ id: s.id })
   const { url } = await gate.ticket({ path: '/p', expiresIn: 60 })
   await gate.decrypt({ encryptedData: 'e', iv: 'i' })
   await gate.logout({ all: true })
