@@ -81,7 +81,9 @@ func TestP12_Samples_RefuseWhatIsWrong(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	for _, run := range [][]string{
-		{goProgram}, {"node", "verify.mjs"}, {"php", "verify.php"},
+		{goProgram},
+		{"node", "verify.mjs"},
+		{"php", "verify.php"},
 		{"/usr/bin/python3", "verify.py"},
 	} {
 		t.Run(filepath.Base(run[len(run)-1]), func(t *testing.T) {
