@@ -25,6 +25,8 @@ type collectors struct {
 	damagedStores  prometheus.Counter
 	commits        prometheus.Histogram
 	loginsInFlight *level
+	openStreams    *level
+	endedStreams   prometheus.Counter
 }
 
 // level is a gauge with a readable value.
@@ -67,14 +69,24 @@ func newCollectors() *collectors {
 		}),
 		loginsInFlight: newLevel(prometheus.GaugeOpts(
 			opts("logins_in_flight", "Logins under way."))),
+		openStreams: newLevel(prometheus.GaugeOpts(opts("streams",
+			"Requests with a session that have gone on for a while, WebSockets among them."))),
+		endedStreams: prometheus.NewCounter(opts("streams_ended_total",
+			"WebSockets and other streams closed because their session ended.")),
 	}
 }
 
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
-		c.damagedStores, c.commits, c.loginsInFlight, weChatGauges{},
-		storeGauges{})
+		c.damagedStores,
+		c.commits,
+		c.loginsInFlight,
+		c.openStreams,
+		c.endedStreams,
+		weChatGauges{},
+		storeGauges{},
+	)
 }
 
 // RegisterMetrics adds collectors to a configuration's registry. Several handlers of one

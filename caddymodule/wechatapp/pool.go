@@ -151,6 +151,7 @@ func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCo
 	c, err := session.NewCore(session.CoreConfig{
 		Store: st, MaxSessions: maxSessions, Logger: log,
 		Hits: metrics.cacheHits, Misses: metrics.cacheMisses,
+		OpenStreams: metrics.openStreams, EndedStreams: metrics.endedStreams,
 	})
 	if err != nil {
 		return pooledCore{}, errors.Join(err, st.Close())

@@ -264,9 +264,10 @@ func (h *Handler) Rules() gate.Config {
 	}
 }
 
-// ServeHTTP executes what Decide says of a request. It does nothing after the next
-// handler, does not wrap the response writer and does not clone the request. A user
-// whom a gate has identified stays that user in error routes.
+// ServeHTTP executes what Decide says of a request. After the next handler it only
+// forgets the stream; it does not clone the request, and wraps the response writer only
+// for WebSockets and for other origins. A user whom a gate has identified stays that
+// user in error routes.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if isJudged(r) {
 		if appID := placeholder(r, userAppID); appID != "" {
@@ -299,21 +300,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case Answer:
 		return h.serveEndpoint(w, r, c)
 	case Check:
-		id, err := h.identify(w, r, c)
-		var proof string
-		if err == nil {
-			proof, err = h.sign(r, id)
-		}
-		if err == nil {
-			err = h.rules.Inject(r, gate.Identity{
-				gate.OpenID: id.OpenID, gate.UnionID: id.UnionID,
-				gate.AppID: id.AppID, gate.Phone: id.Phone, gate.Assertion: proof,
-			})
-		}
-		if err != nil {
+		s, answer := newStream(w, r)
+		defer s.done()
+		if err := h.identify(w, r, c, s); err != nil {
 			return h.refuse(w, r, refused(err))
 		}
-		setPlaceholders(r, id.OpenID, id.UnionID, id.AppID)
+		w = answer
 	case Trust:
 		c.Platform.Restore(r)
 		if id := c.Platform.Identity; d.Result == Accepted {
@@ -374,6 +366,42 @@ func vary(h http.Header, names []string) {
 	}
 }
 
+// identify puts the identity behind the token or the ticket of a request into it, and
+// begins its stream.
+func (h *Handler) identify(w http.ResponseWriter, r *http.Request, c Claims, s *stream) error {
+	token := c.Token
+	if token == "" {
+		var err error
+		if token, err = h.fromTicket(w, r, c.Ticket); err != nil {
+			return err
+		}
+	}
+	live, err := h.app.Live(r.Context())
+	if err != nil {
+		return err
+	}
+	id, err := live.Sessions.OpenStream(r.Context(), token, &s.Stream)
+	if err != nil {
+		return err
+	}
+	s.open = true
+	if err := h.served(id); err != nil {
+		return err
+	}
+	proof, err := h.sign(r, id)
+	if err != nil {
+		return err
+	}
+	err = h.rules.Inject(r, gate.Identity{
+		gate.OpenID: id.OpenID, gate.UnionID: id.UnionID,
+		gate.AppID: id.AppID, gate.Phone: id.Phone, gate.Assertion: proof,
+	})
+	if err == nil {
+		setPlaceholders(r, id.OpenID, id.UnionID, id.AppID)
+	}
+	return err
+}
+
 // authenticate returns the identity behind a token, if the site accepts its mini
 // program.
 func (h *Handler) authenticate(r *http.Request, token string) (session.Identity, error) {
@@ -382,10 +410,18 @@ func (h *Handler) authenticate(r *http.Request, token string) (session.Identity,
 		return session.Identity{}, err
 	}
 	id, err := live.Sessions.Authenticate(r.Context(), token)
-	if err == nil && !slices.Contains(h.apps, id.AppID) {
-		err = reply.NotServed(id.AppID)
+	if err == nil {
+		err = h.served(id)
 	}
 	return id, err
+}
+
+// served refuses the user of a mini program that the site does not accept.
+func (h *Handler) served(id session.Identity) error {
+	if slices.Contains(h.apps, id.AppID) {
+		return nil
+	}
+	return reply.NotServed(id.AppID)
 }
 
 // refuse answers in the app's place. Its log line alone tells the operator why.

@@ -48,7 +48,7 @@ func newServer(t *testing.T, sites string) *server {
 	t.Setenv("WX_SECRET", caddytest.Canary)
 	out, _, err := caddytest.Adapt(fmt.Sprintf(
 		"{\n\torder error first\n\torder echo last\n\twechat {\n\t\tapp %s {env.WX_SECRET}\n"+
-			"\t\tapp %s {env.WX_SECRET}\n\t\tstore bolt %s\n\t}\n}\n%s",
+			"\t\tapp %s {env.WX_SECRET}\n\t\tstore bolt %s {\n\t\t\tnew\n\t\t}\n\t}\n}\n%s",
 		caddytest.AppID, caddytest.OtherAppID, filepath.Join(t.TempDir(), "s.db"), sites))
 	if err != nil {
 		t.Fatal(err)

@@ -65,22 +65,15 @@ func takeTicket(rules *gate.Rules, r *http.Request) string {
 	return rules.TakeTicket(r, before.URL)
 }
 
-// identify returns the identity behind the token or the ticket of a request.
-func (h *Handler) identify(
-	w http.ResponseWriter, r *http.Request, c Claims,
-) (session.Identity, error) {
-	if c.Token != "" {
-		return h.authenticate(r, c.Token)
-	}
+// fromTicket returns the token in the ticket of a request.
+func (h *Handler) fromTicket(
+	w http.ResponseWriter, r *http.Request, ticket string,
+) (token string, err error) {
 	live, err := h.app.Live(r.Context())
 	if err != nil {
-		return session.Identity{}, err
-	}
-	token, err := live.Sessions.TicketToken(c.Ticket, gate.TicketTarget(r))
-	if err != nil {
-		return session.Identity{}, err
+		return "", err
 	}
 	// A page that a ticket opens must not tell others its address.
 	w.Header()["Referrer-Policy"] = []string{"no-referrer"}
-	return h.authenticate(r, token)
+	return live.Sessions.TicketToken(ticket, gate.TicketTarget(r))
 }

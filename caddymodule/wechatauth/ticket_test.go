@@ -153,6 +153,9 @@ func TestTicket_BadRequest_Is400(t *testing.T) {
 	if status != 200 || answer.ExpiresIn > 3600 {
 		t.Errorf("a ticket outlives its session of an hour: %d %+v", status, answer)
 	}
+}
+
+func TestTicket_WithoutTheWord_ParameterIsTheApps(t *testing.T) {
 	off := newServer(t, "http:// {\nwechat_auth\necho\n}")
 	if status, _, said := off.postTicket(`{"path":"/a"}`); status != 404 {
 		t.Errorf("without the word: %d %s", status, said)

@@ -25,6 +25,11 @@ type CoreConfig struct {
 	// Hits and Misses count the checks that the cache answered and did not
 	// answer; nil for none.
 	Hits, Misses Counter
+
+	// OpenStreams counts the requests that have gone on for a while, and EndedStreams
+	// those that were closed with their session; nil for none.
+	OpenStreams  interface{ Add(n int64) int64 }
+	EndedStreams Counter
 }
 
 // Counter is a metric that is cheap enough for the path of every request.
@@ -33,6 +38,8 @@ type Counter interface{ Inc() }
 type noCounter struct{}
 
 func (noCounter) Inc() {}
+
+func (noCounter) Add(int64) int64 { return 0 }
 
 // Core is the part of the gate that outlives a configuration: the open store,
 // the cache in front of it, and the logins and look-ups under way. Services of
@@ -45,6 +52,7 @@ type Core struct {
 	logins  flights
 
 	revocations revocations
+	streams     streams
 
 	log    *zap.Logger
 	outage Outage
@@ -76,6 +84,13 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	}
 	if c.misses == nil {
 		c.misses = noCounter{}
+	}
+	c.streams.opened, c.streams.closed = cfg.OpenStreams, cfg.EndedStreams
+	if c.streams.opened == nil {
+		c.streams.opened = noCounter{}
+	}
+	if c.streams.closed == nil {
+		c.streams.closed = noCounter{}
 	}
 	c.outage = Outage{What: "session store", Log: c.log}
 	c.uses.over = make(chan struct{})

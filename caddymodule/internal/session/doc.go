@@ -9,4 +9,6 @@
 // State lives in two places. A Core holds what outlives a configuration: store,
 // cache, logins under way. A Service is one configuration's view of it: mini
 // programs, limits, master keys.
+//
+// The package has more than 14 files: one for each kind of call and of shared state.
 package session

@@ -130,12 +130,20 @@ var errSlow = fmt.Errorf("%w: the look-up takes too long", ErrUnavailable)
 // telephone number allocates. The error wraps ErrInvalid when the token opens
 // nothing, and ErrUnavailable when the store does not answer.
 func (s *Service) Authenticate(ctx context.Context, token string) (Identity, error) {
+	e, err := s.authenticate(ctx, token)
+	if err != nil {
+		return Identity{}, err
+	}
+	return s.identity(e), nil
+}
+
+func (s *Service) authenticate(ctx context.Context, token string) (*entry, error) {
 	if !keyring.WellFormed(token) {
-		return Identity{}, ErrMalformed
+		return nil, ErrMalformed
 	}
 	c, d := s.cfg.Core, digestOf(token)
 	if err := c.uses.begin(); err != nil {
-		return Identity{}, err
+		return nil, err
 	}
 	defer c.uses.done()
 	// The order matters. The set of pending revocations is read before the
@@ -148,32 +156,37 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Identity, err
 			// idle: it may have been used by way of another entry or at another
 			// gate.
 			now := now.UnixMilli()
-			if id, err := s.judge(e, now, pending); err != ErrExpired || now >= e.expires {
+			if err := s.judge(e, now, pending); err != ErrExpired || now >= e.expires {
 				c.hits.Inc()
-				return id, err
+				return e, err
 			}
 		}
 	}
 	e, err := s.lookup(ctx, token, d)
 	if err != nil {
-		return Identity{}, err
+		return nil, err
 	}
-	return s.judge(e, time.Now().UnixMilli(), pending)
+	return e, s.judge(e, time.Now().UnixMilli(), pending)
 }
 
 // judge applies the time limits and the pending revocations to an entry, and
 // notes its use.
-func (s *Service) judge(e *entry, now int64, pending *pendingSet) (Identity, error) {
+func (s *Service) judge(e *entry, now int64, pending *pendingSet) error {
 	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created) {
-		return Identity{}, ErrRevoked
+		return ErrRevoked
 	}
 	until := e.usedUntil.Load()
 	if now >= e.expires || s.idle(until, now) {
-		return Identity{}, ErrExpired
+		return ErrExpired
 	}
 	if next := now + s.touchEvery; now >= until && e.usedUntil.CompareAndSwap(until, next) {
 		s.cfg.Core.store.Touch(e.digest, time.UnixMilli(next))
 	}
+	return nil
+}
+
+// identity returns whose session an entry is.
+func (s *Service) identity(e *entry) Identity {
 	id := Identity{
 		AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(),
 		Expires: time.UnixMilli(e.expires),
@@ -181,7 +194,7 @@ func (s *Service) judge(e *entry, now int64, pending *pendingSet) (Identity, err
 	if s.cfg.RememberPhone {
 		id.Phone = s.phone(e)
 	}
-	return id, nil
+	return id
 }
 
 // idle reports whether a session has reached the idle timeout. Its last note is
