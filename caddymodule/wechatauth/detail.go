@@ -13,7 +13,7 @@ func (h *Handler) detailed(d Decision, c Claims, r *http.Request) Decision {
 	case d.Why != "":
 	case d.Result == NotFound:
 		d.Why = d.Problem.Detail + ": of the paths under " + h.rules.Endpoints() +
-			" the gate answers only " + strings.ReplaceAll(strings.Join(h.paths(), ", "), "/,", "/<id>,") +
+			" the gate answers only " + strings.Join(h.paths(), ", ") +
 			" (the word endpoints of wechat_auth moves them elsewhere)"
 	case d.Result == Missing && !h.Cloudrun:
 		names := h.rules.TokenHeaders()

@@ -25,7 +25,13 @@ func (h *Handler) verifyEndpoints() map[string]gate.Class {
 
 // paths lists all endpoints that the site has, for people.
 func (h *Handler) paths() []string {
-	return append(h.endpointNames(), slices.Sorted(maps.Keys(h.verifyEndpoints()))...)
+	names := append(h.endpointNames(), slices.Sorted(maps.Keys(h.verifyEndpoints()))...)
+	for i, name := range names {
+		if strings.HasSuffix(name, "/") {
+			names[i] += "<id>"
+		}
+	}
+	return names
 }
 
 // verifies reports whether another proxy asks for a judgement.

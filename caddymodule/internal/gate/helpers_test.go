@@ -10,7 +10,9 @@ import (
 )
 
 // endpointNames are those of the handler.
-var endpointNames = []string{"login", "logout", "session", "sessions", "sessions/", "decrypt", "phone"}
+var endpointNames = []string{
+	"login", "logout", "session", "sessions", "sessions/", "decrypt", "phone",
+}
 
 func newGate(t testing.TB, c gate.Config) *gate.Rules {
 	t.Helper()
