@@ -49,6 +49,7 @@ func (s *server) claimsOf(token string) (claims map[string]any) {
 
 // TestP12_Site_Signs: each request of a user has a proof, and nobody else's does.
 func TestP12_Site_Signs(t *testing.T) {
+	plain := newServer(t, "http:// {\nwechat_auth\necho\n}")
 	s := newServer(t, assertionSite)
 	const forged = "X-WX-ASSERTION: forged\r\nX_WX_ASSERTION: forged\r\n" +
 		"Connection: X-WX-ASSERTION\r\n"
@@ -97,7 +98,6 @@ func TestP12_Site_Signs(t *testing.T) {
 	if status, h, _ := s.send(post); status != 405 || h.Get("Allow") != "GET" {
 		t.Errorf("POST: %d %v", status, h)
 	}
-	plain := newServer(t, "http:// {\nwechat_auth\necho\n}")
 	if status, _, _ := plain.send(get("/wx/jwks.json", "")); status != 404 {
 		t.Errorf("without the word: %d", status)
 	}
