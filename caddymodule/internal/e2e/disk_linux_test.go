@@ -338,8 +338,7 @@ func testFileLost(t *testing.T, pages int) {
 	if status := w.adminGet(t, "/wechat/status"); !strings.Contains(status, `"up":false`) {
 		t.Errorf("the status is %s", status)
 	}
-	w.gate.logs(t, 0,
-		map[string]int{"session store failed; no writes until it is opened again": 1})
+	w.gate.logs(t, 0, map[string]int{`"msg":"session store is unavailable"`: 1})
 	w.gate.stop(t)
 	w.start(t)
 	if pages > 0 { // nothing can be kept of nothing

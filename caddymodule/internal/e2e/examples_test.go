@@ -100,8 +100,8 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 	var c struct {
 		Admin map[string]any `json:"admin,omitempty"`
 		Apps  struct {
-			WeChat map[string]any            `json:"wechat"`
-			HTTP   map[string]map[string]any `json:"http"`
+			WeChat map[string]any `json:"wechat"`
+			HTTP   map[string]any `json:"http"`
 		} `json:"apps"`
 	}
 	if err := json.Unmarshal(config, &c); err != nil {
@@ -126,7 +126,7 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 		p.apps[m["appid"].(string)] = name("secret")
 	}
 	guarding := 0
-	for _, server := range c.Apps.HTTP["servers"] {
+	for _, server := range c.Apps.HTTP["servers"].(map[string]any) {
 		s := server.(map[string]any)
 		if holdsHandler(s, "wechat_api") {
 			p.api = freeAddr(tb)
@@ -194,6 +194,9 @@ func walkJSON(v any, visit func(map[string]any)) {
 func TestExamples_Run(t *testing.T) {
 	t.Parallel()
 	for name, text := range caddyfiles(t) {
+		if !strings.Contains(text, "wechat {") || !strings.Contains(text, "reverse_proxy") {
+			continue // it asks a gate elsewhere, or answers another proxy
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			config, err := adapt(text)
@@ -244,7 +247,11 @@ func (s site) try(t *testing.T, w *world, appID string) {
 	if !r.fromApp() {
 		t.Fatalf("%s: the call is answered with %s", s.host, r)
 	}
-	r.received(t).check(t, w.who(appID, "ada"))
+	got := r.received(t)
+	got.Headers = slices.DeleteFunc(got.Headers, func(line string) bool { // its own test checks it
+		return strings.HasPrefix(strings.ToLower(line), "x-wx-assertion:")
+	})
+	got.check(t, w.who(appID, "ada"))
 }
 
 // TestExamples_AreAll holds that these tests read every Caddyfile in the
