@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -31,6 +33,10 @@ const (
 	keySigns  = "signs"  // signs new tokens and encrypts session_keys
 	keyNeeded = "needed" // sessions that were made under it live
 	keySpare  = "not needed"
+
+	// keyMissing: sessions were made under it at another gate, and this one refuses
+	// them.
+	keyMissing = "MISSING"
 )
 
 func serveKeys(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
@@ -50,10 +56,26 @@ func serveKeys(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) err
 		}
 		answer.Keys = append(answer.Keys, row)
 	}
+	answer.Keys = append(answer.Keys, missingKeys(live.App.KeyRing(), needs)...)
 	for _, k := range live.Assertions.List() {
 		answer.Assertion = append(answer.Assertion, assertionRowOf(k))
 	}
 	return answerAdmin(w, answer)
+}
+
+// missingKeys returns the keys that live sessions need and the ring lacks, by name:
+// another gate of the fleet signs with a ring of its own.
+func missingKeys(ring *keyring.Ring, needs map[keyring.ID]time.Time) (rows []keyRow) {
+	for id, until := range needs {
+		if until.After(time.Now()) && !ring.Has(id) {
+			rows = append(rows, keyRow{
+				ID: id.String(), State: keyMissing,
+				NeededUntil: until.UTC().Truncate(time.Second).Add(time.Second),
+			})
+		}
+	}
+	slices.SortFunc(rows, func(a, b keyRow) int { return cmp.Compare(a.ID, b.ID) })
+	return rows
 }
 
 // keysCommand is `wxgate wechat keys`.
@@ -66,6 +88,7 @@ func keysCommand() *cobra.Command {
 Lists the names of the master keys of the running gate: the one that signs, and the
 older ones with the time until which sessions need them. Where a site has the word
 assertion, it lists the keys that sign assertions, too. A name says nothing of its key.
+A master key that is MISSING is in use at another gate of the store: put it into seal_key.
 ` + "`keys new`" + ` makes a master key, ` + "`keys rotate-assertion`" + ` an assertion key.
 `,
 		Args: cobra.NoArgs,

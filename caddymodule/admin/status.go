@@ -50,6 +50,12 @@ type storeStatus struct {
 	Heard  string       `json:"heard_ago,omitempty"` // of a store that gates share: how long ago
 	Owed   int          `json:"pending_revocations"` // that it has not taken yet
 	Counts *storeCounts `json:"counts,omitempty"`    // absent when the store does not answer
+
+	Contact *contactStatus `json:"contact,omitempty"`
+
+	// MissingKeys are the master keys that sessions of other gates need and this one
+	// lacks.
+	MissingKeys []string `json:"missing_keys,omitempty"`
 }
 
 type storeCounts struct {
@@ -188,6 +194,12 @@ func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	if !identity.Created.IsZero() {
 		answer.Store.Since = identity.Created.UTC().Format(time.RFC3339)
 	}
+	answer.Store.Contact = contactOf(stats.Contact)
+	if needs, err := live.Sessions.MasterKeys(r.Context()); err == nil {
+		for _, k := range missingKeys(a.KeyRing(), needs) {
+			answer.Store.MissingKeys = append(answer.Store.MissingKeys, k.ID)
+		}
+	}
 	if !stats.Heard.IsZero() {
 		answer.Store.Heard = time.Since(stats.Heard).Round(time.Millisecond).String()
 	}
@@ -269,6 +281,11 @@ func writeStatus(out io.Writer, s statusAnswer) error {
 			cli.Amount(int(n.Sessions), "session"), cli.Amount(int(n.Users), "user"),
 		)
 		row("", "%s, %s of it free", cli.Size(n.Bytes), cli.Size(n.FreeBytes))
+	}
+	s.Store.Contact.write(row)
+	if keys := s.Store.MissingKeys; len(keys) > 0 {
+		row("", "MISSING master keys %s: this gate refuses sessions of another",
+			strings.Join(keys, " "))
 	}
 	if s.Store.Heard != "" {
 		row("", "heard of %s ago", s.Store.Heard)

@@ -57,6 +57,8 @@ func (s *Store) line(b *block.Block) error {
 		return b.Bare(&s.Cluster)
 	case "prefix":
 		return b.Checked(&s.Prefix, checkPrefix)
+	case "new":
+		return b.Bare(&s.New)
 	case "dial_timeout":
 		return duration(b, &s.DialTimeout)
 	case "read_timeout":
@@ -65,7 +67,7 @@ func (s *Store) line(b *block.Block) error {
 		return duration(b, &s.WriteTimeout)
 	}
 	return b.Unknown("address, username, password, db, tls, sentinel, cluster, prefix, " +
-		"dial_timeout, read_timeout or write_timeout")
+		"new, dial_timeout, read_timeout or write_timeout")
 }
 
 func (s *Store) addAddresses(d *caddyfile.Dispenser, args []string) error {

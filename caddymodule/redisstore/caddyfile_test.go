@@ -62,7 +62,7 @@ const (
 	cureLeave    = "; leave it out for the default"
 
 	known = "address, username, password, db, tls, sentinel, cluster, prefix, " +
-		"dial_timeout, read_timeout or write_timeout"
+		"new, dial_timeout, read_timeout or write_timeout"
 )
 
 // lines is a store with one good address and more lines; end one for a mistake that
@@ -92,6 +92,7 @@ var wrongStores = []caddytest.Wrong{
 		"argument of sentinel", lines("sentinel mymaster # here"),
 		"sentinel takes a block and no value",
 	},
+	{"argument of new", lines("new yes # here"), "new takes no value"},
 	{"argument of cluster", lines("cluster yes # here"), "cluster takes no value"},
 	{
 		"argument of insecure_skip_verify", lines("tls {\ninsecure_skip_verify true # here\n}"),

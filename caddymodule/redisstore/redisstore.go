@@ -6,8 +6,10 @@ package redisstore
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"slices"
@@ -51,14 +53,16 @@ func init() { caddy.RegisterModule(new(Store)) }
 //		}
 //		cluster
 //		prefix <text>
+//		new
 //		dial_timeout <duration>
 //		read_timeout <duration>
 //		write_timeout <duration>
 //	}
 //
-// The gate starts also while the server is down. A reload keeps the connections as
-// long as addresses, db, prefix and sentinel master stay the same: other changes take
-// effect with the next start.
+// The gate starts also while the server is down. A reload keeps the cache as long as
+// addresses, db, prefix and sentinel master stay the same: it takes up other changes on
+// new connections, and warns when the server refuses them. Each new connection reads
+// the TLS files again.
 //
 // All values but numbers, durations and the prefix may be placeholders.
 type Store struct {
@@ -88,6 +92,10 @@ type Store struct {
 	// Begins the name of every key: up to 64 letters, digits and any of :_.- . Fleets
 	// on one server have different ones. Default: `wxgate:`.
 	Prefix string `json:"prefix,omitempty"`
+
+	// Lets a reload move from a store that holds sessions to this one although it
+	// holds none, which logs all users out. Default: false, the reload is refused.
+	New bool `json:"new,omitempty"`
 
 	// The longest time for making a connection, from 10ms to 1m. Default: 1s.
 	DialTimeout caddy.Duration `json:"dial_timeout,omitempty"`
@@ -185,10 +193,18 @@ func (s *Store) resolve() error {
 		}
 	}
 	if s.TLS != nil {
-		s.cfg.TLS = s.TLS.config(&r)
+		s.cfg.TLS, s.cfg.TLSDigest = s.TLS.config(&r)
+		s.cfg.ReadTLS = s.readTLS
 	}
 	s.unset = r.unset
 	return r.err
+}
+
+// readTLS reads the files of TLS again.
+func (s *Store) readTLS() (*tls.Config, error) {
+	var r resolver
+	c, _ := s.TLS.config(&r)
+	return c, r.err
 }
 
 // Validate warns of settings that keep the gate from starting, or are unsafe.
@@ -228,6 +244,18 @@ func (s *Store) Open(log *zap.Logger) (store.Store, error) {
 		return nil, err // not the typed nil that st holds
 	}
 	return st, nil
+}
+
+// BeginsNew implements store.Consenter.
+func (s *Store) BeginsNew() bool { return s.New }
+
+// Renew implements store.Renewer.
+func (s *Store) Renew(st store.Store) error {
+	open, ok := st.(*redis.Store)
+	if !ok {
+		return nil
+	}
+	return open.Renew(s.cfg)
 }
 
 // resolver replaces placeholders. It keeps the first error, and the placeholders that
@@ -289,15 +317,17 @@ func (r *resolver) file(what, path string) []byte {
 	return b
 }
 
-func (t *TLS) config(r *resolver) *tls.Config {
-	c := &tls.Config{
+// config returns the TLS configuration, and a digest of its words and files.
+func (t *TLS) config(r *resolver) (c *tls.Config, digest string) {
+	c = &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         r.text("tls server_name", t.ServerName),
 		InsecureSkipVerify: t.InsecureSkipVerify,
 	}
-	if pem := r.file("tls ca", t.CA); pem != nil {
+	ca := r.file("tls ca", t.CA)
+	if ca != nil {
 		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
+		if !c.RootCAs.AppendCertsFromPEM(ca) {
 			r.fail(fmt.Errorf("reading tls ca: %s holds no certificate in PEM", t.CA))
 		}
 	}
@@ -309,12 +339,16 @@ func (t *TLS) config(r *resolver) *tls.Config {
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
-	return c
+	words := fmt.Sprintf("%q %v %q %q %q", c.ServerName, c.InsecureSkipVerify, ca, cert, key)
+	sum := sha256.Sum256([]byte(words))
+	return c, hex.EncodeToString(sum[:])
 }
 
 // Interface guards
 var (
 	_ store.Opener      = (*Store)(nil)
+	_ store.Consenter   = (*Store)(nil)
+	_ store.Renewer     = (*Store)(nil)
 	_ caddy.Provisioner = (*Store)(nil)
 	_ caddy.Validator   = (*Store)(nil)
 )

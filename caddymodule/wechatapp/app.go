@@ -326,6 +326,7 @@ func (a *App) Start() error {
 		return err
 	}
 	started.add(a)
+	a.renewStore()
 	a.watchKeys()
 	a.watchAssertions()
 	return nil
@@ -407,6 +408,10 @@ func (a *App) open() error {
 	if err := checkKeys(core, sessions); err != nil {
 		return err
 	}
+	if err := a.refuseEmpty(core, sessions); err != nil {
+		Logger("store").Error("reload would log all users out; it is refused", zap.Error(err))
+		return err
+	}
 	assertions, err := a.openAssertions(core)
 	if err != nil {
 		return err
@@ -452,7 +457,11 @@ func (a *App) Close() {
 // stepDown ends the background work of the App.
 func (a *App) stepDown() {
 	a.keyWatch.stop()
+	was := Current()
 	started.remove(a)
+	if now := Current(); now != was && now != nil {
+		now.renewStore() // this configuration was refused after its Start
+	}
 }
 
 // MiniPrograms returns the configured mini programs with their secrets resolved.

@@ -147,10 +147,23 @@ func (a *App) checkReplacement() error {
 		a.opener.Identity(), running.opener.Identity(), stats.Store.Sessions)
 }
 
+// renewStore makes a store that an earlier configuration has opened take up the
+// settings of this one.
+func (a *App) renewStore() {
+	r, ok := a.opener.(store.Renewer)
+	if !ok {
+		return
+	}
+	if err := a.live.Load().Core.Renew(r); err != nil {
+		a.log.Warn("settings of session store not taken up", zap.Error(err),
+			zap.String("cure", "the connections so far go on; correct the settings or the server"))
+	}
+}
+
 func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCore, error) {
 	c, err := session.NewCore(session.CoreConfig{
 		Store: st, MaxSessions: maxSessions, Logger: log,
-		Hits: metrics.cacheHits, Misses: metrics.cacheMisses,
+		Hits: metrics.cacheHits, Misses: metrics.cacheMisses, Replaced: metrics.damagedStores,
 		OpenStreams: metrics.openStreams, EndedStreams: metrics.endedStreams,
 	})
 	if err != nil {
@@ -186,4 +199,40 @@ func takeLimiter(h *holdings, cfg limit.Config) (*limit.Limiter, error) {
 
 func takeUserLimits(h *holdings) (*UserLimits, error) {
 	return take(h, userLimitsKey{}, func() (*UserLimits, error) { return NewUserLimits(), nil })
+}
+
+// refuseEmpty refuses a reload that would move from a store with live sessions to one
+// without any, unless the operator consents: a mistyped address or database would log
+// all users out. A store that does not answer is not judged.
+func (a *App) refuseEmpty(core *session.Core, next *session.Service) error {
+	b, ok := a.opener.(store.Consenter)
+	was := Current()
+	if !ok || b.BeginsNew() || was == nil {
+		return nil
+	}
+	live := was.live.Load()
+	if live == nil || live.Core == core || !holdsSessions(live.Sessions, false) ||
+		holdsSessions(next, true) {
+		return nil
+	}
+	return fmt.Errorf("refusing to move from session store %s to %s, which holds no session: "+
+		"all users would be logged out; correct the address, or write new into the block of "+
+		"store to begin with an empty one", was.opener.Identity(), a.opener.Identity())
+}
+
+// holdsSessions reports whether live sessions need a master key of the store, or
+// unknown when the store does not answer.
+func holdsSessions(s *session.Service, unknown bool) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), keysPatience)
+	defer cancel()
+	needs, err := s.MasterKeys(ctx)
+	if err != nil {
+		return unknown
+	}
+	for _, until := range needs {
+		if until.After(time.Now()) {
+			return true
+		}
+	}
+	return false
 }

@@ -95,3 +95,84 @@ func TestP4_FleetFarRedis_ServesUncachedChecks(t *testing.T) {
 		t.Errorf("logged %d times", n)
 	}
 }
+
+// TestP7_FleetStoreEmptied_IsToldAndNotReloadedTo: a reload does not move to a database
+// without sessions unless the operator writes so, and a FLUSHALL is one loud line.
+func TestP7_FleetStoreEmptied_IsToldAndNotReloadedTo(t *testing.T) {
+	t.Parallel()
+	f := prepareFleet(t, mixed)
+	w := f.a
+	w.start(t)
+	w.takesLogins(t)
+	token := w.login(t, "ada")
+	ada := w.who(appA, "ada")
+
+	wrong := w.setup
+	wrong.wechat = strings.Replace(wrong.wechat, "password", "db 1\n\t\t\tpassword", 1)
+	if status, said := w.reload(t, w.caddyfile(wrong)); status == 200 ||
+		!strings.Contains(said, "all users would be logged out") {
+		t.Errorf("reloading to another database: status %d: %s", status, said)
+	}
+	w.checkAlive(t, token, ada)
+	w.mustReload(t, w.setup)
+	consented := wrong
+	consented.wechat = strings.Replace(wrong.wechat, "db 1", "db 1\n\t\t\tnew", 1)
+	w.mustReload(t, consented)
+	w.checkDead(t, token)
+	w.mustReload(t, w.setup) // an empty store gives way to any
+	w.checkAlive(t, token, ada)
+
+	line := `"session store was emptied or replaced: all users are logged out"`
+	f.redis.Do("FLUSHALL")
+	eventually(t, "the log says so", func() bool { return strings.Contains(w.out.String(), line) })
+	w.refuses(t, token)
+	w.takesLogins(t)
+	if n := strings.Count(w.out.String(), line); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+	if n := w.metrics(t)["caddy_wechat_damaged_stores_total"]; n != 1 {
+		t.Errorf("counted %v times", n)
+	}
+}
+
+// TestP7_FleetPasswordChanges_IsTakenUp: a reload takes up a password that Redis has
+// already changed, and warns of one that Redis does not know yet. No user notices.
+func TestP7_FleetPasswordChanges_IsTakenUp(t *testing.T) {
+	t.Parallel()
+	f := prepareFleet(t, mixed)
+	w := f.a
+	file := w.write(t, "redis-password", fleetPassword)
+	s := w.setup
+	s.wechat = strings.Replace(s.wechat, "{env.REDIS_PASSWORD}", "{file."+file+"}", 1)
+	w.setup = s
+	w.start(t)
+	w.takesLogins(t)
+	ada := w.who(appA, "ada")
+	token := w.login(t, "ada")
+	taken := func() int { return strings.Count(w.out.String(), `"settings of redis taken up"`) }
+
+	second, third := fleetPassword+"-2", fleetPassword+"-3"
+	f.redis.Do("CONFIG", "SET", "requirepass", second)
+	f.redis.Password(second)
+	w.write(t, "redis-password", second)
+	w.mustReload(t, s)
+	w.checkAlive(t, token, ada)
+	w.login(t, "ada")
+	if n := taken(); n != 1 {
+		t.Errorf("taken up %d times", n)
+	}
+
+	w.write(t, "redis-password", third)
+	w.mustReload(t, s)
+	if !strings.Contains(w.out.String(), `"settings of session store not taken up"`) ||
+		!strings.Contains(w.out.String(), "WRONGPASS") {
+		t.Error("the reload says nothing of a password that Redis refuses")
+	}
+	w.login(t, "ada")
+	f.redis.Do("CONFIG", "SET", "requirepass", third)
+	eventually(t, "the password is taken up", func() bool { return taken() == 2 })
+	f.redis.Password(third)
+	f.redis.Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+	w.takesLogins(t)
+	w.checkAlive(t, token, ada)
+}

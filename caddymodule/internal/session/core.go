@@ -23,8 +23,8 @@ type CoreConfig struct {
 	Logger      *zap.Logger // nil: no logs
 
 	// Hits and Misses count the checks that the cache answered and did not
-	// answer; nil for none.
-	Hits, Misses Counter
+	// answer, Replaced how often the store was emptied or replaced; nil for none.
+	Hits, Misses, Replaced Counter
 
 	// OpenStreams counts the requests that have gone on for a while, and EndedStreams
 	// those that were closed with their session; nil for none.
@@ -47,6 +47,7 @@ func (noCounter) Add(int64) int64 { return 0 }
 type Core struct {
 	store   store.Store
 	shared  store.Shared // the same, when other gates use it too; else nil
+	clocked store.Clocked
 	cache   *cache
 	lookups singleflight.Group
 	logins  flights
@@ -65,7 +66,7 @@ type Core struct {
 	closing context.Context
 	close   context.CancelFunc
 
-	hits, misses Counter
+	hits, misses, replaced Counter
 }
 
 // NewCore returns a Core over an open store. It watches a store.Shared from
@@ -92,6 +93,10 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if c.streams.closed == nil {
 		c.streams.closed = noCounter{}
 	}
+	if c.replaced = cfg.Replaced; c.replaced == nil {
+		c.replaced = noCounter{}
+	}
+	c.clocked, _ = cfg.Store.(store.Clocked)
 	c.outage = Outage{What: "session store", Log: c.log}
 	c.uses.over = make(chan struct{})
 	c.revocations.core = c
@@ -117,6 +122,28 @@ func (c *Core) Reopen() error {
 	}
 	return wrap("opening the store again", err)
 }
+
+// clock returns the time by which sessions begin and end at the time now of this
+// process: that of the store's server where gates share one. So a machine whose
+// clock is wrong, or jumps, makes no session that lasts for years and ends none.
+func (c *Core) clock(now time.Time) time.Time {
+	if c.clocked == nil {
+		return now
+	}
+	return c.clocked.Clock().At(now)
+}
+
+// localTime returns a time of a record, in milliseconds, by the clock of this machine.
+func (c *Core) localTime(ms int64) time.Time {
+	if c.clocked == nil {
+		return time.UnixMilli(ms)
+	}
+	now := time.Now()
+	return time.UnixMilli(ms + now.UnixMilli() - c.clock(now).UnixMilli())
+}
+
+// Renew makes the open store take up the settings of r.
+func (c *Core) Renew(r store.Renewer) error { return r.Renew(c.store) }
 
 // closePatience bounds what Close waits for calls under way: a login at WeChat
 // for its default timeout, then at the store. No call waits for its client.

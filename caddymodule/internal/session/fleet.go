@@ -25,6 +25,9 @@ func (c *Core) changed(ch store.Change) {
 	case store.ContactMade:
 		c.cache.voidAll()
 		c.revocations.repeatRecent()
+	case store.RecordsReplaced:
+		c.cache.voidAll()
+		c.replaced.Inc()
 	default:
 		c.cache.voidAll()
 	}

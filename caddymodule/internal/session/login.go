@@ -142,7 +142,8 @@ func (s *Service) exchange(
 		return Login{}, err
 	}
 	token := s.cfg.Keys.Mint()
-	now := time.Now()
+	at := time.Now()
+	now := s.cfg.Core.clock(at)
 	l := store.Login{
 		User:       User{AppID: app.ID, OpenID: wx.OpenID},
 		UnionID:    wx.UnionID,
@@ -177,7 +178,7 @@ func (s *Service) exchange(
 		c.cache.void(userKey(l.User))
 	}
 	return Login{
-		Token: token, Expires: l.Expires, User: l.User, Digest: l.Digest,
+		Token: token, Expires: at.Add(s.cfg.TTL), User: l.User, Digest: l.Digest,
 		UnionIDBound: res.UnionID != "",
 	}, nil
 }

@@ -118,7 +118,7 @@ func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, 
 	c := s.cfg.Core
 	pending := c.revocations.pending.Load()
 	rec, err := c.store.Lookup(ctx, ref.Digest)
-	now := time.Now().UnixMilli()
+	now := c.clock(time.Now()).UnixMilli()
 	switch c.asked(reading, err); {
 	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return i, err
@@ -130,7 +130,7 @@ func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, 
 	case now >= ref.Expires.UnixMilli():
 		i.State = StateExpired
 	case err != nil, ses.Epochs != rec.Current,
-		pending.covers(ref.Digest, ses.User, rec.UnionID, ses.Created.UnixMilli()):
+		pending.covers(ref.Digest, ses.User, rec.UnionID, ses.Created.UnixMilli(), now):
 		i.State = StateRevoked
 	case s.idle(ses.UsedUntil.UnixMilli(), now):
 		i.State = StateIdle
@@ -184,6 +184,10 @@ type Stats struct {
 	LoginsKept   int       // logins under way, and those that are replayed
 	Heard        time.Time // the last sign of life of a shared store; zero for other stores
 	Pending      int       // pending revocations
+
+	// Contact is the state of the connection to the store; zero for a store without
+	// one.
+	Contact store.Contact
 }
 
 // Stats counts what there is. It may take seconds. With an error, which wraps
@@ -204,6 +208,9 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	}
 	if c.shared != nil {
 		st.Heard = c.shared.Heard()
+	}
+	if far, ok := c.store.(store.Contacted); ok {
+		st.Contact = far.Contact()
 	}
 	return st, wrap("counting sessions", err)
 }

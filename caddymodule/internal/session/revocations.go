@@ -66,8 +66,12 @@ type pendingState struct {
 
 type pendingSet map[revocation]pendingState
 
-// covers reports whether one of the revocations ends the session with digest d.
-func (m *pendingSet) covers(d store.Digest, u User, unionID string, created int64) bool {
+// covers reports whether one of the revocations ends the session with digest d at
+// the time now. A session from the future was made by a clock that is ahead: nothing
+// tells whether that was before the revocation, so it counts as before.
+func (m *pendingSet) covers(
+	d store.Digest, u User, unionID string, created, now int64,
+) bool {
 	if m == nil {
 		return false
 	}
@@ -78,12 +82,15 @@ func (m *pendingSet) covers(d store.Digest, u User, unionID string, created int6
 		{kind: ofApp, user: User{AppID: u.AppID}},
 		{kind: ofAll},
 	} {
-		if p, ok := (*m)[r]; ok && created <= p.before {
+		if p, ok := (*m)[r]; ok && (created <= p.before || ahead(created, now)) {
 			return true
 		}
 	}
 	return false
 }
+
+// ahead reports whether a session was made by a clock that is ahead.
+func ahead(created, now int64) bool { return created > now+clockSkew.Milliseconds() }
 
 // revocations keeps the revocations that the store must still take: those that
 // failed for want of the store, and, after a loss of contact, those that it
@@ -107,7 +114,8 @@ type revocations struct {
 
 type takenRevocation struct {
 	revocation
-	at time.Time
+	at     time.Time // by this process
+	before time.Time // by the clock of the store: covers sessions created until then
 }
 
 // allow notes that sessions may live as long as ttl.
@@ -124,18 +132,18 @@ func (o *revocations) allow(ttl time.Duration) {
 func (o *revocations) record(r revocation, err error) {
 	now := time.Now()
 	if errors.Is(err, ErrUnavailable) {
-		before := now
+		before := o.core.clock(now)
 		if o.core.shared != nil {
 			before = before.Add(clockSkew)
 		}
-		if o.add(false, takenRevocation{r, before}) {
+		if o.add(false, takenRevocation{revocation: r, at: now, before: before}) {
 			return
 		}
 	}
 	o.core.mark(r)
 	if err == nil {
 		o.settle(r)
-		o.remember(r, now)
+		o.remember(takenRevocation{revocation: r, at: now, before: o.core.clock(now)})
 	}
 }
 
@@ -159,7 +167,9 @@ func (o *revocations) add(again bool, list ...takenRevocation) bool {
 	kept := true
 	o.edit(func(m pendingSet) {
 		for _, r := range list {
-			p := pendingState{before: r.at.UnixMilli(), until: r.at.Add(o.longest), again: again}
+			p := pendingState{
+				before: r.before.UnixMilli(), until: r.at.Add(o.longest), again: again,
+			}
 			if r.kind == ofSession {
 				p.before = math.MaxInt64 // its name is never used again
 			}
@@ -225,10 +235,11 @@ func (o *revocations) len() int {
 }
 
 // remember keeps a revocation that a shared store took, for repeatRecent.
-func (o *revocations) remember(r revocation, at time.Time) {
+func (o *revocations) remember(r takenRevocation) {
 	if o.core.shared == nil {
 		return
 	}
+	at := r.at
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.recent) >= maxRecent || len(o.recent) > 0 && at.Sub(o.recent[0].at) > 2*recentFor {
@@ -240,7 +251,7 @@ func (o *revocations) remember(r revocation, at time.Time) {
 	if len(o.recent) >= maxRecent {
 		o.recent = o.recent[1:]
 	}
-	o.recent = append(o.recent, takenRevocation{r, at})
+	o.recent = append(o.recent, r)
 }
 
 // repeatRecent makes the last revocations pending again after a loss of
@@ -302,6 +313,9 @@ func (o *revocations) retry() {
 		case err == nil && p.again:
 		case err == nil:
 			log.Info("revocation carried out after all", r.fields()...)
+			o.remember(takenRevocation{
+				revocation: r, at: time.Now(), before: time.UnixMilli(p.before),
+			})
 		case expired || c.closing.Err() != nil || !errors.Is(err, ErrUnavailable):
 			log.Error("revocation given up",
 				append(r.fields(), zap.Bool("expired", expired), zap.Error(err))...)
@@ -375,7 +389,11 @@ func (o *revocations) endUser(ctx context.Context, id User, before int64) error 
 	if errors.Is(c.asked(reading, err), ErrUnavailable) {
 		return err
 	}
-	later := func(ref store.SessionRef) bool { return ref.Created.UnixMilli() > before }
+	now := c.clock(time.Now()).UnixMilli()
+	later := func(ref store.SessionRef) bool {
+		created := ref.Created.UnixMilli()
+		return created > before && !ahead(created, now)
+	}
 	if !slices.ContainsFunc(u.Sessions, later) {
 		// Not by the list, which does not judge sessions.
 		return c.asked(writing, c.store.RevokeUser(ctx, id))

@@ -110,41 +110,47 @@ func TestP4_Revocation_StoreFails_IsRetried(t *testing.T) {
 }
 
 // TestP3_Revocation_OtherClockAhead_IsCovered: a pending revocation covers a
-// session of another gate whose clock is a little ahead.
+// session of another gate whose clock is a little ahead, or far.
 func TestP3_Revocation_OtherClockAhead_IsCovered(t *testing.T) {
 	for _, name := range revocations {
-		bubble(t, name, func(t *testing.T) {
-			gates, links := newFleet(t, 2)
-			a, b := gates[0], gates[1]
-			data := links[1].Data
-			l := a.login("alice/union")
-			cacheAt(b, l.Token)
-			later(data, l)
-			ahead := a.login("alice")
-			later(data, ahead)
-			links[1].SetDown(true)
-			unavailable(t, endings[name](b, l))
-			links[1].SetDown(false)
-			b.refuse(l.Token, session.ErrRevoked)
-			if name != "session" {
-				b.refuse(ahead.Token, session.ErrRevoked)
-			}
-			a.accept(l.Token)
-			time.Sleep(2 * time.Second)
-			a.refuse(l.Token, session.ErrInvalid)
-			if name != "session" {
-				a.refuse(ahead.Token, session.ErrInvalid)
-			}
-		})
+		for _, by := range []time.Duration{900 * time.Millisecond, time.Hour} {
+			testOtherClockAhead(t, name, by)
+		}
 	}
 }
 
-// later makes a session seem to be made almost a second later.
-func later(d *memstore.Data, l session.Login) {
+func testOtherClockAhead(t *testing.T, name string, by time.Duration) {
+	bubble(t, fmt.Sprint(name, " ", by), func(t *testing.T) {
+		gates, links := newFleet(t, 2)
+		a, b := gates[0], gates[1]
+		data := links[1].Data
+		l := a.login("alice/union")
+		cacheAt(b, l.Token)
+		later(data, l, by)
+		ahead := a.login("alice")
+		later(data, ahead, by)
+		links[1].SetDown(true)
+		unavailable(t, endings[name](b, l))
+		links[1].SetDown(false)
+		b.refuse(l.Token, session.ErrRevoked)
+		if name != "session" {
+			b.refuse(ahead.Token, session.ErrRevoked)
+		}
+		a.accept(l.Token)
+		time.Sleep(2 * time.Second)
+		a.refuse(l.Token, session.ErrInvalid)
+		if name != "session" {
+			a.refuse(ahead.Token, session.ErrInvalid)
+		}
+	})
+}
+
+// later makes a session seem to be made later.
+func later(d *memstore.Data, l session.Login, by time.Duration) {
 	d.Lock()
 	defer d.Unlock()
 	s := d.Sessions[l.Digest]
-	s.Created = s.Created.Add(900 * time.Millisecond)
+	s.Created = s.Created.Add(by)
 	d.Sessions[l.Digest] = s
 	refs := d.Users[s.User].Sessions
 	i := slices.IndexFunc(refs, func(r store.SessionRef) bool { return r.Digest == l.Digest })
@@ -469,4 +475,28 @@ func TestP3_LostRevocations_Many(t *testing.T) {
 			g.refuse(token, session.ErrInvalid)
 		}
 	})
+}
+
+// TestP3_LostRevocation_TakenLate_IsRepeated: a pending revocation that the store takes
+// late may be lost in a failover, too.
+func TestP3_LostRevocation_TakenLate_IsRepeated(t *testing.T) {
+	for _, name := range revocations {
+		bubble(t, name, func(t *testing.T) {
+			gates, links := newFleet(t, 2)
+			a, b := gates[0], gates[1]
+			l := a.login("alice/union")
+			saved := links[0].Data.Save()
+			links[0].SetDown(true)
+			unavailable(t, endings[name](a, l))
+			time.Sleep(time.Minute)
+			links[0].SetDown(false)
+			time.Sleep(5 * time.Second)
+			a.wantPending(0)
+			b.refuse(l.Token, session.ErrInvalid)
+			failover(saved, time.Second, links...)
+			time.Sleep(2 * time.Second)
+			b.refuse(l.Token, session.ErrInvalid)
+			a.wantPending(0)
+		})
+	}
 }

@@ -155,8 +155,8 @@ func (s *Service) authenticate(ctx context.Context, token string) (*entry, error
 			// The cached time of the last use does not decide that a session is
 			// idle: it may have been used by way of another entry or at another
 			// gate.
-			now := now.UnixMilli()
-			if err := s.judge(e, now, pending); err != ErrExpired || now >= e.expires {
+			err := s.judge(e, now, pending)
+			if err != ErrExpired || c.clock(now).UnixMilli() >= e.expires {
 				c.hits.Inc()
 				return e, err
 			}
@@ -166,17 +166,22 @@ func (s *Service) authenticate(ctx context.Context, token string) (*entry, error
 	if err != nil {
 		return nil, err
 	}
-	return e, s.judge(e, time.Now().UnixMilli(), pending)
+	return e, s.judge(e, time.Now(), pending)
 }
 
-// judge applies the time limits and the pending revocations to an entry, and
-// notes its use.
-func (s *Service) judge(e *entry, now int64, pending *pendingSet) error {
-	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created) {
+// maxAhead is how far ahead a session may have been made. A clock that jumped made
+// one that is further ahead, and it would outlast every limit.
+const maxAhead = 24 * time.Hour
+
+// judge applies the time limits and the pending revocations to an entry at a time
+// of this process, and notes its use.
+func (s *Service) judge(e *entry, at time.Time, pending *pendingSet) error {
+	now := s.cfg.Core.clock(at).UnixMilli()
+	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created, now) {
 		return ErrRevoked
 	}
 	until := e.usedUntil.Load()
-	if now >= e.expires || s.idle(until, now) {
+	if now >= e.expires || e.created > now+maxAhead.Milliseconds() || s.idle(until, now) {
 		return ErrExpired
 	}
 	if next := now + s.touchEvery; now >= until && e.usedUntil.CompareAndSwap(until, next) {
@@ -189,7 +194,7 @@ func (s *Service) judge(e *entry, now int64, pending *pendingSet) error {
 func (s *Service) identity(e *entry) Identity {
 	id := Identity{
 		AppID: e.appID, OpenID: e.openID(), UnionID: e.unionID(),
-		Expires: time.UnixMilli(e.expires),
+		Expires: s.cfg.Core.localTime(e.expires),
 	}
 	if s.cfg.RememberPhone {
 		id.Phone = s.phone(e)
@@ -259,7 +264,7 @@ func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*en
 	}
 	e := newEntry(d, rec, readAt)
 	c.cache.resize(maxSessions)
-	c.cache.put(e, time.Now())
+	c.cache.put(e, c.clock(time.Now()))
 	return e, nil
 }
 

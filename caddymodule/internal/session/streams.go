@@ -138,10 +138,10 @@ func (s *streamShard) sweep(
 			c.streams.count(1)
 		}
 		service := st.service
-		switch err := service.judge(st.entry, now.UnixMilli(), pending); {
+		switch err := service.judge(st.entry, now, pending); {
 		case st.over:
 		// The time of the last use does not decide: an open stream is a use.
-		case err == ErrRevoked, now.UnixMilli() >= st.entry.expires:
+		case err == ErrRevoked, c.clock(now).UnixMilli() >= st.entry.expires:
 			st.end(c)
 		case !c.cache.fresh(st.entry), all && !c.believes(now, service.cfg.MaxStaleness):
 			stale = append(stale, st.entry)

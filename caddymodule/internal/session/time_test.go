@@ -10,6 +10,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
@@ -346,4 +347,64 @@ func TestReload_Core_KeepsTheCache(t *testing.T) {
 		}
 		g.accept(token)
 	})
+}
+
+// clockedStore is a store whose server's clock is that of this machine and by.
+type clockedStore struct {
+	*memstore.Store
+	by time.Duration
+}
+
+func (c clockedStore) Clock() *store.Clock {
+	now := time.Now()
+	return &store.Clock{Server: now.Round(0).Add(c.by), Local: now}
+}
+
+// TestClock_Jumped_SessionsGoByTheServer: a machine whose clock is years ahead makes
+// no session that lasts for years, and ends none.
+func TestClock_Jumped_SessionsGoByTheServer(t *testing.T) {
+	const years = 10 * 365 * 24 * time.Hour
+	for _, by := range []time.Duration{-years, -time.Minute, time.Minute, years} {
+		var s *memstore.Store
+		g := newGate(t, withCore(func(c *session.CoreConfig) {
+			s = c.Store.(*memstore.Store)
+			c.Store = clockedStore{s, by}
+		}))
+		g.store = s
+		l := g.login("alice")
+		rec, err := s.Lookup(t.Context(), l.Digest)
+		g.must(err)
+		near := func(what string, got, want time.Time) {
+			if got.Sub(want).Abs() > time.Minute/2 {
+				t.Errorf("clock at %v: %s at %v, want %v", by, what, got, want)
+			}
+		}
+		end := time.Now().Add(g.cfg.TTL) // as the client hears it
+		near("the record ends", rec.Session.Expires, end.Add(by))
+		near("the login ends", l.Expires, end)
+		near("the session ends", g.accept(l.Token).Expires, end)
+		g.settle()
+		near("the cached session ends", g.accept(l.Token).Expires, end)
+	}
+}
+
+// TestClock_SessionFromTheFuture_IsOver: a clock that jumped made it, and it would
+// outlast every limit. A few hours are a clock that is wrong.
+func TestClock_SessionFromTheFuture_IsOver(t *testing.T) {
+	g := newGate(t)
+	for ahead, want := range map[time.Duration]error{
+		time.Hour: nil, 23 * time.Hour: nil, 25 * time.Hour: session.ErrExpired,
+		10 * 365 * 24 * time.Hour: session.ErrExpired,
+	} {
+		token := g.keys.Mint()
+		now := time.Now().Add(ahead)
+		_, err := g.store.Login(t.Context(), store.Login{
+			User: alice, Digest: session.DigestOf(token), Created: now,
+			UsedUntil: now.Add(time.Minute), Expires: now.Add(48 * time.Hour),
+		})
+		g.must(err)
+		if _, err := g.authenticate(token); !errors.Is(err, want) {
+			t.Errorf("%v ahead: %v, want %v", ahead, err, want)
+		}
+	}
 }

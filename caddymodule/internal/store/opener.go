@@ -29,3 +29,19 @@ type Beginner interface {
 	// MayBegin reports that the operator consents to an empty store.
 	MayBegin() bool
 }
+
+// Renewer is an Opener whose open store can take up settings that do not belong to
+// its identity, such as a password.
+type Renewer interface {
+	// Renew makes st, which an Opener of the same identity has opened, take up the
+	// settings of this one. An error says why it keeps the old ones for now.
+	Renew(st Store) error
+}
+
+// Consenter is an Opener of a store that only tells when it is open whether it is
+// empty.
+type Consenter interface {
+	// BeginsNew reports that the operator consents to an empty store in the place of
+	// one with sessions.
+	BeginsNew() bool
+}

@@ -37,6 +37,51 @@ type Patient interface {
 	Patience() (check, lookup time.Duration)
 }
 
+// Contacted is a Store at the other end of a connection.
+type Contacted interface {
+	// Contact returns the state of the connection. It asks nothing.
+	Contact() Contact
+}
+
+// Contact is the state of the connection to a store.
+type Contact struct {
+	Up          bool      // takes logins
+	Since       time.Time // it is so
+	LastSuccess time.Time
+	LastError   error     // without a secret; nil when there was none
+	LastErrorAt time.Time // zero when there was none
+
+	// ClockAhead is how far the clock of this machine is ahead of the server's.
+	ClockAhead time.Duration
+}
+
+// Clocked is a Store whose server has a clock that all gates share.
+type Clocked interface {
+	// Clock returns the last reading of it; nil before the first. Every check calls
+	// it, so it only loads a word.
+	Clock() *Clock
+}
+
+// Clock is one reading of a server's clock.
+type Clock struct{ Server, Local time.Time }
+
+// maxClockError is how far apart two clocks count as equal: a reading is not more
+// exact than the network.
+const maxClockError = time.Second
+
+// At returns the server's time at a time of this process, which may be wrong about
+// the time of day. It returns now itself while the two clocks count as equal.
+func (c *Clock) At(now time.Time) time.Time {
+	if c == nil {
+		return now
+	}
+	server := c.Server.Add(now.Sub(c.Local)) // by the monotonic clock
+	if ahead := now.Round(0).Sub(server); ahead.Abs() <= maxClockError {
+		return now
+	}
+	return server
+}
+
 // Rate is a token bucket: Burst at once, and one more each Every.
 type Rate struct {
 	Every time.Duration
@@ -62,4 +107,8 @@ const (
 	// ContactMade is AllChanged after a loss of contact. A server that crashed or
 	// was replaced may have lost what it acknowledged just before, too.
 	ContactMade
+
+	// RecordsReplaced is AllChanged after which the sessions of before are gone: the
+	// store was emptied, or another one is in its place.
+	RecordsReplaced
 )

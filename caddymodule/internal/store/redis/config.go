@@ -34,6 +34,13 @@ type Config struct {
 	DB        int         // 0 with Cluster
 	TLS       *tls.Config // nil: plain TCP
 
+	// ReadTLS returns TLS with the files as they are now; nil: TLS names none. Each
+	// connection asks it, so that a renewed certificate needs no reload.
+	ReadTLS func() (*tls.Config, error)
+
+	// TLSDigest changes with the words and files of TLS.
+	TLSDigest string
+
 	Sentinel *Sentinel // not nil: Addresses are sentinels
 	Cluster  bool      // Addresses are nodes of a cluster
 
@@ -157,6 +164,12 @@ func (l *link) dataClient(v view) (rueidis.Client, error) {
 	return c, err
 }
 
+// openAll makes the library open the connections of a client, most likely all four,
+// that it opens at their first use otherwise: by then the password may be another.
+func (l *link) openAll(ctx context.Context, c rueidis.Client) {
+	_ = inParallel(16, func(int) error { return c.Do(ctx, c.B().Ping().Build()).Error() })
+}
+
 // connect returns a client that is connected, or none.
 func connect(o rueidis.ClientOption) (rueidis.Client, error) {
 	c, err := rueidis.NewClient(o)
@@ -179,9 +192,28 @@ func (l *link) dial(ctx context.Context, addr string, tc *tls.Config) (net.Conn,
 		network = "unix"
 	}
 	if tc != nil {
+		tc = l.freshTLS(tc)
 		return (&tls.Dialer{NetDialer: d, Config: tc}).DialContext(ctx, network, addr)
 	}
 	return d.DialContext(ctx, network, addr)
+}
+
+// freshTLS returns the TLS configuration with its files as they are now. While they
+// cannot be read, as in the middle of a renewal, the last ones serve.
+func (l *link) freshTLS(tc *tls.Config) *tls.Config {
+	if l.cfg.ReadTLS == nil {
+		return tc
+	}
+	fresh, err := l.cfg.ReadTLS()
+	if err != nil {
+		if !l.staleTLS.Swap(true) {
+			l.cfg.Logger.Warn("tls files of redis cannot be read; the last ones serve",
+				zap.Error(err))
+		}
+		return tc
+	}
+	l.staleTLS.Store(false)
+	return fresh
 }
 
 // bind makes a connection end with the link. It calls closed once, when the

@@ -114,7 +114,7 @@ func TestRevocation_Answered_IsAtReplica(t *testing.T) {
 	ctx, id := t.Context(), userOf("oAlice")
 	mustLogin(t, s, newLogin(id))
 	must(t, s.RevokeUser(ctx, id)) // perhaps before the heartbeat has seen the replica
-	await(t, "the replica is seen", s.link.replicas)
+	await(t, "the replica is seen", s.link().replicas)
 	revocations := map[string]func() error{
 		userKey(id):                func() error { return s.RevokeUser(ctx, id) },
 		"e:{app:" + id.AppID + "}": func() error { return s.RevokeApp(ctx, id.AppID) },

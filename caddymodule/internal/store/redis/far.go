@@ -24,15 +24,16 @@ const (
 
 // Patience implements store.Patient.
 func (s *Store) Patience() (check, lookup time.Duration) {
-	check = s.cfg.ReadTimeout + answerTime
+	check = s.config().ReadTimeout + answerTime
 	return check, max(check, lookupLife)
 }
 
 // recordSlow counts a look-up as failed that answered after its check gave up.
 func (s *Store) recordSlow(began time.Time) {
-	if took := time.Since(began); took > s.cfg.ReadTimeout {
-		s.link.recordFailure(began, fmt.Errorf("%w: a look-up took %v, longer than read_timeout %v",
-			errSlow, took.Round(time.Millisecond), s.cfg.ReadTimeout))
+	limit := s.config().ReadTimeout
+	if took := time.Since(began); took > limit {
+		s.link().recordFailure(began, fmt.Errorf("%w: a look-up took %v; read_timeout is %v",
+			errSlow, took.Round(time.Millisecond), limit))
 	}
 }
 
@@ -81,7 +82,8 @@ func (l *link) roundTrip() time.Duration { return time.Duration(l.rtt.Load()) }
 // isFar reports whether two rounds would take half of read_timeout. A cluster needs
 // both, since the records may be on different servers.
 func (s *Store) isFar() bool {
-	return !s.cfg.Cluster && 4*s.link.roundTrip() > s.cfg.ReadTimeout && !s.noFar.Load()
+	l := s.link()
+	return !l.cfg.Cluster && 4*l.roundTrip() > l.cfg.ReadTimeout && !s.noFar.Load()
 }
 
 // farScript reads in one round what a look-up needs. It finds the user's key from

@@ -30,7 +30,7 @@ func farFixture(t *testing.T, opts ...redistest.Option) (f *fixture, users *atom
 	cfg := with(f.cfg, p.Addr)
 	cfg.pace = pace{interval: time.Minute, overdue: time.Minute, hopeless: 3 * time.Minute}
 	f.Store = mustOpen(t, cfg)
-	f.link.rtt.Store(int64(cfg.ReadTimeout))
+	f.link().rtt.Store(int64(cfg.ReadTimeout))
 	return f, users
 }
 
@@ -135,6 +135,6 @@ func TestLookup_Late_IsAnsweredAndCounted(t *testing.T) {
 	p.Delay(20 * time.Millisecond)
 	await(t, "a look-up is answered late", func() bool {
 		_, err := s.Lookup(t.Context(), l.Digest)
-		return err == nil && s.link.failure.Load() != nil
+		return err == nil && s.link().failure.Load() != nil
 	})
 }

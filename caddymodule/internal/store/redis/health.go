@@ -34,11 +34,21 @@ func (l *link) setDown(cause error) {
 	if l.ctx.Err() != nil {
 		return
 	}
-	c := unreachable(cause)
-	c.data = l.now.Load().data
+	cause = l.addressed(cause)
+	c, before := unreachable(cause), l.now.Load()
+	c.data = before.data
 	l.now.Store(c)
+	l.noteState(before.writing, cause)
 	l.log.down(cause)
 	l.closeTried()
+}
+
+// addressed adds the addresses of the configuration to an error that names none.
+func (l *link) addressed(cause error) error {
+	if at := strings.Join(l.cfg.Addresses, ","); !strings.Contains(cause.Error(), ":") {
+		return fmt.Errorf("%s: %w", at, cause)
+	}
+	return cause
 }
 
 // setUp publishes the result of a heartbeat.
@@ -53,6 +63,7 @@ func (l *link) setUp(c *contact, b beat) {
 		next.since = time.Now()
 	}
 	l.now.Store(next)
+	l.noteState(before.writing, next.writing)
 	if b.sure {
 		l.heardAt.Store(&b.sent)
 	}
@@ -69,6 +80,7 @@ func (l *link) setUp(c *contact, b beat) {
 func (l *link) recordFailure(began time.Time, err error) {
 	if c := l.now.Load(); !c.since.IsZero() && began.After(c.since) {
 		l.failure.Store(&err)
+		l.lastFailed.Store(&failed{err, time.Now()})
 	}
 }
 
@@ -81,8 +93,26 @@ type transitions struct {
 	refusing     bool
 	hadReplicas  bool // each primary had one once
 	lacking      bool // and has none any more
+	skewed       bool // the clocks differ
 	failing      bool // calls fail although the engine answers the heartbeat
 	lastFailure  time.Time
+}
+
+// clock logs when the clocks of this machine and of redis begin, or cease, to
+// differ. A jump of either is one line.
+func (t *transitions) clock(ahead time.Duration) {
+	skewed := ahead != 0
+	if skewed == t.skewed {
+		return
+	}
+	t.skewed = skewed
+	if skewed {
+		t.log.Warn("clock of this machine differs from redis",
+			zap.Duration("ahead", ahead.Round(time.Millisecond)),
+			zap.String("cure", "set both by NTP; sessions go by the clock of redis meanwhile"))
+	} else {
+		t.log.Info("clock of this machine agrees with redis again")
+	}
 }
 
 // callsWell is the time without a failed call after which calls count as answered
@@ -96,15 +126,18 @@ func (t *transitions) calls(failure *error) {
 	case failure != nil:
 		if t.lastFailure = time.Now(); !t.failing {
 			t.failing = true
-			t.log.Error(
-				"calls to redis fail, though it answers",
-				zap.Strings("addresses", t.addresses), zap.Error(*failure),
-			)
+			t.error("calls to redis fail, though it answers", *failure)
 		}
 	case t.failing && time.Since(t.lastFailure) >= callsWell:
 		t.failing = false
 		t.log.Info("calls to redis succeed again")
 	}
+}
+
+// error logs a failure with its kind and its cure.
+func (t *transitions) error(text string, err error) {
+	fields := []zap.Field{zap.Strings("addresses", t.addresses), zap.Error(err)}
+	t.log.Error(text, append(fields, troubleOf(err).fields()...)...)
 }
 
 // replicas logs the loss of replicas: revocations then wait for none, and a
@@ -130,12 +163,13 @@ func (t *transitions) down(cause error) {
 		return
 	}
 	t.isDown, t.isUp, t.refusing, t.failing = true, false, false, false
-	t.log.Error("no contact with redis", zap.Strings("addresses", t.addresses), zap.Error(cause))
+	t.error("no contact with redis", cause)
 }
 
 func (t *transitions) up(c *contact, refusal error) {
+	t.isDown = false
 	if !t.isUp {
-		t.isDown, t.isUp = false, true
+		t.isUp = true
 		t.log.Info("in contact with redis", zap.Strings("primaries", c.view.addresses()))
 	}
 	refusing := refusal != nil
@@ -144,10 +178,7 @@ func (t *transitions) up(c *contact, refusal error) {
 	}
 	t.refusing = refusing
 	if refusing {
-		t.log.Error(
-			"redis takes no writes: logins and revocations fail",
-			zap.Strings("addresses", t.addresses), zap.Error(refusal),
-		)
+		t.error("redis takes no writes: logins and revocations fail", refusal)
 	} else {
 		t.log.Info("redis takes writes again")
 	}

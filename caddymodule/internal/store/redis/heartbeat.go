@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // pace holds the times of the heartbeat. After overdue without an answer calls
@@ -94,6 +96,7 @@ func (l *link) connect() (c *contact, first beat, err error) {
 	if err != nil {
 		return c, first, err
 	}
+	l.openAll(ctx, c.data)
 	for _, t := range c.trackers {
 		l.checkSettings(ctx, t)
 	}
@@ -105,7 +108,11 @@ func (l *link) beatUntilLost(c *contact, first beat) error {
 	l.setUp(c, first)
 	tick := time.NewTicker(l.cfg.pace.interval)
 	defer tick.Stop()
-	for {
+	sure := l.checkIdentity(c)
+	for n := 1; ; n++ {
+		if l.emptied.Swap(false) || !sure || n%identityEvery == 0 {
+			sure = l.checkIdentity(c)
+		}
 		select {
 		case <-l.ctx.Done():
 			return l.ctx.Err()
@@ -172,6 +179,11 @@ func (l *link) beat(ctx context.Context, c *contact) (beat, error) {
 		}
 	}
 	l.measure(c)
+	if clock := answers[0].clock; clock != nil {
+		l.clock.Store(clock)
+		now := time.Now()
+		l.log.clock(now.Round(0).Sub(clock.At(now).Round(0)))
+	}
 	agreed, err := agree(c.view, answers)
 	b.sure = b.sure && agreed
 	return b, err
@@ -263,6 +275,7 @@ func (t *tracker) greet(wait time.Duration) error {
 
 // answer is the answer of one primary to the heartbeat.
 type answer struct {
+	clock    *store.Clock // nil where an ACL forbids TIME
 	refusal  error
 	replicas int
 	view     view     // of a cluster, as that node sees it
@@ -273,13 +286,16 @@ type answer struct {
 // before a login needs it.
 func (t *tracker) ask(ctx context.Context) (a answer, err error) {
 	b := t.c.B()
-	multi := rueidis.Commands{b.Set().Key(t.probe).Value("").Px(probeTTL).Build(), b.Role().Build()}
+	multi := rueidis.Commands{
+		b.Set().Key(t.probe).Value("").Px(probeTTL).Build(), b.Role().Build(), b.Time().Build(),
+	}
 	if t.cluster {
 		multi = append(multi, b.ClusterSlots().Build(), b.ClusterNodes().Build())
 	}
 	sent := time.Now()
 	replies := t.c.DoMulti(ctx, multi...)
 	t.trips.add(time.Since(sent))
+	a.clock = clockOf(replies[2], sent)
 	if a.refusal, err = judge(replies[0].Error()); err != nil {
 		return a, fmt.Errorf("%s: %w", t.at.addr, err)
 	}
@@ -289,12 +305,12 @@ func (t *tracker) ask(ctx context.Context) (a answer, err error) {
 	if !t.cluster {
 		return a, nil
 	}
-	nodes, err := replies[3].ToString()
+	nodes, err := replies[4].ToString()
 	if err != nil {
 		return a, fmt.Errorf("%s: asking for the nodes: %w", t.at.addr, err)
 	}
 	a.moving = movingTo(nodes)
-	a.view, err = viewOf(replies[2], t.at.addr)
+	a.view, err = viewOf(replies[3], t.at.addr)
 	return a, err
 }
 

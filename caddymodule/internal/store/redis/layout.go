@@ -24,6 +24,7 @@ import (
 //	               in hex -> until when, in milliseconds
 //	k              the same for gates of the first release, without the epoch
 //	f:{name}       store.Store.Fact of that name
+//	id:{n}         store.Identity, written once; n is 0, or in a cluster below 16
 //	h:{n}id        trial write of a gate, by its heartbeat or Health; some seconds
 //	b:{hash}       rate limit: when the bucket will be full, in microseconds
 //	i:x            x has changed otherwise than by a login; some seconds. Every gate

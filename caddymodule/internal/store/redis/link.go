@@ -37,11 +37,23 @@ type link struct {
 	failure atomic.Pointer[error] // of a call since the last heartbeat
 	rtt     atomic.Int64          // what roundTrip returns
 
+	clock atomic.Pointer[store.Clock]
+
+	changedAt  atomic.Pointer[time.Time] // when the engine began or ceased to take writes
+	lastFailed atomic.Pointer[failed]
+
+	staleTLS atomic.Bool // the last reading of the TLS files failed
+
 	tried      chan struct{} // closed after the first attempt to make contact
 	closeTried func()
 
 	log    transitions
 	warned map[string]bool // settings that checkSettings has warned of
+
+	records *atomic.Pointer[knownRecords] // never nil inside; a link hands it to the next
+	emptied atomic.Bool                   // a primary has pushed that it was emptied
+
+	before *link // whose contact this one takes over; nil when none, or after that
 }
 
 // Delays between attempts to make contact. The longest is well under the two
@@ -53,6 +65,13 @@ const (
 
 // newLink returns at once, whether or not the engine can be reached.
 func newLink(cfg Config) *link {
+	l := makeLink(cfg)
+	l.wg.Go(l.run)
+	return l
+}
+
+// makeLink returns a link that does not run yet.
+func makeLink(cfg Config) *link {
 	l := &link{
 		cfg:    cfg,
 		id:     rand.Text()[:8],
@@ -60,10 +79,11 @@ func newLink(cfg Config) *link {
 		log:    transitions{log: cfg.Logger, addresses: cfg.Addresses},
 		warned: make(map[string]bool),
 	}
+	l.records = new(atomic.Pointer[knownRecords])
+	l.records.Store(new(knownRecords))
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.closeTried = sync.OnceFunc(func() { close(l.tried) })
 	l.now.Store(unreachable(errors.New("not connected yet")))
-	l.wg.Go(l.run)
 	return l
 }
 
@@ -130,7 +150,9 @@ func (l *link) run() {
 		}
 		since := time.Now()
 		l.replaceClient(c.data)
-		l.report(store.Change{What: store.ContactMade})
+		if !l.takesOver(first) {
+			l.report(store.Change{What: store.ContactMade})
+		}
 		err = l.beatUntilLost(c, first)
 		c.close()
 		if !errors.Is(err, errAgain) {
@@ -199,6 +221,7 @@ const invalidations = "i:"
 func (l *link) invalidated(t *tracker, keys []rueidis.RedisMessage) {
 	if keys == nil {
 		if !t.ended() {
+			l.emptied.Store(true)
 			l.report(store.Change{What: store.AllChanged})
 		}
 		return

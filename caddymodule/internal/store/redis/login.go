@@ -31,6 +31,7 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 		if err != nil {
 			return res, err
 		}
+		db.link().noteUsed()
 		return res, db.endLeaving(ctx, l, found.presented, record, res.Ended)
 	})
 }

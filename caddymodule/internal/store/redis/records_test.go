@@ -89,6 +89,7 @@ func TestLayout_EachRecord_Expires(t *testing.T) {
 		userKey(long.User):                 401 * day,
 		"e:{app:" + short.User.AppID + "}": forever,
 		"e:{all}":                          forever,
+		"id:{0}":                           forever,
 		"k":                                forever,
 		"m":                                forever,
 	}

@@ -195,7 +195,7 @@ const copyWait = 100 * time.Millisecond
 // ended. When that takes too long, the change stays, and the log says so once.
 // WAIT is about writes on its own connection, which a pipeline of the two keeps to.
 func (db db) runFor(ctx context.Context, s *script, x call, lasting bool) rueidis.RedisResult {
-	if !lasting || !db.link.replicas() {
+	if !lasting || !db.link().replicas() {
 		return s.run(ctx, db.c, x)
 	}
 	wait := func() rueidis.Completed {

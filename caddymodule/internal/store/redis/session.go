@@ -174,11 +174,11 @@ func (s *Store) flush() error {
 }
 
 func (s *Store) writeNotes(used map[store.Digest]time.Time, batch []store.Digest) error {
-	c, err := s.link.client()
+	c, err := s.link().client()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), s.cfg.WriteTimeout, errSlow)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), s.config().WriteTimeout, errSlow)
 	defer cancel()
 	calls := make([]call, len(batch))
 	for i, d := range batch {

@@ -42,10 +42,9 @@ import (
 
 // Store is a store.Shared on Redis or Valkey. Make one with Open.
 type Store struct {
-	cfg  Config
-	log  *zap.Logger
-	keys layout
-	link *link
+	log   *zap.Logger
+	keys  layout
+	links links
 
 	lastNeeds atomic.Pointer[recentNeeds]
 
@@ -65,6 +64,9 @@ type Store struct {
 var (
 	_ store.Shared  = (*Store)(nil)
 	_ store.Patient = (*Store)(nil)
+
+	_ store.Contacted = (*Store)(nil)
+	_ store.Clocked   = (*Store)(nil)
 )
 
 // openPatience limits the wait of Open for the engine. Where the engine is up, the
@@ -79,35 +81,34 @@ func Open(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("opening session store: %w", err)
 	}
 	s := &Store{
-		cfg:        cfg,
 		log:        cfg.Logger,
 		keys:       layout(cfg.Prefix),
-		link:       newLink(cfg),
 		touches:    store.NewTouches(),
 		damagedLog: rate.Sometimes{First: 3, Interval: time.Minute},
 		closing:    make(chan struct{}),
 		flushed:    make(chan struct{}),
 	}
+	s.links.now.Store(newLink(cfg))
 	go s.flushLoop()
-	s.link.awaitAttempt(openPatience)
+	s.link().awaitAttempt(openPatience)
 	return s, nil
 }
 
 // Watch implements store.Shared.
-func (s *Store) Watch(report func(store.Change)) { s.link.watch(report) }
+func (s *Store) Watch(report func(store.Change)) { s.links.watch(report) }
 
 // Heard implements store.Shared.
-func (s *Store) Heard() time.Time { return s.link.heard() }
+func (s *Store) Heard() time.Time { return s.link().heard() }
 
 // Health implements store.Store. It writes once, since the heartbeat notices a
 // server that hangs only after a while, and a login code that is spent by then is
 // lost.
 func (s *Store) Health(ctx context.Context) error {
-	if err := s.link.health(); err != nil {
+	if err := s.link().health(); err != nil {
 		return unavailable("checking session store", err)
 	}
 	return s.write(ctx, func(ctx context.Context, db db) error {
-		trial := db.c.B().Set().Key(db.keys.trial(s.link.id)).Value("").Px(probeTTL).Build()
+		trial := db.c.B().Set().Key(db.keys.trial(s.link().id)).Value("").Px(probeTTL).Build()
 		return db.c.Do(ctx, trial.ToRetryable()).Error()
 	})
 }
@@ -117,7 +118,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		<-s.flushed
-		s.link.close()
+		s.links.close()
 	})
 	return nil
 }
@@ -130,11 +131,11 @@ type db struct {
 }
 
 func (s *Store) read(ctx context.Context, f func(context.Context, db) error) error {
-	return s.ask(ctx, "reading session store", s.cfg.ReadTimeout, f)
+	return s.ask(ctx, "reading session store", s.config().ReadTimeout, f)
 }
 
 func (s *Store) write(ctx context.Context, f func(context.Context, db) error) error {
-	return s.ask(ctx, "writing session store", s.cfg.WriteTimeout, f)
+	return s.ask(ctx, "writing session store", s.config().WriteTimeout, f)
 }
 
 // result runs f by read, write or the like, and returns the value that f returns.
@@ -162,7 +163,8 @@ func (s *Store) ask(
 	if err := s.refusal(ctx); err != nil {
 		return unavailable(doing, err)
 	}
-	c, err := s.link.client()
+	link := s.link()
+	c, err := link.client()
 	if err != nil {
 		return unavailable(doing, err)
 	}
@@ -175,7 +177,7 @@ func (s *Store) ask(
 	}
 	err = unavailable(doing, cause(ctx, err))
 	if !errors.Is(err, context.Canceled) {
-		s.link.recordFailure(began, err)
+		link.recordFailure(began, err)
 	}
 	return err
 }
@@ -211,7 +213,7 @@ func unavailable(doing string, err error) error {
 func cause(ctx context.Context, err error) error {
 	if said, ok := rueidis.IsRedisErr(err); ok {
 		text, _, _ := strings.Cut(said.Error(), ", with args")
-		return errors.New(text)
+		return answered(text)
 	}
 	switch {
 	case ctx.Err() != nil:

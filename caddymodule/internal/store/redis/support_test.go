@@ -172,11 +172,12 @@ func (f *fixture) ttls() map[string]time.Duration {
 	return ttls
 }
 
-// raw is a connection beside the store.
-func raw(t testing.TB, addr string) rueidis.Client {
+// raw is a connection beside the store, with a password if there is one.
+func raw(t testing.TB, addr string, password ...string) rueidis.Client {
 	t.Helper()
 	c, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true,
+		Password: strings.Join(password, ""),
 	})
 	must(t, err)
 	t.Cleanup(c.Close)

@@ -50,6 +50,9 @@ func Password(p string) Option {
 	}
 }
 
+// Password makes Do use another password, after the test has changed it.
+func (s *Server) Password(p string) { s.password = p }
+
 // Start runs a server on a free port of the loopback interface until the test ends.
 // Only With("appendonly yes") makes it write to the disk.
 func Start(tb testing.TB, opts ...Option) *Server {
