@@ -1,4 +1,5 @@
-// Package logformat owns the log format `wechat`, which keeps tokens out of logs.
+// Package logformat owns how lines get into logs: the format `wechat`, which keeps
+// tokens out, and the writer `wechat_patient`, which blocks no request.
 //
 // It must not know requests, sites or configuration of the gate.
 package logformat

@@ -21,6 +21,8 @@
 //	caddy_wechat_store_commit_duration_seconds         commits of the bolt store
 //	caddy_wechat_store_sessions, _users, _bytes, _free_bytes, _last_backup_timestamp_seconds
 //	                                                   size and backup of the bolt store
+//	caddy_wechat_store_up                              1 while the store takes logins
+//	caddy_wechat_log_lines_dropped_total               lines that a stalled log did not take
 package wechatapp
 
 import (
@@ -329,6 +331,7 @@ func (a *App) Start() error {
 	a.renewStore()
 	a.watchKeys()
 	a.watchAssertions()
+	a.tellReady()
 	return nil
 }
 

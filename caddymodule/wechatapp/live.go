@@ -66,6 +66,11 @@ func (a *App) await(ctx context.Context) *Live {
 	case <-ctx.Done():
 		return nil
 	}
+	return a.Opened()
+}
+
+// Opened is Live without the wait for Start. It returns nil when nothing is open.
+func (a *App) Opened() *Live {
 	if live := a.live.Load(); live != nil {
 		return live
 	}

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/judge"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
@@ -41,6 +43,38 @@ func auditUnionID(u session.User, changed bool) {
 	Logger("audit").Info(what, zap.String("appid", u.AppID), zap.String("openid", u.OpenID))
 }
 
+// tellReady logs the one line that an operator reads after a start or a reload: what
+// the gate serves, and with what. It holds no secret.
+func (a *App) tellReady() {
+	var sites []string
+	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
+		sites = judge.Sites(app.(*caddyhttp.App).Servers)
+	}
+	fields := []zap.Field{
+		zap.Strings("mini_programs", a.AppIDs()),
+		zap.Strings("sites", sites), // each with the prefix of its endpoints
+		zap.String("store", a.opener.Identity()),
+		zap.Stringer("master_key", a.ring.Signer()),
+	}
+	fields = append(fields, a.masterKeyPlace()...)
+	fields = append(fields, zap.String("wechat", a.API.BaseURL))
+	Logger("").Info("wxgate is ready", fields...)
+}
+
+// masterKeyPlace tells where the master key is, and whether this start made it.
+func (a *App) masterKeyPlace() []zap.Field {
+	s, ok := a.opener.(*BoltStore)
+	if !ok || a.SealKey != "" {
+		return []zap.Field{zap.String("master_key_in", "seal_key")}
+	}
+	fields := []zap.Field{zap.String("master_key_in", keyPath(s.path))}
+	if s.newKey {
+		fields = append(fields,
+			zap.String("master_key_new", "back it up together with the database"))
+	}
+	return fields
+}
+
 // liveCore hands each entry to Caddy's current default logger.
 type liveCore struct{ fields []zapcore.Field }
 
@@ -65,13 +99,13 @@ func (c liveCore) join(fields []zapcore.Field) []zapcore.Field {
 	return append(c.fields[:len(c.fields):len(c.fields)], fields...)
 }
 
-// refusalsPerSecond bounds the lines of each kind of refusal.
-const refusalsPerSecond = 10
+// refusalsInFull is how many refusals of one kind a second begins with in full.
+const refusalsInFull = 3
 
-// RefusalLog logs refusals with a bound, since any client can cause them: lines of
-// one kind a second, and the length of a value (docs/threats.md#t40). It counts the
-// rest and tells it in one line. A log whose reader has stopped holds up one
-// refusal for a moment, and no other.
+// RefusalLog logs refusals with a bound, since any client can cause them
+// (docs/threats.md#t40): the first of a kind in full, then, as long as more come, one
+// line a second with their count and the latest of them. A log whose reader has
+// stopped holds up one refusal for a moment, and no other.
 type RefusalLog struct {
 	log   *zap.Logger
 	write sync.Mutex // held while a line is written
@@ -80,8 +114,12 @@ type RefusalLog struct {
 	kinds map[string]*refusals
 }
 
-// refusals are those of one kind within a second.
-type refusals struct{ logged, skipped int }
+// refusals are those of one kind since its last quiet second.
+type refusals struct {
+	logged  int         // in full
+	skipped int         // since the last line
+	latest  []zap.Field // of the skipped
+}
 
 // NewRefusalLog returns a RefusalLog that writes to log.
 func NewRefusalLog(log *zap.Logger) *RefusalLog {
@@ -91,7 +129,7 @@ func NewRefusalLog(log *zap.Logger) *RefusalLog {
 // Log writes a line unless its kind has reached the bound. Callers draw kinds from a
 // fixed set.
 func (l *RefusalLog) Log(level zapcore.Level, msg, kind string, fields ...zap.Field) {
-	if !l.log.Core().Enabled(level) || !l.take(level, msg, kind) {
+	if !l.log.Core().Enabled(level) || !l.take(level, msg, kind, fields) {
 		return
 	}
 	if !l.writes(func() { l.log.Log(level, msg, fields...) }) {
@@ -100,7 +138,7 @@ func (l *RefusalLog) Log(level zapcore.Level, msg, kind string, fields ...zap.Fi
 }
 
 // take counts a refusal, and reports whether its line is within the bound.
-func (l *RefusalLog) take(level zapcore.Level, msg, kind string) bool {
+func (l *RefusalLog) take(level zapcore.Level, msg, kind string, fields []zap.Field) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	name := msg + " " + kind
@@ -110,11 +148,12 @@ func (l *RefusalLog) take(level zapcore.Level, msg, kind string) bool {
 		l.kinds[name] = k
 		time.AfterFunc(time.Second, func() { l.tell(level, msg, kind) })
 	}
-	if k.logged < refusalsPerSecond {
+	if k.logged < refusalsInFull {
 		k.logged++
 		return true
 	}
 	k.skipped++
+	k.latest = fields
 	return false
 }
 
@@ -127,16 +166,22 @@ func (l *RefusalLog) skip(msg, kind string) {
 	}
 }
 
-// tell ends a second of one kind.
+// tell ends a second of one kind, the last one if it was quiet.
 func (l *RefusalLog) tell(level zapcore.Level, msg, kind string) {
 	l.mu.Lock()
 	k := l.kinds[msg+" "+kind]
-	delete(l.kinds, msg+" "+kind)
+	n, latest := k.skipped, k.latest
+	if n == 0 {
+		delete(l.kinds, msg+" "+kind)
+	} else {
+		k.logged, k.skipped, k.latest = refusalsInFull, 0, nil
+		time.AfterFunc(time.Second, func() { l.tell(level, msg, kind) })
+	}
 	l.mu.Unlock()
-	if k.skipped > 0 {
+	if n > 0 {
 		l.writes(func() {
 			l.log.Log(level, msg+": more within a second",
-				zap.String("kind", kind), zap.Int("count", k.skipped))
+				append(latest, zap.String("kind", kind), zap.Int("count", n))...)
 		})
 	}
 }

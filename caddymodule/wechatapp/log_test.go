@@ -62,8 +62,8 @@ func TestThreat40_Refusals_BoundedAndCounted(t *testing.T) {
 			l.Log(zapcore.DebugLevel, "refused", "hidden")
 		}
 		l.Log(zapcore.WarnLevel, "refused", "forged")
-		time.Sleep(2 * time.Second)
-		if n := logs.FilterMessage("refused").Len(); n != refusalsPerSecond+1 {
+		time.Sleep(3 * time.Second)
+		if n := logs.FilterMessage("refused").Len(); n != refusalsInFull+1 {
 			t.Errorf("%d lines", n)
 		}
 		for _, e := range logs.All() {
@@ -72,13 +72,51 @@ func TestThreat40_Refusals_BoundedAndCounted(t *testing.T) {
 			}
 		}
 		more := logs.FilterMessage("refused: more within a second").All()
-		if len(more) != 1 || more[0].ContextMap()["count"] != int64(590) ||
+		if len(more) != 1 || more[0].ContextMap()["count"] != int64(600-refusalsInFull) ||
 			more[0].ContextMap()["kind"] != "missing" {
 			t.Errorf("told %v", more)
 		}
 		l.Log(zapcore.InfoLevel, "refused", "missing")
-		if n := logs.FilterMessage("refused").Len(); n != refusalsPerSecond+2 {
-			t.Error("no line in the next second")
+		if n := logs.FilterMessage("refused").Len(); n != refusalsInFull+2 {
+			t.Error("no line after a quiet second")
+		}
+	})
+}
+
+// TestThreat40_Flood_TenLinesASecond sends 5,000 refusals a second of three kinds for
+// ten seconds: each second has ten lines at most, and the counts add up.
+func TestThreat40_Flood_TenLinesASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.InfoLevel)
+		l := NewRefusalLog(zap.New(core))
+		const seconds, rate = 10, 5000
+		told, kinds := 0, []string{"malformed", "forged", "unknown"}
+		count := func() (lines int) {
+			for _, e := range logs.TakeAll() {
+				lines++
+				told++
+				if n, more := e.ContextMap()["count"].(int64); more {
+					told += int(n) - 1
+				}
+				if e.ContextMap()["path"] != "/x" {
+					t.Errorf("a line without its fields: %v", e.ContextMap())
+				}
+			}
+			return lines
+		}
+		for range seconds {
+			for i := range rate {
+				l.Log(zapcore.InfoLevel, "refused", kinds[i%len(kinds)], Bounded("path", "/x"))
+				time.Sleep(time.Second / rate)
+			}
+			if lines := count(); lines > 10 {
+				t.Errorf("%d lines in a second", lines)
+			}
+		}
+		time.Sleep(3 * time.Second)
+		count()
+		if told != seconds*rate {
+			t.Errorf("the lines tell of %d refusals, not of %d", told, seconds*rate)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/logformat"
 )
 
 // metrics are made once a process and registered with each configuration, whose
@@ -27,6 +28,8 @@ type collectors struct {
 	loginsInFlight *level
 	openStreams    *level
 	endedStreams   prometheus.Counter
+	storeUp        prometheus.GaugeFunc
+	droppedLines   prometheus.CounterFunc
 }
 
 // level is a gauge with a readable value.
@@ -73,6 +76,11 @@ func newCollectors() *collectors {
 			"Requests with a session that have gone on for a while, WebSockets among them."))),
 		endedStreams: prometheus.NewCounter(opts("streams_ended_total",
 			"WebSockets and other streams closed because their session ended.")),
+		storeUp: prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("store_up",
+			"1 while the session store takes logins of this gate, else 0.")), storeUp),
+		droppedLines: prometheus.NewCounterFunc(opts("log_lines_dropped_total",
+			"Log lines that standard error or output did not take in time."),
+			func() float64 { return float64(logformat.Dropped()) }),
 	}
 }
 
@@ -85,8 +93,22 @@ func (c *collectors) register(reg *prometheus.Registry) error {
 		c.openStreams,
 		c.endedStreams,
 		weChatGauges{},
+		c.storeUp,
+		c.droppedLines,
 		storeGauges{},
 	)
+}
+
+// storeUp asks the store of the running configuration at each scrape.
+func storeUp() float64 {
+	a := Current()
+	if a == nil || a.live.Load() == nil {
+		return 0
+	}
+	if _, err := a.live.Load().Sessions.Ready(context.Background()); err != nil {
+		return 0
+	}
+	return 1
 }
 
 // RegisterMetrics adds collectors to a configuration's registry. Several handlers of one

@@ -78,6 +78,8 @@ func Decide(c Claims) Decision {
 		return Decision{Do: Pass, Result: Public}
 	case class == gate.NotFound:
 		return refuse(NotFound, &reply.NotFound, "")
+	case class == gate.Endpoint && endpoints[c.Route.Endpoint].health:
+		return Decision{Do: Answer}
 	case c.Cloudrun:
 		return decideCloudrun(c)
 	case c.Ambiguous != nil && !endpoints[c.Route.Endpoint].open:

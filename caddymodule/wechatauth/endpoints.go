@@ -17,6 +17,7 @@ type endpoint struct {
 	method string
 	ask    string              // for a caller that uses another method
 	open   bool                // answers whatever tokens a call presents, none among them
+	health bool                // for probes: HEAD, too, in every mode, without log and metric
 	on     func(*Handler) bool // nil: on every site
 	// serve answers a call. It may return a reply.Problem in place of an answer, with
 	// an id when it has logged the problem.
@@ -67,6 +68,14 @@ var endpoints = map[string]endpoint{
 			"the string from the getPhoneNumber button",
 		serve: ownData("phone", (*Handler).phone),
 	},
+	"livez": {
+		method: http.MethodGet, ask: "send GET or HEAD", open: true, health: true,
+		serve: (*Handler).serveLivez,
+	},
+	"readyz": {
+		method: http.MethodGet, ask: "send GET or HEAD", open: true, health: true,
+		serve: (*Handler).serveReadyz,
+	},
 }
 
 // endpointNames lists the endpoints that the site has.
@@ -83,6 +92,9 @@ func (h *Handler) endpointNames() (names []string) {
 // serveEndpoint answers a call of an endpoint.
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims) error {
 	e := endpoints[c.Route.Endpoint]
+	if e.health {
+		return h.serveHealth(w, r, e)
+	}
 	if r.Method != e.method {
 		return h.refuseCall(w, r, reply.MethodNotAllowed(e.method, e.ask))
 	}

@@ -6,8 +6,8 @@
 //
 // # Logs
 //
-// One line for each login, log-out and refusal; of one kind of refusal ten a second
-// at most, and a line with the number of the others. No line holds a token, a code, a
+// One line for each login and log-out, and for the first refusals of a kind; then one
+// line a second with their number and the latest. No line holds a token, a code, a
 // session_key, a secret or open data. Openids are in the lines of logins and of the
 // calls that follow, and in the access log's user_id; a unionid is in none.
 //
@@ -40,6 +40,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
+	"github.com/wxgate/wxgate/caddymodule/internal/judge"
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
@@ -453,8 +454,17 @@ func clientIP(r *http.Request) string {
 	return ip
 }
 
+// Guards implements judge.Gate.
+func (h *Handler) Guards() (endpoints string, public []string) {
+	if !h.Cloudrun {
+		endpoints = cmp.Or(h.Endpoints, "/wx")
+	}
+	return endpoints, h.Public
+}
+
 // Interface guards
 var (
+	_ judge.Gate                  = (*Handler)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

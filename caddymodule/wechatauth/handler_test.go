@@ -164,6 +164,7 @@ func TestDecisions(t *testing.T) {
 			caddytest.Down.Store(c.down)
 			defer caddytest.Down.Store(false)
 			w.Logs.TakeAll()
+			w.gate.refusals = wechatapp.NewRefusalLog(w.Log) // in full again
 			before := decisions()
 			r, rec := caddytest.Request("GET", c.target, c.token)
 			r.Header.Set("X-Wx-Openid", "forged")

@@ -22,7 +22,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-func init() {
+func registerDemo() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "demo",
 		Usage: "[--once]",
@@ -37,6 +37,7 @@ With --once it ends after the last step. The exit status is 0 only when every st
 has the right answer.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
+			demoCmd = cmd
 			cmd.Flags().Bool("once", false, "End after the last step")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
 				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)

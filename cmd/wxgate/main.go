@@ -4,6 +4,8 @@
 //	wxgate demo                          show a login on this machine, without configuration
 //	wxgate run --config Caddyfile        run the gate in front of your app
 //	wxgate validate --config Caddyfile   check a configuration and what stands around its gates
+//	wxgate version                       say which wxgate and Caddy this is
+//	wxgate build                         say how to build another one
 //	wxgate wechat status                 show the state of the running gate; sessions, revoke,
 //	                                     forget, backup and keys ask it, too
 //	wxgate wechat restore ...            put a backup in the place of the database
@@ -13,6 +15,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"slices"
 
@@ -21,6 +24,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/logformat"
 	_ "github.com/wxgate/wxgate/caddymodule/redisstore"
 )
 
@@ -34,6 +38,15 @@ func main() {
 			os.Args = slices.Insert(os.Args, 1, "wechat")
 		case "run":
 			os.Args = printSafely(os.Args, os.Stdout)
+		}
+	}
+	if len(os.Args) > 1 && slices.Contains(notOurs, os.Args[1]) {
+		fmt.Fprint(os.Stderr, howToBuild)
+		os.Exit(caddy.ExitCodeFailedStartup)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		if err := logformat.BePatient(); err != nil {
+			fmt.Fprintln(os.Stderr, "setting up the log:", err)
 		}
 	}
 	caddycmd.Main()

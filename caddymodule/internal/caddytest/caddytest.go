@@ -251,7 +251,8 @@ func Gathered(t testing.TB, reg *prometheus.Registry) map[string]float64 {
 			if labels != nil {
 				name += "{" + strings.Join(labels, ",") + "}"
 			}
-			got[name] = m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() +
+				float64(m.GetHistogram().GetSampleCount())
 		}
 	}
 	return got

@@ -30,6 +30,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/wxgate/wxgate/caddymodule"
+	"github.com/wxgate/wxgate/caddymodule/logformat"
 )
 
 // childEnv makes this test binary the product: the same modules, the same commands.
@@ -47,6 +48,11 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(3)
 	}()
+	if len(os.Args) > 1 && os.Args[1] == "run" { // as in cmd/wxgate
+		if err := logformat.BePatient(); err != nil {
+			panic(err)
+		}
+	}
 	caddycmd.Main()
 }
 
@@ -86,6 +92,9 @@ func launch(tb testing.TB, out *output, dir string, env []string, args ...string
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "GOCOVERDIR=" + dir, "NO_COLOR=1",
 	}, env...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
+	if out.direct != nil {
+		p.cmd.Stderr = out.direct
+	}
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		tb.Fatal(err)
 	}
@@ -188,6 +197,8 @@ type output struct {
 	mu       sync.Mutex
 	buf      bytes.Buffer
 	expected string // in the lines that may tell of a panic
+
+	direct *os.File // gets standard error instead, if not nil
 }
 
 // expect names the subject whose caught and logged panics the test wants.

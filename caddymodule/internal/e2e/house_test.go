@@ -41,7 +41,10 @@ const anyModule = "*"
 // house is the table of rooms (caddymodule/README.md): arrows point down only.
 var house = map[string]row{
 	"cmd/wxgate": {
-		ours:    []string{"caddymodule", "caddymodule/redisstore", "caddymodule/weixintest"},
+		ours: []string{
+			"caddymodule", "caddymodule/logformat", "caddymodule/redisstore",
+			"caddymodule/weixintest",
+		},
 		foreign: []string{anyModule},
 	},
 	"cmd/wxsim":   {ours: []string{"caddymodule/weixintest"}},

@@ -63,6 +63,25 @@ func Servers(servers map[string]*caddyhttp.Server) []Finding {
 	return w.found
 }
 
+// Sites names each site that has a gate, with its listener and where its endpoints are.
+func Sites(servers map[string]*caddyhttp.Server) []string {
+	var w walk
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		w.server(servers[name])
+	}
+	return w.sites
+}
+
+func (w *walk) addSite(g Gate, where string) {
+	site := strings.TrimPrefix(where, "on ")
+	if endpoints, _ := g.Guards(); endpoints != "" {
+		site += " (" + endpoints + ")"
+	}
+	if !slices.Contains(w.sites, site) {
+		w.sites = append(w.sites, site)
+	}
+}
+
 // Server judges one server alone and returns the faults that refuse it.
 func Server(srv *caddyhttp.Server) []Finding {
 	var w walk
@@ -82,6 +101,7 @@ type walk struct {
 	found       []Finding
 	uses        []use
 	gates, apis int
+	sites       []string
 }
 
 // use is a proxy to an upstream.
@@ -172,6 +192,7 @@ func (w *walk) handler(h caddyhttp.MiddlewareHandler, at way) way {
 }
 
 func (w *walk) gate(g Gate, at way) way {
+	w.addSite(g, at.where)
 	w.gates++
 	endpoints, public := g.Guards()
 	switch {

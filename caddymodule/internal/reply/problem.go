@@ -194,11 +194,16 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 
 // JSON sends a value as the body of an answer with status 200.
 func JSON(w http.ResponseWriter, r *http.Request, body any) error {
+	return JSONStatus(w, r, http.StatusOK, body)
+}
+
+// JSONStatus is JSON with another status.
+func JSONStatus(w http.ResponseWriter, r *http.Request, status int, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	return Raw(w, r, b)
+	return send(w, r, status, "application/json", b)
 }
 
 // Raw sends a JSON body byte for byte with status 200.

@@ -59,6 +59,8 @@ type Core struct {
 	outage Outage
 	uses   uses
 
+	answered atomic.Bool // the store has answered once
+
 	work     sync.WaitGroup // goroutines of background
 	workDone bool           // by Close, with workMu held
 	workMu   sync.Mutex
@@ -231,6 +233,7 @@ func (c *Core) asked(way way, err error) error {
 	case errors.Is(err, ErrUnavailable):
 		c.outage.note(way, err)
 	default:
+		c.answered.Store(true)
 		c.outage.note(way, nil)
 	}
 	return err

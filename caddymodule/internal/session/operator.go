@@ -221,6 +221,19 @@ func (s *Service) StoreHealth(ctx context.Context) error {
 	return s.cfg.Core.store.Health(ctx)
 }
 
+// Ready returns an error that wraps ErrUnavailable unless the store is likely to take
+// a login, and whether it has ever answered. It is cheap. It ends and begins outages,
+// so that one without traffic is noticed.
+func (s *Service) Ready(ctx context.Context) (answered bool, err error) {
+	c := s.cfg.Core
+	if err := c.uses.begin(); err != nil {
+		return true, err
+	}
+	defer c.uses.done()
+	err = c.ready(ctx)
+	return c.answered.Load(), err
+}
+
 // StoreIdentity returns which records the store holds. It is the zero value when the
 // store cannot tell.
 func (s *Service) StoreIdentity(ctx context.Context) (store.Identity, error) {
