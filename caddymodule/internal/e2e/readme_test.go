@@ -191,7 +191,7 @@ func TestReadme_OptionTables(t *testing.T) {
 		{
 			"Global, in the block `wechat`:",
 			func(lines string) string { return "{\nwechat {\n" + app + lines + "\n}\n}\n" },
-			map[string]string{"login_rate": "login_rate 30/m"},
+			map[string]string{"login_rate": "login_rate 30/m", "store": "store bolt"},
 		},
 		{
 			"In the block `wechat_api`:",
