@@ -23,6 +23,7 @@ type collectors struct {
 	wechatDuration *prometheus.HistogramVec
 	cacheHits      prometheus.Counter
 	cacheMisses    prometheus.Counter
+	foreignRecords prometheus.Counter
 	damagedStores  prometheus.Counter
 	commits        prometheus.Histogram
 	loginsInFlight *level
@@ -63,6 +64,8 @@ func newCollectors() *collectors {
 			opts("cache_hits_total", "Token checks that the cache answered.")),
 		cacheMisses: prometheus.NewCounter(
 			opts("cache_misses_total", "Token checks that asked the store.")),
+		foreignRecords: prometheus.NewCounter(opts("foreign_records_total",
+			"Records in the session store that no gate wrote: somebody else can write to it.")),
 		damagedStores: prometheus.NewCounter(opts("damaged_stores_total",
 			"Damaged or lost session stores, begun anew: all users had to log in again.")),
 		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -87,6 +90,7 @@ func newCollectors() *collectors {
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
+		c.foreignRecords,
 		c.damagedStores,
 		c.commits,
 		c.loginsInFlight,

@@ -11,5 +11,5 @@ import (
 func TestMetrics_Lint(t *testing.T) {
 	c := newCollectors()
 	c.observeWeChat(weixin.Call{Name: "code2session", Duration: time.Second})
-	caddytest.LintMetrics(t, c.register, 9)
+	caddytest.LintMetrics(t, c.register, 12)
 }

@@ -128,6 +128,7 @@ var refusals = []struct {
 }{
 	{session.ErrMalformed, Malformed, &reply.SessionInvalid},
 	{session.ErrForged, Forged, &reply.SessionInvalid},
+	{session.ErrForeign, Forged, &reply.SessionInvalid},
 	{session.ErrUnknown, Unknown, &reply.SessionInvalid},
 	{session.ErrExpired, Expired, &reply.SessionInvalid},
 	{session.ErrRevoked, Revoked, &reply.SessionInvalid},

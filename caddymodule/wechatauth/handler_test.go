@@ -64,9 +64,8 @@ func TestDecisions(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := newWorld(t, &Handler{}).start()
-	brokenToken := broken.Token(caddytest.AppID, "o")
 	broken.Stop()
-	broken.Replace(brokenToken, store.UserID{
+	brokenToken := broken.Insert(store.UserID{
 		AppID: caddytest.AppID, OpenID: "o\r\nX-Evil: 1",
 	})
 	broken = newWorld(t, &Handler{}, apptest.OnFile(broken.Path)).start()

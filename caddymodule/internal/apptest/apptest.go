@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
@@ -127,23 +128,27 @@ func (w *World) TokenFor(appID, openID string, ttl time.Duration) string {
 	return out.Token
 }
 
-// Replace puts another user behind a token of a stopped app, as only a damaged
-// store could.
-func (w *World) Replace(token string, id store.UserID) {
+// Insert logs a user of a stopped app in whom WeChat would never name, and returns
+// the token.
+func (w *World) Insert(id store.UserID) (token string) {
 	w.T.Helper()
 	st, err := bolt.Open(bolt.Config{Path: w.Path})
 	if err != nil {
 		w.T.Fatal(err)
 	}
 	defer st.Close()
+	now := time.Now()
+	h := keyring.Holder{User: keyring.User(id), Created: now, Expires: now.Add(time.Hour)}
+	token = w.App.KeyRing().Mint(h)
 	_, err = st.Login(w.T.Context(), store.Login{
 		User: id, Digest: store.Digest(sha256.Sum256([]byte(token))),
 		MasterKey: store.MasterKeyID(w.App.KeyRing().Signer()),
-		Created:   time.Now(), Expires: time.Now().Add(time.Hour),
+		Created:   h.Created, Expires: h.Expires,
 	})
 	if err != nil {
 		w.T.Fatal(err)
 	}
+	return token
 }
 
 // Metric returns the sum of a metric's values over all labels.

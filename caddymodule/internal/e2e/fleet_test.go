@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"testing"
 )
 
@@ -32,5 +34,23 @@ func TestFleet_OneSession(t *testing.T) {
 	for _, token := range []string{second, third} {
 		f.a.checkDead(t, token)
 		f.b.refuses(t, token)
+	}
+}
+
+// TestThreat37_RecordOfAnother_OpensNothing: another tenant of the Redis puts the
+// record of ada's session behind a token of its own.
+func TestThreat37_RecordOfAnother_OpensNothing(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, mixed)
+	ada, mallory := f.a.login(t, "ada"), f.a.login(t, "mallory")
+	key := func(token string) string {
+		return fmt.Sprintf("wxgate:s:{%x}", sha256.Sum256([]byte(token)))
+	}
+	f.redis.Do("COPY", key(ada), key(mallory), "REPLACE")
+	f.b.checkDead(t, mallory)
+	f.b.checkAlive(t, ada, f.b.who(appA, "ada"))
+	f.b.checkAlive(t, f.b.login(t, "mallory"), f.b.who(appA, "mallory"))
+	if m := f.b.metrics(t)["caddy_wechat_foreign_records_total"]; m != 1 {
+		t.Errorf("counted %v", m)
 	}
 }

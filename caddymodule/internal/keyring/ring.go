@@ -46,7 +46,9 @@ type masterKey struct {
 	tickets     cipher.AEAD
 	shared      cipher.AEAD
 	tagKey      []byte
+	unionKey    []byte
 	macs        sync.Pool // of hash.Hash: docs/stores.md#check-cost
+	seal64      sync.Pool // of hash.Hash, for the seals of tokens
 }
 
 // NewMasterKey returns a new random master key in the form that Parse reads.
@@ -138,7 +140,7 @@ func derive(secret []byte) (*masterKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, tokenKey := under("key id"), under("token")
+	id, tokenKey, holderKey := under("key id"), under("token"), under("token holder")
 	return &masterKey{
 		id:          ID(id[:4]),
 		tokenID:     alphabet[id[4]%byte(len(alphabet))],
@@ -147,7 +149,9 @@ func derive(secret []byte) (*masterKey, error) {
 		tickets:     tickets,
 		shared:      shared,
 		tagKey:      under("session_key tag"),
+		unionKey:    under("unionid"),
 		macs:        sync.Pool{New: func() any { return hmac.New(sha256.New, tokenKey) }},
+		seal64:      sync.Pool{New: func() any { return hmac.New(sha256.New, holderKey) }},
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrDamaged means that an envelope is not what the ring made for that user.
@@ -88,6 +89,29 @@ func (r *Ring) OpenShared(name string, box []byte) (text string, current bool, e
 		return "", false, fmt.Errorf("opening shared secret %s: %w", name, err)
 	}
 	return text, ID(box[1:5]) == r.keys[0].id, nil
+}
+
+// Proof shows that WeChat told a gate the unionid of a user; the zero Proof shows
+// nothing.
+type Proof [16]byte
+
+// ProveUnionID returns the proof of a user's unionid under the first key.
+func (r *Ring) ProveUnionID(u User, unionID string) Proof { return r.keys[0].prove(u, unionID) }
+
+// Proves reports whether ProveUnionID made p for that unionid of u under a key of the
+// ring.
+func (r *Ring) Proves(p Proof, u User, unionID string) bool {
+	return slices.ContainsFunc(r.keys, func(k *masterKey) bool {
+		want := k.prove(u, unionID)
+		return hmac.Equal(want[:], p[:])
+	})
+}
+
+func (k *masterKey) prove(u User, unionID string) Proof {
+	h := hmac.New(sha256.New, k.unionKey)
+	h.Write(u.binding("unionid"))
+	h.Write([]byte(unionID))
+	return Proof(h.Sum(nil))
 }
 
 // tag is keyed, so that a reader of the store cannot try guesses against it.

@@ -11,7 +11,7 @@ import (
 func TestTicket_ItsTarget_GivesTheToken(t *testing.T) {
 	keys := newMasterKeys(2)
 	ring := parse(t, keys[0])
-	token, ends := ring.Mint(), time.UnixMilli(1_900_000_000_123)
+	token, ends := ring.Mint(keyring.Holder{}), time.UnixMilli(1_900_000_000_123)
 	ticket := ring.SealTicket(token, "/files/a.jpg", ends)
 
 	for name, r := range map[string]*keyring.Ring{
@@ -32,7 +32,7 @@ func TestTicket_ItsTarget_GivesTheToken(t *testing.T) {
 
 func TestTicket_EachCharacterChanged_OpensNothing(t *testing.T) {
 	ring := parse(t, keyring.NewMasterKey())
-	ticket := ring.SealTicket(ring.Mint(), "/", time.Now())
+	ticket := ring.SealTicket(ring.Mint(keyring.Holder{}), "/", time.Now())
 	for i := range ticket {
 		for _, c := range []string{"A", "B", "-", "=", "%", " "} {
 			if changed := ticket[:i] + c + ticket[i+1:]; changed != ticket {

@@ -54,6 +54,7 @@ var byError = []struct {
 	{session.ErrUnknownApp, all(OtherApp)},
 	{session.ErrMalformed, all(SessionInvalid)},
 	{session.ErrForged, all(SessionInvalid)},
+	{session.ErrForeign, all(SessionInvalid)},
 	{session.ErrExpired, all(SessionInvalid)},
 	{session.ErrRevoked, all(SessionInvalid)},
 	// A client's user is forgotten between the check and the call.

@@ -45,7 +45,7 @@ func TestAuthenticate_Token_TellsItsUser(t *testing.T) {
 		t.Errorf("a user without unionid: %+v", id)
 	}
 	g.refuse("junk", session.ErrMalformed)
-	g.refuse(newKeys(t).Mint(), session.ErrForged)
+	g.refuse(newKeys(t).Mint(nobody), session.ErrForged)
 	if hits.Load() != 2 || misses.Load() != 2 {
 		t.Errorf("%d hits and %d misses counted, want 2 and 2", hits.Load(), misses.Load())
 	}
@@ -74,7 +74,7 @@ func TestP8_CachedCheck(t *testing.T) {
 
 func TestP8_MadeUpToken_IsRefusedWithoutStore(t *testing.T) {
 	g := newGate(t)
-	forged, malformed := newKeys(t).Mint(), strings.Repeat("A", 45)
+	forged, malformed := newKeys(t).Mint(nobody), strings.Repeat("A", 45)
 	if n := g.asks(func() {
 		g.refuse(forged, session.ErrForged)
 		g.refuse(malformed, session.ErrMalformed)
@@ -130,8 +130,8 @@ func TestThreat22_Refusals_AreOneKind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, with(func(c *session.Config) { c.TTL = time.Hour }))
 		g.refuse("", session.ErrMalformed)
-		g.refuse(newKeys(t).Mint(), session.ErrForged)
-		g.refuse(g.keys.Mint(), session.ErrUnknown)
+		g.refuse(newKeys(t).Mint(nobody), session.ErrForged)
+		g.refuse(g.keys.Mint(nobody), session.ErrUnknown)
 		ended := g.cached("alice")
 		g.must(g.Logout(t.Context(), ended))
 		g.refuse(ended, session.ErrUnknown)
@@ -243,7 +243,7 @@ func TestThreat17_SameCacheKey_OtherIdentity(t *testing.T) {
 		}
 		g.settle()
 	}
-	unknown := g.keys.Mint()
+	unknown := g.keys.Mint(nobody)
 	collide(unknown, session.DigestOf(victim))
 	g.refuse(unknown, session.ErrUnknown)
 	// And that the trick works when the digest is the same: otherwise the test
@@ -265,11 +265,11 @@ func TestP4_StoreDown_CachedSessionsGoOn(t *testing.T) {
 		if id := g.accept(cached); id.OpenID != "alice" {
 			t.Fatalf("cached: %+v", id)
 		}
-		for _, token := range []string{cold, revoked, g.keys.Mint()} {
+		for _, token := range []string{cold, revoked, g.keys.Mint(nobody)} {
 			g.refuse(token, session.ErrUnavailable)
 		}
 		g.refuse("junk", session.ErrMalformed)
-		g.refuse(newKeys(t).Mint(), session.ErrForged)
+		g.refuse(newKeys(t).Mint(nobody), session.ErrForged)
 	}
 	g.store.SetDown(false)
 	for _, token := range []string{cached, cold} {

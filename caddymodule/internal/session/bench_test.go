@@ -154,7 +154,7 @@ func benchmarkRefused(b *testing.B, g *gate, tokens []string, want error) {
 func mint(keys *keyring.Ring, n int) []string {
 	tokens := make([]string, n)
 	for i := range tokens {
-		tokens[i] = keys.Mint()
+		tokens[i] = keys.Mint(nobody)
 	}
 	return tokens
 }

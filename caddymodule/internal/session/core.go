@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
@@ -23,8 +24,9 @@ type CoreConfig struct {
 	Logger      *zap.Logger // nil: no logs
 
 	// Hits and Misses count the checks that the cache answered and did not
-	// answer, Replaced how often the store was emptied or replaced; nil for none.
-	Hits, Misses, Replaced Counter
+	// answer, Replaced how often the store was emptied or replaced, and Foreign the
+	// records that another than a gate wrote; nil for none.
+	Hits, Misses, Replaced, Foreign Counter
 
 	// OpenStreams counts the requests that have gone on for a while, and EndedStreams
 	// those that were closed with their session; nil for none.
@@ -68,7 +70,9 @@ type Core struct {
 	closing context.Context
 	close   context.CancelFunc
 
-	hits, misses, replaced Counter
+	hits, misses, replaced, foreignRecords Counter
+
+	foreignLog rate.Sometimes
 }
 
 // NewCore returns a Core over an open store. It watches a store.Shared from
@@ -78,7 +82,11 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Core{store: cfg.Store, cache: cache, log: cfg.Logger, hits: cfg.Hits, misses: cfg.Misses}
+	c := &Core{
+		store: cfg.Store, cache: cache, log: cfg.Logger,
+		hits: cfg.Hits, misses: cfg.Misses, foreignRecords: cfg.Foreign,
+		foreignLog: rate.Sometimes{First: 1, Interval: time.Minute},
+	}
 	if c.log == nil {
 		c.log = zap.NewNop()
 	}
@@ -99,6 +107,9 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		c.replaced = noCounter{}
 	}
 	c.clocked, _ = cfg.Store.(store.Clocked)
+	if c.foreignRecords == nil {
+		c.foreignRecords = noCounter{}
+	}
 	c.outage = Outage{What: "session store", Log: c.log}
 	c.uses.over = make(chan struct{})
 	c.revocations.core = c

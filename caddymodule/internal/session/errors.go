@@ -18,6 +18,7 @@ var (
 	ErrForged    = fmt.Errorf("%w: not made by this gate, or its master key is gone", ErrInvalid)
 	ErrUnknown   = fmt.Errorf("%w: no such session", ErrInvalid)
 	ErrExpired   = fmt.Errorf("%w: expired", ErrInvalid)
+	ErrForeign   = fmt.Errorf("%w: its record is not a gate's", ErrInvalid)
 	ErrRevoked   = fmt.Errorf("%w: revoked", ErrInvalid)
 )
 

@@ -1,6 +1,11 @@
 package session
 
-import "github.com/wxgate/wxgate/caddymodule/internal/store"
+import (
+	"testing"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
 
 // What the black-box tests need to see of the inside.
 type (
@@ -12,6 +17,14 @@ const (
 	MaxPending    = maxPending
 	ClosePatience = closePatience
 )
+
+// SetSilentUntil changes the time until when a gate believes records of sessions with
+// old tokens, for one test.
+func SetSilentUntil(t *testing.T, at time.Time) {
+	was := silentUntil
+	t.Cleanup(func() { silentUntil = was })
+	silentUntil = at
+}
 
 func DigestOf(token string) store.Digest { return digestOf(token) }
 

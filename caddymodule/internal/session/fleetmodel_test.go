@@ -257,7 +257,7 @@ func (m *fleetModel) loginAt(
 			t.Fatalf("login without a store: %v", err)
 		}
 		if m.bury(); presented != nil && presented.died.IsZero() {
-			presented.may = m.covered(presented)
+			presented.may = !presented.over.IsZero() || m.covered(presented)
 		}
 		return false
 	}

@@ -392,3 +392,6 @@ func newFleet(
 
 // milli is the precision of times at rest.
 func milli(t time.Time) time.Time { return time.UnixMilli(t.UnixMilli()) }
+
+// nobody is the holder of a token that has no session.
+var nobody keyring.Holder

@@ -141,20 +141,24 @@ func (s *Service) exchange(
 	if err != nil {
 		return Login{}, err
 	}
-	token := s.cfg.Keys.Mint()
 	at := time.Now()
 	now := s.cfg.Core.clock(at)
+	expires := now.Add(s.cfg.TTL)
+	owner := keyring.User{AppID: app.ID, OpenID: wx.OpenID}
+	token := s.cfg.Keys.Mint(keyring.Holder{User: owner, Created: now, Expires: expires})
 	l := store.Login{
-		User:       User{AppID: app.ID, OpenID: wx.OpenID},
+		User:       User(owner),
 		UnionID:    wx.UnionID,
 		Digest:     digestOf(token),
 		MasterKey:  store.MasterKeyID(s.cfg.Keys.Signer()),
 		Created:    now,
-		Expires:    now.Add(s.cfg.TTL),
+		Expires:    expires,
 		UsedUntil:  now.Add(time.Duration(s.touchEvery) * time.Millisecond),
 		MaxPerUser: s.cfg.MaxPerUser,
 	}
-	owner := keyring.User(l.User)
+	if wx.UnionID != "" {
+		l.Proof = store.Proof(s.cfg.Keys.ProveUnionID(owner, wx.UnionID))
+	}
 	l.Key = store.SealedKey(s.cfg.Keys.SealSessionKey(owner, wx.SessionKey))
 	l.OldTags = s.cfg.Keys.OldTags(owner, wx.SessionKey)
 	if keyring.WellFormed(req.Presented) {
@@ -179,7 +183,7 @@ func (s *Service) exchange(
 	}
 	return Login{
 		Token: token, Expires: at.Add(s.cfg.TTL), User: l.User, Digest: l.Digest,
-		UnionIDBound: res.UnionID != "",
+		UnionIDBound: s.proven(l.User, res.UnionID, res.Proof),
 	}, nil
 }
 

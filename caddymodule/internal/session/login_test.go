@@ -347,9 +347,9 @@ func TestThreat20_PresentedToken_IsNotAdopted(t *testing.T) {
 		with(own) // already ended
 		g.refuse(own, session.ErrInvalid)
 
-		made := g.keys.Mint() // offered by an attacker who hopes that it becomes the victim's
+		made := g.keys.Mint(nobody) // offered by an attacker who hopes that it becomes the victim's
 		for _, junk := range []string{
-			made, newKeys(t).Mint(), "", "junk", "wxs_", keep + "x", keep[:44],
+			made, newKeys(t).Mint(nobody), "", "junk", "wxs_", keep + "x", keep[:44],
 			string(make([]byte, 1<<20)),
 		} {
 			with(junk)

@@ -63,7 +63,7 @@ func (s *Service) OpenData(ctx context.Context, id User, d SealedData) (object [
 	if err != nil {
 		return nil, err
 	}
-	if u.UnionID != "" && data.Time.Before(u.LastLogin.Add(-dataAhead)) {
+	if s.proven(u.ID, u.UnionID, u.Proof) && data.Time.Before(u.LastLogin.Add(-dataAhead)) {
 		// A client may keep data from before a change, and could choose between
 		// the two.
 		return data.Object, nil
@@ -123,12 +123,15 @@ func (d SealedData) open(o opendata.Opener, sessionKey string) (opendata.Data, e
 // bind makes a unionid that became known that of the user. The empty one is no
 // news.
 func (s *Service) bind(ctx context.Context, u store.User, unionID string) error {
-	if unionID == "" || unionID == u.UnionID {
+	if unionID == "" || unionID == u.UnionID && s.proven(u.ID, unionID, u.Proof) {
 		return nil
 	}
-	res, err := s.amend(ctx, u.ID, store.Amendment{UnionID: unionID})
+	res, err := s.amend(ctx, u.ID, store.Amendment{
+		UnionID: unionID,
+		Proof:   store.Proof(s.cfg.Keys.ProveUnionID(keyring.User(u.ID), unionID)),
+	})
 	if err == nil && res.UnionIDChanged && s.cfg.UnionIDBound != nil {
-		s.cfg.UnionIDBound(u.ID, res.UnionIDWas != "")
+		s.cfg.UnionIDBound(u.ID, res.UnionIDWas != "" && res.UnionIDWas != unionID)
 	}
 	return err
 }

@@ -51,10 +51,10 @@ func TestP4_Outage_IsLoggedOnce(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 20 {
 				wg.Go(func() { _, _ = g.Authenticate(ctx, token) })
-				wg.Go(func() { _, _ = g.Authenticate(ctx, g.keys.Mint()) })
+				wg.Go(func() { _, _ = g.Authenticate(ctx, g.keys.Mint(nobody)) })
 				req := request(fmt.Sprint("bob#", codes.Add(1)), phone)
 				wg.Go(func() { _, _ = g.Login(ctx, req) })
-				wg.Go(func() { _ = g.Logout(ctx, g.keys.Mint()) })
+				wg.Go(func() { _ = g.Logout(ctx, g.keys.Mint(nobody)) })
 				wg.Go(func() { _ = g.RevokeUser(ctx, user("nobody")) })
 			}
 			wg.Wait()
@@ -100,7 +100,7 @@ func TestP4_Outage_FullDisk_IsLoggedOnce(t *testing.T) {
 	full = false
 	g.accept(tokens[0])
 	g.login("bob")
-	g.refuse(g.keys.Mint(), session.ErrUnknown)
+	g.refuse(g.keys.Mint(nobody), session.ErrUnknown)
 	logged(lineBack)
 }
 
@@ -156,7 +156,7 @@ func TestOutage_CallerGivesUp_IsNone(t *testing.T) {
 	unavailable(t, g.RevokeAll(ctx))
 	unavailable(t, g.RevokeApp(ctx, appA))
 	unavailable(t, g.RevokeUser(ctx, alice))
-	unavailable(t, g.Logout(ctx, g.keys.Mint()))
+	unavailable(t, g.Logout(ctx, g.keys.Mint(nobody)))
 	logged()
 }
 

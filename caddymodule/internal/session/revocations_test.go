@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
@@ -124,11 +125,9 @@ func testOtherClockAhead(t *testing.T, name string, by time.Duration) {
 		gates, links := newFleet(t, 2)
 		a, b := gates[0], gates[1]
 		data := links[1].Data
-		l := a.login("alice/union")
+		l := later(a, data, a.login("alice/union"), by)
 		cacheAt(b, l.Token)
-		later(data, l, by)
-		ahead := a.login("alice")
-		later(data, ahead, by)
+		ahead := later(a, data, a.login("alice"), by)
 		links[1].SetDown(true)
 		unavailable(t, endings[name](b, l))
 		links[1].SetDown(false)
@@ -146,15 +145,22 @@ func testOtherClockAhead(t *testing.T, name string, by time.Duration) {
 }
 
 // later makes a session seem to be made later.
-func later(d *memstore.Data, l session.Login, by time.Duration) {
+func later(g *gate, d *memstore.Data, l session.Login, by time.Duration) session.Login {
 	d.Lock()
 	defer d.Unlock()
-	s := d.Sessions[l.Digest]
+	was := l.Digest
+	s := d.Sessions[was]
+	delete(d.Sessions, was)
 	s.Created = s.Created.Add(by)
+	l.Token = g.keys.Mint(keyring.Holder{
+		User: keyring.User(s.User), Created: s.Created, Expires: s.Expires,
+	})
+	l.Digest = session.DigestOf(l.Token)
 	d.Sessions[l.Digest] = s
 	refs := d.Users[s.User].Sessions
-	i := slices.IndexFunc(refs, func(r store.SessionRef) bool { return r.Digest == l.Digest })
-	refs[i].Created = s.Created
+	i := slices.IndexFunc(refs, func(r store.SessionRef) bool { return r.Digest == was })
+	refs[i].Digest, refs[i].Created = l.Digest, s.Created
+	return l
 }
 
 // TestUser_PendingRevocation_IsShown: an operator sees what a check says.
@@ -327,7 +333,7 @@ func TestRevocation_Retries_AreSeldomAndFair(t *testing.T) {
 		if n := g.asks(func() { time.Sleep(time.Minute) }); n > 70 || n < 50 {
 			t.Errorf("asked %d times in a minute", n)
 		}
-		unavailable(t, g.Logout(t.Context(), g.keys.Mint())) // the last in the row
+		unavailable(t, g.Logout(t.Context(), g.keys.Mint(nobody))) // the last in the row
 		fails.Store(1)
 		g.store.SetDown(false)
 		time.Sleep(time.Minute)

@@ -20,13 +20,13 @@ func TestLogout_Token_EndsItsSessionOnly(t *testing.T) {
 		g.must(g.Logout(t.Context(), token))
 		g.refuse(token, session.ErrUnknown)
 	}
-	g.must(g.Logout(t.Context(), g.keys.Mint()))
+	g.must(g.Logout(t.Context(), g.keys.Mint(nobody)))
 	g.accept(sibling)
 	for token, want := range map[string]error{
-		"":                session.ErrMalformed,
-		"junk":            session.ErrMalformed,
-		sibling + "A":     session.ErrMalformed,
-		newKeys(t).Mint(): session.ErrForged,
+		"":                      session.ErrMalformed,
+		"junk":                  session.ErrMalformed,
+		sibling + "A":           session.ErrMalformed,
+		newKeys(t).Mint(nobody): session.ErrForged,
 	} {
 		var err error
 		n := g.asks(func() { err = g.Logout(t.Context(), token) })

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
@@ -222,7 +224,7 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 	}
 	for {
 		answer := c.lookups.DoChan(string(d[:]), func() (any, error) {
-			return survive(c, func() (*entry, error) { return c.read(ctx, d, s.cfg.MaxSessions) })
+			return survive(c, func() (*entry, error) { return s.read(ctx, token, d) })
 		})
 		select {
 		case <-ctx.Done():
@@ -244,8 +246,25 @@ func (s *Service) lookup(ctx context.Context, token string, d store.Digest) (*en
 	}
 }
 
-// read fetches one session from the store, judges its epochs and caches it.
-func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*entry, error) {
+// read fetches the session of a token.
+func (s *Service) read(ctx context.Context, token string, d store.Digest) (*entry, error) {
+	return s.cfg.Core.read(ctx, d, s.cfg.MaxSessions, func(rec *store.Record) error {
+		return s.vouch(token, d, rec)
+	})
+}
+
+// reread fetches the session of an entry again, whose token is not at hand.
+func (s *Service) reread(ctx context.Context, e *entry) (*entry, error) {
+	return s.cfg.Core.read(ctx, e.digest, 0, func(rec *store.Record) error {
+		return s.vouchAgain(e, rec)
+	})
+}
+
+// read fetches one session from the store, judges its epochs and, by vouch, its origin,
+// and caches it.
+func (c *Core) read(
+	ctx context.Context, d store.Digest, maxSessions int64, vouch func(*store.Record) error,
+) (*entry, error) {
 	// Others wait for this look-up, too, so the first caller's deadline does
 	// not count.
 	_, most := c.patience()
@@ -261,6 +280,9 @@ func (c *Core) read(ctx context.Context, d store.Digest, maxSessions int64) (*en
 		return nil, err
 	case rec.Session.Epochs != rec.Current:
 		return nil, ErrRevoked
+	}
+	if err := vouch(&rec); err != nil {
+		return nil, err
 	}
 	e := newEntry(d, rec, readAt)
 	c.cache.resize(maxSessions)
@@ -285,4 +307,71 @@ func (s *Service) TicketToken(ticket, target string) (token string, err error) {
 		return "", ErrExpired
 	}
 	return token, nil
+}
+
+// silentUntil ends the time in which a gate believes the record of a session whose
+// token names no holder: releases before December 2026 made such tokens. It is part
+// of the program since whatever a store says of it could be written by an attacker
+// who has the store (docs/stores.md#record-origin).
+var silentUntil = time.Date(2027, time.July, 1, 0, 0, 0, 0, time.UTC)
+
+// vouch checks that a gate wrote the record of a token's session (docs/threats.md#t37),
+// and hides a unionid that no gate wrote. The error wraps ErrInvalid.
+func (s *Service) vouch(token string, d store.Digest, rec *store.Record) error {
+	ses := rec.Session
+	h := keyring.Holder{
+		User: keyring.User(ses.User), Created: ses.Created, Expires: ses.Expires,
+	}
+	binding := s.cfg.Keys.Binding(token, h)
+	if binding == keyring.Other {
+		// A login may have shortened the session (store.Grace).
+		h.Expires = ses.Created.Add(s.cfg.TTL)
+		if ses.Expires.Before(h.Expires) {
+			binding = s.cfg.Keys.Binding(token, h)
+		}
+	}
+	switch {
+	case binding == keyring.Bound:
+	case binding == keyring.Silent && time.Now().Before(silentUntil):
+		return nil
+	default:
+		s.cfg.Core.foreign("session", d)
+		return ErrForeign
+	}
+	if rec.UnionID != "" && !s.proven(ses.User, rec.UnionID, rec.Proof) {
+		s.cfg.Core.foreign("unionid", d)
+		rec.UnionID = ""
+	}
+	return nil
+}
+
+// vouchAgain is vouch by an entry that vouch let pass: the record may only have been
+// shortened, and a unionid that is new must be proven.
+func (s *Service) vouchAgain(e *entry, rec *store.Record) error {
+	ses := rec.Session
+	if ses.User != e.user() || ses.Created.UnixMilli() != e.created ||
+		ses.Expires.UnixMilli() > e.expires {
+		s.cfg.Core.foreign("session", e.digest)
+		return ErrForeign
+	}
+	if rec.UnionID != "" && rec.UnionID != e.unionID() &&
+		!s.proven(ses.User, rec.UnionID, rec.Proof) {
+		s.cfg.Core.foreign("unionid", e.digest)
+		rec.UnionID = ""
+	}
+	return nil
+}
+
+// proven reports whether a gate wrote a unionid of a user. None is not proven.
+func (s *Service) proven(u User, unionID string, p store.Proof) bool {
+	return unionID != "" && s.cfg.Keys.Proves(keyring.Proof(p), keyring.User(u), unionID)
+}
+
+// foreign counts and logs a record that the store has from elsewhere than a gate.
+func (c *Core) foreign(kind string, d store.Digest) {
+	c.foreignRecords.Inc()
+	c.foreignLog.Do(func() {
+		c.log.Error("record in session store is not a gate's; not believed",
+			zap.String("kind", kind), zap.String("session", sessionID(d)))
+	})
 }

@@ -116,7 +116,7 @@ func (c *Core) sweep() {
 		if all {
 			unheard = now
 		}
-		var stale []*entry
+		var stale []staleEntry
 		for i := range c.streams.shards {
 			stale = c.streams.shards[i].sweep(c, pending, now, all, stale)
 		}
@@ -128,8 +128,8 @@ func (c *Core) sweep() {
 // may have changed in the store; with all, also those that the store may have been
 // silent about.
 func (s *streamShard) sweep(
-	c *Core, pending *pendingSet, now time.Time, all bool, stale []*entry,
-) []*entry {
+	c *Core, pending *pendingSet, now time.Time, all bool, stale []staleEntry,
+) []staleEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := s.first; st != nil; st = st.next {
@@ -144,16 +144,22 @@ func (s *streamShard) sweep(
 		case err == ErrRevoked, c.clock(now).UnixMilli() >= st.entry.expires:
 			st.end(c)
 		case !c.cache.fresh(st.entry), all && !c.believes(now, service.cfg.MaxStaleness):
-			stale = append(stale, st.entry)
+			stale = append(stale, staleEntry{st.entry, service})
 		}
 	}
 	return stale
 }
 
+// staleEntry is what a stream knows of its session, to be read again by its service.
+type staleEntry struct {
+	*entry
+	service *Service
+}
+
 // reread asks the store for sessions with open streams. It ends the streams of those
 // that are gone; a store that does not answer ends none, since an outage logs nobody
 // out, and is asked for one session only until it answers.
-func (c *Core) reread(stale []*entry) {
+func (c *Core) reread(stale []staleEntry) {
 	var reads sync.WaitGroup
 	defer reads.Wait()
 	slots := make(chan struct{}, maxRereads)
@@ -165,13 +171,13 @@ func (c *Core) reread(stale []*entry) {
 		reads.Go(func() {
 			defer func() { <-slots }()
 			read, err, _ := c.lookups.Do(string(e.digest[:]), func() (any, error) {
-				return survive(c, func() (*entry, error) { return c.read(c.closing, e.digest, 0) })
+				return survive(c, func() (*entry, error) { return e.service.reread(c.closing, e.entry) })
 			})
 			switch {
 			case err == nil:
-				c.streams.replace(e, read.(*entry))
-			case errors.Is(err, ErrUnknown), errors.Is(err, ErrRevoked):
-				c.streams.endAll(c, e)
+				c.streams.replace(e.entry, read.(*entry))
+			case errors.Is(err, ErrUnknown), errors.Is(err, ErrRevoked), errors.Is(err, ErrForeign):
+				c.streams.endAll(c, e.entry)
 			}
 		})
 	}

@@ -396,8 +396,10 @@ func TestClock_SessionFromTheFuture_IsOver(t *testing.T) {
 		time.Hour: nil, 23 * time.Hour: nil, 25 * time.Hour: session.ErrExpired,
 		10 * 365 * 24 * time.Hour: session.ErrExpired,
 	} {
-		token := g.keys.Mint()
 		now := time.Now().Add(ahead)
+		token := g.keys.Mint(keyring.Holder{
+			User: keyring.User(alice), Created: now, Expires: now.Add(48 * time.Hour),
+		})
 		_, err := g.store.Login(t.Context(), store.Login{
 			User: alice, Digest: session.DigestOf(token), Created: now,
 			UsedUntil: now.Add(time.Minute), Expires: now.Add(48 * time.Hour),

@@ -28,7 +28,7 @@ func refusal(token string) error {
 func TestThreat21_ChangedToken_IsRefusedWithoutStore(t *testing.T) {
 	g := newGate(t)
 	token := g.login("alice").Token
-	changes := []string{newKeys(t).Mint(), token + "A", " " + token, strings.ToUpper(token)}
+	changes := []string{newKeys(t).Mint(nobody), token + "A", " " + token, strings.ToUpper(token)}
 	for i := range len(token) {
 		changes = append(changes, token[:i], token[:i]+"\x00"+token[i+1:])
 		for _, c := range "Aa0-" {
@@ -75,9 +75,9 @@ func TestAuthenticate_RotatedRing_AcceptsOldTokens(t *testing.T) {
 func FuzzToken(f *testing.F) {
 	g := newGate(f)
 	live := g.cached("alice")
-	unknown := g.keys.Mint()
+	unknown := g.keys.Mint(nobody)
 	for _, s := range []string{
-		"", "wxs_", live, unknown, live[:44], live + "A", newKeys(f).Mint(),
+		"", "wxs_", live, unknown, live[:44], live + "A", newKeys(f).Mint(nobody),
 		strings.Repeat("A", 45), "wxs_" + strings.Repeat("é", 41),
 	} {
 		f.Add(s)

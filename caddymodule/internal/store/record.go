@@ -63,6 +63,10 @@ type SessionRef struct {
 	Expires time.Time
 }
 
+// Proof of a user's unionid is made and checked by package session. The zero Proof
+// stands for none: a gate of before has written the unionid, or not a gate.
+type Proof [16]byte
+
 // SealedKey is a session_key that only package session can open.
 type SealedKey struct {
 	Tag [8]byte // keyed digest: equal for equal session_keys under one master key

@@ -135,6 +135,7 @@ type Stats struct {
 type Login struct {
 	User    UserID
 	UnionID string    // empty: unknown to WeChat's answer, so the store keeps its own
+	Proof   Proof     // of UnionID; the store keeps the two together
 	Key     SealedKey // the session_key of this answer
 	OldTags [][8]byte // tags of the same session_key under older master keys
 
@@ -189,13 +190,15 @@ func (l Login) MasterKeyNeed(recorded time.Time) time.Time {
 // LoginResult tells the side effects of a login.
 type LoginResult struct {
 	UnionID        string   // now on record; empty when unknown
-	UnionIDChanged bool     // the user's other sessions show another unionid than before
+	Proof          Proof    // of UnionID
+	UnionIDChanged bool     // the user's other sessions show another unionid or proof than before
 	Ended          []Digest // sessions that MaxPerUser ended
 }
 
 // Amendment holds new facts of a user. Empty fields change nothing.
 type Amendment struct {
 	UnionID string
+	Proof   Proof     // of UnionID
 	Key     SealedKey // replaces the session_key with the tag KeyWas
 	KeyWas  [8]byte   // another tag on record means that a login was newer: Key is void
 	OldTags [][8]byte // as in Login
@@ -205,7 +208,7 @@ type Amendment struct {
 // Amended tells what an amendment changed.
 type Amended struct {
 	UnionIDWas     string // before the amendment
-	UnionIDChanged bool
+	UnionIDChanged bool   // or its proof
 	KeySet         bool
 }
 
@@ -213,6 +216,7 @@ type Amended struct {
 type Record struct {
 	Session Session
 	UnionID string // of the user; empty when unknown
+	Proof   Proof  // of UnionID
 	Phone   []byte // of the user, sealed; nil when unknown
 	Current Epochs // the session holds only while they equal Session.Epochs
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"slices"
 	"time"
 )
@@ -11,6 +10,7 @@ import (
 type User struct {
 	ID         UserID
 	UnionID    string
+	Proof      Proof // of UnionID; engines keep it beside the record, since older gates read that
 	Epoch      uint64
 	KeyVersion uint64    // how often the session_key was seen to change
 	Key        SealedKey // current
@@ -28,7 +28,7 @@ type User struct {
 // it in their transaction.
 func (u *User) Admit(l Login) (ended, expired []Digest) {
 	u.ID = l.User
-	u.UnionID = cmp.Or(l.UnionID, u.UnionID)
+	u.setUnionID(l.UnionID, l.Proof)
 	u.setKey(l.Key, l.OldTags)
 	u.LastLogin = l.Created
 
@@ -80,9 +80,7 @@ func (l Login) bound(live []SessionRef) (kept []SessionRef, ended []Digest) {
 // Amend applies an amendment to the user. Engines call it in their transaction.
 func (u *User) Amend(a Amendment) Amended {
 	res := Amended{UnionIDWas: u.UnionID}
-	if a.UnionID != "" && a.UnionID != u.UnionID {
-		u.UnionID, res.UnionIDChanged = a.UnionID, true
-	}
+	res.UnionIDChanged = u.setUnionID(a.UnionID, a.Proof)
 	if a.Key.Box != nil && u.Key.Tag == a.KeyWas {
 		u.setKey(a.Key, a.OldTags)
 		res.KeySet = true
@@ -91,6 +89,16 @@ func (u *User) Amend(a Amendment) Amended {
 		u.Phone = a.Phone
 	}
 	return res
+}
+
+// setUnionID keeps a unionid that is known with its proof, and reports whether they
+// are others than before.
+func (u *User) setUnionID(id string, p Proof) (changed bool) {
+	if id == "" || id == u.UnionID && p == u.Proof {
+		return false
+	}
+	u.UnionID, u.Proof = id, p
+	return true
 }
 
 // setKey makes k the current session_key. The same key under another master key
@@ -135,14 +143,16 @@ func (u *User) Drop(d Digest) bool {
 func (u *User) Merge(o User) {
 	later := o.LastLogin.Compare(u.LastLogin)
 	if later > 0 || later == 0 && o.KeyVersion > u.KeyVersion {
-		u.UnionID = cmp.Or(o.UnionID, u.UnionID)
+		u.setUnionID(o.UnionID, o.Proof)
 		if o.Phone != nil {
 			u.Phone = o.Phone
 		}
 		u.mergeKeys(o)
 		u.LastLogin = o.LastLogin
 	}
-	u.UnionID = cmp.Or(u.UnionID, o.UnionID)
+	if u.UnionID == "" {
+		u.setUnionID(o.UnionID, o.Proof)
+	}
 	if u.Phone == nil {
 		u.Phone = o.Phone
 	}

@@ -122,7 +122,7 @@ func (s *Store) Load(ctx context.Context, items []store.Item) (store.Loaded, err
 
 func (t *tables) load(it store.Item, n *store.Loaded) error {
 	u, known := t.getUser(it.User.ID)
-	before := u.UnionID
+	before := u
 	if !known {
 		u = store.User{ID: it.User.ID, Epoch: randomEpoch()}
 		n.Users++
@@ -137,7 +137,7 @@ func (t *tables) load(it store.Item, n *store.Loaded) error {
 			return err
 		}
 	}
-	if err := t.indexUnion(u.ID, before, u.UnionID); err != nil {
+	if err := t.indexUnion(before, u); err != nil {
 		return err
 	}
 	return t.putUser(u)

@@ -84,7 +84,9 @@ func Fill(path string, n int, nth func(i int) store.Login) (err error) {
 		},
 		{
 			union, func(l login) []byte { return append(unionPrefix(l.UnionID), userKey(l)...) },
-			func(t *tables, _ int, l login) error { return t.indexUnion(l.User, "", l.UnionID) },
+			func(t *tables, _ int, l login) error {
+				return t.indexUnion(store.User{}, store.User{ID: l.User, UnionID: l.UnionID})
+			},
 		},
 	} {
 		put := func(t *tables, i int) error { return pass.put(t, i, nth(i)) }

@@ -22,7 +22,7 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	if !known {
 		u.Epoch = randomEpoch()
 	}
-	before := u.UnionID
+	before := u
 	ended, expired := u.Admit(l)
 	if err := t.shortenPresented(l); err != nil {
 		return res, err
@@ -31,8 +31,8 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 		return res, err
 	}
 	res.Ended = ended
-	res.UnionID = u.UnionID
-	res.UnionIDChanged = known && u.UnionID != before
+	res.UnionID, res.Proof = u.UnionID, u.Proof
+	res.UnionIDChanged = known && (u.UnionID != before.UnionID || u.Proof != before.Proof)
 
 	ses := l.Session()
 	if ses.Epochs, err = t.ensureEpochs(u); err != nil {
@@ -44,7 +44,7 @@ func (t *tables) login(l store.Login) (res store.LoginResult, err error) {
 	if err := t.needMasterKey(l); err != nil {
 		return res, err
 	}
-	if err := t.indexUnion(u.ID, before, u.UnionID); err != nil {
+	if err := t.indexUnion(before, u); err != nil {
 		return res, err
 	}
 	return res, t.putUser(u)

@@ -27,6 +27,7 @@ func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error
 		return store.Record{
 			Session: ses,
 			UnionID: u.UnionID,
+			Proof:   u.Proof,
 			Phone:   u.Phone,
 			Current: store.Epochs{Global: global, App: app, User: u.Epoch},
 		}, nil
@@ -71,22 +72,47 @@ func (t *tables) byUnionID(unionID string) (ids []store.UserID) {
 	return ids
 }
 
-// indexUnion moves the user's row from one unionid to another. The empty unionid
-// has no rows.
-func (t *tables) indexUnion(id store.UserID, from, to string) error {
-	if from == to {
+// indexUnion moves the row of a user from one unionid to another. The row holds the
+// proof. The empty unionid has no rows.
+func (t *tables) indexUnion(before, after store.User) error {
+	if before.UnionID == after.UnionID && before.Proof == after.Proof {
 		return nil
 	}
-	h := id.Hash()
-	if from != "" {
-		if err := t.bucket(union).Delete(append(unionPrefix(from), h[:]...)); err != nil {
+	if before.UnionID != "" && before.UnionID != after.UnionID {
+		if err := t.bucket(union).Delete(unionRow(before)); err != nil {
 			return err
 		}
 	}
-	if to == "" {
+	if after.UnionID == "" {
 		return nil
 	}
-	return t.bucket(union).Put(append(unionPrefix(to), h[:]...), nil)
+	var proof []byte
+	if after.Proof != (store.Proof{}) {
+		proof = after.Proof[:]
+	}
+	return t.bucket(union).Put(unionRow(after), proof)
+}
+
+// unindexUnion removes the row of a user.
+func (t *tables) unindexUnion(u store.User) error {
+	return t.indexUnion(u, store.User{ID: u.ID})
+}
+
+// proofOf reads the proof of a user's unionid.
+func (t *tables) proofOf(u store.User) store.Proof {
+	if u.UnionID == "" || t.bucket(union) == nil { // of a file of version 1
+		return store.Proof{}
+	}
+	row := t.bucket(union).Get(unionRow(u))
+	if len(row) != len(store.Proof{}) {
+		return store.Proof{}
+	}
+	return store.Proof(row)
+}
+
+func unionRow(u store.User) []byte {
+	h := u.ID.Hash()
+	return append(unionPrefix(u.UnionID), h[:]...)
 }
 
 // unionPrefix begins the rows of a unionid. Its length does not depend on the

@@ -46,7 +46,7 @@ func (s *Store) Forget(ctx context.Context, id store.UserID) error {
 			if err := t.deleteSessions(digests(u.Sessions)); err != nil {
 				return err
 			}
-			if err := t.indexUnion(id, u.UnionID, ""); err != nil {
+			if err := t.unindexUnion(u); err != nil {
 				return err
 			}
 		}

@@ -29,7 +29,7 @@ import (
 //	user   store.UserID.Hash -> store.User, until userKept after the last login
 //	exp    expiry | digest -> nothing
 //	epoch  "g" -> global epoch; "a" appid -> epoch of the mini program
-//	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> nothing
+//	union  first 16 bytes of SHA-256(unionid) | store.UserID.Hash -> store.Proof, or nothing
 //	key    store.MasterKeyID -> until when sessions need the master key
 //
 // exp grows at its right edge only. The row of a session that ended early stays
@@ -237,7 +237,7 @@ func (t *tables) indexUnions(from []byte) (next []byte, err error) {
 			return slices.Clone(k), nil
 		}
 		if u, ok := t.getUserByKey(k); ok {
-			if err := t.indexUnion(u.ID, "", u.UnionID); err != nil {
+			if err := t.indexUnion(store.User{}, u); err != nil {
 				return nil, err
 			}
 		}

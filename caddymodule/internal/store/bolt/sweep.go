@@ -161,7 +161,7 @@ func (t *tables) removeStale(stale [][16]byte, now time.Time) error {
 		if !ok || !isStale(u, now) {
 			continue
 		}
-		if err := t.indexUnion(u.ID, u.UnionID, ""); err != nil {
+		if err := t.unindexUnion(u); err != nil {
 			return err
 		}
 		if err := t.remove(user, h[:]); err != nil {

@@ -111,6 +111,7 @@ func (t *tables) getUserByHash(h [16]byte) (store.User, bool) {
 		t.damaged("user", h[:])
 		return store.User{}, false
 	}
+	u.Proof = t.proofOf(u)
 	return u, true
 }
 

@@ -17,8 +17,9 @@ func (s *Store) Amend(
 		if !ok {
 			return nil, nil // an error would fail the other operations of the commit
 		}
+		before := u
 		res := u.Amend(a)
-		err := t.indexUnion(id, res.UnionIDWas, u.UnionID)
+		err := t.indexUnion(before, u)
 		return &res, errors.Join(err, t.putUser(u))
 	})
 	switch {

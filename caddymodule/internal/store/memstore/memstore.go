@@ -206,7 +206,7 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 		if _, ok := d.Apps[l.User.AppID]; !ok {
 			d.Apps[l.User.AppID] = rand.Uint64()
 		}
-		before := u.UnionID
+		before := *u
 		u.Drop(l.Digest) // an earlier attempt made it
 		ended, expired := u.Admit(l)
 		for _, e := range slices.Concat(ended, expired) {
@@ -219,7 +219,8 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 		d.Sessions[l.Digest] = ses
 		d.MasterKeys[l.MasterKey] = l.MasterKeyNeed(d.MasterKeys[l.MasterKey])
 
-		res.UnionID, res.UnionIDChanged = u.UnionID, known && u.UnionID != before
+		res.UnionID, res.Proof = u.UnionID, u.Proof
+		res.UnionIDChanged = known && (u.UnionID != before.UnionID || u.Proof != before.Proof)
 		res.Ended = ended
 		for _, e := range res.Ended {
 			d.report(store.Change{What: store.SessionChanged, Digest: e})
@@ -245,6 +246,7 @@ func (s *Store) Lookup(ctx context.Context, digest store.Digest) (store.Record, 
 		return store.Record{
 			Session: ses,
 			UnionID: u.UnionID,
+			Proof:   u.Proof,
 			Phone:   u.Phone,
 			Current: store.Epochs{Global: d.Global, App: d.Apps[ses.User.AppID], User: u.Epoch},
 		}, nil

@@ -89,8 +89,8 @@ func (s *Store) isFar() bool {
 // farScript reads in one round what a look-up needs. It finds the user's key from
 // the session's record, by the SHA-256 of store.UserID.Hash, which takes the server
 // 0.1 ms. So only a gate that is far away asks it. It returns the session's record
-// and note, and, if it can read the record, the user's hash and record and the two
-// epochs. The keys of the latter cannot be declared: a server that insists on that
+// and note, and, if it can read the record, the user's hash and record, the two
+// epochs and the proof. The keys of the latter cannot be declared: a server that insists on that
 // is asked in two rounds.
 var farScript = repeatable(readLua + `
 local record, note = read(KEYS[1]), read(KEYS[2])
@@ -136,7 +136,8 @@ end
 local hash = ''
 for i = 1, 4 do hash = hash .. bit.tohex(sum[i]) end
 return {record, note, hash, read(ARGV[1] .. 'u:{' .. hash .. '}'),
-	read(ARGV[1] .. 'e:{app:' .. appid .. '}'), read(ARGV[1] .. 'e:{all}')}
+	read(ARGV[1] .. 'e:{app:' .. appid .. '}'), read(ARGV[1] .. 'e:{all}'),
+	read(ARGV[1] .. 'p:{' .. hash .. '}')}
 `)
 
 // sha256Constants are the first 32 bits of the fractional parts of the cube roots of

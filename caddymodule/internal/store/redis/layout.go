@@ -16,6 +16,8 @@ import (
 //	t:{digest}     note until when the session is used (noteOf); as long as the session
 //	u:{hash}       store.User, by store.UserID.Hash; for userKept after the last login,
 //	               and a day longer than the last session
+//	p:{hash}       store.Proof of the user's unionid, which gates of before do not write;
+//	               as long as n
 //	e:{app:appid}  epoch of a mini program, 16 hex digits; the first login makes it
 //	e:{all}        epoch of all
 //	n:{hash}       set of the user hashes that a unionid was once known of; an index of
@@ -45,6 +47,7 @@ const (
 func (p layout) session(d store.Digest) string { return p.hex("s:{", d[:]) }
 func (p layout) touched(d store.Digest) string { return p.hex("t:{", d[:]) }
 func (p layout) user(h [16]byte) string        { return p.hex("u:{", h[:]) }
+func (p layout) proof(h [16]byte) string       { return p.hex("p:{", h[:]) }
 func (p layout) app(appID string) string       { return string(p) + "e:{app:" + appID + "}" }
 func (p layout) all() string                   { return string(p) + "e:{all}" }
 func (p layout) union(unionID string) string   { return p.hashed("n:{", unionID) }

@@ -39,6 +39,7 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 // loginState is all that a login depends on.
 type loginState struct {
 	record    string               // of the user
+	proof     store.Proof          // of the user's unionid
 	epochs    store.Epochs         // of the mini program and of all
 	presented *presented           // session that the client presented; nil without one
 	needed    map[string]time.Time // recorded needs for master keys
@@ -51,7 +52,10 @@ type presented struct {
 }
 
 func (db db) readFor(ctx context.Context, l store.Login) (found loginState, err error) {
-	keys := []string{db.keys.user(l.User.Hash()), db.keys.app(l.User.AppID), db.keys.all()}
+	h := l.User.Hash()
+	keys := []string{
+		db.keys.user(h), db.keys.app(l.User.AppID), db.keys.all(), db.keys.proof(h),
+	}
 	if !l.Ends.IsZero() {
 		keys = append(keys, db.keys.session(l.Ends))
 	}
@@ -66,7 +70,7 @@ func (db db) readFor(ctx context.Context, l store.Login) (found loginState, err 
 	if err != nil {
 		return found, err
 	}
-	found.record = texts[0]
+	found.record, found.proof = texts[0], proofOf(texts[3])
 	if len(answers) > len(keys) {
 		if recent.needs, err = db.needs(answers[len(keys)]); err != nil {
 			return found, err
@@ -80,9 +84,9 @@ func (db db) readFor(ctx context.Context, l store.Login) (found loginState, err 
 	if found.epochs.Global, err = db.ensureEpoch(ctx, keys[2], texts[2]); err != nil {
 		return found, err
 	}
-	if len(texts) > 3 && texts[3] != "" {
-		if ses, ok := db.parseSession(l.Ends, texts[3]); ok {
-			found.presented = &presented{ses, texts[3]}
+	if len(texts) > 4 && texts[4] != "" {
+		if ses, ok := db.parseSession(l.Ends, texts[4]); ok {
+			found.presented = &presented{ses, texts[4]}
 		}
 	}
 	return found, nil
@@ -104,9 +108,12 @@ func (db db) login(
 		if !known {
 			u = store.User{Epoch: randomEpoch()}
 		}
+		if u.UnionID != "" {
+			u.Proof = found.proof
+		}
 		before := u
 		res = applyLogin(&u, l)
-		res.UnionIDChanged = known && u.UnionID != before.UnionID
+		res.UnionIDChanged = known && (u.UnionID != before.UnionID || u.Proof != before.Proof)
 		found.epochs.User = u.Epoch
 		if err := db.putSession(ctx, l, found); err != nil {
 			return nil, err
@@ -124,7 +131,7 @@ func applyLogin(u *store.User, l store.Login) (res store.LoginResult) {
 	u.Drop(l.Digest) // of an earlier try
 	listed := u.Sessions
 	res.Ended, _ = u.Admit(l)
-	res.UnionID = u.UnionID
+	res.UnionID, res.Proof = u.UnionID, u.Proof
 
 	var leaving []store.SessionRef
 	for _, r := range listed {

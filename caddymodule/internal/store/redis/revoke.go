@@ -81,7 +81,9 @@ func (s *Store) Forget(ctx context.Context, id store.UserID) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
 		return db.update(ctx, id, func(u store.User, known bool) (*change, error) {
 			if known {
-				for _, res := range db.c.DoMulti(ctx, db.unlink(u.Sessions)...) {
+				gone := append(db.unlink(u.Sessions),
+					db.c.B().Unlink().Key(db.keys.proof(id.Hash())).Build())
+				for _, res := range db.c.DoMulti(ctx, gone...) {
 					if err := res.Error(); err != nil {
 						return nil, err
 					}

@@ -60,7 +60,8 @@ func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
 	if len(texts) > 2 && texts[2] == hex.EncodeToString(h[:]) {
 		texts = texts[3:]
 	} else {
-		texts, err = db.get(ctx, db.keys.user(h), db.keys.app(ses.User.AppID), db.keys.all())
+		texts, err = db.get(ctx, db.keys.user(h), db.keys.app(ses.User.AppID), db.keys.all(),
+			db.keys.proof(h))
 	}
 	if err != nil {
 		return store.Record{}, err
@@ -74,6 +75,7 @@ func (db db) lookup(ctx context.Context, d store.Digest) (store.Record, error) {
 	return store.Record{
 		Session: ses,
 		UnionID: u.UnionID,
+		Proof:   proofOf(texts[3]),
 		Phone:   u.Phone,
 		Current: store.Epochs{Global: all, App: app, User: u.Epoch},
 	}, nil

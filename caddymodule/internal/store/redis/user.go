@@ -65,7 +65,8 @@ func (db db) updateFrom(
 		}
 		next, until := "", time.Time{}
 		if c.user != nil {
-			if next, err = userRecord(*c.user); err != nil || next == record {
+			next, err = userRecord(*c.user)
+			if err != nil || next == record && !c.tell {
 				return record, err
 			}
 			until = userUntil(*c.user)
@@ -121,14 +122,15 @@ func (s *Store) Amend(
 func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
 	return result(ctx, s.read, func(ctx context.Context, db db) (store.User, error) {
 		h := id.Hash()
-		record, err := db.getOne(ctx, db.keys.user(h))
+		texts, err := db.get(ctx, db.keys.user(h), db.keys.proof(h))
 		if err != nil {
 			return store.User{}, err
 		}
-		u, ok := db.parseUser(id, h, record)
+		u, ok := db.parseUser(id, h, texts[0])
 		if !ok {
 			return store.User{}, store.ErrNotFound
 		}
+		u.Proof = proofOf(texts[1])
 		return u, nil
 	})
 }
@@ -149,6 +151,14 @@ func (s *Store) parseUserByHash(h [16]byte, record string) (store.User, bool) {
 		return store.User{}, false
 	}
 	return u, true
+}
+
+// proofOf reads a proof. Without one, or with a damaged one, nothing is proven.
+func proofOf(text string) (p store.Proof) {
+	if len(text) == len(p) {
+		copy(p[:], text)
+	}
+	return p
 }
 
 func userRecord(u store.User) (string, error) {
@@ -201,22 +211,27 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KE
 return 1
 `)
 
-// index enters a user under their unionid. It comes before the record, so the index
-// misses none. A row that is no longer true stays until the set expires: its
-// removal could hit a login that makes it true again.
+// index enters a user under their unionid and writes its proof. It comes before the
+// record, so the index misses none, and a new unionid shows with its proof. A row that
+// is no longer true stays until the set expires: its removal could hit a login that
+// makes it true again.
 func (db db) index(ctx context.Context, before, after store.User) error {
 	sameDay := before.LastLogin.Truncate(unionDay).Equal(after.LastLogin.Truncate(unionDay))
-	if after.UnionID == "" || before.UnionID == after.UnionID && sameDay {
+	same := before.UnionID == after.UnionID && before.Proof == after.Proof
+	if after.UnionID == "" || same && sameDay {
 		return nil
 	}
 	h := after.ID.Hash()
-	kept := time.Until(userUntil(after)) + 2*unionDay
-	return indexScript.run(ctx, db.c, call{
+	kept := max(time.Millisecond, time.Until(userUntil(after))+2*unionDay)
+	var proof []rueidis.Completed
+	if after.Proof != (store.Proof{}) {
+		set := db.c.B().Set().Key(db.keys.proof(h)).Value(rueidis.BinaryString(after.Proof[:]))
+		proof = append(proof, set.Px(kept).Build().ToRetryable())
+	}
+	return indexScript.runAll(ctx, db.c, []call{{
 		keys: []string{db.keys.union(after.UnionID)},
-		args: []string{
-			hex.EncodeToString(h[:]), strconv.FormatInt(max(1, kept.Milliseconds()), 10),
-		},
-	}).Error()
+		args: []string{hex.EncodeToString(h[:]), strconv.FormatInt(kept.Milliseconds(), 10)},
+	}}, proof...)
 }
 
 // ByUnionID implements store.Store. The users' records tell which members of the
@@ -261,11 +276,18 @@ func (db db) usersByHash(
 		hashes = append(hashes, h)
 		keys = append(keys, db.keys.user(h))
 	}
-	records, err := db.get(ctx, keys...)
-	for i, record := range records {
-		if u, ok := db.parseUserByHash(hashes[i], record); ok {
+	for _, h := range hashes {
+		keys = append(keys, db.keys.proof(h))
+	}
+	texts, err := db.get(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+	for i, h := range hashes {
+		if u, ok := db.parseUserByHash(h, texts[i]); ok {
+			u.Proof = proofOf(texts[len(hashes)+i])
 			users = append(users, u)
 		}
 	}
-	return users, err
+	return users, nil
 }

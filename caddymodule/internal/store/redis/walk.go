@@ -287,6 +287,9 @@ func (db db) load(ctx context.Context, it store.Item) (known bool, added int, er
 		if !known {
 			u = store.User{ID: id, Epoch: randomEpoch()}
 		}
+		if u.UnionID != "" {
+			u.Proof = found.proof
+		}
 		before := u
 		u.Merge(it.User)
 		if !userUntil(u).After(time.Now()) {

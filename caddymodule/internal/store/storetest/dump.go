@@ -156,7 +156,9 @@ func testDumpStops(t *testing.T, from, to *fixture) {
 
 // In an empty store everything is as it was, and stays so.
 func testLoadMoved(t *testing.T, from, to *fixture) {
-	first, _ := from.login(alice, unionID("u"), withKey(key("k1")))
+	first, _ := from.login(alice, unionID("u"), withKey(key("k1")), func(l *store.Login) {
+		l.Proof = store.Proof{1}
+	})
 	second, _ := from.login(alice, withKey(key("k2")))
 	other, _ := from.login(alice2, unionID("u"))
 	from.must(from.RevokeUser(t.Context(), alice2)) // the epochs differ from now on
@@ -164,6 +166,7 @@ func testLoadMoved(t *testing.T, from, to *fixture) {
 	to.load(from.dump(), store.Loaded{Users: 2, Sessions: 3})
 	to.reopen()
 
+	to.checkProof(first, store.Proof{1})
 	for _, l := range []store.Login{first, second, third} {
 		to.checkAccepted(true, "after the move", l)
 		was, is := from.lookup(l.Digest), to.lookup(l.Digest)

@@ -75,6 +75,56 @@ func testLoginUnionID(t *testing.T, f *fixture) {
 	}
 }
 
+// The proof of a unionid stays beside it.
+func testLoginProof(t *testing.T, f *fixture) {
+	proof := func(b byte) store.Proof { return store.Proof{b, 15: b} }
+	var first store.Login
+	for i, step := range []struct {
+		unionID     string
+		proof, want store.Proof
+		changed     bool
+	}{
+		{"a", store.Proof{}, store.Proof{}, false}, // a gate of before
+		{"a", proof(1), proof(1), true},
+		{"", store.Proof{}, proof(1), false},
+		{"a", proof(1), proof(1), false},
+		{"a", proof(2), proof(2), true}, // another master key
+		{"b", proof(3), proof(3), true},
+	} {
+		proven := func(l *store.Login) { l.Proof = step.proof }
+		l, res := f.login(alice, unionID(step.unionID), proven)
+		if i == 0 {
+			first = l
+		}
+		if res.Proof != step.want || res.UnionIDChanged != step.changed {
+			t.Errorf("step %d: %+v", i, res)
+		}
+		f.checkProof(first, step.want)
+	}
+	f.reopen()
+	f.checkProof(first, proof(3))
+	for _, p := range []store.Proof{proof(4), proof(4)} {
+		_, err := f.Amend(t.Context(), alice, store.Amendment{UnionID: "b", Proof: p})
+		f.must(err)
+		f.checkProof(first, p)
+	}
+	_, err := f.Amend(t.Context(), alice, store.Amendment{Phone: []byte("sealed")})
+	f.must(err)
+	f.checkProof(first, proof(4))
+	f.must(f.Forget(t.Context(), alice))
+	again, res := f.login(alice, unionID("b"))
+	if f.checkProof(again, store.Proof{}); res.Proof != (store.Proof{}) {
+		t.Errorf("after Forget: %+v", res)
+	}
+}
+
+func (f *fixture) checkProof(l store.Login, want store.Proof) {
+	f.t.Helper()
+	if got, of := f.lookup(l.Digest).Proof, f.user(l.User).Proof; got != want || of != want {
+		f.t.Errorf("proof %x, of the user %x, want %x", got, of, want)
+	}
+}
+
 func testLoginKeyVersions(t *testing.T, f *fixture) {
 	resealed := key("1")
 	resealed.Box = []byte("another envelope")

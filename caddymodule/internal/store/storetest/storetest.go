@@ -35,6 +35,7 @@ func Run(t *testing.T, h Harness) {
 	}{
 		{"Login/Recorded", testLoginRecorded},
 		{"Login/UnionID", testLoginUnionID},
+		{"Login/Proof", testLoginProof},
 		{"Login/KeyVersions", testLoginKeyVersions},
 		{"Login/MaxPerUser", testLoginMaxPerUser},
 		{"Login/MaxPerUserYoung", testLoginMaxPerUserYoung},
