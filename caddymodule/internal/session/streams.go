@@ -171,7 +171,9 @@ func (c *Core) reread(stale []staleEntry) {
 		reads.Go(func() {
 			defer func() { <-slots }()
 			read, err, _ := c.lookups.Do(string(e.digest[:]), func() (any, error) {
-				return survive(c, func() (*entry, error) { return e.service.reread(c.closing, e.entry) })
+				return survive(c, func() (*entry, error) {
+					return e.service.reread(c.closing, e.entry)
+				})
 			})
 			switch {
 			case err == nil:
