@@ -17,24 +17,7 @@ import (
 // proxies start what stands in front of the gate in a guide of examples/proxies, in a
 // folder with the guide's files.
 var proxies = map[string]func(t *testing.T, dir, front string){
-	"nginx-auth-request": func(t *testing.T, dir, front string) {
-		need(t, "nginx")
-		own := "daemon off; pid " + dir + "/pid; error_log stderr; master_process off;"
-		conf := filepath.Join(dir, "nginx.conf")
-		text, err := os.ReadFile(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var temp string
-		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-			temp += kind + "_temp_path " + dir + "/" + kind + "; "
-		}
-		moved := own + strings.Replace(string(text), "http {", "http { access_log off; "+temp, 1)
-		if err := os.WriteFile(conf, []byte(moved), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		spawn(t, dir, nil, front, "nginx", "-e", "stderr", "-c", conf)
-	},
+	"nginx-auth-request": startNginx,
 	"haproxy": func(t *testing.T, dir, front string) {
 		need(t, "haproxy")
 		spawn(t, dir, nil, front, "haproxy", "-db", "-f", "haproxy.cfg")
@@ -49,6 +32,46 @@ var proxies = map[string]func(t *testing.T, dir, front string){
 		own = strings.Replace(own, "{$SITE:api.example.com}", "http://"+front, 1)
 		w.run(t, "--config", w.write(t, "front", own), "--adapter", "caddyfile")
 	},
+}
+
+// startNginx runs a guide's nginx.conf in its folder.
+func startNginx(t *testing.T, dir, front string) {
+	t.Helper()
+	need(t, "nginx")
+	own := "daemon off; pid " + dir + "/pid; error_log stderr; master_process off;"
+	conf := filepath.Join(dir, "nginx.conf")
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var temp string
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		temp += kind + "_temp_path " + dir + "/" + kind + "; "
+	}
+	moved := own + strings.Replace(string(text), "http {", "http { access_log off; "+temp, 1)
+	if err := os.WriteFile(conf, []byte(moved), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spawn(t, dir, nil, front, "nginx", "-e", "stderr", "-c", conf)
+}
+
+// copyGuide copies the files of a guide into a folder, moved to other addresses.
+func copyGuide(t *testing.T, guide, dir string, move func(string) string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(moduleRoot, "examples", guide, "*"))
+	if err != nil || len(files) < 4 {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(name)),
+				[]byte(move(string(text))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestGuide_Proxies_LetNothingThrough attacks the gate by way of each proxy that can run
@@ -69,20 +92,7 @@ func TestGuide_Proxies_LetNothingThrough(t *testing.T) {
 			move := strings.NewReplacer(
 				"127.0.0.1:8088", front, "127.0.0.1:9000", w.addr,
 				"127.0.0.1:8080", echo.Addr().String())
-			files, err := filepath.Glob(filepath.Join(moduleRoot, "examples/proxies", guide, "*"))
-			if err != nil || len(files) < 4 {
-				t.Fatal(files, err)
-			}
-			for _, name := range files {
-				text, err := os.ReadFile(name)
-				if err == nil {
-					err = os.WriteFile(filepath.Join(dir, filepath.Base(name)),
-						[]byte(move.Replace(string(text))), 0o600)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
+			copyGuide(t, "proxies/"+guide, dir, move.Replace)
 			start(t, dir, front)
 
 			report, err := probe.Run(t.Context(), probe.Config{
