@@ -31,12 +31,16 @@ func init() { caddy.RegisterModule(API{}) }
 //	                                       {"appid", "openid"}, {"unionid"}, {"appid"}
 //	                                       or {"all": true}
 //	POST /wechat/forget                    remove a user: {"appid", "openid"} or {"unionid"}
+//	POST /wechat/block                     keep users out: as forget, with "for", "reason"
+//	POST /wechat/unblock                   {"appid", "openid"} or {"unionid"}
+//	GET  /wechat/blocked                   the blocks that hold
 //	POST /wechat/backup                    the database, as it is at one moment
 //	GET  /wechat/keys                      the names of the master and assertion keys
 //	POST /wechat/keys/rotate-assertion     make a new assertion key
 //
 // It shows no token, no key and no more of a session's digest than names it. The
-// commands `wechat status`, `sessions`, `revoke`, `forget`, `backup` and `keys` use it.
+// commands `wechat status`, `sessions`, `revoke`, `forget`, `block`, `unblock`,
+// `blocked`, `backup` and `keys` use it.
 type API struct{}
 
 // verb is one verb of the operator: a route and the command that calls it.
@@ -53,6 +57,9 @@ var verbs = []verb{
 	{path: "sessions", method: http.MethodGet, serve: serveSessions, command: sessionsCommand},
 	{path: "revoke", method: http.MethodPost, serve: serveRevoke, command: revokeCommand},
 	{path: "forget", method: http.MethodPost, serve: serveForget, command: forgetCommand},
+	{path: "block", method: http.MethodPost, serve: serveBlock, command: blockCommand},
+	{path: "unblock", method: http.MethodPost, serve: serveUnblock, command: unblockCommand},
+	{path: "blocked", method: http.MethodGet, serve: serveBlocked, command: blockedCommand},
 	{
 		path: "backup", method: http.MethodPost, serve: serveBackup, command: backupCommand,
 		noBrowser: true,

@@ -107,6 +107,9 @@ func TestThreat31_CrossSite(t *testing.T) {
 		{"GET", "/wechat/keys", ""},
 		{"POST", "/wechat/revoke", `{"all":true}`},
 		{"POST", "/wechat/forget", `{"unionid":"u"}`},
+		{"POST", "/wechat/block", `{"unionid":"u"}`},
+		{"POST", "/wechat/unblock", `{"unionid":"u"}`},
+		{"GET", "/wechat/blocked", ""},
 	}
 	for _, tt := range []struct {
 		name    string
@@ -169,6 +172,7 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 	for _, uri := range []string{
 		"/wechat/status", "/wechat/sessions?unionid=u", "/wechat/keys", "/wechat/backup",
 		"/wechat/revoke", "/wechat/forget", "/wechat/keys/rotate-assertion",
+		"/wechat/block", "/wechat/unblock", "/wechat/blocked",
 	} {
 		for _, method := range []string{
 			"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
@@ -176,7 +180,7 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 			if (method == "POST") == slices.Contains(
 				[]string{
 					"/wechat/revoke", "/wechat/forget", "/wechat/backup",
-					"/wechat/keys/rotate-assertion",
+					"/wechat/keys/rotate-assertion", "/wechat/block", "/wechat/unblock",
 				}, uri,
 			) && (method == "GET" || method == "POST") {
 				continue
@@ -580,6 +584,9 @@ func TestP4_AdminStoreDown(t *testing.T) {
 		{"POST", "/wechat/revoke", `{"openid":"o","appid":"` + caddytest.AppID + `"}`},
 		{"POST", "/wechat/forget", `{"openid":"o","appid":"` + caddytest.AppID + `"}`},
 		{"POST", "/wechat/forget", `{"unionid":"u"}`},
+		{"POST", "/wechat/block", `{"unionid":"u"}`},
+		{"POST", "/wechat/unblock", `{"unionid":"u"}`},
+		{"GET", "/wechat/blocked", ""},
 		{
 			"POST", "/wechat/revoke",
 			`{"session":"0123456789","openid":"o","appid":"` + caddytest.AppID + `"}`,

@@ -20,6 +20,7 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
 func address(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
@@ -103,6 +104,14 @@ func TestAdminTables(t *testing.T) {
 			},
 		},
 		{AppID: caddytest.OtherAppID, OpenID: "o\x1b[31mBob", Sessions: []sessionRow{}},
+	}}
+	blocks := blockedAnswer{Blocked: []session.Block{
+		{
+			Blocked: session.Blocked{AppID: caddytest.AppID, OpenID: "o\x1b[31mBob"},
+			Since:   at("2026-05-04T03:02:01Z"), Until: at("2026-05-06T03:02:01Z"),
+			Reason: "卖票 \"x\"\x1b[31m",
+		},
+		{Blocked: session.Blocked{UnionID: "uAda"}, Since: at("2026-05-01T00:00:00Z")},
 	}}
 	keys := keysAnswer{
 		Keys: []keyRow{
@@ -196,6 +205,11 @@ aabbccdd  signs       -
 				w, forgetAnswer{Target: "unionid", Forgotten: &ended{Users: 2, Sessions: 1}},
 			)
 		}, "\nForgot 2 users with 1 live session.\n"},
+		{"blocked", func(w io.Writer) error { return writeBlocked(w, blocks) }, `
+APPID               OPENID          UNIONID  SINCE                 UNTIL                 REASON
+wx0123456789abcdef  "o\x1b[31mBob"  -        2026-05-04 03:02:01Z  2026-05-06 03:02:01Z  卖票 "x"?[31m
+-                   -               uAda     2026-05-01 00:00:00Z  -                     -
+`},
 		{"nobody to forget", func(w io.Writer) error {
 			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})
 		}, "\nNo such user was known.\n"},
@@ -342,11 +356,24 @@ func TestAdminCommands(t *testing.T) {
 			"forget an app", forgetCommand(), here + " --appid " + caddytest.AppID, cli.Failed,
 			"the gate refuses: name one target",
 		},
+		{"block whom", blockCommand(), here + " --for 1h", cli.Failed, "say whom"},
+		{
+			"block an app", blockCommand(), here + " --appid " + caddytest.AppID, cli.Failed,
+			"the gate refuses: name one target",
+		},
+		{"block for a while", blockCommand(), here + " --for soon " + ada, cli.Failed, "72h or 30d"},
+		{"nobody blocked", blockedCommand(), here, 0, "No user is blocked."},
+		{"unblock whom", unblockCommand(), here, cli.Failed, "say whom"},
+		{"unblock nobody", unblockCommand(), here + " " + ada, cli.Failed, "no block of that"},
+		{"block a user", blockCommand(), here + " --for 3d --reason x " + ada, 0, "ended 1 live"},
+		{"block a unionid", blockCommand(), here + " --unionid u-x", 0, "Blocked for good"},
+		{"blocked", blockedCommand(), here, 0, "  ada     -        "},
+		{"unblock", unblockCommand(), here + " " + ada, 0, "Unblocked."},
 		{"no file", backupCommand(), here, cli.Failed, "accepts 1 arg"},
 		{"not this store", backupCommand(), here + " " + file, cli.Failed, "its own tools"},
 		{
 			"revoke a user", revokeCommand(), here + " " + ada, 0,
-			"Ended 1 live session of 1 user.",
+			"Ended 0 live sessions of 0 users.",
 		},
 		{
 			"revoke a unionid", revokeCommand(), here + " --unionid u-ada", 0,

@@ -42,18 +42,34 @@ var targetKinds = map[string][]string{
 func readTarget(
 	w http.ResponseWriter, r *http.Request, kinds ...string,
 ) (kind string, t adminTarget, err error) {
-	if err := requireJSON(r); err != nil {
-		return "", t, err
-	}
-	obj, err := reply.ReadObject(w, r, reply.MaxBody)
-	if err == nil {
-		err = t.read(obj)
-	}
-	if p, ok := errors.AsType[reply.Problem](err); ok {
-		return "", t, refusal(p.Status, p.Detail, nil)
-	}
+	obj, err := readBody(w, r)
 	if err != nil {
 		return "", t, err
+	}
+	return matchTarget(obj, kinds...)
+}
+
+// readBody reads a body. The error is a refusal.
+func readBody(w http.ResponseWriter, r *http.Request) (reply.Object, error) {
+	if err := requireJSON(r); err != nil {
+		return nil, err
+	}
+	obj, err := reply.ReadObject(w, r, reply.MaxBody)
+	return obj, problemRefusal(err)
+}
+
+// problemRefusal makes a refusal of a problem, and leaves another error as it is.
+func problemRefusal(err error) error {
+	if p, ok := errors.AsType[reply.Problem](err); ok {
+		return refusal(p.Status, p.Detail, nil)
+	}
+	return err
+}
+
+// matchTarget reads the target that the members of a body name. The error is a refusal.
+func matchTarget(obj reply.Object, kinds ...string) (kind string, t adminTarget, err error) {
+	if err := t.read(obj); err != nil {
+		return "", t, problemRefusal(err)
 	}
 	var forms []string
 	for _, kind := range kinds {
@@ -114,8 +130,10 @@ func (t adminTarget) given(cmd *cobra.Command) map[string]any {
 }
 
 // audit writes what was done to a target to the log.
-func (t adminTarget) audit(r *http.Request, what, kind string, n *ended, err error) {
-	fields := []zap.Field{zap.String("target", kind)}
+func (t adminTarget) audit(
+	r *http.Request, what, kind string, n *ended, err error, more ...zap.Field,
+) {
+	fields := append(more, zap.String("target", kind))
 	for name, value := range map[string]string{
 		"appid": t.AppID, "openid": t.OpenID, "unionid": t.UnionID, "session": t.Session,
 	} {

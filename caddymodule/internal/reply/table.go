@@ -38,6 +38,7 @@ var byClass = map[weixin.Class][4]Problem{
 }
 
 var (
+	blocked     = with(UserBlocked, "the operator of this service does not let this user log in")
 	quotaSpent  = with(RateLimited, "WeChat takes no more of these calls for now")
 	callRefused = with(Misconfigured, "WeChat refuses the call; the log tells the operator why")
 	noToken     = with(Misconfigured,
@@ -63,6 +64,7 @@ var byError = []struct {
 		session.ErrUnknownUser,
 		[4]Problem{SessionInvalid, SessionInvalid, UserUnknown, SessionInvalid},
 	},
+	{session.ErrBlocked, all(blocked)},
 	{session.ErrUnavailable, all(StoreDown)},
 }
 

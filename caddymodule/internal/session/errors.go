@@ -30,6 +30,9 @@ var (
 	// ErrUnknownUser means that the store has no record of a user.
 	ErrUnknownUser = errors.New("no such user")
 
+	// ErrBlocked means that a block of the operator keeps a user from logging in.
+	ErrBlocked = errors.New("user is blocked")
+
 	// ErrUnknownApp means that a mini program is not configured.
 	ErrUnknownApp = errors.New("mini program not configured")
 

@@ -68,8 +68,8 @@ const (
 // Login exchanges a code for a session. A login that was sent to WeChat goes on
 // without ctx: its code is spent, and the client may come back for the answer.
 //
-// The error is ErrUnknownApp, that of Begin, wraps ErrUnavailable, or is a
-// *weixin.Error.
+// The error is ErrUnknownApp, that of Begin, wraps ErrUnavailable or ErrBlocked, or is a
+// *weixin.Error. A blocked user is known only from WeChat's answer, so the code is spent.
 func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
 	app, ok := s.apps[req.AppID]
 	if !ok {
@@ -168,6 +168,9 @@ func (s *Service) exchange(
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	c := s.cfg.Core
+	if err := c.notBlocked(ctx, l.User, l.UnionID); err != nil {
+		return Login{}, wrap("logging in", err)
+	}
 	res, err := c.storeLogin(ctx, l)
 	if err != nil {
 		return Login{}, wrap("storing login", err)
@@ -199,11 +202,20 @@ func (c *Core) ready(ctx context.Context) error {
 // storeLogin makes a login durable. It retries while a shared store is down and
 // time is left: the code is spent, and a server that restarts is back in a
 // moment. A repeated store.Login makes no second session.
+//
+// It asks for blocks last: one that is made meanwhile is seen here, or was not yet made
+// when the session was on record, which then ends with the others of the user. The
+// unionid may be known from the record alone. No client has the token yet.
 func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	for {
 		res, err := c.store.Login(ctx, l)
 		if c.asked(writing, err) == nil {
-			return res, nil
+			if err = c.notBlocked(ctx, l.User, res.UnionID); err == nil {
+				return res, nil
+			}
+		}
+		if errors.Is(err, ErrBlocked) {
+			_ = c.asked(writing, c.store.End(ctx, l.Digest))
 		}
 		// The login may have taken effect all the same.
 		c.cache.void(digestKey(l.Ends), userKey(l.User))

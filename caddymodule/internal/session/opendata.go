@@ -133,6 +133,16 @@ func (s *Service) bind(ctx context.Context, u store.User, unionID string) error 
 	if err == nil && res.UnionIDChanged && s.cfg.UnionIDBound != nil {
 		s.cfg.UnionIDBound(u.ID, res.UnionIDWas != "" && res.UnionIDWas != unionID)
 	}
+	if err != nil {
+		return err
+	}
+	// A block by unionid could not keep out who was not known by it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	err = s.cfg.Core.notBlocked(ctx, u.ID, unionID)
+	if errors.Is(err, ErrBlocked) {
+		err = errors.Join(err, s.RevokeUser(ctx, u.ID))
+	}
 	return err
 }
 

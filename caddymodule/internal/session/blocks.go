@@ -1,0 +1,181 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// Blocked is whom a block keeps out: a user of one mini program, or with UnionID alone
+// every user with that unionid, one who logs in for the first time among them.
+type Blocked struct {
+	AppID   string `json:"appid,omitempty"`
+	OpenID  string `json:"openid,omitempty"`
+	UnionID string `json:"unionid,omitempty"`
+}
+
+// Block keeps users from logging in. It is no part of a user's record, so it outlives
+// Forget, and a gate of an earlier release leaves it alone.
+type Block struct {
+	Blocked
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: for good
+	Reason string    `json:"reason,omitempty"`
+}
+
+func (b Block) holds(now time.Time) bool { return b.Until.IsZero() || now.Before(b.Until) }
+
+// The blocks lie in facts of the store, each a JSON list, by the first byte of a digest
+// of whom they keep out: so a login reads few of them, and the list of all is 256 reads.
+const blockFacts = 256
+
+func blockFact(n byte) string { return fmt.Sprintf("blocks %02x", n) }
+
+func (b Blocked) fact() string {
+	if b.UnionID != "" {
+		return blockFact(sha256.Sum256([]byte(b.UnionID))[0])
+	}
+	return blockFact(User{AppID: b.AppID, OpenID: b.OpenID}.Hash()[0])
+}
+
+// Block makes a block durable, in place of an earlier one of the same user, and ends the
+// sessions of those it keeps out. It returns how many users that were as far as they
+// are known here. After an error the caller repeats it.
+//
+// The block comes first: a login that has not seen it was on record before the sessions
+// end (storeLogin), so none gets through between the two.
+func (s *Service) Block(ctx context.Context, b Block) (users int, err error) {
+	if _, err := s.editBlocks(ctx, "blocking user", b.Blocked, &b); err != nil {
+		return 0, err
+	}
+	if b.UnionID != "" {
+		return s.RevokeUnionID(ctx, b.UnionID)
+	}
+	return 1, s.RevokeUser(ctx, User{AppID: b.AppID, OpenID: b.OpenID})
+}
+
+// Unblock removes the block of exactly that user or unionid, and reports whether there
+// was one that held.
+func (s *Service) Unblock(ctx context.Context, who Blocked) (held bool, err error) {
+	return s.editBlocks(ctx, "unblocking user", who, nil)
+}
+
+// editBlocks puts a block in the place of the one of a user, or with nil removes that,
+// and reports whether it held. Blocks that are over go with it.
+func (s *Service) editBlocks(
+	ctx context.Context, doing string, who Blocked, put *Block,
+) (held bool, err error) {
+	c := s.cfg.Core
+	if err := c.uses.begin(); err != nil {
+		return false, wrap(doing, err)
+	}
+	defer c.uses.done()
+	err = editBlocks(ctx, c.store, who.fact(), func(list []Block) []Block {
+		now := time.Now()
+		list = slices.DeleteFunc(list, func(b Block) bool { return !b.holds(now) })
+		n := len(list)
+		list = slices.DeleteFunc(list, func(b Block) bool { return b.Blocked == who })
+		if held = len(list) < n; put != nil {
+			list = append(list, *put)
+		}
+		return list
+	})
+	return held, wrap(doing, c.asked(writing, err))
+}
+
+// editBlocks replaces the list in a fact by what change returns of it. It calls change
+// again whenever another gate was faster. A damaged list counts as an empty one.
+func editBlocks(
+	ctx context.Context, st store.Store, name string, change func([]Block) []Block,
+) error {
+	was, err := st.Fact(ctx, name)
+	for err == nil {
+		list, _ := parseBlocks(was)
+		var value []byte
+		if list = change(list); len(list) == 0 && was == nil {
+			return nil
+		}
+		if value, err = json.Marshal(list); err != nil || bytes.Equal(value, was) {
+			return err
+		}
+		was, err = st.SetFact(ctx, name, was, value)
+		if bytes.Equal(was, value) {
+			return err
+		}
+	}
+	return err
+}
+
+// Blocks returns the blocks that hold, the newest first.
+func (s *Service) Blocks(ctx context.Context) (all []Block, err error) {
+	c := s.cfg.Core
+	lists := make([][]Block, blockFacts)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i := range lists {
+		group.Go(func() (err error) {
+			lists[i], err = c.blocks(ctx, blockFact(byte(i)))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, wrap("listing blocks", err)
+	}
+	all = slices.Concat(lists...)
+	slices.SortStableFunc(all, func(a, b Block) int { return b.Since.Compare(a.Since) })
+	return all, nil
+}
+
+// blocks returns the blocks of one fact that hold.
+func (c *Core) blocks(ctx context.Context, name string) ([]Block, error) {
+	v, err := c.store.Fact(ctx, name)
+	if c.asked(reading, err) != nil {
+		return nil, err
+	}
+	list, err := parseBlocks(v)
+	if err != nil {
+		c.log.Error("damaged record in session store; treated as absent",
+			zap.String("kind", "blocks"), zap.String("key", name))
+	}
+	now := time.Now()
+	return slices.DeleteFunc(list, func(b Block) bool { return !b.holds(now) }), nil
+}
+
+func parseBlocks(v []byte) (list []Block, err error) {
+	if v == nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(v, &list); err != nil {
+		return nil, fmt.Errorf("reading blocks: %w: %w", store.ErrDamaged, err)
+	}
+	return list, nil
+}
+
+// notBlocked returns ErrBlocked when a block holds for a user whose unionid is this;
+// an unknown one is empty.
+func (c *Core) notBlocked(ctx context.Context, id User, unionID string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	find := func(who Blocked) {
+		group.Go(func() error {
+			list, err := c.blocks(ctx, who.fact())
+			if slices.ContainsFunc(list, func(b Block) bool { return b.Blocked == who }) {
+				err = fmt.Errorf("%w: openid %s of %s", ErrBlocked, id.OpenID, id.AppID)
+			}
+			return err
+		})
+	}
+	find(Blocked{AppID: id.AppID, OpenID: id.OpenID})
+	if unionID != "" {
+		find(Blocked{UnionID: unionID})
+	}
+	return group.Wait()
+}
