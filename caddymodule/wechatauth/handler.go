@@ -335,19 +335,19 @@ func (h *Handler) read(r *http.Request) Claims {
 	if h.Cloudrun {
 		c.Platform, c.Untrue = h.rules.Platform(r) // Clean removes the headers
 	}
-	dropped, err := h.rules.Clean(r)
-	if dropped > 0 {
-		metrics.droppedOptions.Add(float64(dropped))
+	found, err := h.rules.Clean(r)
+	if found.Dropped > 0 {
+		metrics.droppedOptions.Add(float64(found.Dropped))
 	}
 	c.Trailer = err
 	c.Route = h.rules.Route(r)
 	if c.Route.Class == gate.Public || c.Route.Class == gate.Optional {
-		h.rules.DropRouting(r)
+		h.rules.DropRouting(r, found)
 	}
 	c.Stray = h.rules.Unread(r)
 	c.Token, err = h.rules.Credential(r)
 	c.Ambiguous = err
-	c.Stray = cmp.Or(h.rules.Stray(r), c.Stray)
+	c.Stray = cmp.Or(h.rules.Stray(r, found), c.Stray)
 	if c.Token == "" && c.Ambiguous == nil {
 		c.Token = tokenTaken(r)
 	}

@@ -348,10 +348,11 @@ func TestP4_StoreOutage(t *testing.T) {
 
 // TestRequestsBeforeStart: Caddy may listen before the store is open.
 func TestRequestsBeforeStart(t *testing.T) {
-	first := newWorld(t, &Handler{}).start()
-	token := first.Token(caddytest.AppID, "alice")
-	first.Stop()
 	synctest.Test(t, func(t *testing.T) {
+		// In the bubble, too: its clock is another one.
+		first := newWorld(t, &Handler{}).start()
+		token := first.Token(caddytest.AppID, "alice")
+		first.Stop()
 		w := newWorld(t, &Handler{Public: []string{"/healthz"}}, apptest.OnFile(first.Path))
 		for _, c := range []struct {
 			target string

@@ -59,8 +59,8 @@ func BenchmarkP8_CleanAttack(b *testing.B) {
 		r.Header["X-Wx-Openid"], r.Header["X~wx~openid"] = owned, owned
 		lines[0], lines[1] = "close", "X-Wx-Openid"
 		r.Header["Connection"] = lines
-		if dropped, err := g.Clean(r); err != nil || dropped != 1 {
-			b.Fatal(dropped, err)
+		if found, err := g.Clean(r); err != nil || found.Dropped != 1 {
+			b.Fatal(found, err)
 		}
 	}
 }

@@ -7,18 +7,29 @@ import (
 	"slices"
 )
 
+// Found is what Clean saw on its one walk over the headers, so that the steps after it
+// need no walk of their own on most requests.
+type Found struct {
+	Dropped int  // connection options that Clean removed
+	Routing bool // a header that DropRouting removes
+	Token   bool // a token in a header that carries none
+}
+
 // Clean removes from r, in place, whatever a client must not send
 // (docs/threats.md#identity): owned names in any spelling, misspelt token
 // headers, connection options, owned trailers, and upgrades other than
-// WebSocket. dropped counts the connection options. The only error is
-// ErrOwnedTrailer; r is clean then, too.
+// WebSocket. The only error is ErrOwnedTrailer; r is clean then, too.
 //
 // It reads raw map keys, since an earlier handler may have stored any spelling.
-func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
+func (g *Rules) Clean(r *http.Request) (f Found, err error) {
 	var c hop
 	declared := ""
 	for name, values := range r.Header {
-		switch k, canonical := g.names.classify(name); k {
+		k, canonical := g.names.classify(name)
+		if k != credential && !f.Token {
+			f.Token = slices.ContainsFunc(values, g.HoldsToken)
+		}
+		switch k {
 		case owned, h2cSettings:
 			delete(r.Header, name)
 		case credential:
@@ -41,15 +52,18 @@ func (g *Rules) Clean(r *http.Request) (dropped int, err error) {
 			}
 		case trailerHeader:
 			declared = cmp.Or(g.declaresReserved(values), declared)
+		default:
+			f.Routing = f.Routing || routes(name)
 		}
 	}
 	c.rewrite(r)
 	declared = cmp.Or(g.scrubTrailer(r.Trailer), declared)
 	g.guardTrailer(r)
+	f.Dropped = c.dropped
 	if declared != "" {
-		return c.dropped, named(ErrOwnedTrailer, declared)
+		return f, named(ErrOwnedTrailer, declared)
 	}
-	return c.dropped, nil
+	return f, nil
 }
 
 // named adds the name of a client's header to an error.
@@ -63,9 +77,9 @@ func named(err error, name string) error {
 // Scrub removes from r whatever Clean, Credential and Stray remove, and returns the
 // token.
 func (g *Rules) Scrub(r *http.Request) (token string) {
-	_, _ = g.Clean(r) // r is clean whatever it says
+	f, _ := g.Clean(r) // r is clean whatever it says
 	token, _ = g.Credential(r)
-	g.Stray(r)
+	g.Stray(r, f)
 	g.TakeTicket(r, nil)
 	return token
 }
@@ -97,10 +111,22 @@ var routingNames = func() (t nameTable) {
 // DropRouting removes, in any spelling, the headers by which an app may route
 // elsewhere than the path says. It is for paths that a rule opened
 // (docs/threats.md#t44).
-func (g *Rules) DropRouting(r *http.Request) {
+func (g *Rules) DropRouting(r *http.Request, f Found) {
+	if !f.Routing {
+		return
+	}
 	for name := range r.Header {
-		if k, _ := routingNames.classify(name); k == routing {
+		if routes(name) {
 			delete(r.Header, name)
 		}
 	}
+}
+
+// routes reports whether some apps route by a header. All its names begin with x or u.
+func routes(name string) bool {
+	if name == "" || name[0]|0x20 != 'x' && name[0]|0x20 != 'u' {
+		return false
+	}
+	k, _ := routingNames.classify(name)
+	return k == routing
 }

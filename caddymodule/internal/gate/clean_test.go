@@ -166,11 +166,11 @@ func TestThreat3_Connection(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := request(lines(tc.header))
-			dropped, err := g.Clean(r)
+			found, err := g.Clean(r)
 			got := r.Header["Connection"]
-			if err != nil || dropped != tc.dropped || len(got) > 1 ||
+			if err != nil || found.Dropped != tc.dropped || len(got) > 1 ||
 				strings.Join(got, "") != tc.want {
-				t.Errorf("got %q, dropped %d, %v", got, dropped, err)
+				t.Errorf("got %q, dropped %d, %v", got, found.Dropped, err)
 			}
 			for name := range r.Header {
 				if name != "Connection" && slowFold(name) == "connection" {
@@ -180,8 +180,8 @@ func TestThreat3_Connection(t *testing.T) {
 		})
 	}
 	r := request(http.Header{"Connection": {}})
-	if dropped, err := g.Clean(r); dropped != 0 || err != nil || len(r.Header) != 0 {
-		t.Errorf("no value: dropped %d, %v, left %v", dropped, err, r.Header)
+	if f, err := g.Clean(r); f.Dropped != 0 || err != nil || len(r.Header) != 0 {
+		t.Errorf("no value: dropped %d, %v, left %v", f.Dropped, err, r.Header)
 	}
 }
 

@@ -26,22 +26,22 @@ type Explanation struct {
 func (g *Rules) Explain(r *http.Request) Explanation {
 	before := r.Header.Clone()
 	var e Explanation
-	_, e.Refused = g.Clean(r)
+	f, err := g.Clean(r)
+	e.Refused = err
 	e.Removed = g.explainClean(before, r.Header)
 	e.Route = g.Route(r)
 	e.Path = g.explainPath(r.URL.EscapedPath(), e.Route)
 
 	if e.Route.Class == Optional || e.Route.Class == Public {
 		before = r.Header.Clone()
-		g.DropRouting(r)
+		g.DropRouting(r, f)
 		e.compare(before, r.Header, "some apps route by it, past the rule that opened the path")
 	}
 	before = r.Header.Clone()
-	var err error
 	if e.Token, err = g.Credential(r); err != nil && e.Refused == nil {
 		e.Refused = err
 	}
-	g.Stray(r)
+	g.Stray(r, f)
 	e.Ticket = g.TakeTicket(r, nil)
 	e.compare(before, r.Header, "a token is for the gate; the app never sees it")
 	return e

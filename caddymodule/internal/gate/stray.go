@@ -14,7 +14,10 @@ const minToken = 32
 // in a header that is not read, or in a shape that is not read, as
 // "Bearer x, Bearer wxs_…" (docs/threats.md#t46). Of cookies it removes the one that
 // holds it. It returns the name of such a header, or "".
-func (g *Rules) Stray(r *http.Request) (found string) {
+func (g *Rules) Stray(r *http.Request, f Found) (found string) {
+	if !f.Token && !g.tokenLeft(r) {
+		return ""
+	}
 	for name, values := range r.Header {
 		if !slices.ContainsFunc(values, g.HoldsToken) {
 			continue
@@ -39,6 +42,17 @@ func (g *Rules) Stray(r *http.Request) (found string) {
 		r.Header[name] = kept
 	}
 	return found
+}
+
+// tokenLeft reports whether a header that may carry a token still has one after
+// Credential.
+func (g *Rules) tokenLeft(r *http.Request) bool {
+	for i := range g.sources {
+		if slices.ContainsFunc(r.Header[g.sources[i].name], g.HoldsToken) {
+			return true
+		}
+	}
+	return false
 }
 
 // Unread returns, before Credential, the name of a standard header with a token in it

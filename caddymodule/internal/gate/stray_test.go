@@ -39,7 +39,11 @@ func TestThreat46_Stray(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := request(lines(tt.header))
-			if found := g.Stray(r); found != tt.found {
+			f, err := g.Clean(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := g.Stray(r, f); found != tt.found {
 				t.Errorf("found in %q, want %q", found, tt.found)
 			}
 			if !reflect.DeepEqual(r.Header, lines(tt.left)) {
@@ -70,7 +74,11 @@ func TestThreat44_DropRouting(t *testing.T) {
 		"X-Http-Method", "X.Method.Override", "X-Forwarded-Uri",
 	} {
 		r := request(lines(name + ": /admin\nX-Forwarded-For: 1\nX-Original-Urls: a"))
-		g.DropRouting(r)
+		f, err := g.Clean(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.DropRouting(r, f)
 		want := lines("X-Forwarded-For: 1\nX-Original-Urls: a")
 		if !reflect.DeepEqual(r.Header, want) {
 			t.Errorf("%s: left %q", name, r.Header)

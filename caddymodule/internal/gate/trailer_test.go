@@ -216,9 +216,9 @@ func TestThreat4_CleanedEvenWhenRefused(t *testing.T) {
 		"Upgrade": {"h2c"},
 	})
 	r.Trailer = http.Header{"X-Wx-Openid": nil}
-	dropped, err := g.Clean(r)
-	if !errors.Is(err, gate.ErrOwnedTrailer) || dropped != 1 || len(r.Header) != 0 ||
+	found, err := g.Clean(r)
+	if !errors.Is(err, gate.ErrOwnedTrailer) || found.Dropped != 1 || len(r.Header) != 0 ||
 		len(r.Trailer) != 0 {
-		t.Fatalf("dropped %d, err %v, header %v, trailer %v", dropped, err, r.Header, r.Trailer)
+		t.Fatalf("dropped %d, err %v, header %v, trailer %v", found.Dropped, err, r.Header, r.Trailer)
 	}
 }
