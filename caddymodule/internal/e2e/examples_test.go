@@ -94,7 +94,7 @@ type patched struct {
 }
 
 // patch changes the addresses of a configuration, and nothing else: the
-// listener, without TLS; the upstreams; the API of WeChat.
+// listener, without TLS; the upstreams; the API of WeChat; the files.
 func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string) (p patched) {
 	tb.Helper()
 	var c struct {
@@ -114,6 +114,9 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 	}
 	api["base_url"] = wechat
 	c.Apps.WeChat["api"] = api
+	if store, _ := c.Apps.WeChat["store"].(map[string]any); store["path"] != nil {
+		store["path"] = filepath.Join(tb.TempDir(), "sessions.db")
+	}
 	p.apps = make(map[string]string)
 	for i, a := range c.Apps.WeChat["apps"].([]any) {
 		m := a.(map[string]any)
@@ -122,6 +125,9 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 		}
 		if id := m["appid"].(string); strings.HasPrefix(id, "{") {
 			m["appid"] = fmt.Sprintf("wx%016d", i)
+		}
+		if strings.HasPrefix(m["secret"].(string), "{file.") {
+			m["secret"] = "{env.WX_SECRET_FILE}" // the file is on another machine
 		}
 		p.apps[m["appid"].(string)] = name("secret")
 	}
