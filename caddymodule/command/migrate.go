@@ -110,6 +110,7 @@ type migrated struct {
 	Users    migratedAmount `json:"users"`
 	Sessions migratedAmount `json:"sessions"`
 	Ended    int            `json:"ended"`      // sessions, at the source since the backup
+	Blocks   int            `json:"blocks"`     // that hold at the source, new since the backup
 	Damaged  int64          `json:"unreadable"` // records of the source
 	Keys     []string       `json:"keys"`       // master keys that the sessions need
 
@@ -130,6 +131,9 @@ func (r migrated) write(out io.Writer) error {
 	if r.since {
 		ended := cli.Amount(r.Ended, "session")
 		fmt.Fprintf(out, "%s ended since the backup, and now there too.\n", ended)
+	}
+	if r.Blocks > 0 {
+		fmt.Fprintf(out, "%s of users.\n", cli.Amount(r.Blocks, "block"))
 	}
 	if r.Damaged > 0 {
 		damaged := cli.Amount(int(r.Damaged), "record")
@@ -175,6 +179,9 @@ func (m *migration) run(ctx context.Context) (r migrated, err error) {
 	needMasterKeys := stores.to.store.(store.Loader).NeedMasterKeys
 	if err := needMasterKeys(ctx, needed); err != nil {
 		return r, fmt.Errorf("noting master keys: %w", err)
+	}
+	if r.Blocks, err = stores.copyBlocks(ctx); err != nil { // before the sessions that they end
+		return r, fmt.Errorf("copying, which can be done again: %w", err)
 	}
 	if err := m.copy(ctx, stores, &r); err != nil {
 		return r, fmt.Errorf("copying, which can be done again: %w", err)

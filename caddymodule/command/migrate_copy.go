@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
@@ -49,6 +50,13 @@ func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated
 		return err
 	}
 	return flush()
+}
+
+func (s *migrateStores) copyBlocks(ctx context.Context) (int, error) {
+	if s.since == nil {
+		return session.CopyBlocks(ctx, s.from.source, nil, s.to.store)
+	}
+	return session.CopyBlocks(ctx, s.from.source, s.since, s.to.store)
 }
 
 func (s *migrateStores) tell(progress io.Writer, r *migrated) {

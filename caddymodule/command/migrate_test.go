@@ -483,3 +483,50 @@ func TestMigrateReach(t *testing.T) {
 }
 
 func digestOf(name string) store.Digest { return sha256.Sum256([]byte(name)) }
+
+// TestMigrate_Blocks_GoAlong: those that hold, and none that was in the backup before.
+func TestMigrate_Blocks_GoAlong(t *testing.T) {
+	w := newMigrateWorld(t)
+	const fact, since = "blocks 7f", `"since":"2026-01-31T15:04:05Z"`
+	set := func(name, value string) {
+		w.open(name, func(s store.Store) {
+			was, err := s.Fact(t.Context(), fact)
+			if err == nil {
+				_, err = s.SetFact(t.Context(), fact, was, []byte(value))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	check := func(want ...string) {
+		t.Helper()
+		w.open("shelf.db", func(s store.Store) {
+			got, err := s.Fact(t.Context(), fact)
+			if err != nil || strings.Count(string(got), "unionid") != len(want) {
+				t.Errorf("there is %s, %v, want %v", got, err, want)
+			}
+			for _, unionID := range want {
+				if !strings.Contains(string(got), `"`+unionID+`"`) {
+					t.Errorf("%s is not in %s", unionID, got)
+				}
+			}
+		})
+	}
+	set("before.db", `[{"unionid":"old",`+since+`}]`)
+	set("sessions.db", `[{"unionid":"old",`+since+`},{"unionid":"new",`+since+`},
+		{"unionid":"over",`+since+`,"until":"2026-01-31T15:04:06Z"}]`)
+	set("shelf.db", `[{"unionid":"there",`+since+`}]`)
+	from := []string{"--from", "bolt:" + w.path("sessions.db"), "--to", "shelf"}
+	r := w.must(append(from, "--since", "bolt:"+w.path("before.db"))...)
+	if r.Blocks != 1 {
+		t.Errorf("copied %d", r.Blocks)
+	}
+	check("there", "new")
+	for range 2 {
+		if r := w.must(from...); r.Blocks != 2 {
+			t.Errorf("copied %d", r.Blocks)
+		}
+		check("there", "new", "old")
+	}
+}

@@ -37,6 +37,29 @@ func TestFleet_OneSession(t *testing.T) {
 	}
 }
 
+// TestFleet_Block_HoldsAtEachGate: a block at one gate ends the user's sessions at the
+// other, keeps the user out, and outlives a restart and forget.
+func TestFleet_Block_HoldsAtEachGate(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, mixed)
+	token, bob := f.b.login(t, "ada"), f.b.login(t, "bob")
+	f.b.checkAlive(t, token, f.b.who(appA, "ada"))
+	target := []string{"--unionid", f.a.wechat.UnionID("ada")}
+	f.a.operate(t, append([]string{"block", "--for", "72h", "--reason", "spam"}, target...)...)
+	f.b.refuses(t, token)
+	f.b.operate(t, append([]string{"forget"}, target...)...)
+	f.b.gate.stop(t)
+	f.b.start(t)
+	f.b.takesLogins(t)
+	for _, w := range f.gates() {
+		r := w.post(t, "/wx/login", appBody(w.wechat.Code(appA, "ada"), appA))
+		r.problem(t, 403, "user_blocked")
+		w.checkAlive(t, bob, w.who(appA, "bob"))
+	}
+	f.b.operate(t, append([]string{"unblock"}, target...)...)
+	f.a.checkAlive(t, f.a.login(t, "ada"), f.a.who(appA, "ada"))
+}
+
 // TestThreat37_RecordOfAnother_OpensNothing: another tenant of the Redis puts the
 // record of ada's session behind a token of its own.
 func TestThreat37_RecordOfAnother_OpensNothing(t *testing.T) {

@@ -64,7 +64,7 @@ var house = map[string]row{
 	"caddymodule/command": {
 		ours: []string{
 			"caddymodule/admin", "caddymodule/wechatapp", "caddymodule/wechatauth",
-			"cli", "judge", "keyring", "probe", "store", "store/bolt", "weixin",
+			"cli", "judge", "keyring", "probe", "session", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
 	},

@@ -179,3 +179,54 @@ func (c *Core) notBlocked(ctx context.Context, id User, unionID string) error {
 	}
 	return group.Wait()
 }
+
+// FactReader is the part of a store that blocks are read from.
+type FactReader interface {
+	Fact(ctx context.Context, name string) ([]byte, error)
+}
+
+// CopyBlocks adds the blocks of one store that hold to another, and returns how many
+// that were. It leaves alone whom the target blocks by itself, and with since, an
+// earlier state of the source, the blocks that are in there, too.
+func CopyBlocks(
+	ctx context.Context, from FactReader, since FactReader, to store.Store,
+) (n int, err error) {
+	for i := range blockFacts {
+		name := blockFact(byte(i))
+		list, err := readBlocks(ctx, from, name)
+		if since != nil && err == nil {
+			var before []Block
+			before, err = readBlocks(ctx, since, name)
+			list = slices.DeleteFunc(list, func(b Block) bool {
+				return slices.ContainsFunc(before, b.same)
+			})
+		}
+		if err == nil && len(list) > 0 {
+			n += len(list)
+			err = editBlocks(ctx, to, name, func(there []Block) []Block {
+				for _, b := range list {
+					if !slices.ContainsFunc(there, b.same) {
+						there = append(there, b)
+					}
+				}
+				return there
+			})
+		}
+		if err != nil {
+			return n, wrap("copying blocks", err)
+		}
+	}
+	return n, nil
+}
+
+func (b Block) same(other Block) bool { return b.Blocked == other.Blocked }
+
+func readBlocks(ctx context.Context, from FactReader, name string) ([]Block, error) {
+	v, err := from.Fact(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := parseBlocks(v)
+	now := time.Now()
+	return slices.DeleteFunc(list, func(b Block) bool { return !b.holds(now) }), err
+}

@@ -31,6 +31,7 @@ type reader interface {
 	Lookup(context.Context, store.Digest) (store.Record, error)
 	User(context.Context, store.UserID) (store.User, error)
 	MasterKeys(context.Context) (map[store.MasterKeyID]time.Time, error)
+	Fact(ctx context.Context, name string) ([]byte, error)
 }
 
 // OpenSnapshot checks the file at path as Check does, and opens it. No gate can
