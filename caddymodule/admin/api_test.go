@@ -238,7 +238,7 @@ func TestAdminRevoke(t *testing.T) {
 			"013",
 		},
 		{`{"appid":"` + caddytest.AppID + `"}`, 200, `{"target":"app"}`, "012"},
-		{`{"all":true}`, 200, `{"target":"all"}`, "0123"},
+		{`{"all":true}`, 200, `{"target":"all"}`, "01234"},
 
 		{
 			`{"appid":"` + caddytest.AppID + `","openid":"nobody"}`, 200,
@@ -261,6 +261,11 @@ func TestAdminRevoke(t *testing.T) {
 			`{"appid":"` + caddytest.AppID + `","openid":"ada",` +
 				`"session":"` + caddytest.Canary + `"}`,
 			400, "8 to 64 hex digits", "",
+		},
+		{`{"appid":"` + removedApp + `"}`, 200, `{"target":"app"}`, "4"},
+		{
+			`{"appid":"` + removedApp + `","openid":"cy"}`, 200,
+			`{"target":"user","ended":{"users":1,"sessions":1}}`, "4",
 		},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa"}`, 404, "no such mini program", ""},
 		{`{"appid":"wxaaaaaaaaaaaaaaaa","openid":"ada"}`, 404, "no such mini program", ""},
@@ -298,6 +303,7 @@ func TestAdminRevoke(t *testing.T) {
 				loginKnown(w, caddytest.AppID, "ada"),
 				loginKnown(w, caddytest.AppID, "bob"),
 				loginKnown(w, caddytest.OtherAppID, "ada"),
+				loginKnown(w, removedApp, "cy"),
 			}
 			for _, token := range tokens {
 				if !alive(w, token) {
@@ -410,7 +416,7 @@ func loginKnown(w *apptest.World, appid, openid string) string {
 		session.Config{
 			Core:   w.Live().Core,
 			WeChat: telling{},
-			Apps:   w.App.MiniPrograms(),
+			Apps:   append(w.App.MiniPrograms(), weixin.Credentials{ID: removedApp}),
 			Keys:   w.App.KeyRing(),
 			TTL:    time.Hour,
 		},
@@ -423,6 +429,9 @@ func loginKnown(w *apptest.World, appid, openid string) string {
 	}
 	return out.Token
 }
+
+// removedApp is a mini program with users that the configuration no longer has.
+const removedApp = "wx9999999999999999"
 
 // sessionID is how operators call the session of a token.
 func sessionID(token string) string {

@@ -34,7 +34,13 @@ func serveRevoke(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 		return err
 	}
 	if t.AppID != "" && !slices.Contains(live.App.AppIDs(), t.AppID) {
-		return refusal(http.StatusNotFound, "no such mini program is configured", nil)
+		// One taken out of the configuration may have sessions. While the store does
+		// not answer, the revocation becomes pending as any other.
+		known, err := live.Sessions.KnowsApp(r.Context(), t.AppID)
+		if err == nil && !known {
+			return refusal(http.StatusNotFound,
+				"no such mini program is configured, and the store knows no user of it", nil)
+		}
 	}
 	// What was begun is finished, whether or not the caller waits for it.
 	n, err := revoke(context.WithoutCancel(r.Context()), live, kind, t)

@@ -328,6 +328,7 @@ func (a *App) Start() error {
 		return err
 	}
 	started.add(a)
+	a.live.Load().Sessions.Resize()
 	a.renewStore()
 	a.watchKeys()
 	a.watchAssertions()

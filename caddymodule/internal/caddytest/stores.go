@@ -84,6 +84,14 @@ func (s switched) Lookup(ctx context.Context, d store.Digest) (store.Record, err
 	return s.Store.Lookup(ctx, d)
 }
 
+// Dump implements store.Dumper.
+func (s switched) Dump(ctx context.Context, f func(store.Item) error) error {
+	if Down.Load() {
+		return store.ErrUnavailable
+	}
+	return s.Store.(store.Dumper).Dump(ctx, f)
+}
+
 func (s switched) User(ctx context.Context, id store.UserID) (store.User, error) {
 	if Down.Load() {
 		return store.User{}, store.ErrUnavailable

@@ -1,6 +1,7 @@
 package reply
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -109,11 +110,17 @@ type Refused struct {
 // Unwrap returns the problem and its cause.
 func (e Refused) Unwrap() []error { return []error{e.Problem, e.Err} }
 
+// errGone is the cause of a call whose client has left.
+var errGone = errors.New("client left before the answer")
+
 // Cause returns what the log tells of an error. A problem without a cause is its
 // own.
 func Cause(err error) error {
 	if e, ok := errors.AsType[Refused](err); ok {
 		err = e.Err
+	}
+	if errors.Is(err, context.Canceled) && errors.Is(err, session.ErrUnavailable) {
+		return errGone // and nothing is known of the store
 	}
 	if e, ok := errors.AsType[*session.DataError](err); ok {
 		return fmt.Errorf("%w: %s", e, e.Reason)

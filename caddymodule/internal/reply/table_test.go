@@ -1,8 +1,10 @@
 package reply
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,3 +87,20 @@ func TestFor_ErrorByCall_Problem(t *testing.T) {
 }
 
 func same(want string) [4]string { return [4]string{want, want, want, want} }
+
+// TestCause_ClientLeft_IsNotTheStore: a client who leaves tells nothing of the store.
+func TestCause_ClientLeft_IsNotTheStore(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		says string
+	}{
+		{fmt.Errorf("%w: waiting for login: %w", session.ErrUnavailable, context.Canceled), "client left"},
+		{errors.Join(session.ErrUnavailable, context.Canceled), "client left"},
+		{errors.Join(session.ErrUnavailable, context.DeadlineExceeded), "unavailable"},
+		{session.ErrUnavailable, "unavailable"},
+	} {
+		if got := Cause(tt.err).Error(); !strings.Contains(got, tt.says) {
+			t.Errorf("%v: %q", tt.err, got)
+		}
+	}
+}

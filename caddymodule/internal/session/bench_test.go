@@ -110,6 +110,8 @@ func (forgetful) SetWithTTL(uint64, *session.Entry, int64, time.Duration) bool {
 func (forgetful) UpdateMaxCost(int64)                                          {}
 func (forgetful) MaxCost() int64                                               { return 0 }
 func (forgetful) RemainingCost() int64                                         { return 0 }
+func (forgetful) IterValues(func(*session.Entry) bool)                         {}
+func (forgetful) Del(uint64)                                                   {}
 func (forgetful) Close()                                                       {}
 
 func boltGate(b *testing.B) *gate {

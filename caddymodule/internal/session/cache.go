@@ -83,6 +83,8 @@ type lossyCache interface {
 	UpdateMaxCost(n int64)
 	MaxCost() int64
 	RemainingCost() int64
+	IterValues(f func(e *entry) (stop bool))
+	Del(key uint64)
 	Close()
 }
 
@@ -117,6 +119,23 @@ func newCache(maxSessions int64) (*cache, error) {
 func (c *cache) resize(n int64) {
 	if n > 0 && c.entries.MaxCost() != n {
 		c.entries.UpdateMaxCost(n)
+	}
+}
+
+// trim removes entries until the cache keeps its bound: ristretto enforces a lower
+// one only where it admits new entries.
+func (c *cache) trim() {
+	over := -c.entries.RemainingCost()
+	if over <= 0 {
+		return
+	}
+	keys := make([]uint64, 0, over)
+	c.entries.IterValues(func(e *entry) bool {
+		keys = append(keys, digestKey(e.digest))
+		return int64(len(keys)) >= over
+	})
+	for _, k := range keys { // after the walk, which holds locks
+		c.entries.Del(k)
 	}
 }
 

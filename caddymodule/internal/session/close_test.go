@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -163,7 +164,7 @@ func TestP7_CloseRace(t *testing.T) {
 }
 
 // TestMaxSessions_Reload_IsTakenByTheNextFill: configurations share the cache,
-// and the one that fills it decides its size.
+// and the one that fills it decides its size. Resize frees what no longer fits.
 func TestMaxSessions_Reload_IsTakenByTheNextFill(t *testing.T) {
 	g := newGate(t)
 	size := func() int64 { return g.core.Entries().MaxCost() }
@@ -177,6 +178,18 @@ func TestMaxSessions_Reload_IsTakenByTheNextFill(t *testing.T) {
 	if n := size(); n != 1<<10 {
 		t.Errorf("a fill left the size at %d", n)
 	}
+	for i := range 1 << 8 {
+		g.cached(fmt.Sprint("u", i))
+	}
+	g.reload(func(c *session.Config) { c.MaxSessions = 1 << 4 })
+	g.Resize()
+	for began := time.Now(); g.core.Entries().RemainingCost() < 0; {
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("a lower bound frees nothing")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	g.accept(token)
 	g.reload(func(c *session.Config) { c.MaxSessions = 1 << 11 })
 	if st, err := g.Stats(t.Context()); err != nil || st.CacheMax != 1<<11 {
 		t.Errorf("shown is %+v, %v", st, err)

@@ -79,6 +79,9 @@ func (c *faultCache) MaxCost() int64       { return 0 }
 func (c *faultCache) RemainingCost() int64 { return 0 }
 func (c *faultCache) Close()               {}
 
+func (c *faultCache) IterValues(func(*session.Entry) bool) {}
+func (c *faultCache) Del(uint64)                           {}
+
 // drop forgets everything at once; late writes and old entries may still come
 // back.
 func (c *faultCache) drop() {

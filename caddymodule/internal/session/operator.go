@@ -169,6 +169,29 @@ func (s *Service) UsersByUnionID(ctx context.Context, unionID string) ([]UserInf
 	return users, nil
 }
 
+// errFound ends a dump early.
+var errFound = errors.New("found")
+
+// KnowsApp reports whether the store may have a user of a mini program, configured or
+// not. It may read all users. The error wraps ErrUnavailable.
+func (s *Service) KnowsApp(ctx context.Context, appID string) (bool, error) {
+	c := s.cfg.Core
+	d, ok := c.store.(store.Dumper)
+	if !ok {
+		return true, nil
+	}
+	err := d.Dump(ctx, func(it store.Item) error {
+		if it.User.ID.AppID == appID {
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, wrap("looking for users of a mini program", c.asked(reading, err))
+}
+
 func (s *Service) byUnionID(ctx context.Context, unionID string) ([]User, error) {
 	c := s.cfg.Core
 	ids, err := c.store.ByUnionID(ctx, unionID)
@@ -213,6 +236,14 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 		st.Contact = far.Contact()
 	}
 	return st, wrap("counting sessions", err)
+}
+
+// Resize bounds the cache as this configuration says, and gives the memory of what no
+// longer fits back. Until then the configuration that fills the cache decides.
+func (s *Service) Resize() {
+	c := s.cfg.Core
+	c.cache.resize(s.cfg.MaxSessions)
+	c.background(c.cache.trim)
 }
 
 // StoreHealth returns nil while the store is likely to take a login, else an error
