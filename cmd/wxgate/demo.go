@@ -25,30 +25,89 @@ import (
 func registerDemo() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "demo",
-		Usage: "[--once]",
-		Short: "Shows the gate at work, with a simulated WeChat and a sample app",
+		Usage: "[--once] [[--upstream] <host:port> | --caddyfile <file>]",
+		Short: "Shows the gate at work, or puts it in front of your app, with a simulated WeChat",
 		Long: `
-Starts three servers on free loopback ports: a simulator of api.weixin.qq.com, a
-sample app that answers with the headers it received, and the gate between them.
-Then it sends a login, a call, a forged header and a logout, prints each request
-with its real answer, and stays up for you to try more.
+Without an address or a Caddyfile: starts three servers on free loopback ports, a
+simulator of api.weixin.qq.com, a sample app that answers with the headers it
+received, and the gate between them. Then it sends a login, a call, a forged header
+and a logout, prints each request with its real answer, and stays up for you to try
+more. With --once it ends after the last step. The exit status is 0 only when every
+step has the right answer.
 
-With --once it ends after the last step. The exit status is 0 only when every step
-has the right answer.
+    wxgate dev 127.0.0.1:8080
+    wxgate dev --caddyfile Caddyfile --user alice --user bob
+
+"wxgate dev" is the short name, and this form puts the gate in front of your own app.
+It logs each user in, prints a curl line with the token for each, and stays up. The
+app may restart: calls get 502 while it is down, and sessions stay. Everything
+listens on loopback addresses only, the gate on 127.0.0.1:8700 and the simulated
+WeChat on 127.0.0.1:8750.
+
+--caddyfile takes your own configuration, and changes for this run:
+  - WeChat's address is the simulator, each secret is the demo's, the store a file.
+    An AppID whose variable is not set is wx0123456789abcdef.
+  - Each site with wechat_auth gets a port of its own, from --listen on, without TLS,
+    and any Host header leads to it. So do other sites, but those on a loopback
+    address keep their port: the app calls WeChat through such a site.
+  - The admin endpoint is off, the log goes to one file, and of Caddy's apps only http
+    and wechat run.
+The rest stays as it is: the routes, the words of wechat_auth, and the address of the
+app. Variables that these name have to be set.
+
+--keep DIR keeps the sessions there, so that tokens outlive a restart of dev. The
+simulator forgets all that it was told, but names the same users by the same openids.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
 			demoCmd = cmd
-			cmd.Flags().Bool("once", false, "End after the last step")
+			cmd.Aliases = []string{"dev"}
+			cmd.Args = cobra.MaximumNArgs(1)
+			flags := cmd.Flags()
+			flags.Bool("once", false, "End after the last step")
+			flags.String("upstream", "", "Address of your app")
+			flags.String("caddyfile", "", "Your own Caddyfile")
+			flags.StringSlice("user", []string{"ada", "bob"}, "A user to log in; may be repeated")
+			flags.String("listen", "127.0.0.1:8700", "Loopback address of the gate")
+			flags.String("sim-listen", "127.0.0.1:8750", "Loopback address of the simulated WeChat")
+			flags.String("keep", "", "Directory that keeps the sessions")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
 				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 				defer stop()
-				if err := runDemo(ctx, os.Stdout, fl.Bool("once")); err != nil {
+				if err := demoOrDev(ctx, fl); err != nil {
 					return caddy.ExitCodeFailedStartup, err
 				}
 				return caddy.ExitCodeSuccess, nil
 			})
 		},
 	})
+}
+
+// demoOrDev runs the form of the command that the flags ask for.
+func demoOrDev(ctx context.Context, fl caddycmd.Flags) error {
+	o := devOptions{
+		upstream: fl.String("upstream"), file: fl.String("caddyfile"),
+		listen: fl.String("listen"), simListen: fl.String("sim-listen"),
+		keep: fl.String("keep"), once: fl.Bool("once"),
+	}
+	var err error
+	if o.users, err = fl.GetStringSlice("user"); err != nil {
+		return err
+	}
+	if fl.NArg() > 0 {
+		if o.upstream != "" {
+			return errors.New("the app's address is given twice")
+		}
+		o.upstream = fl.Arg(0)
+	}
+	if o.upstream != "" || o.file != "" {
+		return runDev(ctx, os.Stdout, o)
+	}
+	for _, name := range []string{"user", "listen", "sim-listen", "keep"} {
+		if fl.Changed(name) {
+			return fmt.Errorf("--%s needs the app's address or --caddyfile", name)
+		}
+	}
+	return runDemo(ctx, os.Stdout, o.once)
 }
 
 const (
@@ -146,7 +205,11 @@ func startDemo() (_ *demo, err error) {
 	}
 	caddyDir, logFile := filepath.Join(d.dir, "caddy"), filepath.Join(d.dir, "gate.log")
 	hidden := fmt.Sprintf(demoGlobals, caddyDir, logFile)
-	return d, load(strings.Replace(d.config, "{\n", hidden, 1))
+	config, err := adapt([]byte(strings.Replace(d.config, "{\n", hidden, 1)), "Caddyfile")
+	if err != nil {
+		return nil, err
+	}
+	return d, load(config)
 }
 
 const demoCaddyfile = `{
@@ -179,17 +242,19 @@ const demoGlobals = `{
 	}
 `
 
-// load runs Caddy in this process with a configuration.
-func load(caddyfile string) error {
+// adapt turns a Caddyfile into JSON.
+func adapt(caddyfile []byte, name string) ([]byte, error) {
 	adapter := caddyconfig.GetAdapter("caddyfile")
-	config, _, err := adapter.Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return err
-	}
+	config, _, err := adapter.Adapt(caddyfile, map[string]any{"filename": name})
+	return config, err
+}
+
+// load runs Caddy in this process with a configuration.
+func load(config []byte) error {
 	// Caddy logs to standard error until it has read the configuration. An error
 	// comes back as a value, so the buffered lines can go.
 	_, orig, _ := caddy.BufferedLog()
-	err = caddy.Load(config, true)
+	err := caddy.Load(config, true)
 	caddy.UnbufferDefaultLogger(orig)
 	return err
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,40 +66,14 @@ func TestDemo_OtherAddresses_Refuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.stop()
-	hosts := []string{"127.0.0.2", "::1"}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range addrs {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
-			hosts = append(hosts, ip.IP.String())
-		}
-	}
 	for _, base := range []string{d.gate, d.app.URL, d.wechat.URL} {
-		port, ok := strings.CutPrefix(base, "http://127.0.0.1:")
-		if !ok {
-			t.Errorf("%s is not on 127.0.0.1", base)
-		}
-		for _, host := range hosts {
-			if c, err := net.Dial("tcp", net.JoinHostPort(host, port)); err == nil {
-				c.Close()
-				t.Errorf("%s answers at %s, too", base, host)
-			}
-		}
+		checkLoopbackOnly(t, base)
 	}
 }
 
 // tryPrinted runs the indented lines after "It stays up" in a shell.
 func tryPrinted(t *testing.T, printed string) {
-	for _, program := range []string{"sh", "curl", "cut"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("WXGATE_REQUIRE_ALL") != "" {
-				t.Fatal(err)
-			}
-			t.Skipf("the lines need %s, which is not here", program)
-		}
-	}
+	needShell(t)
 	var script strings.Builder
 	_, lines, _ := strings.Cut(printed, "It stays up")
 	for line := range strings.Lines(lines) {

@@ -2,6 +2,8 @@
 // Caddy and these:
 //
 //	wxgate demo                          show a login on this machine, without configuration
+//	wxgate dev 127.0.0.1:8080            the same in front of your own app
+//	wxgate sim                           run the simulated WeChat alone
 //	wxgate run --config Caddyfile        run the gate in front of your app
 //	wxgate validate --config Caddyfile   check a configuration and what stands around its gates
 //	wxgate version                       say which wxgate and Caddy this is

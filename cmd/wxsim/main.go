@@ -7,6 +7,8 @@ Usage:
 
 	wxsim [-listen address] [-app appid=secret]... [-allow-remote]
 
+It is the same as wxgate sim, as a program of its own.
+
 The flags are:
 
 	-listen address
@@ -45,11 +47,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/wxgate/wxgate/cmd/internal/wxsim"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := wxsim.Run(ctx, "wxsim", os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }

@@ -42,13 +42,15 @@ const anyModule = "*"
 var house = map[string]row{
 	"cmd/wxgate": {
 		ours: []string{
+			"cmd/internal/wxsim",
 			"caddymodule", "caddymodule/logformat", "caddymodule/redisstore",
 			"caddymodule/weixintest",
 		},
 		foreign: []string{anyModule},
 	},
-	"cmd/wxsim":   {ours: []string{"caddymodule/weixintest"}},
-	"cmd/wxbuild": {foreign: []string{"github.com/caddyserver/xcaddy"}},
+	"cmd/wxsim":          {ours: []string{"cmd/internal/wxsim"}},
+	"cmd/internal/wxsim": {ours: []string{"caddymodule/weixintest"}},
+	"cmd/wxbuild":        {foreign: []string{"github.com/caddyserver/xcaddy"}},
 
 	"caddymodule": {ours: []string{
 		"caddymodule/admin", "caddymodule/command", "caddymodule/logformat",

@@ -1,4 +1,6 @@
-package main
+// Package wxsim is the command line of the simulator of WeChat, for wxsim and for
+// wxgate sim. It must not know the gate.
+package wxsim
 
 import (
 	"context"
@@ -16,21 +18,22 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
-// run executes a command line until ctx ends and returns the exit status.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+// Run executes the command line of the program name until ctx ends and returns the
+// exit status.
+func Run(ctx context.Context, name string, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(name, args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
 	case err != nil:
-		fmt.Fprintln(stderr, "wxsim:", err)
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{ReplaceAttr: dropEmpty}))
 	if err := serve(ctx, o, stdout, log); err != nil {
-		fmt.Fprintln(stderr, "wxsim:", err)
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return 1
 	}
 	return 0

@@ -1,4 +1,4 @@
-package main
+package wxsim
 
 import (
 	"bufio"
@@ -42,7 +42,7 @@ func TestRun_BadFlag_Refuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
-			code := run(t.Context(), c.args, &out, &errs)
+			code := Run(t.Context(), "wxsim", c.args, &out, &errs)
 			if code == 0 || !strings.Contains(errs.String(), c.holds) {
 				t.Errorf("exit status %d, %s", code, errs.String())
 			}
@@ -63,7 +63,7 @@ func TestParse_GoodFlags_Accepts(t *testing.T) {
 		{"-allow-remote", "-listen", ":8750"},
 		{"-app", demoAppID + "=a=b", "-app", "wxfedcba9876543210=" + secret},
 	} {
-		o, err := parse(args, io.Discard)
+		o, err := parse("wxsim", args, io.Discard)
 		if err != nil || len(o.apps) == 0 {
 			t.Errorf("%q: %v, %+v", args, err, o)
 		}
@@ -75,7 +75,7 @@ func TestParse_GoodFlags_Accepts(t *testing.T) {
 
 func TestRun_Help_ExitStatusZero(t *testing.T) {
 	var errs bytes.Buffer
-	code := run(t.Context(), []string{"-h"}, io.Discard, &errs)
+	code := Run(t.Context(), "wxsim", []string{"-h"}, io.Discard, &errs)
 	if code != 0 || !strings.Contains(errs.String(), "-allow-remote") {
 		t.Errorf("exit status %d, %s", code, errs.String())
 	}
@@ -97,7 +97,7 @@ func startProgram(t *testing.T, args ...string) program {
 		wg   sync.WaitGroup
 	)
 	wg.Go(func() {
-		code = run(ctx, append([]string{"-listen", "127.0.0.1:0"}, args...), in, &errs)
+		code = Run(ctx, "wxsim", append([]string{"-listen", "127.0.0.1:0"}, args...), in, &errs)
 		in.Close()
 	})
 	var p program

@@ -1,4 +1,4 @@
-package main
+package wxsim
 
 import (
 	"errors"
@@ -28,13 +28,13 @@ var appIDShape = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
 
 // parse reads the command line. With errUsage and flag.ErrHelp, package flag has
 // written the reason to stderr.
-func parse(args []string, stderr io.Writer) (options, error) {
+func parse(name string, args []string, stderr io.Writer) (options, error) {
 	var (
 		o           options
 		apps        []string
 		allowRemote bool
 	)
-	fs := flag.NewFlagSet("wxsim", flag.ContinueOnError)
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.listen, "listen", "127.0.0.1:8750", "TCP `address` to listen on")
 	fs.DurationVar(&o.ahead, "clock", 0, "how far WeChat's clock is ahead of this machine's")
@@ -56,7 +56,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	if !allowRemote && !loopback(o.listen) {
+	if !allowRemote && !Loopback(o.listen) {
 		return o, fmt.Errorf("-listen %s is not a loopback address; "+
 			"the control API has no password, so this needs -allow-remote", o.listen)
 	}
@@ -85,9 +85,9 @@ func parseApps(list []string) (map[string]string, error) {
 	return apps, nil
 }
 
-// loopback reports whether only this machine can reach address. A name other than
+// Loopback reports whether only this machine can reach address. A name other than
 // localhost may resolve to any address.
-func loopback(address string) bool {
+func Loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false
