@@ -219,6 +219,6 @@ func TestThreat4_CleanedEvenWhenRefused(t *testing.T) {
 	found, err := g.Clean(r)
 	if !errors.Is(err, gate.ErrOwnedTrailer) || found.Dropped != 1 || len(r.Header) != 0 ||
 		len(r.Trailer) != 0 {
-		t.Fatalf("dropped %d, err %v, header %v, trailer %v", found.Dropped, err, r.Header, r.Trailer)
+		t.Fatalf("%+v, err %v, header %v, trailer %v", found, err, r.Header, r.Trailer)
 	}
 }
