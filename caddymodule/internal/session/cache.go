@@ -149,6 +149,15 @@ func (c *cache) get(d *store.Digest) *entry {
 	return e
 }
 
+// getDoubted is get, with entries that are stale for doubtAll alone.
+func (c *cache) getDoubted(d *store.Digest) *entry {
+	e, ok := c.entries.Get(digestKey(*d))
+	if !ok || e.digest != *d || !c.doubted(digestKey(e.digest), e.userKey, e.readAt) {
+		return nil
+	}
+	return e
+}
+
 // fresh reports whether e was read after the last revocation or change that
 // concerns it.
 func (c *cache) fresh(e *entry) bool {

@@ -54,6 +54,7 @@ type Core struct {
 	lookups singleflight.Group
 	logins  flights
 
+	doubts      doubts
 	revocations revocations
 	streams     streams
 

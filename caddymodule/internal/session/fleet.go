@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -23,13 +25,72 @@ func (c *Core) changed(ch store.Change) {
 	case store.UserChanged:
 		c.cache.void(hashKey(ch.User))
 	case store.ContactMade:
-		c.cache.voidAll()
+		c.doubts.add(&c.cache.marks, c.shared.Heard())
 		c.revocations.repeatRecent()
 	case store.RecordsReplaced:
 		c.cache.voidAll()
 		c.replaced.Inc()
 	default:
 		c.cache.voidAll()
+	}
+}
+
+// doubts are the last losses of contact. What was cached before one may be wrong
+// after it, so a check asks the store. When that is gone again, the entry is still as
+// good as it was during the loss: until maxStaleness after it. So a second outage soon
+// after the first finds no empty cache.
+type doubts struct {
+	list atomic.Pointer[[]doubt] // oldest first; replaced, never changed
+}
+
+type doubt struct {
+	before uint64    // concerns the entries that were read before this time of marks
+	lost   time.Time // until then every change was reported
+}
+
+// maxDoubts bounds the losses of contact that a store which flaps leaves behind.
+const maxDoubts = 8
+
+// add notes that contact is made again. One goroutine at a time calls it.
+func (ds *doubts) add(m *marks, lost time.Time) {
+	var list []doubt
+	if old := ds.list.Load(); old != nil {
+		list = slices.Clone(*old)
+	}
+	if len(list) == maxDoubts {
+		raise(&m.gone, list[0].before) // first: what it concerns is not judged by the next
+		list = list[1:]
+	}
+	list = append(list, doubt{m.doubtAll(), lost})
+	ds.list.Store(&list)
+}
+
+// trusted returns the entry of a session that the store cannot be asked for, or nil.
+func (c *Core) trusted(d *store.Digest, now time.Time, maxStaleness time.Duration) *entry {
+	list := c.doubts.list.Load() // before the marks, as add changes them in turn
+	if list == nil || maxStaleness <= 0 {
+		return nil
+	}
+	e := c.cache.getDoubted(d)
+	if e == nil {
+		return nil
+	}
+	for _, one := range *list {
+		if e.readAt < one.before {
+			if now.Sub(one.lost) <= maxStaleness {
+				return e
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// disproved ends what is still cached of a session that the store says is over: refused
+// once, it does not come back with the next outage.
+func (c *Core) disproved(d store.Digest) {
+	if c.cache.getDoubted(&d) != nil {
+		c.cache.void(digestKey(d))
 	}
 }
 

@@ -387,3 +387,46 @@ func TestSpend_Fleet_SharesBuckets(t *testing.T) {
 		}
 	})
 }
+
+// TestP4_TwoOutages_KeepTheCache: contact that is made for a moment between two
+// outages takes no session away before MaxStaleness. One that the store called over in
+// that moment, and one that this gate ended, do not come back.
+func TestP4_TwoOutages_KeepTheCache(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		gates, links := newFleet(t, 2)
+		a, b, link := gates[0], gates[1], links[0]
+		cached := func(who string) string {
+			token := b.login(who).Token
+			a.accept(token)
+			a.settle()
+			return token
+		}
+		good, revoked, ended, unseen := cached("g"), cached("r"), cached("e"), cached("u")
+		lost := time.Now()
+		outage := func(d time.Duration) {
+			link.SetReports(memstore.Lost)
+			link.SetDown(true)
+			time.Sleep(d)
+		}
+		contact := func() { link.SetDown(false); link.Reconnect() }
+		outage(staleness / 3)
+		b.must(b.RevokeUser(t.Context(), user("r")))
+		a.accept(revoked) // not known here yet
+		contact()
+		a.refuse(revoked, session.ErrInvalid)
+		a.must(a.Logout(t.Context(), ended))
+		b.must(b.RevokeUser(t.Context(), user("u")))
+		outage(staleness / 3)
+		a.accept(good)
+		a.refuse(revoked, session.ErrUnavailable)
+		a.refuse(ended, session.ErrUnavailable)
+		a.refuse(unseen, session.ErrUnavailable) // reported while there was contact
+		contact()
+		outage(time.Until(lost.Add(staleness)))
+		a.accept(good)
+		time.Sleep(time.Millisecond)
+		a.refuse(good, session.ErrUnavailable)
+		contact()
+		a.accept(good)
+	})
+}

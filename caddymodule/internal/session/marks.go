@@ -20,7 +20,8 @@ import (
 // with them all entries of its own that were read before.
 type marks struct {
 	clock  atomic.Uint64
-	floor  atomic.Uint64 // entries read before it are stale: the revocation of all sessions
+	floor  atomic.Uint64 // entries read before it are stale
+	gone   atomic.Uint64 // so they are, and not even doubted; at most floor
 	shards [markShards]markShard
 }
 
@@ -49,10 +50,22 @@ func (m *marks) void(keys ...uint64) {
 
 // voidAll makes every entry stale that was read so far.
 func (m *marks) voidAll() {
+	t := m.doubtAll()
+	raise(&m.gone, t)
+}
+
+// doubtAll does the same, except that doubted still finds the entries. It returns the
+// time before which they were read.
+func (m *marks) doubtAll() uint64 {
 	t := m.clock.Add(1)
+	raise(&m.floor, t)
+	return t
+}
+
+func raise(v *atomic.Uint64, to uint64) {
 	for {
-		old := m.floor.Load()
-		if old >= t || m.floor.CompareAndSwap(old, t) {
+		old := v.Load()
+		if old >= to || v.CompareAndSwap(old, to) {
 			return
 		}
 	}
@@ -61,6 +74,11 @@ func (m *marks) voidAll() {
 // holds reports whether an entry about two keys, read at time t, is not stale.
 func (m *marks) holds(a, b, t uint64) bool {
 	return t >= m.floor.Load() && m.shard(a).holds(a, t) && m.shard(b).holds(b, t)
+}
+
+// doubted is holds, without what doubtAll has marked.
+func (m *marks) doubted(a, b, t uint64) bool {
+	return t >= m.gone.Load() && m.shard(a).holds(a, t) && m.shard(b).holds(b, t)
 }
 
 // shard uses the high bits, since ristretto uses the low ones. The keys are

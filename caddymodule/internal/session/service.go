@@ -165,6 +165,13 @@ func (s *Service) authenticate(ctx context.Context, token string) (*entry, error
 		}
 	}
 	e, err := s.lookup(ctx, token, d)
+	if errors.Is(err, ErrUnavailable) {
+		if was := c.trusted(&d, now, s.cfg.MaxStaleness); was != nil {
+			if err := s.judge(was, now, pending); err != ErrExpired {
+				return was, err
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -275,10 +282,12 @@ func (c *Core) read(
 	rec, err := c.store.Lookup(ctx, d)
 	switch c.asked(reading, err); {
 	case errors.Is(err, store.ErrNotFound):
+		c.disproved(d)
 		return nil, ErrUnknown
 	case err != nil:
 		return nil, err
 	case rec.Session.Epochs != rec.Current:
+		c.disproved(d)
 		return nil, ErrRevoked
 	}
 	if err := vouch(&rec); err != nil {

@@ -89,6 +89,9 @@ func (s *Shared) SetReports(how Reports) {
 func (s *Shared) Reconnect() {
 	s.link.Lock()
 	watch := s.watch
+	if s.reports == Lost { // ContactMade stands for those
+		s.reports, s.held = Slow, nil
+	}
 	s.link.Unlock()
 	watch(store.Change{What: store.ContactMade})
 	s.SetReports(Come)
