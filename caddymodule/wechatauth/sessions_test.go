@@ -68,9 +68,9 @@ func TestSessions_Caller_SeesOwnOnly(t *testing.T) {
 	}
 }
 
-// TestSessions_EndOther_IsRefused: an id of another user is answered like one of nobody,
+// TestThreat51_Sessions_EndOther_IsRefused: an id of another user is answered like one of nobody,
 // and ends nothing.
-func TestSessions_EndOther_IsRefused(t *testing.T) {
+func TestThreat51_Sessions_EndOther_IsRefused(t *testing.T) {
 	w := newWorld(t, &Handler{}).start()
 	alice := w.Token(caddytest.AppID, "alice")
 	bob := w.Token(caddytest.AppID, "bob")

@@ -42,10 +42,10 @@ func (g *gate) checkTries(who, appID string, blocked bool) {
 	}
 }
 
-// TestBlock_Users_AreKeptOut: a block ends the sessions of those it names, at every gate
+// TestThreat50_Block_Users_AreKeptOut: a block ends the sessions of those it names, at every gate
 // of a fleet, lets none of them in again, and leaves the others alone. It outlives
 // Forget.
-func TestBlock_Users_AreKeptOut(t *testing.T) {
+func TestThreat50_Block_Users_AreKeptOut(t *testing.T) {
 	type login struct{ who, app string }
 	everyone := []login{
 		{"alice/union", appA},
@@ -160,9 +160,9 @@ func TestBlock_Expired_IsNone(t *testing.T) {
 	})
 }
 
-// TestBlock_LoginMeanwhile_GetsNoSession: a block that is made at any step of a login
+// TestThreat50_Block_LoginMeanwhile_GetsNoSession: a block that is made at any step of a login
 // stops it, or ends what it made; for a first login, too.
-func TestBlock_LoginMeanwhile_GetsNoSession(t *testing.T) {
+func TestThreat50_Block_LoginMeanwhile_GetsNoSession(t *testing.T) {
 	for _, who := range []session.Blocked{byOpenID, byUnionID} {
 		for _, known := range []bool{false, true} {
 			for step := range 4 { // a fact, another, Login, a fact

@@ -99,6 +99,34 @@ func TestUser_SessionEndsMeanwhile_IsRevoked(t *testing.T) {
 	wantStates(t, u, session.StateRevoked)
 }
 
+func TestOwnSessions_Live_NewestFirst(t *testing.T) {
+	g := newGate(t)
+	var tokens []string
+	for range 52 {
+		tokens = append(tokens, g.login("alice").Token)
+	}
+	g.login("bob")
+	ended := tokens[51]
+	g.must(g.Logout(t.Context(), ended))
+	list, err := g.OwnSessions(t.Context(), alice)
+	g.must(err)
+	if len(list) != 50 {
+		t.Fatalf("%d sessions, want 50", len(list))
+	}
+	for i, s := range list {
+		if want := session.IDOf(tokens[50-i]); s.ID != want || s.State != session.StateLive {
+			t.Errorf("%d: %+v, want %s", i, s, want)
+		}
+	}
+	g.must(g.Forget(t.Context(), alice))
+	if list, err := g.OwnSessions(t.Context(), alice); !errors.Is(err, session.ErrInvalid) {
+		t.Errorf("after Forget: %v, %v", list, err)
+	}
+	g.store.SetDown(true)
+	_, err = g.OwnSessions(t.Context(), alice)
+	unavailable(t, err)
+}
+
 func TestUsersByUnionID_AllMiniPrograms(t *testing.T) {
 	g := newGate(t)
 	g.login("alice/union")
