@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,7 +59,8 @@ func (o *devOptions) check() error {
 	}
 	o.upstream = strings.TrimSuffix(strings.TrimPrefix(o.upstream, "http://"), "/")
 	host, port, err := net.SplitHostPort(o.upstream)
-	if err != nil || port == "" || strings.ContainsAny(host, " \t\r\n{}\"`/#") {
+	_, badPort := strconv.ParseUint(port, 10, 16)
+	if err != nil || badPort != nil || strings.ContainsAny(host, " \t\r\n{}\"`/#") {
 		return fmt.Errorf("upstream %q is no address; write it as 127.0.0.1:8080", o.upstream)
 	}
 	if o.upstream == o.listen {

@@ -386,6 +386,8 @@ func TestDev_BadCommand_SaysWhatToChange(t *testing.T) {
 		"both":            {devOptions{upstream: app, file: taken}, "not both"},
 		"port only":       {devOptions{upstream: "8080"}, "write it as 127.0.0.1:8080"},
 		"two words":       {devOptions{upstream: "a b:1"}, "write it as"},
+		"directive":       {devOptions{upstream: "a:1\n}\n:81"}, "write it as"},
+		"path":            {devOptions{upstream: "http://a:1/x"}, "write it as"},
 		"the gate itself": {devOptions{upstream: app, listen: app}, "the gate's own address"},
 		"user":            {devOptions{upstream: app, users: []string{`a"b`}}, "--user"},
 		"no file":         {devOptions{file: "/nowhere/Caddyfile"}, "no such file"},
