@@ -80,7 +80,7 @@ func TestThreat36_Validate_EachWarning(t *testing.T) {
 		{
 			"grace period",
 			strings.Replace(site("\twechat_auth\n"), "\tgrace_period 10s\n", "", 1),
-			"one slow connection", "grace_period 10s",
+			"a stop waits", "grace_period 10s",
 		},
 		{"no gate", site(""), "no site has a gate", "write wechat_auth"},
 		{

@@ -73,7 +73,7 @@ var (
 	// upload without limit.
 	NoGracePeriod = Finding{
 		Where: "grace_period",
-		What:  "one slow connection keeps a process that should exit for ever",
+		What:  "a stop waits for slow clients without limit",
 		Cure:  "write grace_period 10s into the global options",
 	}
 )
