@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -44,8 +43,8 @@ func serveBlock(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) er
 	if err != nil {
 		return err
 	}
-	if t.AppID != "" && !slices.Contains(live.App.AppIDs(), t.AppID) {
-		return refusal(http.StatusNotFound, "no such mini program is configured", nil)
+	if err := t.checkApp(r.Context(), live); err != nil {
+		return err
 	}
 	b.Blocked = t.blocked()
 	n, err := block(context.WithoutCancel(r.Context()), live, kind, t, b)

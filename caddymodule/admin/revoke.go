@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -33,14 +32,8 @@ func serveRevoke(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
-	if t.AppID != "" && !slices.Contains(live.App.AppIDs(), t.AppID) {
-		// One taken out of the configuration may have sessions. While the store does
-		// not answer, the revocation becomes pending as any other.
-		known, err := live.Sessions.KnowsApp(r.Context(), t.AppID)
-		if err == nil && !known {
-			return refusal(http.StatusNotFound,
-				"no such mini program is configured, and the store knows no user of it", nil)
-		}
+	if err := t.checkApp(r.Context(), live); err != nil {
+		return err
 	}
 	// What was begun is finished, whether or not the caller waits for it.
 	n, err := revoke(context.WithoutCancel(r.Context()), live, kind, t)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"mime"
 	"net/http"
@@ -109,6 +110,19 @@ func (t *adminTarget) read(obj reply.Object) (err error) {
 	}
 	t.All, err = obj.Flag("all")
 	return err
+}
+
+// checkApp refuses a mini program that nothing knows. One taken out of the configuration
+// may have sessions. While the store does not answer, the call itself says so.
+func (t adminTarget) checkApp(ctx context.Context, live *wechatapp.Live) error {
+	if t.AppID == "" || slices.Contains(live.App.AppIDs(), t.AppID) {
+		return nil
+	}
+	if known, err := live.Sessions.KnowsApp(ctx, t.AppID); err != nil || known {
+		return nil
+	}
+	return refusal(http.StatusNotFound,
+		"no such mini program is configured, and the store knows no user of it", nil)
 }
 
 // sessionName is how operators call a session: by the beginning of its digest.

@@ -51,6 +51,7 @@ func TestFor_ErrorByCall_Problem(t *testing.T) {
 			"400 invalid_request",
 		}, false},
 		{session.ErrUnknownApp, same("403 app_not_allowed"), false},
+		{session.ErrBlocked, same("403 user_blocked"), false},
 		{session.ErrUnavailable, same("503 store_unavailable"), false},
 		{session.ErrExpired, same("401 session_invalid"), false},
 		{session.ErrUnknown, same("401 session_invalid"), false},
