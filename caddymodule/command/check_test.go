@@ -6,11 +6,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
@@ -177,5 +179,40 @@ func TestCheck_Local_NoGate_Unreachable(t *testing.T) {
 	status, out, _ := caddytest.RunCommand(t, checkCommand(), "--local", "--address", "127.0.0.1:1")
 	if status != 2 || !strings.HasPrefix(out, "FAILED  gate  ") {
 		t.Errorf("%d %s", status, out)
+	}
+}
+
+// clockedStore is a store whose server has a clock.
+type clockedStore struct {
+	store.Store
+	clock *store.Clock
+}
+
+func (c clockedStore) Clock() *store.Clock { return c.clock }
+
+// TestCheck_ClockOfTheStore_IsJudged: gates go by that clock, so a difference fails.
+func TestCheck_ClockOfTheStore_IsJudged(t *testing.T) {
+	at := func(ahead time.Duration) *store.Clock {
+		now := time.Now()
+		return &store.Clock{Server: now.Round(0).Add(ahead), Local: now}
+	}
+	for _, tt := range []struct {
+		clock *store.Clock
+		want  []verdict
+	}{
+		{nil, nil}, // an ACL forbids TIME
+		{at(0), []verdict{checkedOK}},
+		{at(-20 * time.Second), []verdict{checkedWarning}},
+		{at(87600 * time.Hour), []verdict{checkedFailed}},
+	} {
+		c := new(checks)
+		checkStoreClock(c, "redis:x", clockedStore{clock: tt.clock})
+		var got []verdict
+		for _, f := range c.found {
+			got = append(got, f.Result)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%+v: %v, want %v", tt.clock, got, tt.want)
+		}
 	}
 }
