@@ -95,7 +95,7 @@ func TestCause_ClientLeft_IsNotTheStore(t *testing.T) {
 		err  error
 		says string
 	}{
-		{fmt.Errorf("%w: waiting for login: %w", session.ErrUnavailable, context.Canceled), "client left"},
+		{fmt.Errorf("waiting: %w: %w", session.ErrUnavailable, context.Canceled), "client left"},
 		{errors.Join(session.ErrUnavailable, context.Canceled), "client left"},
 		{errors.Join(session.ErrUnavailable, context.DeadlineExceeded), "unavailable"},
 		{session.ErrUnavailable, "unavailable"},
