@@ -110,7 +110,9 @@ var house = map[string]row{
 		caddy: true,
 	},
 	internalRoot + "/apptest": {
-		ours:    []string{"caddymodule/wechatapp", "caddytest", "session", "store", "store/bolt"},
+		ours: []string{
+			"caddymodule/wechatapp", "caddytest", "keyring", "session", "store", "store/bolt",
+		},
 		foreign: []string{anyModule}, caddy: true,
 	},
 	internalRoot + "/session": {
