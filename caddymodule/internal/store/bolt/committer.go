@@ -164,7 +164,7 @@ func (s *Store) commit(batch []*operation) {
 			op.done <- err
 		}
 	}
-	if err == nil {
+	if err == nil && !o.old.Load() {
 		s.keepReserve(o)
 	}
 	s.committing.Store(nil)
@@ -211,6 +211,11 @@ func (s *Store) transact(
 		return nil
 	}
 	err := protect(func() error {
+		if o.old.Load() {
+			if err := o.bringUp(); err != nil {
+				return err
+			}
+		}
 		return o.update(func(tx *bolt.Tx) (rows, error) {
 			t := s.tables(o, tx)
 			err := t.apply(batch, used)

@@ -51,6 +51,10 @@ type opening struct {
 	restored time.Time   // restoredAt
 	counted  census      // when the file was opened
 
+	// old: the file is as an older program left it, until the first write. A start
+	// that is refused leaves it to that program (docs/stores.md#bbolt-settings).
+	old atomic.Bool
+
 	ledger
 	fault atomic.Pointer[fault] // nil while commits succeed
 	blind atomic.Bool           // no transaction can begin any more
@@ -110,7 +114,18 @@ func (o *opening) begin() error {
 		if err := o.db.View(o.count); err != nil {
 			return err
 		}
-		err := o.db.Update(func(tx *bolt.Tx) error {
+		old, err := o.isOld()
+		if err != nil {
+			return err
+		}
+		if old {
+			o.old.Store(true)
+			if o.restored, err = restoredAt(o.db); err != nil {
+				return err
+			}
+			return o.db.View(o.start)
+		}
+		err = o.db.Update(func(tx *bolt.Tx) error {
 			o.fresh = tx.Bucket(bucketNames[meta]) == nil
 			return create(tx)
 		})
@@ -121,7 +136,7 @@ func (o *opening) begin() error {
 			return err
 		}
 		dir := filepath.Dir(o.path)
-		err = errors.Join(upgrade(o.db, o.log), putMarker(o.path), SyncDir(dir))
+		err = errors.Join(upgrade(o.db, o.db.Update, o.log), putMarker(o.path), SyncDir(dir))
 		if err != nil {
 			return err
 		}

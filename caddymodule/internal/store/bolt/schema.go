@@ -132,10 +132,38 @@ func checkSchema(tx *bolt.Tx) (version byte, err error) {
 	return v[0], nil
 }
 
+// isOld reports whether an older program wrote the file and this one can read it as it
+// is. The error says that there is no room for the copy that the upgrade keeps.
+func (o *opening) isOld() (old bool, err error) {
+	err = o.db.View(func(tx *bolt.Tx) error {
+		if tx.Bucket(bucketNames[meta]) == nil {
+			return nil // create judges the file
+		}
+		version, err := checkSchema(tx)
+		if old = version == 2; err != nil || !old {
+			return err
+		}
+		return checkRoom(o.path, tx.Size())
+	})
+	return old, err
+}
+
+// bringUp upgrades a file that was opened as it is.
+func (o *opening) bringUp() error {
+	err := upgrade(o.db, func(f func(*bolt.Tx) error) error {
+		return o.update(func(tx *bolt.Tx) (rows, error) { return rows{}, f(tx) })
+	}, o.log)
+	if err := errors.Join(err, SyncDir(filepath.Dir(o.path))); err != nil {
+		return err
+	}
+	o.old.Store(false)
+	return nil
+}
+
 // upgrade brings the file of an older program up to schemaVersion. The version
 // changes with the last step: an interrupted upgrade begins anew, and until then
 // the older program still understands the file.
-func upgrade(db *bolt.DB, log *zap.Logger) error {
+func upgrade(db *bolt.DB, update func(func(*bolt.Tx) error) error, log *zap.Logger) error {
 	var version byte
 	err := db.View(func(tx *bolt.Tx) (err error) {
 		version, err = checkSchema(tx)
@@ -155,9 +183,9 @@ func upgrade(db *bolt.DB, log *zap.Logger) error {
 		err = upgrade1(db, open)
 	}
 	if err == nil {
-		err = db.Update(func(tx *bolt.Tx) error {
+		err = update(func(tx *bolt.Tx) error {
 			m := tx.Bucket(bucketNames[meta])
-			return errors.Join(open(tx).endOpenNeeds(),
+			return errors.Join(open(tx).endOpenNeeds(), ensureIdentity(tx, time.Time{}),
 				m.Delete(keyNoted), m.Put(keySchema, []byte{schemaVersion}))
 		})
 	}

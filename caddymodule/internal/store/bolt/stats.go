@@ -36,7 +36,11 @@ func (s *Store) KeepsCount() {}
 // was made by a release that gave none.
 func (s *Store) Identity(ctx context.Context) (store.Identity, error) {
 	return read(ctx, s, func(t *tables) (store.Identity, error) {
-		return store.ParseIdentity(string(t.bucket(meta).Get(keyIdentity)))
+		id := t.bucket(meta).Get(keyIdentity)
+		if id == nil && s.open.Load().old.Load() {
+			return store.Identity{}, nil // the upgrade gives it one
+		}
+		return store.ParseIdentity(string(id))
 	})
 }
 

@@ -21,6 +21,10 @@ const (
 	userScan  = 1000                 // records read in one transaction
 )
 
+// acceptedAfter is when a configuration whose store is still open counts as accepted:
+// a refused one gives its store back sooner.
+const acceptedAfter = 10 * time.Second
+
 // sweepLoop removes expired sessions and stale users until ctx ends. It searches
 // in a read transaction, which costs nothing while there is nothing to remove.
 func (s *Store) sweepLoop(ctx context.Context, every time.Duration) {
@@ -28,11 +32,18 @@ func (s *Store) sweepLoop(ctx context.Context, every time.Duration) {
 	var users userSweep
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
+	for opened := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if s.open.Load().old.Load() {
+			if time.Since(opened) < acceptedAfter {
+				continue
+			}
+			// An error is the outage that the committer tells.
+			_ = s.write(ctx, func(*tables) error { return nil })
 		}
 		s.reportMissing(ctx)
 		for s.sweepSome(ctx, time.Now()) {

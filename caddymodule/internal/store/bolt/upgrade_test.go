@@ -133,7 +133,8 @@ func TestP2_UpgradeRecorded(t *testing.T) {
 		unhex("e021ab66085a051c2c3e2d4beda4d3f80bd61af5d40636f9e567ac7ac1922777"),
 		unhex("f28d949efcdb9dc1492207ce098b8559d5dab7a92aa6e9198b7f8b386d9a17d8"),
 	}
-	for range 2 {
+	written := 0
+	for range 3 {
 		s := open(t, bolt.Config{Path: path})
 		for _, d := range digests {
 			rec, err := s.Lookup(t.Context(), d)
@@ -142,7 +143,25 @@ func TestP2_UpgradeRecorded(t *testing.T) {
 				t.Errorf("%+v, %v", rec, err)
 			}
 		}
-		s.Close()
+		if needs, err := s.MasterKeys(t.Context()); err != nil || len(needs) == 0 {
+			t.Errorf("needed are %v, %v", needs, err)
+		}
+		if _, err := s.Identity(t.Context()); err != nil {
+			t.Error(err)
+		}
+		must(t, s.Health(t.Context()))
+		if written == 0 { // as with a start that is refused
+			must(t, s.Close())
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, content) {
+				t.Error("opened and closed, the file is another one", err)
+			}
+		}
+		must(t, s.Close())
+		if written++; written == 1 {
+			s = open(t, bolt.Config{Path: path})
+			login(t, s, "new", 1, time.Hour)
+			must(t, s.Close())
+		}
 	}
 	edit(t, path, func(tx *bbolt.Tx) error {
 		if m := tx.Bucket([]byte("meta")); m.Get([]byte("noted")) != nil ||
