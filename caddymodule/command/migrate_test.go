@@ -336,6 +336,7 @@ func TestMigrateRefuses(t *testing.T) {
 	noKey := w.configure("empty.json", "shelf", "{env.NO_SUCH_KEY}")
 	otherKey := w.configure("other.json", "shelf", "{env.OTHER_KEY}")
 	switched := w.configure("switch.json", "switch", "{env.WX_SEAL_KEY}")
+	fleet := w.configure("fleet.json", "fleet", "{env.WX_SEAL_KEY}")
 	url := "redis://:" + caddytest.Canary + "@localhost"
 	for _, tt := range []struct {
 		name          string
@@ -358,8 +359,8 @@ func TestMigrateRefuses(t *testing.T) {
 			want: "the store switch cannot be added to",
 		},
 		{
-			name: "source cannot dump", from: "switch", to: db, config: switched,
-			want: "the store switch cannot be read out",
+			name: "source cannot dump", from: "fleet", to: db, config: fleet,
+			want: "the store fleet cannot be read out",
 		},
 		{
 			name: "no configuration", from: db, to: "shelf", config: w.path("none.json"),
