@@ -412,3 +412,45 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 	secrets.find(t, "the backup", string(copied))
 	secrets.find(t, "the log", w.out.String())
 }
+
+// TestP2_OverwrittenFile_ReloadOpensItAgain copies a backup over the file of a running
+// gate. The gate lives, status says what to do, and reload --force serves the backup.
+func TestP2_OverwrittenFile_ReloadOpensItAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, mixed)
+	ada := w.login(t, "ada")
+	backup := filepath.Join(w.home, "backup.db")
+	w.operate(t, "backup", backup)
+	bob := w.login(t, "bob")
+	content, err := os.ReadFile(backup)
+	if err == nil {
+		err = os.WriteFile(w.database(), content, 0o600) // as cp does
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tryLogin(t, "cat").problem(t, 503, "store_unavailable")
+	spent := w.wechat.Count(exchangePath)
+	w.tryLogin(t, "cat").problem(t, 503, "store_unavailable")
+	if n := w.wechat.Count(exchangePath); n != spent {
+		t.Errorf("%d codes were spent for logins that nobody can have", n-spent)
+	}
+	for range 3 {
+		_, printed := w.command(t, "wechat", "status", "--address", w.admin)
+		if !strings.Contains(printed, "reload with --force") {
+			t.Errorf("status does not say what to do:\n%s", printed)
+		}
+	}
+	status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter",
+		"caddyfile", "--config", "Caddyfile")
+	if status != 0 {
+		t.Fatalf("reloading ends with %d:\n%s", status, printed)
+	}
+	w.checkAlive(t, ada, w.who(appA, "ada"))
+	w.checkDead(t, bob) // it was made after the backup
+	cat := w.login(t, "cat")
+	w.gate.stop(t)
+	w.start(t)
+	w.checkAlive(t, ada, w.who(appA, "ada"))
+	w.checkAlive(t, cat, w.who(appA, "cat"))
+}
