@@ -27,6 +27,7 @@ const modulePath = "github.com/wxgate/wxgate"
 // statusAnswer is what GET /wechat/status tells.
 type statusAnswer struct {
 	Version  versionStatus `json:"version"`
+	Ready    string        `json:"ready"` // as readyz tells it
 	Store    storeStatus   `json:"store"`
 	Cache    cacheStatus   `json:"cache"`
 	WeChat   wechatStatus  `json:"wechat"`
@@ -158,14 +159,21 @@ type sessionStatus struct {
 	MaxPerUser int    `json:"max_per_user"` // 0: no limit
 }
 
+// What readyz tells, too.
+const (
+	ready    = "ok"
+	degraded = "degraded"
+	starting = "starting"
+)
+
 // serveStatus answers also when the store does not: that is when it is asked.
 func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
 	a, limits := live.App, live.App.LoginLimits()
 	stats, err := live.Sessions.Stats(r.Context())
-	trouble := live.Sessions.StoreHealth(r.Context())
+	answered, trouble := live.Sessions.Ready(r.Context())
 	identity, _ := live.Sessions.StoreIdentity(r.Context()) // of a store that answers
 	answer := statusAnswer{
-		Version: versions(),
+		Version: versions(), Ready: ready,
 		Store: storeStatus{
 			Name: a.Opener().Identity(),
 			Up:   trouble == nil,
@@ -186,6 +194,12 @@ func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 			TTL:        time.Duration(a.Session.TTL).String(),
 			MaxPerUser: max(a.Session.MaxPerUser, 0),
 		},
+	}
+	switch {
+	case !answered:
+		answer.Ready = starting
+	case trouble != nil:
+		answer.Ready = degraded
 	}
 	if trouble != nil {
 		answer.Store.Cause = trouble.Error()
@@ -383,6 +397,7 @@ func atMost(n int) string {
 // Summary is what the status of a running gate comes to.
 type Summary struct {
 	Version string
+	Ready   string // as readyz tells it: ok, degraded or starting
 	Store   string // kind and place
 	StoreUp bool
 	WeChat  string // why logins fail now; empty when they do not
@@ -402,7 +417,9 @@ func AskStatus(address, config, adapter string) (sum Summary, status int, err er
 	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
 		return sum, cli.Failed, fmt.Errorf("reading the gate's status: %w", err)
 	}
-	sum = Summary{Version: s.Version.WXGate, Store: s.Store.Name, StoreUp: s.Store.Up}
+	sum = Summary{
+		Version: s.Version.WXGate, Ready: s.Ready, Store: s.Store.Name, StoreUp: s.Store.Up,
+	}
 	if s.WeChat.Logins.State != weixin.Well.String() {
 		sum.WeChat = s.WeChat.Logins.LastError
 	}

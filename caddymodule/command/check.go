@@ -180,12 +180,20 @@ func (o checkOptions) checkLocal(out io.Writer) (int, error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var s admin.Summary
 		var err error
-		if _, status, err = admin.AskStatus(o.address, o.config, o.adapter); err != nil {
+		s, status, err = admin.AskStatus(o.address, o.config, o.adapter)
+		switch {
+		case err != nil:
 			c.end(checkedFailed, "%s", err)
-			return
+		case s.Ready == "degraded": // a restart cures no outage of the store
+			c.end(checkedOK, "ready, but degraded: its store is down")
+		case s.Ready == "starting":
+			status = cli.Failed
+			c.end(checkedFailed, "starting: its store has not answered yet")
+		default:
+			c.end(checkedOK, "ready")
 		}
-		c.end(checkedOK, "ready")
 	}()
 	select {
 	case <-done:

@@ -441,10 +441,16 @@ func TestP2_OverwrittenFile_ReloadOpensItAgain(t *testing.T) {
 			t.Errorf("status does not say what to do:\n%s", printed)
 		}
 	}
+	if said := w.operate(t, "check", "--local"); !strings.Contains(said, "degraded") {
+		t.Errorf("the check says %s", said)
+	}
 	status, printed := w.command(t, "reload", "--force", "--address", w.admin, "--adapter",
 		"caddyfile", "--config", "Caddyfile")
 	if status != 0 {
 		t.Fatalf("reloading ends with %d:\n%s", status, printed)
+	}
+	if said := w.operate(t, "check", "--local"); !strings.Contains(said, "gate  ready\n") {
+		t.Errorf("the check says %s", said)
 	}
 	w.checkAlive(t, ada, w.who(appA, "ada"))
 	w.checkDead(t, bob) // it was made after the backup
