@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -36,9 +35,7 @@ func endAtExit(w http.ResponseWriter, r *http.Request) {
 	}
 	stop := context.AfterFunc(exiting, func() {
 		defer func() { _ = recover() }() // the request may have just ended
-		rc := http.NewResponseController(w)
-		rc.SetReadDeadline(time.Now())  // ends the request's context, with HTTP/1
-		rc.SetWriteDeadline(time.Now()) // resets the stream, with HTTP/2
+		breakOff(w)
 	})
 	context.AfterFunc(r.Context(), func() { stop() })
 }

@@ -49,13 +49,27 @@ func (s *stream) done() {
 	streamPool.Put(s)
 }
 
-// end closes the connection, or over HTTP/2 the stream. The server notices at once that
-// it cannot read or write any more, and the proxy lets go of the app.
+// end closes the WebSocket, or breaks off the answer. The proxy lets go of the app.
 func (s *stream) end() {
 	if sw, ok := s.w.(*socketWriter); ok && sw.end() {
 		return
 	}
-	rc, past := http.NewResponseController(s.w), time.Unix(1, 0)
+	breakOff(s.w)
+}
+
+// breakOff lets a request fail, from another goroutine, before its handler is done. With
+// HTTP/1 the read deadline ends the request's context, with HTTP/2 the write deadline
+// resets the stream. It asks the server's own writer: those that Caddy puts around it
+// serve one goroutine, and move deadlines.
+func breakOff(w http.ResponseWriter) {
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = outer.Unwrap()
+	}
+	rc, past := http.NewResponseController(w), time.Unix(1, 0)
 	_ = rc.SetReadDeadline(past)
 	_ = rc.SetWriteDeadline(past)
 }

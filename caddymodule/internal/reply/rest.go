@@ -30,7 +30,8 @@ const (
 // sends an answer; with EnableFullDuplex it panics when that body comes late. With
 // HTTP/2 it ends the stream and never the connection (RFC 9113, 8.1).
 func whileDropping(w http.ResponseWriter, r *http.Request, answer func()) {
-	if r.ProtoMajor != 1 || r.Body == nil || r.Body == http.NoBody {
+	// Caddy wraps http.NoBody, too.
+	if r.ProtoMajor != 1 || r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		answer()
 		return
 	}

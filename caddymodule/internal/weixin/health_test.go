@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,9 +20,11 @@ import (
 // play is a client of a simulated WeChat inside a synctest bubble. It records the
 // transitions of logins.
 type play struct {
-	t       *testing.T
-	c       *weixin.Client
-	sim     *weixintest.Server
+	t   *testing.T
+	c   *weixin.Client
+	sim *weixintest.Server
+
+	mu      sync.Mutex // changes come from timers, too
 	changes []weixin.Transition
 }
 
@@ -29,12 +32,18 @@ func newPlay(t *testing.T) *play {
 	p := &play{t: t, sim: weixintest.NewPipeServer(simulated)}
 	p.c = newClient(t, weixin.Config{
 		BaseURL:       "http://wechat.test",
-		LoginsChanged: func(n weixin.Transition) { p.changes = append(p.changes, n) },
+		LoginsChanged: p.note,
 	})
 	p.c.SetDial(p.sim.Client().Transport.(*http.Transport).DialContext)
 	t.Cleanup(p.sim.Close)
 	t.Cleanup(p.c.Close) // first
 	return p
+}
+
+func (p *play) note(n weixin.Transition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changes = append(p.changes, n)
 }
 
 // logins makes n logins with pauses between them.
@@ -52,6 +61,8 @@ func (p *play) logins(n int, pause time.Duration) (failed int) {
 // changed demands the transitions since the last call, as states.
 func (p *play) changed(want ...weixin.State) {
 	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var got []weixin.State
 	for _, c := range p.changes {
 		got = append(got, c.State)
