@@ -89,11 +89,8 @@ func TestVerify_AnyRequest_JudgedBySession(t *testing.T) {
 					for path, want := range map[string]int{path: c.status, optional: c.optional} {
 						text := method + " " + path + " HTTP/1.1\r\nHost: {host}\r\n" +
 							lines + c.tokens + "\r\n"
-						began := time.Now()
+						// ask fails when the answer waits for a body.
 						status, h, body := s.ask(method, text)
-						if time.Since(began) > 3*time.Second {
-							t.Error("the answer waits for a body")
-						}
 						if status != want || h.Get("X-Wxgate") == "" {
 							t.Fatalf("%.300q: %d %s, want %d", text, status, body, want)
 						}
