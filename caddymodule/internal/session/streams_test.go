@@ -151,3 +151,28 @@ func BenchmarkOpenStream(b *testing.B) {
 		s.Done()
 	}
 }
+
+// TestThreat37_ForgedSession_ClosesItsStreams: an open stream is judged without its
+// token, by what the gate saw of the session before.
+func TestThreat37_ForgedSession_ClosesItsStreams(t *testing.T) {
+	for name, forge := range attacks {
+		bubble(t, name, func(t *testing.T) {
+			var counted counter
+			gates, links := newFleet(t, 1,
+				withCore(func(c *session.CoreConfig) { c.Foreign = &counted }))
+			g := gates[0]
+			mallory, alice := g.login("mallory/union"), g.login("alice/union")
+			forged, honest := g.open(mallory.Token), g.open(alice.Token)
+			time.Sleep(time.Second)
+			g.store.Data.Lock()
+			forge(g.store.Data, mallory, alice)
+			g.store.Data.Unlock()
+			links[0].Reconnect() // the gate reads its sessions again
+			time.Sleep(time.Second)
+			if forged.ended.Load() != 1 || honest.ended.Load() != 0 || counted.Load() == 0 {
+				t.Errorf("told %d and %d times, counted %d",
+					forged.ended.Load(), honest.ended.Load(), counted.Load())
+			}
+		})
+	}
+}
