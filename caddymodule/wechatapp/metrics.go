@@ -195,11 +195,16 @@ func (weChatGauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// storeGauges collects the size of a store that keeps count, when the metrics are
-// asked for. There are none for other stores, since counting would read all of them.
+// storeGauges collects the state of sessions and store when the metrics are asked for.
+// A store that does not keep count has no sizes, since counting would read all of it.
 type storeGauges struct{}
 
 var (
+	cacheEntries = describe("cache_entries", "Sessions in the cache.")
+	pendingDesc  = describe("revocations_pending",
+		"Revocations that this gate holds and the store has not taken yet.")
+	heardDesc = describe("store_last_heard_timestamp_seconds",
+		"Time of the last sign of life of a store that gates share.")
 	storeSessions = describe("store_sessions", "Sessions in the store, with ended ones.")
 	storeUsers    = describe("store_users", "Users in the store.")
 	storeBytes    = describe("store_bytes", "Size of the store's file.")
@@ -211,6 +216,7 @@ var (
 // Describe implements prometheus.Collector.
 func (storeGauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
+		cacheEntries, pendingDesc, heardDesc,
 		storeSessions, storeUsers, storeBytes, storeFree, storeBackup,
 	} {
 		out <- d
@@ -230,14 +236,20 @@ func (storeGauges) Collect(out chan<- prometheus.Metric) {
 	if live == nil {
 		return
 	}
+	gauge := func(d *prometheus.Desc, v float64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	local := live.Sessions.Local()
+	gauge(cacheEntries, float64(local.CacheEntries))
+	gauge(pendingDesc, float64(local.Pending))
+	if !local.Heard.IsZero() {
+		gauge(heardDesc, float64(local.Heard.UnixMilli())/1000)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeGaugeTimeout)
 	defer cancel()
 	st, ok := live.Sessions.Counts(ctx)
 	if !ok {
 		return
-	}
-	gauge := func(d *prometheus.Desc, v float64) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}
 	gauge(storeSessions, float64(st.Sessions))
 	gauge(storeUsers, float64(st.Users))

@@ -220,9 +220,16 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	counted, err := c.store.Stats(ctx)
 	c.asked(reading, err)
 	c.cache.resize(s.cfg.MaxSessions)
+	st := s.Local()
+	st.Store = counted
+	return st, wrap("counting sessions", err)
+}
+
+// Local is Stats without what only the store knows.
+func (s *Service) Local() Stats {
+	c := s.cfg.Core
 	limit := c.cache.entries.MaxCost()
 	st := Stats{
-		Store:        counted,
 		StoreDown:    c.outage.Down(),
 		CacheEntries: max(0, limit-c.cache.entries.RemainingCost()),
 		CacheMax:     limit,
@@ -235,7 +242,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	if far, ok := c.store.(store.Contacted); ok {
 		st.Contact = far.Contact()
 	}
-	return st, wrap("counting sessions", err)
+	return st
 }
 
 // Resize bounds the cache as this configuration says, and gives the memory of what no
