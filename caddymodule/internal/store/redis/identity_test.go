@@ -104,9 +104,10 @@ func TestIdentity_NoLoss_IsNotTold(t *testing.T) {
 		redistest.With("appendfsync always"))
 	w := openWatched(t, config(srv.Addr))
 	srv.Do("FLUSHALL")
-	await(t, "there is an identity again", func() bool {
-		_, err := w.Identity(t.Context())
-		return err == nil
+	// A login before the gate has seen the new identity would count for the old one.
+	await(t, "the gate knows the new identity", func() bool {
+		id, err := w.Identity(t.Context())
+		return err == nil && w.link().records.Load().id == id.String()
 	})
 	mustLogin(t, w, newLogin(userOf("oAlice")))
 	w.knowsLogins(t)
