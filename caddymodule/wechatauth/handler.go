@@ -278,16 +278,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return next.ServeHTTP(w, r)
 		}
 	}
-	if len(h.Cors) > 0 && !verifies(h.rules.Route(r)) {
+	c := h.read(r)
+	verify := verifies(c.Route)
+	if len(h.Cors) > 0 && !verify {
 		if w = h.cors(w, r); w == nil {
 			return nil
 		}
 	}
-	c := h.read(r)
 	if class := c.Route.Class; class != gate.Public && class != gate.NotFound {
 		vary(w.Header(), h.vary)
 	}
-	verify := verifies(c.Route)
 	if verify {
 		reply.NoWait(w.Header(), r)
 	}

@@ -28,8 +28,8 @@ type ownSession struct {
 
 // serveSessions lists the live sessions of the caller.
 func (h *Handler) serveSessions(w http.ResponseWriter, r *http.Request, token string) error {
-	return h.ofCaller(w, r, token, func(s *session.Service, u session.User) error {
-		list, err := s.OwnSessions(r.Context(), u)
+	return h.ofCaller(w, r, token, func(s *session.Service, id session.Identity) error {
+		list, err := s.OwnSessions(r.Context(), id.User())
 		if err != nil {
 			return h.refuse(w, r, refused(err))
 		}
@@ -54,11 +54,11 @@ var noSession = reply.Problem{
 
 // serveEndSession ends one session of the caller.
 func (h *Handler) serveEndSession(w http.ResponseWriter, r *http.Request, token string) error {
-	return h.ofCaller(w, r, token, func(s *session.Service, u session.User) error {
+	return h.ofCaller(w, r, token, func(s *session.Service, caller session.Identity) error {
 		id := path.Base(r.URL.EscapedPath())
 		err := session.ErrUnknown
 		if len(id) == session.IDLen {
-			err = s.EndByID(r.Context(), u, id)
+			err = s.EndByID(r.Context(), caller.User(), id)
 		}
 		switch {
 		case errors.Is(err, session.ErrUnknown):
@@ -72,16 +72,17 @@ func (h *Handler) serveEndSession(w http.ResponseWriter, r *http.Request, token 
 	})
 }
 
-// ofCaller calls next with the user whose token it is, or refuses the call.
+// ofCaller calls next with the sessions and the identity behind the token, or refuses
+// the call.
 func (h *Handler) ofCaller(
 	w http.ResponseWriter, r *http.Request, token string,
-	next func(*session.Service, session.User) error,
+	next func(*session.Service, session.Identity) error,
 ) error {
 	return h.checked(w, r, token, func(id session.Identity) error {
 		live, err := h.app.Live(r.Context())
 		if err != nil {
 			return h.refuse(w, r, refused(err))
 		}
-		return next(live.Sessions, session.User{AppID: id.AppID, OpenID: id.OpenID})
+		return next(live.Sessions, id)
 	})
 }

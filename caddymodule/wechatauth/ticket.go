@@ -26,7 +26,7 @@ type ticketAnswer struct {
 
 // serveTicket makes a link that is good without a header, for one path.
 func (h *Handler) serveTicket(w http.ResponseWriter, r *http.Request, token string) error {
-	return h.checked(w, r, token, func(id session.Identity) error {
+	return h.ofCaller(w, r, token, func(s *session.Service, id session.Identity) error {
 		body, err := reply.ReadObject(w, r, reply.MaxBody)
 		if err != nil {
 			return err
@@ -43,16 +43,12 @@ func (h *Handler) serveTicket(w http.ResponseWriter, r *http.Request, token stri
 		if err != nil {
 			return reply.Invalid(http.StatusBadRequest, "path: "+err.Error())
 		}
-		live, err := h.app.Live(r.Context())
-		if err != nil {
-			return err
-		}
 		ends := time.Now().Add(time.Duration(life) * time.Second)
 		if ends.After(id.Expires) {
 			ends = id.Expires
 		}
 		return reply.JSON(w, r, ticketAnswer{
-			URL:       gate.WithTicket(target, live.Sessions.Ticket(token, target, ends)),
+			URL:       gate.WithTicket(target, s.Ticket(token, target, ends)),
 			ExpiresIn: secondsUntil(ends),
 		})
 	})

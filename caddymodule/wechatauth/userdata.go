@@ -24,7 +24,7 @@ func ownData(
 ) func(*Handler, http.ResponseWriter, *http.Request, string) error {
 	return func(h *Handler, w http.ResponseWriter, r *http.Request, token string) error {
 		return h.checked(w, r, token, func(id session.Identity) error {
-			u := session.User{AppID: id.AppID, OpenID: id.OpenID}
+			u := id.User()
 			body, err := h.callOwnData(w, r, call, u)
 			if err == nil {
 				metrics.endpointCalls.WithLabelValues(name, "ok").Inc()

@@ -310,7 +310,7 @@ func logoutAll(ctx context.Context, s *session.Service, token string) error {
 	if err != nil {
 		return err
 	}
-	return s.RevokeUser(ctx, session.User{AppID: id.AppID, OpenID: id.OpenID})
+	return s.RevokeUser(ctx, id.User())
 }
 
 // endings are the ways in which a session of alice may end at one gate.

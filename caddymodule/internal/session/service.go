@@ -111,6 +111,9 @@ type Identity struct {
 	Expires       time.Time // the session does not live longer
 }
 
+// User returns the user without the facts.
+func (id Identity) User() User { return User{AppID: id.AppID, OpenID: id.OpenID} }
+
 // lookupTimeout bounds what a check waits for the store, so that the client
 // hears of an outage within 100 ms (docs/design.md#p4). A store.Patient has a
 // bound of its own.

@@ -137,9 +137,11 @@ func (s *streamShard) sweep(
 			st.long = true
 			c.streams.count(1)
 		}
+		if st.over {
+			continue
+		}
 		service := st.service
 		switch err := service.judge(st.entry, now, pending); {
-		case st.over:
 		// The time of the last use does not decide: an open stream is a use.
 		case err == ErrRevoked, c.clock(now).UnixMilli() >= st.entry.expires:
 			st.end(c)
