@@ -246,8 +246,8 @@ func (s *Store) Open(log *zap.Logger) (store.Store, error) {
 	return st, nil
 }
 
-// BeginsNew implements store.Consenter.
-func (s *Store) BeginsNew() bool { return s.New }
+// MayBegin implements store.Consenter.
+func (s *Store) MayBegin() bool { return s.New }
 
 // Renew implements store.Renewer.
 func (s *Store) Renew(st store.Store) error {

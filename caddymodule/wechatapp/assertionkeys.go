@@ -65,25 +65,9 @@ func (a *App) watchAssertions() {
 	if live.Assertions == nil {
 		return
 	}
-	ctx := a.keyWatch.begin()
-	a.keyWatch.done.Go(func() {
-		var warned time.Time
-		for wait := keysRetry; ; {
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-				return
-			}
-			err := live.Assertions.Load(ctx, a.assertionBox(live.Core), false)
-			switch wait = assertion.Every; {
-			case errors.Is(err, session.ErrUnavailable):
-				wait = keysRetry
-			case err != nil && time.Since(warned) >= keysReminder:
-				warned = time.Now()
-				logNoAssertions(err)
-			}
-		}
-	})
+	a.keyWatch.every(assertion.Every, func(ctx context.Context) error {
+		return live.Assertions.Load(ctx, a.assertionBox(live.Core), false)
+	}, logNoAssertions)
 }
 
 // RotateAssertion makes a new assertion key, and returns its id and when it signs. The

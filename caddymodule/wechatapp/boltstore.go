@@ -94,7 +94,7 @@ func (s *BoltStore) Begins() bool {
 	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
 }
 
-// MayBegin implements store.Beginner.
+// MayBegin implements store.Consenter.
 func (s *BoltStore) MayBegin() bool { return s.New }
 
 // MasterKey returns the key kept beside the database.

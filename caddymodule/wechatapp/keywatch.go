@@ -51,12 +51,36 @@ func (k *keyWatch) stop() {
 	k.done.Wait()
 }
 
-// begin returns the context of what stop ends.
-func (k *keyWatch) begin() context.Context {
+// every calls check from time to time, until stop, and tell with an error of it, once in
+// a while. It asks sooner again, and tells nothing, while the store is away: the store
+// logs its outage itself.
+func (k *keyWatch) every(
+	pause time.Duration, check func(context.Context) error, tell func(error),
+) {
 	if k.cancel == nil {
 		k.ctx, k.cancel = context.WithCancel(context.Background())
 	}
-	return k.ctx
+	ctx := k.ctx
+	k.done.Go(func() {
+		var told time.Time
+		for wait := keysRetry; ; {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
+			err := check(ctx)
+			if errors.Is(err, session.ErrUnavailable) {
+				wait = keysRetry
+				continue
+			}
+			wait = pause
+			if err != nil && time.Since(told) >= keysReminder {
+				told = time.Now()
+				tell(err)
+			}
+		}
+	})
 }
 
 // watchKeys starts the App's keyWatch if gates share the store.
@@ -65,28 +89,8 @@ func (a *App) watchKeys() {
 	if !live.Core.Shared() {
 		return
 	}
-	ctx := a.keyWatch.begin()
-	a.keyWatch.done.Go(func() { watchKeys(ctx, live.Sessions) })
-}
-
-func watchKeys(ctx context.Context, s *session.Service) {
-	var warned time.Time
-	for wait := keysRetry; ; {
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-		err := s.CheckMasterKeys(ctx)
-		if errors.Is(err, session.ErrUnavailable) {
-			wait = keysRetry
-			continue // the store logs its outage itself
-		}
-		wait = session.KeysEvery
-		if err != nil && time.Since(warned) >= keysReminder {
-			warned = time.Now()
-			Logger("").Error("the key ring is incomplete: "+
-				"users who logged in at another gate may be refused here", zap.Error(err))
-		}
-	}
+	a.keyWatch.every(session.KeysEvery, live.Sessions.CheckMasterKeys, func(err error) {
+		Logger("").Error("the key ring is incomplete: "+
+			"users who logged in at another gate may be refused here", zap.Error(err))
+	})
 }

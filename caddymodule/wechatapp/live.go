@@ -74,8 +74,13 @@ func (a *App) Opened() *Live {
 	if live := a.live.Load(); live != nil {
 		return live
 	}
-	if other := Current(); other != nil {
-		return other.live.Load()
+	return current()
+}
+
+// current returns what the running configuration has open, or nil.
+func current() *Live {
+	if a := Current(); a != nil {
+		return a.live.Load()
 	}
 	return nil
 }

@@ -105,11 +105,11 @@ func (c *collectors) register(reg *prometheus.Registry) error {
 
 // storeUp asks the store of the running configuration at each scrape.
 func storeUp() float64 {
-	a := Current()
-	if a == nil || a.live.Load() == nil {
+	live := current()
+	if live == nil {
 		return 0
 	}
-	if _, err := a.live.Load().Sessions.Ready(context.Background()); err != nil {
+	if _, err := live.Sessions.Ready(context.Background()); err != nil {
 		return 0
 	}
 	return 1
@@ -159,6 +159,13 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("caddy_wechat_"+name, help, labels, nil)
 }
 
+// gaugesTo returns how a Collect sends the value of a gauge.
+func gaugesTo(ch chan<- prometheus.Metric) func(*prometheus.Desc, float64, ...string) {
+	return func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+}
+
 // Describe implements prometheus.Collector.
 func (weChatGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- breakerOpenDesc
@@ -169,17 +176,11 @@ func (weChatGauges) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (weChatGauges) Collect(ch chan<- prometheus.Metric) {
-	a := Current()
-	if a == nil {
-		return
-	}
-	live := a.live.Load()
+	live := current()
 	if live == nil {
 		return
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
+	gauge := gaugesTo(ch)
 	calls := func(label string, h weixin.Health, open bool) {
 		gauge(breakerOpenDesc, map[bool]float64{true: 1}[open], label)
 		down := map[weixin.State]float64{weixin.Partly: .5, weixin.Down: 1}[h.State]
@@ -228,17 +229,11 @@ const storeGaugeTimeout = time.Second
 
 // Collect implements prometheus.Collector.
 func (storeGauges) Collect(out chan<- prometheus.Metric) {
-	a := Current()
-	if a == nil {
-		return
-	}
-	live := a.live.Load()
+	live := current()
 	if live == nil {
 		return
 	}
-	gauge := func(d *prometheus.Desc, v float64) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
-	}
+	gauge := gaugesTo(out)
 	local := live.Sessions.Local()
 	gauge(cacheEntries, float64(local.CacheEntries))
 	gauge(pendingDesc, float64(local.Pending))

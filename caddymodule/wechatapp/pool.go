@@ -205,15 +205,18 @@ func takeUserLimits(h *holdings) (*UserLimits, error) {
 // refuseEmpty refuses a reload that would move from a store with live sessions to one
 // without any, unless the operator consents: a mistyped address or database would log
 // all users out. A store that does not answer is not judged.
-func (a *App) refuseEmpty(core *session.Core, next *session.Service) error {
-	b, ok := a.opener.(store.Consenter)
+func (a *App) refuseEmpty(core *session.Core, sessions *session.Service) error {
+	if _, judged := a.opener.(store.Beginner); judged { // by checkReplacement
+		return nil
+	}
+	next, ok := a.opener.(store.Consenter)
 	was := Current()
-	if !ok || b.BeginsNew() || was == nil {
+	if !ok || next.MayBegin() || was == nil {
 		return nil
 	}
 	live := was.live.Load()
 	if live == nil || live.Core == core || !holdsSessions(live.Sessions, false) ||
-		holdsSessions(next, true) {
+		holdsSessions(sessions, true) {
 		return nil
 	}
 	return fmt.Errorf("refusing to move from session store %s to %s, which holds no session: "+

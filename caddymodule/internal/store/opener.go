@@ -23,11 +23,10 @@ type KeyKeeper interface {
 // Beginner is an Opener that can tell before it opens the store that it would begin
 // an empty one. A reload asks, since an empty store logs all users out.
 type Beginner interface {
+	Consenter
+
 	// Begins reports that there is no store yet at the place of this one.
 	Begins() bool
-
-	// MayBegin reports that the operator consents to an empty store.
-	MayBegin() bool
 }
 
 // Renewer is an Opener whose open store can take up settings that do not belong to
@@ -38,10 +37,10 @@ type Renewer interface {
 	Renew(st Store) error
 }
 
-// Consenter is an Opener of a store that only tells when it is open whether it is
-// empty.
+// Consenter is an Opener whose operator may consent to an empty store. One that is no
+// Beginner only tells when it is open whether it is empty.
 type Consenter interface {
-	// BeginsNew reports that the operator consents to an empty store in the place of
+	// MayBegin reports that the operator consents to an empty store in the place of
 	// one with sessions.
-	BeginsNew() bool
+	MayBegin() bool
 }
