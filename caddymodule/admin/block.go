@@ -131,11 +131,9 @@ forget leaves a block in place: a forgotten user stays blocked.
   wxgate wechat block --unionid uUser1 --reason "sells tickets"`,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
-			body := t.given(cmd)
-			if len(body) == 0 {
-				return cli.Failed, errors.New(
-					"say whom: --appid and --openid, or --unionid; see --help",
-				)
+			body, err := t.whom(cmd)
+			if err != nil {
+				return cli.Failed, err
 			}
 			for name, value := range map[string]string{"for": life, "reason": reason} {
 				if cmd.Flags().Changed(name) {
@@ -158,14 +156,6 @@ forget leaves a block in place: a forgotten user stays blocked.
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd
-}
-
-// userFlags adds the flags that name a user, or all with a unionid.
-func (t *adminTarget) userFlags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&t.AppID, "appid", "", "Mini program of the user")
-	f.StringVar(&t.OpenID, "openid", "", "The user")
-	f.StringVar(&t.UnionID, "unionid", "", "The user in all mini programs")
 }
 
 func writeBlock(out io.Writer, a blockAnswer) error {

@@ -81,11 +81,9 @@ Earlier backups and log lines stay as they are.
   wxgate wechat forget --unionid uUser1`,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
-			body := t.given(cmd)
-			if len(body) == 0 {
-				return cli.Failed, errors.New(
-					"say whom: --appid and --openid, or --unionid; see --help",
-				)
+			body, err := t.whom(cmd)
+			if err != nil {
+				return cli.Failed, err
 			}
 			return ask(
 				&c, cmd,
@@ -96,10 +94,7 @@ Earlier backups and log lines stay as they are.
 			)
 		}),
 	}
-	f := cmd.Flags()
-	f.StringVar(&t.AppID, "appid", "", "Mini program of the user")
-	f.StringVar(&t.OpenID, "openid", "", "The user")
-	f.StringVar(&t.UnionID, "unionid", "", "The user in all mini programs")
+	t.userFlags(cmd)
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd

@@ -26,14 +26,14 @@ const modulePath = "github.com/wxgate/wxgate"
 
 // statusAnswer is what GET /wechat/status tells.
 type statusAnswer struct {
-	Version  versionStatus `json:"version"`
-	Ready    string        `json:"ready"` // as readyz tells it
-	Store    storeStatus   `json:"store"`
-	Cache    cacheStatus   `json:"cache"`
-	WeChat   wechatStatus  `json:"wechat"`
-	Logins   loginStatus   `json:"logins"`
-	Sessions sessionStatus `json:"sessions"`
-	Apps     []string      `json:"apps"`
+	Version  versionStatus       `json:"version"`
+	Ready    wechatapp.Readiness `json:"ready"` // as readyz tells it
+	Store    storeStatus         `json:"store"`
+	Cache    cacheStatus         `json:"cache"`
+	WeChat   wechatStatus        `json:"wechat"`
+	Logins   loginStatus         `json:"logins"`
+	Sessions sessionStatus       `json:"sessions"`
+	Apps     []string            `json:"apps"`
 }
 
 type versionStatus struct {
@@ -159,18 +159,11 @@ type sessionStatus struct {
 	MaxPerUser int    `json:"max_per_user"` // 0: no limit
 }
 
-// What readyz tells, too.
-const (
-	ready    = "ok"
-	degraded = "degraded"
-	starting = "starting"
-)
-
 // serveStatus answers also when the store does not: that is when it is asked.
 func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
 	a, limits := live.App, live.App.LoginLimits()
 	stats, err := live.Sessions.Stats(r.Context())
-	answered, trouble := live.Sessions.Ready(r.Context())
+	ready, trouble := live.Readiness(r.Context())
 	identity, _ := live.Sessions.StoreIdentity(r.Context()) // of a store that answers
 	answer := statusAnswer{
 		Version: versions(), Ready: ready,
@@ -194,12 +187,6 @@ func serveStatus(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 			TTL:        time.Duration(a.Session.TTL).String(),
 			MaxPerUser: max(a.Session.MaxPerUser, 0),
 		},
-	}
-	switch {
-	case !answered:
-		answer.Ready = starting
-	case trouble != nil:
-		answer.Ready = degraded
 	}
 	if trouble != nil {
 		answer.Store.Cause = trouble.Error()
@@ -397,7 +384,7 @@ func atMost(n int) string {
 // Summary is what the status of a running gate comes to.
 type Summary struct {
 	Version string
-	Ready   string // as readyz tells it: ok, degraded or starting
+	Ready   wechatapp.Readiness
 	Store   string // kind and place
 	StoreUp bool
 	WeChat  string // why logins fail now; empty when they do not

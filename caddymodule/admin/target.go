@@ -143,6 +143,23 @@ func (t adminTarget) given(cmd *cobra.Command) map[string]any {
 	return body
 }
 
+// userFlags adds the flags that name a user, or all with a unionid.
+func (t *adminTarget) userFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&t.AppID, "appid", "", "Mini program of the user")
+	f.StringVar(&t.OpenID, "openid", "", "The user")
+	f.StringVar(&t.UnionID, "unionid", "", "The user in all mini programs")
+}
+
+// whom is given for commands that are about a user, who must be named.
+func (t adminTarget) whom(cmd *cobra.Command) (map[string]any, error) {
+	body := t.given(cmd)
+	if len(body) == 0 {
+		return nil, errors.New("say whom: --appid and --openid, or --unionid; see --help")
+	}
+	return body, nil
+}
+
 // audit writes what was done to a target to the log.
 func (t adminTarget) audit(
 	r *http.Request, what, kind string, n *ended, err error, more ...zap.Field,

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -49,11 +48,9 @@ end with the openid of one user. The exit status is 1 when there is no such bloc
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
-			body := t.given(cmd)
-			if len(body) == 0 {
-				return cli.Failed, errors.New(
-					"say whom: --appid and --openid, or --unionid; see --help",
-				)
+			body, err := t.whom(cmd)
+			if err != nil {
+				return cli.Failed, err
 			}
 			return ask(
 				&c, cmd,

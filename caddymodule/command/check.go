@@ -14,6 +14,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/admin"
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // checkTime bounds the whole command, whatever does not answer.
@@ -186,9 +187,9 @@ func (o checkOptions) checkLocal(out io.Writer) (int, error) {
 		switch {
 		case err != nil:
 			c.end(checkedFailed, "%s", err)
-		case s.Ready == "degraded": // a restart cures no outage of the store
+		case s.Ready == wechatapp.Degraded: // a restart cures no outage of the store
 			c.end(checkedOK, "ready, but degraded: its store is down")
-		case s.Ready == "starting":
+		case s.Ready == wechatapp.Starting:
 			status = cli.Failed
 			c.end(checkedFailed, "starting: its store has not answered yet")
 		default:

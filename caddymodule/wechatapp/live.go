@@ -77,6 +77,29 @@ func (a *App) Opened() *Live {
 	return current()
 }
 
+// Readiness tells whether the gate may get requests.
+type Readiness string
+
+// The states, as readyz and status name them.
+const (
+	Ready    Readiness = "ok"
+	Degraded Readiness = "degraded" // the store is away; the cache serves
+	Starting Readiness = "starting" // no store has answered yet
+	Stopping Readiness = "stopping"
+)
+
+// Readiness asks the store whether it takes logins. trouble says why it does not.
+func (l *Live) Readiness(ctx context.Context) (state Readiness, trouble error) {
+	answered, trouble := l.Sessions.Ready(ctx)
+	switch {
+	case !answered:
+		return Starting, trouble
+	case trouble != nil:
+		return Degraded, trouble
+	}
+	return Ready, nil
+}
+
 // current returns what the running configuration has open, or nil.
 func current() *Live {
 	if a := Current(); a != nil {

@@ -7,14 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
-)
-
-// The states that the health endpoints tell.
-const (
-	healthy  = "ok"
-	degraded = "degraded" // the store is away; the cache serves
-	starting = "starting" // no store has answered yet
-	stopping = "stopping"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
 // serveHealth answers a probe, which comes every few seconds and leaves no trace.
@@ -29,7 +22,7 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request, e endpoint
 // serveLivez answers 200 as long as the process serves. A restart cures no outage of
 // the store or of WeChat, so these do not count.
 func (h *Handler) serveLivez(w http.ResponseWriter, r *http.Request, _ string) error {
-	return tellHealth(w, r, http.StatusOK, healthy)
+	return tellHealth(w, r, http.StatusOK, wechatapp.Ready)
 }
 
 // serveReadyz answers 200 when the site may get requests. An outage of the store
@@ -39,9 +32,9 @@ func (h *Handler) serveLivez(w http.ResponseWriter, r *http.Request, _ string) e
 func (h *Handler) serveReadyz(w http.ResponseWriter, r *http.Request, _ string) error {
 	status, state := http.StatusOK, h.readiness(r)
 	switch state {
-	case starting, stopping:
+	case wechatapp.Starting, wechatapp.Stopping:
 		status = http.StatusServiceUnavailable
-	case degraded:
+	case wechatapp.Degraded:
 		if _, strict := r.URL.Query()["strict"]; strict {
 			status = http.StatusServiceUnavailable
 		}
@@ -49,29 +42,26 @@ func (h *Handler) serveReadyz(w http.ResponseWriter, r *http.Request, _ string) 
 	return tellHealth(w, r, status, state)
 }
 
-func (h *Handler) readiness(r *http.Request) string {
+func (h *Handler) readiness(r *http.Request) wechatapp.Readiness {
 	switch {
 	case caddy.Exiting():
-		return stopping
+		return wechatapp.Stopping
 	case h.Cloudrun: // it uses no session and no store
-		return healthy
+		return wechatapp.Ready
 	}
 	live := h.app.Opened()
 	if live == nil {
-		return starting
+		return wechatapp.Starting
 	}
-	switch answered, err := live.Sessions.Ready(r.Context()); {
-	case !answered:
-		return starting
-	case err != nil:
-		return degraded
-	}
-	return healthy
+	state, _ := live.Readiness(r.Context())
+	return state
 }
 
-func tellHealth(w http.ResponseWriter, r *http.Request, status int, state string) error {
+func tellHealth(
+	w http.ResponseWriter, r *http.Request, status int, state wechatapp.Readiness,
+) error {
 	if status != http.StatusOK {
 		w.Header().Set("Retry-After", "1")
 	}
-	return reply.JSONStatus(w, r, status, map[string]string{"status": state})
+	return reply.JSONStatus(w, r, status, map[string]wechatapp.Readiness{"status": state})
 }
