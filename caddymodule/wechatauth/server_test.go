@@ -120,15 +120,16 @@ func (s *server) send(text string) (int, http.Header, string) {
 		s.T.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := io.WriteString(c, strings.NewReplacer(
 		"{host}", s.addr, "{token}", s.alice(),
 	).Replace(text)); err != nil {
 		s.T.Fatal(err)
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	method, _, _ := strings.Cut(text, " ")
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
 	if err != nil {
-		s.T.Fatal(err)
+		s.T.Fatalf("%v: %.300q", err, text)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)

@@ -3,7 +3,6 @@ package wechatauth
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -89,8 +88,8 @@ func TestVerify_AnyRequest_JudgedBySession(t *testing.T) {
 					for path, want := range map[string]int{path: c.status, optional: c.optional} {
 						text := method + " " + path + " HTTP/1.1\r\nHost: {host}\r\n" +
 							lines + c.tokens + "\r\n"
-						// ask fails when the answer waits for a body.
-						status, h, body := s.ask(method, text)
+						// send fails when the answer waits for a body.
+						status, h, body := s.send(text)
 						if status != want || h.Get("X-Wxgate") == "" {
 							t.Fatalf("%.300q: %d %s, want %d", text, status, body, want)
 						}
@@ -104,31 +103,6 @@ func TestVerify_AnyRequest_JudgedBySession(t *testing.T) {
 			}
 		}
 	}
-}
-
-// ask is send for any method.
-func (s *server) ask(method, text string) (int, http.Header, string) {
-	s.T.Helper()
-	c, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	fill := strings.NewReplacer("{host}", s.addr, "{token}", s.alice())
-	if _, err := io.WriteString(c, fill.Replace(text)); err != nil {
-		s.T.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
-	if err != nil {
-		s.T.Fatalf("%v: %.300q", err, text)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return resp.StatusCode, resp.Header, string(body)
 }
 
 // TestVerify_EnvoyHeaders_NameWhatToRemove: Envoy leaves its client's headers as they

@@ -48,10 +48,16 @@ func need(tb testing.TB, program string) {
 			return
 		}
 	}
+	lacks(tb, program+" is not installed")
+}
+
+// lacks skips a test for what is missing, or fails it where nothing may be.
+func lacks(tb testing.TB, what string) {
+	tb.Helper()
 	if os.Getenv("WXGATE_REQUIRE_ALL") == "1" {
-		tb.Fatalf("%s is not installed", program)
+		tb.Fatal(what)
 	}
-	tb.Skipf("%s is not installed", program)
+	tb.Skip(what)
 }
 
 // spawn runs a program until the test ends, in a process group that ends with

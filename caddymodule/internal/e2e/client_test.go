@@ -27,10 +27,7 @@ func npm(tb testing.TB, program string, args ...string) ([]byte, error) {
 	tb.Helper()
 	path := filepath.Join(os.Getenv("WXGATE_NPM"), "node_modules/.bin", program)
 	if _, err := os.Stat(path); os.Getenv("WXGATE_NPM") == "" || err != nil {
-		if os.Getenv("WXGATE_REQUIRE_ALL") == "1" {
-			tb.Fatalf("WXGATE_NPM has no %s", program)
-		}
-		tb.Skipf("WXGATE_NPM names no folder with %s", program)
+		lacks(tb, "WXGATE_NPM names no folder with "+program)
 	}
 	return exec.Command(path, args...).CombinedOutput()
 }

@@ -10,9 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/wxgate/wxgate/caddymodule/internal/probe"
 )
 
 // nginxWorld runs a configuration of examples/proxies/nginx behind its nginx, and
@@ -93,26 +90,7 @@ func TestGuide_Nginx_InFrontOfTheGate(t *testing.T) {
 	if status, said := w.reload(t, moved); status != 200 {
 		t.Fatal(status, said)
 	}
-	report, err := probe.Run(t.Context(), probe.Config{
-		URL: "http://" + front + "/orders", Credential: []string{bearer(token)},
-		Identity: append(probe.DefaultIdentity, "X-WX-PHONE", "X-WX-ASSERTION", "X-WX-ANY"),
-		Echo:     echo, Timeout: 20 * time.Second,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	held := 0
-	for _, row := range report.Rows {
-		switch row.Result {
-		case probe.Fell:
-			t.Errorf("%d %s as %s: %s", row.Threat, row.Attack, row.As, row.Evidence)
-		case probe.Held:
-			held++
-		}
-	}
-	if held < 100 {
-		t.Errorf("%d rows held", held)
-	}
+	attackThrough(t, front, token, echo)
 }
 
 // TestGuide_Nginx_WrongHost_IsNamed shows how the blank 200 comes, and that the last

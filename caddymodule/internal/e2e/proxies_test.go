@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,32 @@ func copyGuide(t *testing.T, guide, dir string, move func(string) string) {
 	}
 }
 
+// attackThrough sends the table of the probe through a proxy at front, whose app is echo. The
+// rows of some threats may fall.
+func attackThrough(t *testing.T, front, token string, echo net.Listener, except ...int) {
+	t.Helper()
+	report, err := probe.Run(t.Context(), probe.Config{
+		URL: "http://" + front + "/orders", Credential: []string{bearer(token)},
+		Identity: append(probe.DefaultIdentity, "X-WX-PHONE", "X-WX-ASSERTION", "X-WX-ANY"),
+		Echo:     echo, Timeout: 20 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := 0
+	for _, row := range report.Rows {
+		switch {
+		case row.Result == probe.Held:
+			held++
+		case row.Result == probe.Fell && !slices.Contains(except, row.Threat):
+			t.Errorf("%d %s as %s: %s", row.Threat, row.Attack, row.As, row.Evidence)
+		}
+	}
+	if held < 100 {
+		t.Errorf("%d rows held", held)
+	}
+}
+
 // TestGuide_Proxies_LetNothingThrough attacks the gate by way of each proxy that can run
 // here (docs/threats.md#t48): no forged identity reaches the app, a refusal is the
 // gate's own, and an outage is no refusal.
@@ -95,31 +122,13 @@ func TestGuide_Proxies_LetNothingThrough(t *testing.T) {
 			copyGuide(t, "proxies/"+guide, dir, move.Replace)
 			start(t, dir, front)
 
-			report, err := probe.Run(t.Context(), probe.Config{
-				URL: "http://" + front + "/orders", Credential: []string{bearer(token)},
-				Identity: append(probe.DefaultIdentity, "X-WX-PHONE", "X-WX-ASSERTION", "X-WX-ANY"),
-				Echo:     echo, Timeout: 20 * time.Second,
-			})
-			if err != nil {
-				t.Fatal(err)
+			// Which paths are whose is the proxy's decision here. Caddy has no way to
+			// remove trailers: its guide says so.
+			except := []int{12}
+			if guide == "caddy-forward-auth" {
+				except = append(except, 4)
 			}
-			held := 0
-			for _, row := range report.Rows {
-				switch row.Result {
-				case probe.Fell:
-					// Which paths are whose is the proxy's decision here. Caddy has no
-					// way to remove trailers: its guide says so.
-					if row.Threat == 12 || row.Threat == 4 && guide == "caddy-forward-auth" {
-						continue
-					}
-					t.Errorf("%d %s as %s: %s", row.Threat, row.Attack, row.As, row.Evidence)
-				case probe.Held:
-					held++
-				}
-			}
-			if held < 100 {
-				t.Errorf("%d rows held", held)
-			}
+			attackThrough(t, front, token, echo, except...)
 
 			for header, code := range map[string]string{
 				"": "session_missing", bearer(token[:len(token)-4] + "AAAA"): "session_invalid",
