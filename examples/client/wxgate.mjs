@@ -97,7 +97,7 @@ export function createGate (config) {
       const code = await newCode()
       const data = config.appid ? { code, appid: config.appid } : { code }
       // A lost answer is asked for once more: the gate gives it again to the same code.
-      const send = () => post('/login', data, current)
+      const send = () => endpoint('POST', '/login', data, current)
       const res = await send().catch(send)
         .catch(cause => { throw new GateError('network', { cause }) })
       if (res.statusCode === 200) return keep(res.data, before)
@@ -127,7 +127,7 @@ export function createGate (config) {
     const renew = ends - Math.min(RENEW, life / 10)
     const made = { token: answer['3rd_session'], ends, renew, unionidBound: answer.unionid_bound }
     if (before !== loggedOut) {
-      post('/logout', {}, made).catch(() => {})
+      endpoint('POST', '/logout', {}, made).catch(() => {})
       throw new GateError('logged_out')
     }
     current = made
@@ -196,16 +196,15 @@ export function createGate (config) {
     return full
   }
 
-  function post (path, data, used) {
+  // endpoint asks one of the gate's own endpoints, once.
+  function endpoint (method, path, data, used) {
     const header = headers(JSON_BODY, used)
-    return native('request', { url: own + path, method: 'POST', data, header })
+    return native('request', { url: own + path, method, data, header })
   }
 
   // ask makes a call of the gate's own endpoints. It returns the answer's data.
   async function ask (method, path, data) {
-    const res = await guarded(used => native('request', {
-      url: own + path, method, data, header: headers(JSON_BODY, used)
-    }), unauthorized)
+    const res = await guarded(used => endpoint(method, path, data, used), unauthorized)
     if (res.statusCode < 300) return res.data
     const err = problem(res)
     // WeChat sealed the data for an older login; the mini program has to get them anew.
@@ -255,7 +254,7 @@ export function createGate (config) {
     current = null
     await stored('remove')
     if (!used || !used.token) return
-    const res = await post('/logout', options && options.all ? { all: true } : {}, used)
+    const res = await endpoint('POST', '/logout', options && options.all ? { all: true } : {}, used)
     if (res.statusCode >= 300 && !unauthorized(res)) throw problem(res)
   }
 

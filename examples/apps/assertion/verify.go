@@ -1,7 +1,7 @@
 //go:build ignore
 
-// Verifies an assertion: go run verify.go <token>, with JWKS, ISSUER and AUDIENCE set.
-// It prints the openid.
+// Command verify verifies an assertion and prints the openid: go run verify.go <token>,
+// with JWKS, ISSUER and AUDIENCE set.
 package main
 
 import (
