@@ -26,11 +26,20 @@ var _ store.Backuper = (*Store)(nil)
 // file, so it must not last as long as a slow w. It refuses when the copy would
 // leave the logins no room, and makes one copy at a time.
 func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("copying session store: %w", err)
-		}
-	}()
+	if n, err = s.sendCopy(ctx, w); err != nil {
+		return n, fmt.Errorf("copying session store: %w", err)
+	}
+	// The backup is good, also when the disk has no room for its time. The next one may
+	// begin meanwhile: its client has seen the end of this one.
+	_ = s.write(ctx, func(t *tables) error {
+		now := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+		return t.bucket(meta).Put(keyBackup, now)
+	})
+	return n, nil
+}
+
+// sendCopy makes the copy and writes it to w, one at a time.
+func (s *Store) sendCopy(ctx context.Context, w io.Writer) (n int64, err error) {
 	if !s.backup.TryLock() {
 		return 0, ErrBusy
 	}
@@ -52,15 +61,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return 0, err
 	}
-	if n, err = io.Copy(w, guarded{ctx, nil, tmp}); err != nil {
-		return n, err
-	}
-	// The backup is good, also when the disk has no room for its time.
-	_ = s.write(ctx, func(t *tables) error {
-		now := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
-		return t.bucket(meta).Put(keyBackup, now)
-	})
-	return n, nil
+	return io.Copy(w, guarded{ctx, nil, tmp})
 }
 
 // copyTo writes the file as it stands when the read transaction begins.
