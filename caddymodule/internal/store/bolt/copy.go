@@ -38,10 +38,16 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
 	return n, nil
 }
 
+// tidyTime is what a copy waits for the one before, which its reader has whole while the
+// disk still takes its file back.
+const tidyTime = time.Second
+
 // sendCopy makes the copy and writes it to w, one at a time.
 func (s *Store) sendCopy(ctx context.Context, w io.Writer) (n int64, err error) {
-	if !s.backup.TryLock() {
-		return 0, ErrBusy
+	for began := time.Now(); !s.backup.TryLock(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > tidyTime {
+			return 0, ErrBusy
+		}
 	}
 	defer s.backup.Unlock()
 	tmp, err := makeTemp(s.path)
