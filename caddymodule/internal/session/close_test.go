@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,16 +74,6 @@ func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 			p := newPlatform()
 			g := newGate(t, on(p), remembering)
 			token := g.login("alice").Token
-			held := make(chan struct{})
-			hold := func(at string) func(context.Context, string) error {
-				return func(_ context.Context, op string) error {
-					if op == at {
-						<-held
-					}
-					return nil
-				}
-			}
-			g.store.Before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
 			var wg sync.WaitGroup
 			var steps []string
 			var mu sync.Mutex
@@ -91,10 +82,18 @@ func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 				defer mu.Unlock()
 				steps = append(steps, s)
 			}
-			wg.Go(func() {
-				g.must(everyCall(g, token)[name]())
-				step("called")
-			})
+			held := make(chan struct{})
+			hold := func(at string) func(context.Context, string) error {
+				return func(_ context.Context, op string) error {
+					if op == at {
+						<-held
+						step("answered")
+					}
+					return nil
+				}
+			}
+			g.store.Before, p.answered = hold(tt.storeOp), hold(tt.wechatOp)
+			wg.Go(func() { g.must(everyCall(g, token)[name]()) })
 			synctest.Wait()
 			wg.Go(func() {
 				g.must(g.core.Close())
@@ -106,7 +105,7 @@ func TestClose_CallsUnderWay_EndFirst(t *testing.T) {
 			}
 			close(held)
 			wg.Wait()
-			if len(steps) != 2 || steps[0] != "called" {
+			if !slices.Equal(steps, []string{"answered", "closed"}) {
 				t.Errorf("%q", steps)
 			}
 		})
