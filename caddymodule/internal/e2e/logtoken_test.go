@@ -1,9 +1,6 @@
 package e2e_test
 
 import (
-	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -46,33 +43,5 @@ func TestP6_LogFormatInPlace(t *testing.T) {
 				t.Error("there is no access log")
 			}
 		})
-	}
-}
-
-// TestReadme_NamesTests holds that each test that the README names exists.
-func TestReadme_NamesTests(t *testing.T) {
-	have := make(map[string]bool)
-	err := filepath.WalkDir(moduleRoot, func(path string, _ os.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		for _, m := range regexp.MustCompile(`(?m)^func (\w+)\(`).FindAllSubmatch(text, -1) {
-			have[string(m[1])] = true
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pattern := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
-	named := pattern.FindAllStringSubmatch(readme(t), -1)
-	if len(named) == 0 {
-		t.Error("it names none")
-	}
-	for _, m := range named {
-		if !have[m[1]] {
-			t.Errorf("there is no %s", m[1])
-		}
 	}
 }
