@@ -152,6 +152,7 @@ var house = map[string]row{
 		foreign: []string{"github.com/sony/gobreaker/v2", "golang.org/x/sync", "golang.org/x/time"},
 	},
 	internalRoot + "/weixin/opendata": {},
+	internalRoot + "/weixin/push":     {},
 
 	internalRoot + "/e2e": {tests: true},
 	"examples":            {tests: true},
