@@ -332,6 +332,7 @@ func (a *App) Start() error {
 	a.renewStore()
 	a.watchKeys()
 	a.watchAssertions()
+	a.watchClock()
 	a.tellReady()
 	return nil
 }

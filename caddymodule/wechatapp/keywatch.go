@@ -35,9 +35,9 @@ func checkKeys(core *session.Core, s *session.Service) error {
 	}
 }
 
-// keyWatch is the background work about keys: it warns of a master key that another
-// gate signs with and this one lacks, and follows the assertion keys. The zero
-// keyWatch does nothing.
+// keyWatch is the background work of an App: it warns of a master key that another gate
+// signs with and this one lacks, and of a clock that jumps, and follows the assertion
+// keys. The zero keyWatch does nothing.
 type keyWatch struct {
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -147,6 +147,13 @@ func (c *Core) clock(now time.Time) time.Time {
 	return c.clocked.Clock().At(now)
 }
 
+// HasClock reports whether the store has a clock that all gates share.
+func (c *Core) HasClock() bool { return c.clocked != nil }
+
+// ClockUnset reports whether a clock cannot be right, as on a machine that starts in
+// 1970 and waits for NTP.
+func ClockUnset(now time.Time) bool { return now.Year() < 1990 }
+
 // localTime returns a time of a record, in milliseconds, by the clock of this machine.
 func (c *Core) localTime(ms int64) time.Time {
 	if c.clocked == nil {

@@ -49,6 +49,9 @@ var (
 	ErrNoBackup = errors.New("this kind of session store is backed up with its own tools")
 )
 
+// errClockUnset says nothing about a session, as a store that does not answer.
+var errClockUnset = fmt.Errorf("%w: the clock of this machine is not set", ErrUnavailable)
+
 var errClosed = fmt.Errorf("%w: closed", ErrUnavailable)
 
 // wrap says in an error what the caller was doing.

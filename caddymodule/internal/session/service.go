@@ -193,6 +193,9 @@ func (s *Service) judge(e *entry, at time.Time, pending *pendingSet) error {
 		return ErrRevoked
 	}
 	until := e.usedUntil.Load()
+	if e.created > now+maxAhead.Milliseconds() && ClockUnset(time.UnixMilli(now)) {
+		return errClockUnset
+	}
 	if now >= e.expires || e.created > now+maxAhead.Milliseconds() || s.idle(until, now) {
 		return ErrExpired
 	}

@@ -410,3 +410,26 @@ func TestClock_SessionFromTheFuture_IsOver(t *testing.T) {
 		}
 	}
 }
+
+// TestP4_ClockUnset_LogsNobodyOut: a machine that starts in 1970 cannot judge a
+// session, so it says that it cannot, until its clock is set.
+func TestP4_ClockUnset_LogsNobodyOut(t *testing.T) {
+	var s *memstore.Store
+	boot := &clockedStore{}
+	g := newGate(t, withCore(func(c *session.CoreConfig) {
+		s = c.Store.(*memstore.Store)
+		boot.Store = s
+		c.Store = boot
+	}))
+	g.store = s
+	token := g.login("alice").Token
+	boot.by = -time.Since(time.Unix(3, 0))
+	for range 2 { // from the store, and cached
+		_, err := g.authenticate(token)
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("clock in 1970: %v", err)
+		}
+	}
+	boot.by = 0
+	g.accept(token)
+}
