@@ -36,58 +36,6 @@ func TestDocs_OutsideCitations_AreFound(t *testing.T) {
 	}
 }
 
-// logLinesOf returns the lines of the log that the reference explains.
-func logLinesOf(reference string) (lines []string) {
-	_, rest, _ := strings.Cut(reference, `<a id="log-lines"></a>`)
-	table, _, _ := strings.Cut(rest, "<a id=")
-	for row := range strings.Lines(table) {
-		if !strings.HasPrefix(row, "| `") {
-			continue
-		}
-		cell, _, _ := strings.Cut(row[2:], " |")
-		for i, part := range strings.Split(cell, "`") {
-			if i%2 == 1 {
-				lines = append(lines, part)
-			}
-		}
-	}
-	return slices.DeleteFunc(lines, func(s string) bool { return !strings.Contains(s, " ") })
-}
-
-// writes reports whether the code writes a line that begins so. Outages make theirs of a subject
-// and one of two endings.
-func writes(code, line string) bool {
-	for _, ending := range []string{" is unavailable", " is partly unavailable", " is back"} {
-		subject, ok := strings.CutSuffix(line, ending)
-		if ok && strings.Contains(code, `"`+subject+`"`) {
-			return true
-		}
-	}
-	return strings.Contains(code, `"`+line)
-}
-
-// TestReference_LogLines_AreWritten: an operator searches the reference for the line in the log.
-func TestReference_LogLines_AreWritten(t *testing.T) {
-	var code strings.Builder
-	for name, text := range sources(t, ".go") {
-		if !strings.HasSuffix(name, "_test.go") {
-			code.WriteString(text)
-		}
-	}
-	lines := logLinesOf(manual(t, "caddymodule/docs/reference.md"))
-	if len(lines) < 10 {
-		t.Errorf("found %q only", lines)
-	}
-	for _, line := range lines {
-		if !writes(code.String(), line) {
-			t.Errorf("no log line begins with %q", line)
-		}
-	}
-	if writes(code.String(), "no such line") {
-		t.Error("any line passes")
-	}
-}
-
 const (
 	maxColumns = 100
 	tabColumns = 4

@@ -111,7 +111,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if c.foreignRecords == nil {
 		c.foreignRecords = noCounter{}
 	}
-	c.outage = Outage{What: "session store", Log: c.log}
+	c.outage = Outage{Subject: "session store", Log: c.log}
 	c.uses.over = make(chan struct{})
 	c.revocations.core = c
 	c.closing, c.close = context.WithCancel(context.Background())
@@ -278,9 +278,9 @@ func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
 // Outage logs once when a dependency of the gate goes away and once when it is
 // back, however many requests notice (docs/design.md#p4).
 type Outage struct {
-	What  string // the subject of the log lines, such as "session store"
-	Log   *zap.Logger
-	Quiet bool // log at debug level: the dependency logs its outages itself
+	Subject string // of the log lines, such as "session store"
+	Log     *zap.Logger
+	Quiet   bool // log at debug level: the dependency logs its outages itself
 
 	down atomic.Uint32 // ways that have failed
 }
@@ -304,9 +304,9 @@ func (o *Outage) note(w way, err error) {
 	bit := uint32(w)
 	switch {
 	case err != nil && o.down.Load()&bit == 0 && o.down.Or(bit) == 0:
-		o.Log.Log(o.level(zap.ErrorLevel), o.What+" is unavailable", zap.Error(err))
+		o.Log.Log(o.level(zap.ErrorLevel), o.Subject+" is unavailable", zap.Error(err))
 	case err == nil && o.down.Load()&bit != 0 && o.down.And(^bit) == bit:
-		o.Log.Log(o.level(zap.InfoLevel), o.What+" is back")
+		o.Log.Log(o.level(zap.InfoLevel), o.Subject+" is back")
 	}
 }
 

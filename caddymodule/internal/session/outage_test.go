@@ -162,7 +162,7 @@ func TestOutage_CallerGivesUp_IsNone(t *testing.T) {
 
 func TestOutage_Transitions_AreLogged(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
-	o := &session.Outage{What: "the moon", Log: zap.New(core)}
+	o := &session.Outage{Subject: "the moon", Log: zap.New(core)}
 	o.Note(nil)
 	if o.Down() || logs.Len() != 0 {
 		t.Error("down before anything failed")
