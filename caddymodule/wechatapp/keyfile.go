@@ -96,8 +96,21 @@ func makeKeyFile(path string) error {
 	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := name(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return bolt.SyncDir(dir)
+}
+
+// name gives a file its final name, or returns fs.ErrExist when another one has it. On
+// a file system without hard links two first starts at once may both succeed.
+func name(file, path string) error {
+	err := os.Link(file, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if _, missing := os.Lstat(path); !errors.Is(missing, fs.ErrNotExist) {
+		return fs.ErrExist
+	}
+	return os.Rename(file, path)
 }
