@@ -12,6 +12,10 @@ import (
 // after a revocation, and seldom enough to cost nothing.
 const sweepEvery = 200 * time.Millisecond
 
+// answerTime is what a request has to end by itself after its session has. An app may end
+// the session of the request that it answers, as when a user closes the account.
+const answerTime = 400 * time.Millisecond
+
 // unheardEvery is how often the sessions of all streams are read from a store that does
 // not report revocations any more.
 const unheardEvery = 5 * time.Second
@@ -31,8 +35,9 @@ type Stream struct {
 	entry      *entry
 	shard      *streamShard
 	prev, next *Stream
-	long       bool // a sweep has seen it
-	over       bool // End was called
+	long       bool      // a sweep has seen it
+	ending     time.Time // when its session was found to have ended
+	over       bool      // End was called
 }
 
 // streams lists the open streams. A request costs two short locks and no allocation.
@@ -61,7 +66,7 @@ func (s *Service) OpenStream(ctx context.Context, token string, st *Stream) (Ide
 	}
 	all := &s.cfg.Core.streams
 	all.start.Do(func() { s.cfg.Core.background(s.cfg.Core.sweep) })
-	st.service, st.entry, st.long, st.over = s, e, false, false
+	st.service, st.entry, st.long, st.ending, st.over = s, e, false, time.Time{}, false
 	st.shard = all.shard(e)
 	st.shard.mu.Lock()
 	defer st.shard.mu.Unlock()
@@ -124,9 +129,9 @@ func (c *Core) sweep() {
 	}
 }
 
-// sweep ends the streams whose session has ended, and adds to stale the entries that
-// may have changed in the store; with all, also those that the store may have been
-// silent about.
+// sweep ends the streams whose session ended an answerTime ago, and adds to stale the
+// entries that may have changed in the store; with all, also those that the store may
+// have been silent about.
 func (s *streamShard) sweep(
 	c *Core, pending *pendingSet, now time.Time, all bool, stale []staleEntry,
 ) []staleEntry {
@@ -137,14 +142,17 @@ func (s *streamShard) sweep(
 			st.long = true
 			c.streams.count(1)
 		}
-		if st.over {
+		if st.over || !st.ending.IsZero() {
+			if !st.over && now.Sub(st.ending) >= answerTime {
+				st.end(c)
+			}
 			continue
 		}
 		service := st.service
 		switch err := service.judge(st.entry, now, pending); {
 		// The time of the last use does not decide: an open stream is a use.
 		case err == ErrRevoked, c.clock(now).UnixMilli() >= st.entry.expires:
-			st.end(c)
+			st.ending = now
 		case !c.cache.fresh(st.entry), all && !c.believes(now, service.cfg.MaxStaleness):
 			stale = append(stale, staleEntry{st.entry, service})
 		}
@@ -181,7 +189,7 @@ func (c *Core) reread(stale []staleEntry) {
 			case err == nil:
 				c.streams.replace(e.entry, read.(*entry))
 			case errors.Is(err, ErrUnknown), errors.Is(err, ErrRevoked), errors.Is(err, ErrForeign):
-				c.streams.endAll(c, e.entry)
+				c.streams.endAll(e.entry)
 			}
 		})
 	}
@@ -203,14 +211,14 @@ func (s *streams) replace(old, now *entry) {
 	}
 }
 
-// endAll ends the streams of a session.
-func (s *streams) endAll(c *Core, e *entry) {
+// endAll lets the next sweeps end the streams of a session.
+func (s *streams) endAll(e *entry) {
 	shard := s.shard(e)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	for st := shard.first; st != nil; st = st.next {
-		if st.entry == e && !st.over {
-			st.end(c)
+		if st.entry == e && st.ending.IsZero() {
+			st.ending = time.Now()
 		}
 	}
 }

@@ -104,6 +104,24 @@ func TestP10_StoreOutage_EndsNoStream(t *testing.T) {
 	})
 }
 
+// TestP10_AppEndsItsOwnSession_AnswersFirst: an app that closes an account in the user's
+// own request gets its answer through.
+func TestP10_AppEndsItsOwnSession_AnswersFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		l := g.login("alice")
+		answers, stays := g.open(l.Token), g.open(l.Token)
+		time.Sleep(time.Second)
+		g.must(g.Logout(t.Context(), l.Token))
+		time.Sleep(350 * time.Millisecond)
+		answers.Done()
+		time.Sleep(time.Second)
+		if answers.ended.Load() != 0 || stays.ended.Load() != 1 {
+			t.Errorf("told %d and %d times", answers.ended.Load(), stays.ended.Load())
+		}
+	})
+}
+
 // TestP10_Done_IsNotEnded: a stream that is over is left alone, also when its place is
 // used again.
 func TestP10_Done_IsNotEnded(t *testing.T) {
