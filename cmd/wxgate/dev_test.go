@@ -467,10 +467,10 @@ func TestSim_Process_Simulates(t *testing.T) {
 	p.stop()
 }
 
-// needShell skips without the programs of the printed lines.
-func needShell(t *testing.T) {
+// needShell skips without the programs of the printed lines, and further ones.
+func needShell(t *testing.T, programs ...string) {
 	t.Helper()
-	for _, program := range []string{"sh", "curl", "cut"} {
+	for _, program := range append(programs, "sh", "curl", "cut") {
 		if _, err := exec.LookPath(program); err != nil {
 			if os.Getenv("WXGATE_REQUIRE_ALL") != "" {
 				t.Fatal(err)

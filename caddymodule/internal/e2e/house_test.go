@@ -156,6 +156,7 @@ var house = map[string]row{
 
 	internalRoot + "/e2e": {tests: true},
 	"examples":            {tests: true},
+	"examples/apps/go":    {foreign: []string{"go.etcd.io/bbolt"}},
 }
 
 // goPackage is what go list says of a package.
