@@ -130,8 +130,9 @@ func TestReference_Chinese_HasTheSameRows(t *testing.T) {
 	english, chinese := manual(t, referencePage), manual(t, chinesePage)
 	for _, anchor := range []string{"codes", "api-codes", "log-lines", "validate"} {
 		en, zh := linesOf(english, anchor), linesOf(chinese, anchor)
-		if len(en) == 0 || !slices.Equal(en, zh) {
-			t.Errorf("#%s: the rows are\n%q and\n%q", anchor, en, zh)
+		if i := differAt(en, zh); i >= 0 || len(en) == 0 {
+			t.Errorf("%s#%s and %s differ from row %d on: %q and %q", referencePage, anchor,
+				chinesePage, i+1, en[max(i, 0):], zh[max(i, 0):])
 		}
 		for _, row := range rowsOf(chinese, anchor) {
 			if han := regexp.MustCompile(`\p{Han}`); !han.MatchString(row[len(row)-1]) {
@@ -139,6 +140,19 @@ func TestReference_Chinese_HasTheSameRows(t *testing.T) {
 			}
 		}
 	}
+}
+
+// differAt returns the first place where two lists differ, or -1.
+func differAt(a, b []string) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	if len(a) != len(b) {
+		return min(len(a), len(b))
+	}
+	return -1
 }
 
 // TestReference_LogLines_AreFound: a line is found however the code makes its text.

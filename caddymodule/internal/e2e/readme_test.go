@@ -85,7 +85,8 @@ func TestReadme_Commands_Exist(t *testing.T) {
 	}
 	help := new(output)
 	launch(t, help, t.TempDir(), nil, "wechat", "--help").wait(t)
-	known := regexp.MustCompile(`(?m)^  ([a-z-]+) {2,}[A-Z]`).FindAllStringSubmatch(help.String(), -1)
+	listed := regexp.MustCompile(`(?m)^  ([a-z-]+) {2,}[A-Z]`)
+	known := listed.FindAllStringSubmatch(help.String(), -1)
 	if len(known) < 10 {
 		t.Errorf("the help lists %q", known)
 	}
