@@ -52,9 +52,9 @@ func forget(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 	users, unknown := known(ctx, live, kind, t)
 	var err error
 	if kind == "user" {
-		err = live.Sessions.Forget(ctx, t.user())
+		err = live.Sessions.Forget(ctx, t.user(), session.EndForgotten)
 	} else {
-		_, err = live.Sessions.ForgetUnionID(ctx, t.UnionID)
+		_, err = live.Sessions.ForgetUnionID(ctx, t.UnionID, session.EndForgotten)
 	}
 	if err != nil || unknown != nil {
 		return nil, err

@@ -64,7 +64,7 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 	s := live.Sessions
 	switch kind {
 	case "session":
-		if err := s.EndByID(ctx, t.user(), t.Session); err != nil {
+		if err := s.EndByID(ctx, t.user(), t.Session, session.EndRevoked); err != nil {
 			return nil, err
 		}
 		return &ended{Users: 1, Sessions: 1}, nil
@@ -74,9 +74,9 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 		) // for the count: what cannot be counted is revoked all the same
 		var err error
 		if kind == "user" {
-			err = s.RevokeUser(ctx, t.user())
+			err = s.RevokeUser(ctx, t.user(), session.EndRevoked)
 		} else {
-			_, err = s.RevokeUnionID(ctx, t.UnionID)
+			_, err = s.RevokeUnionID(ctx, t.UnionID, session.EndRevoked)
 		}
 		if err != nil || unknown != nil {
 			return nil, err

@@ -94,7 +94,8 @@ func (s *migrateStores) news(ctx context.Context, it store.Item) (store.Item, bo
 
 // sameFacts reports whether two records of a user differ in their sessions at most.
 func sameFacts(a, b store.User) bool {
-	a.Sessions, a.Epoch, b.Sessions, b.Epoch = nil, 0, nil, 0
+	a.Sessions, a.Ends, a.Epoch = nil, nil, 0
+	b.Sessions, b.Ends, b.Epoch = nil, nil, 0
 	return reflect.DeepEqual(a, b)
 }
 
@@ -102,7 +103,8 @@ func sameFacts(a, b store.User) bool {
 // backup. It deletes there the users that the source has deleted since.
 func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 	err = s.since.Dump(ctx, func(it store.Item) error {
-		switch _, err := s.from.source.User(ctx, it.User.ID); {
+		now, err := s.from.source.User(ctx, it.User.ID)
+		switch {
 		case errors.Is(err, store.ErrNotFound):
 			n += len(it.Sessions)
 			return s.forget(ctx, it.User)
@@ -117,7 +119,7 @@ func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
-			if err := s.to.store.End(ctx, ref.Digest); err != nil {
+			if err := s.to.store.End(ctx, ref.Digest, whyEnded(now, ref.Digest)); err != nil {
 				return err
 			}
 			n++
@@ -125,6 +127,16 @@ func (s *migrateStores) carryEnds(ctx context.Context) (n int, err error) {
 		return nil
 	})
 	return n, err
+}
+
+// whyEnded returns the reason that the source has on record.
+func whyEnded(u store.User, d store.Digest) store.Reason {
+	for _, e := range u.Ends {
+		if e.Session == d.ID() {
+			return e.Reason
+		}
+	}
+	return store.EndRevoked
 }
 
 // forget removes from the target the user of the backup, or only the sessions of the
@@ -137,10 +149,10 @@ func (s *migrateStores) forget(ctx context.Context, before store.User) error {
 	case err != nil:
 		return err
 	case !now.LastLogin.After(before.LastLogin):
-		return s.to.store.Forget(ctx, before.ID)
+		return s.to.store.Forget(ctx, before.ID, store.EndForgotten)
 	}
 	for _, ref := range before.Sessions {
-		if err := s.to.store.End(ctx, ref.Digest); err != nil {
+		if err := s.to.store.End(ctx, ref.Digest, store.EndForgotten); err != nil {
 			return err
 		}
 	}

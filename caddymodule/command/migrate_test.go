@@ -125,7 +125,7 @@ func (w *migrateWorld) end(name string, who ...string) {
 	w.t.Helper()
 	w.open(name, func(s store.Store) {
 		for _, n := range who {
-			if err := s.End(w.t.Context(), digestOf(n)); err != nil {
+			if err := s.End(w.t.Context(), digestOf(n), store.EndLogout); err != nil {
 				w.t.Fatal(err)
 			}
 		}
@@ -251,7 +251,7 @@ func TestMigrateSince(t *testing.T) {
 	w.login("sessions.db", "ada.3", "cid.1") // the gate still has its file
 	w.end("sessions.db", "ada.1")
 	w.open("sessions.db", func(s store.Store) {
-		if err := s.RevokeUser(t.Context(), userOf("dan")); err != nil {
+		if err := s.RevokeUser(t.Context(), userOf("dan"), store.EndRevoked); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -297,7 +297,7 @@ func TestMigrateSinceForgotten(t *testing.T) {
 	forget := func(db string, users ...string) {
 		w.open(db, func(s store.Store) {
 			for _, u := range users {
-				if err := s.Forget(t.Context(), userOf(u)); err != nil {
+				if err := s.Forget(t.Context(), userOf(u), store.EndForgotten); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -132,11 +132,11 @@ func resetKeyOf(ctx context.Context, s *session.Service, u userRequest) (any, er
 }
 
 func revokeUserOf(ctx context.Context, s *session.Service, u userRequest) (any, error) {
-	return nil, s.RevokeUser(ctx, u.id)
+	return nil, s.RevokeUser(ctx, u.id, session.EndByApp)
 }
 
 func forgetUserOf(ctx context.Context, s *session.Service, u userRequest) (any, error) {
-	return nil, s.Forget(ctx, u.id)
+	return nil, s.Forget(ctx, u.id, session.EndForgotten)
 }
 
 func paidUnionIDOf(ctx context.Context, s *session.Service, u userRequest) (any, error) {

@@ -162,7 +162,7 @@ func (a *App) renewStore() {
 
 func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCore, error) {
 	c, err := session.NewCore(session.CoreConfig{
-		Store: st, MaxSessions: maxSessions, Logger: log,
+		Store: st, MaxSessions: maxSessions, Logger: log, Audit: Logger("audit"),
 		Hits: metrics.cacheHits, Misses: metrics.cacheMisses, Replaced: metrics.damagedStores,
 		OpenStreams: metrics.openStreams, EndedStreams: metrics.endedStreams,
 		Foreign: metrics.foreignRecords,

@@ -174,5 +174,5 @@ func (h *Handler) logout(r *http.Request, token string, all bool) error {
 	if err != nil {
 		return err
 	}
-	return live.Sessions.RevokeUser(r.Context(), id.User())
+	return live.Sessions.RevokeUser(r.Context(), id.User(), session.EndLogout)
 }

@@ -58,7 +58,7 @@ func (h *Handler) serveEndSession(w http.ResponseWriter, r *http.Request, token 
 		id := path.Base(r.URL.EscapedPath())
 		err := session.ErrUnknown
 		if len(id) == session.IDLen {
-			err = s.EndByID(r.Context(), caller.User(), id)
+			err = s.EndByID(r.Context(), caller.User(), id, session.EndLogout)
 		}
 		switch {
 		case errors.Is(err, session.ErrUnknown):

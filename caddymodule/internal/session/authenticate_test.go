@@ -136,7 +136,7 @@ func TestThreat22_Refusals_AreOneKind(t *testing.T) {
 		g.must(g.Logout(t.Context(), ended))
 		g.refuse(ended, session.ErrUnknown)
 		for _, revoke := range []func() error{
-			func() error { return g.RevokeUser(t.Context(), user("alice")) },
+			func() error { return g.RevokeUser(t.Context(), user("alice"), endRevoked) },
 			func() error { return g.RevokeApp(t.Context(), appA) },
 			func() error { return g.RevokeAll(t.Context()) },
 		} {
@@ -259,7 +259,7 @@ func TestThreat17_SameCacheKey_OtherIdentity(t *testing.T) {
 func TestP4_StoreDown_CachedSessionsGoOn(t *testing.T) {
 	g := newGate(t)
 	cached, cold, revoked := g.cached("alice"), g.login("bob").Token, g.cached("carol")
-	g.must(g.RevokeUser(t.Context(), user("carol")))
+	g.must(g.RevokeUser(t.Context(), user("carol"), endRevoked))
 	g.store.SetDown(true)
 	for range 3 {
 		if id := g.accept(cached); id.OpenID != "alice" {

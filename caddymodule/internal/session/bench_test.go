@@ -210,7 +210,8 @@ func BenchmarkRevokeUser(b *testing.B) {
 	i := uint64(0)
 	for b.Loop() {
 		id := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, i))
-		_ = g.RevokeUser(context.Background(), store.UserID{AppID: appA, OpenID: string(id[:8])})
+		who := store.UserID{AppID: appA, OpenID: string(id[:8])}
+		_ = g.RevokeUser(context.Background(), who, endRevoked)
 		i++
 	}
 }

@@ -58,9 +58,9 @@ func (s *Service) Block(ctx context.Context, b Block) (users int, err error) {
 		return 0, err
 	}
 	if b.UnionID != "" {
-		return s.RevokeUnionID(ctx, b.UnionID)
+		return s.RevokeUnionID(ctx, b.UnionID, EndBlocked)
 	}
-	return 1, s.RevokeUser(ctx, User{AppID: b.AppID, OpenID: b.OpenID})
+	return 1, s.RevokeUser(ctx, User{AppID: b.AppID, OpenID: b.OpenID}, EndBlocked)
 }
 
 // Unblock removes the block of exactly that user or unionid, and reports whether there

@@ -62,13 +62,13 @@ func TestThreat50_Block_Users_AreKeptOut(t *testing.T) {
 		"openid": {
 			byOpenID,
 			[]bool{true, false, false, false, false},
-			func(g *gate) error { return g.Forget(context.Background(), alice) },
+			func(g *gate) error { return g.Forget(context.Background(), alice, endForgotten) },
 		},
 		"unionid": {
 			byUnionID,
 			[]bool{true, true, false, true, false},
 			func(g *gate) error {
-				_, err := g.ForgetUnionID(context.Background(), "union")
+				_, err := g.ForgetUnionID(context.Background(), "union", endForgotten)
 				return err
 			},
 		},

@@ -23,13 +23,13 @@ func everyCall(g *gate, token string) map[string]func() error {
 		"Authenticate":    func() error { _, err := g.Authenticate(ctx, token); return err },
 		"Login":           func() error { _, err := g.Login(ctx, login); return err },
 		"Logout":          func() error { return g.Logout(ctx, token) },
-		"RevokeUser":      func() error { return g.RevokeUser(ctx, alice) },
+		"RevokeUser":      func() error { return g.RevokeUser(ctx, alice, endRevoked) },
 		"RevokeApp":       func() error { return g.RevokeApp(ctx, appA) },
 		"RevokeAll":       func() error { return g.RevokeAll(ctx) },
-		"RevokeUnionID":   func() error { _, err := g.RevokeUnionID(ctx, "union"); return err },
-		"Forget":          func() error { return g.Forget(ctx, alice) },
-		"ForgetUnionID":   func() error { _, err := g.ForgetUnionID(ctx, "union"); return err },
-		"EndByID":         func() error { return g.EndByID(ctx, alice, "0123456789abcdef") },
+		"RevokeUnionID":   func() error { _, err := g.RevokeUnionID(ctx, "u", 0); return err },
+		"Forget":          func() error { return g.Forget(ctx, alice, endForgotten) },
+		"ForgetUnionID":   func() error { _, err := g.ForgetUnionID(ctx, "u", 0); return err },
+		"EndByID":         func() error { return g.EndByID(ctx, alice, "0123456789", endRevoked) },
 		"User":            func() error { _, err := g.User(ctx, alice); return err },
 		"UsersByUnionID":  func() error { _, err := g.UsersByUnionID(ctx, "union"); return err },
 		"Stats":           func() error { _, err := g.Stats(ctx); return err },
@@ -121,7 +121,7 @@ func TestClose_CallWithoutEnd_IsNotWaitedForForever(t *testing.T) {
 		held := make(chan struct{})
 		g.store.Before = holding("RevokeUser", held)
 		var wg sync.WaitGroup
-		wg.Go(func() { g.must(g.RevokeUser(context.Background(), user("bob"))) })
+		wg.Go(func() { g.must(g.RevokeUser(context.Background(), user("bob"), endRevoked)) })
 		synctest.Wait()
 		began := time.Now()
 		g.must(g.core.Close())

@@ -22,6 +22,7 @@ type CoreConfig struct {
 	Store       store.Store // closed by Core.Close
 	MaxSessions int64       // entries that the cache may hold; should exceed the live sessions
 	Logger      *zap.Logger // nil: no logs
+	Audit       *zap.Logger // how sessions end; nil: no logs
 
 	// Hits and Misses count the checks that the cache answered and did not
 	// answer, Replaced how often the store was emptied or replaced, and Foreign the
@@ -59,6 +60,7 @@ type Core struct {
 	streams     streams
 
 	log    *zap.Logger
+	audit  *zap.Logger
 	outage Outage
 	uses   uses
 
@@ -85,7 +87,8 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	}
 	c := &Core{
 		store: cfg.Store, cache: cache, log: cfg.Logger,
-		hits: cfg.Hits, misses: cfg.Misses, foreignRecords: cfg.Foreign,
+		audit: cfg.Audit,
+		hits:  cfg.Hits, misses: cfg.Misses, foreignRecords: cfg.Foreign,
 		foreignLog: rate.Sometimes{First: 1, Interval: time.Minute},
 	}
 	if c.log == nil {
@@ -96,6 +99,9 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	}
 	if c.misses == nil {
 		c.misses = noCounter{}
+	}
+	if c.audit == nil {
+		c.audit = zap.NewNop()
 	}
 	c.streams.opened, c.streams.closed = cfg.OpenStreams, cfg.EndedStreams
 	if c.streams.opened == nil {
@@ -115,6 +121,9 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	c.uses.over = make(chan struct{})
 	c.revocations.core = c
 	c.closing, c.close = context.WithCancel(context.Background())
+	if r, ok := cfg.Store.(store.EndReporter); ok {
+		r.ReportEnds(c.ended)
+	}
 	if c.shared, _ = cfg.Store.(store.Shared); c.shared != nil {
 		c.shared.Watch(c.changed)
 	}

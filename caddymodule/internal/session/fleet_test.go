@@ -410,12 +410,12 @@ func TestP4_TwoOutages_KeepTheCache(t *testing.T) {
 		}
 		contact := func() { link.SetDown(false); link.Reconnect() }
 		outage(staleness / 3)
-		b.must(b.RevokeUser(t.Context(), user("r")))
+		b.must(b.RevokeUser(t.Context(), user("r"), endRevoked))
 		a.accept(revoked) // not known here yet
 		contact()
 		a.refuse(revoked, session.ErrInvalid)
 		a.must(a.Logout(t.Context(), ended))
-		b.must(b.RevokeUser(t.Context(), user("u")))
+		b.must(b.RevokeUser(t.Context(), user("u"), endRevoked))
 		outage(staleness / 3)
 		a.accept(good)
 		a.refuse(revoked, session.ErrUnavailable)

@@ -390,7 +390,7 @@ func (m *fleetModel) logout(t *rapid.T) {
 
 func (m *fleetModel) revokeUser(t *rapid.T) {
 	n, id := m.draw(t), rapid.SampledFrom(modelUsers).Draw(t, "user")
-	call := func() error { return n.RevokeUser(context.Background(), id) }
+	call := func() error { return n.RevokeUser(context.Background(), id, endRevoked) }
 	m.revoke(t, n, call, func(s *fleetSession) bool { return s.user == id }, false, true)
 }
 
@@ -410,7 +410,10 @@ func (m *fleetModel) revokeAll(t *rapid.T) {
 // also hit those who get it before it is carried out.
 func (m *fleetModel) revokeUnion(t *rapid.T) {
 	n, union := m.draw(t), rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "unionid")
-	call := func() error { _, err := n.RevokeUnionID(context.Background(), union); return err }
+	call := func() error {
+		_, err := n.RevokeUnionID(context.Background(), union, endRevoked)
+		return err
+	}
 	has := func(s *fleetSession) bool { return m.data.Users[s.user].UnionID == union }
 	switch {
 	case n.down:

@@ -21,6 +21,13 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
+// Reasons of tests that ask for none in particular.
+const (
+	endLogout    = session.EndLogout
+	endRevoked   = session.EndRevoked
+	endForgotten = session.EndForgotten
+)
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
@@ -310,7 +317,7 @@ func logoutAll(ctx context.Context, s *session.Service, token string) error {
 	if err != nil {
 		return err
 	}
-	return s.RevokeUser(ctx, id.User())
+	return s.RevokeUser(ctx, id.User(), endRevoked)
 }
 
 // endings are the ways in which a session of alice may end at one gate.
@@ -319,23 +326,23 @@ var endings = map[string]func(*gate, session.Login) error{
 		return g.Logout(context.Background(), l.Token)
 	},
 	"by id": func(g *gate, l session.Login) error {
-		return g.EndByID(context.Background(), alice, idOf(l))
+		return g.EndByID(context.Background(), alice, idOf(l), endRevoked)
 	},
 	"log out all": func(g *gate, l session.Login) error {
 		return logoutAll(context.Background(), g.Service, l.Token)
 	},
 	"user": func(g *gate, _ session.Login) error {
-		return g.RevokeUser(context.Background(), alice)
+		return g.RevokeUser(context.Background(), alice, endRevoked)
 	},
 	"forget": func(g *gate, _ session.Login) error {
-		return g.Forget(context.Background(), alice)
+		return g.Forget(context.Background(), alice, endForgotten)
 	},
 	"app": func(g *gate, _ session.Login) error {
 		return g.RevokeApp(context.Background(), appA)
 	},
 	"all": func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
 	"unionid": func(g *gate, _ session.Login) error {
-		_, err := g.RevokeUnionID(context.Background(), "union")
+		_, err := g.RevokeUnionID(context.Background(), "union", endRevoked)
 		return err
 	},
 	"max per user": func(g *gate, _ session.Login) (err error) {

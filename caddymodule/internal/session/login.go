@@ -215,7 +215,7 @@ func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult
 			}
 		}
 		if errors.Is(err, ErrBlocked) {
-			_ = c.asked(writing, c.store.End(ctx, l.Digest))
+			_ = c.asked(writing, c.store.End(ctx, l.Digest, EndBlocked))
 		}
 		// The login may have taken effect all the same.
 		c.cache.void(digestKey(l.Ends), userKey(l.User))

@@ -537,7 +537,7 @@ func (m *model) logoutAll(t *rapid.T) {
 
 func (m *model) revokeUser(t *rapid.T) {
 	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
-	call := func() error { return m.gate.RevokeUser(context.Background(), id) }
+	call := func() error { return m.gate.RevokeUser(context.Background(), id, endRevoked) }
 	m.revoke(t, "RevokeUser", call, func(s *modelSession) bool { return s.user == id })
 }
 
@@ -545,7 +545,7 @@ func (m *model) revokeUser(t *rapid.T) {
 // sessions.
 func (m *model) forget(t *rapid.T) {
 	id := rapid.SampledFrom(modelUsers).Draw(t, "user")
-	call := func() error { return m.gate.Forget(context.Background(), id) }
+	call := func() error { return m.gate.Forget(context.Background(), id, endForgotten) }
 	m.revoke(t, "Forget", call, func(s *modelSession) bool { return s.user == id })
 	if !m.down {
 		delete(m.unionIDs, id)
@@ -559,7 +559,7 @@ func (m *model) revokeUnion(t *rapid.T) {
 		t.Skip("nobody") // whose answer could get lost
 	}
 	m.revoke(t, "RevokeUser", func() error {
-		_, err := m.gate.RevokeUnionID(context.Background(), unionID)
+		_, err := m.gate.RevokeUnionID(context.Background(), unionID, endRevoked)
 		return err
 	}, hit)
 }
@@ -568,7 +568,7 @@ func (m *model) endByID(t *rapid.T) {
 	s := m.pick(t)
 	id := fmt.Sprintf("%x", session.DigestOf(s.token))[:rapid.IntRange(10, 64).Draw(t, "digits")]
 	if s.ended && !m.down {
-		err := m.gate.EndByID(context.Background(), s.user, id)
+		err := m.gate.EndByID(context.Background(), s.user, id, endRevoked)
 		if err != nil && !errors.Is(err, session.ErrUnknown) {
 			t.Fatalf("ending an ended session: %v", err)
 		}
@@ -577,7 +577,7 @@ func (m *model) endByID(t *rapid.T) {
 	if now := time.Now(); !now.Before(s.expires) {
 		t.Skip("may have been removed")
 	}
-	call := func() error { return m.gate.EndByID(context.Background(), s.user, id) }
+	call := func() error { return m.gate.EndByID(context.Background(), s.user, id, endRevoked) }
 	m.revoke(t, "End", call, func(o *modelSession) bool {
 		return o == s && !m.down // without a store it is not known which one is meant
 	})

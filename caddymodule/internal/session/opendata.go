@@ -141,7 +141,7 @@ func (s *Service) bind(ctx context.Context, u store.User, unionID string) error 
 	defer cancel()
 	err = s.cfg.Core.notBlocked(ctx, u.ID, unionID)
 	if errors.Is(err, ErrBlocked) {
-		err = errors.Join(err, s.RevokeUser(ctx, u.ID))
+		err = errors.Join(err, s.RevokeUser(ctx, u.ID, EndBlocked))
 	}
 	return err
 }

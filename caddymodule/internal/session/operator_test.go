@@ -76,7 +76,7 @@ func TestUser_States_AreThoseOfChecks(t *testing.T) {
 		u, err = g.User(ctx, alice)
 		g.must(err)
 		wantStates(t, u, session.StateExpired, session.StateRevoked)
-		g.must(g.RevokeUser(ctx, alice))
+		g.must(g.RevokeUser(ctx, alice, endRevoked))
 		u, err = g.User(ctx, alice)
 		g.must(err)
 		if u.UnionID != "union" || len(u.Sessions) != 0 {
@@ -92,7 +92,7 @@ func TestUser_SessionEndsMeanwhile_IsRevoked(t *testing.T) {
 		if op != "User" {
 			return nil
 		}
-		return memstore.New(g.store.Data).End(ctx, l.Digest)
+		return memstore.New(g.store.Data).End(ctx, l.Digest, endLogout)
 	}
 	u, err := g.User(t.Context(), alice)
 	g.must(err)
@@ -118,7 +118,7 @@ func TestOwnSessions_Live_NewestFirst(t *testing.T) {
 			t.Errorf("%d: %+v, want %s", i, s, want)
 		}
 	}
-	g.must(g.Forget(t.Context(), alice))
+	g.must(g.Forget(t.Context(), alice, endForgotten))
 	if list, err := g.OwnSessions(t.Context(), alice); !errors.Is(err, session.ErrInvalid) {
 		t.Errorf("after Forget: %v, %v", list, err)
 	}
@@ -163,23 +163,27 @@ func TestEndByID_Prefix_EndsOneSession(t *testing.T) {
 		"", full[:7], full[:8] + "!", full + "0", "0000000000000000", idOf(foreign),
 		"%%%%%%%%", "..", strings.Repeat("0", 1<<16),
 	} {
-		if err := g.EndByID(ctx, alice, id); !errors.Is(err, session.ErrUnknown) {
+		err := g.EndByID(ctx, alice, id, endRevoked)
+		if !errors.Is(err, session.ErrUnknown) {
 			t.Errorf("%.20q: %v", id, err)
 		}
 	}
-	if err := g.EndByID(ctx, user("nobody"), idOf(first)); !errors.Is(err, session.ErrUnknown) {
+	err := g.EndByID(ctx, user("nobody"), idOf(first), endRevoked)
+	if !errors.Is(err, session.ErrUnknown) {
 		t.Errorf("of an unknown user: %v", err)
 	}
 	for _, l := range []session.Login{first, second, foreign} {
 		g.accept(l.Token)
 	}
-	g.must(g.EndByID(ctx, alice, idOf(first)))
+	g.must(g.EndByID(ctx, alice, idOf(first), endRevoked))
 	g.refuse(first.Token, session.ErrUnknown)
 	g.accept(second.Token)
-	if err := g.EndByID(ctx, alice, idOf(first)); !errors.Is(err, session.ErrUnknown) {
+	err = g.EndByID(ctx, alice, idOf(first), endRevoked)
+	if !errors.Is(err, session.ErrUnknown) {
 		t.Errorf("ended twice: %v", err)
 	}
-	g.must(g.EndByID(ctx, alice, strings.ToUpper(hex.EncodeToString(second.Digest[:4]))))
+	upper := strings.ToUpper(hex.EncodeToString(second.Digest[:4]))
+	g.must(g.EndByID(ctx, alice, upper, endRevoked))
 	g.refuse(second.Token, session.ErrUnknown)
 	g.accept(foreign.Token)
 }
@@ -195,11 +199,12 @@ func TestEndByID_TwoMatch_EndsNeither(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"01020304", "0102030405"} {
-		if err := g.EndByID(t.Context(), alice, id); !errors.Is(err, session.ErrUnknown) {
+		err := g.EndByID(t.Context(), alice, id, endRevoked)
+		if !errors.Is(err, session.ErrUnknown) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
-	g.must(g.EndByID(t.Context(), alice, "010203040501"))
+	g.must(g.EndByID(t.Context(), alice, "010203040501", endRevoked))
 	u, err := g.User(t.Context(), alice)
 	if err != nil || len(u.Sessions) != 1 || u.Sessions[0].ID != "0102030405000000" {
 		t.Errorf("left %+v, %v", u, err)
@@ -214,7 +219,7 @@ func TestP3_RevokeUnionID_AllMiniPrograms(t *testing.T) {
 	gone := []string{g.cached("alice/union"), g.cached("alice"), elsewhere("other/union")}
 	keep := []string{g.cached("bob/another"), g.cached("carol"), elsewhere("alice")}
 	for _, nobody := range []string{"", "unio"} {
-		if n, err := g.RevokeUnionID(ctx, nobody); n != 0 || err != nil {
+		if n, err := g.RevokeUnionID(ctx, nobody, endRevoked); n != 0 || err != nil {
 			t.Errorf("%q: %d, %v", nobody, n, err)
 		}
 	}
@@ -222,7 +227,7 @@ func TestP3_RevokeUnionID_AllMiniPrograms(t *testing.T) {
 		g.accept(token)
 	}
 	g.settle()
-	if n, err := g.RevokeUnionID(ctx, "union"); n != 2 || err != nil {
+	if n, err := g.RevokeUnionID(ctx, "union", endRevoked); n != 2 || err != nil {
 		t.Fatalf("%d users, %v", n, err)
 	}
 	for _, token := range gone {
@@ -239,7 +244,7 @@ func TestForgetUnionID_AllMiniPrograms(t *testing.T) {
 	g := newGate(t)
 	gone := []string{g.login("alice/union").Token, g.login("other/union", inApp(appB)).Token}
 	keep := g.login("bob/another").Token
-	if n, err := g.ForgetUnionID(ctx, "union"); n != 2 || err != nil {
+	if n, err := g.ForgetUnionID(ctx, "union", endForgotten); n != 2 || err != nil {
 		t.Fatalf("%d users, %v", n, err)
 	}
 	for _, token := range gone {
@@ -255,7 +260,7 @@ func TestForgetUnionID_AllMiniPrograms(t *testing.T) {
 		t.Errorf("known of somebody else is %+v, %v", u, err)
 	}
 	for _, unionID := range []string{"union", "nobody", ""} {
-		if n, err := g.ForgetUnionID(ctx, unionID); n != 0 || err != nil {
+		if n, err := g.ForgetUnionID(ctx, unionID, endForgotten); n != 0 || err != nil {
 			t.Errorf("%q: %d users, %v", unionID, n, err)
 		}
 	}
@@ -274,11 +279,11 @@ func TestRevokeUnionID_OneFails_OthersEnd(t *testing.T) {
 		failed = true
 		return store.ErrUnavailable
 	}
-	n, err := g.RevokeUnionID(t.Context(), "union")
+	n, err := g.RevokeUnionID(t.Context(), "union", endRevoked)
 	if unavailable(t, err); n != 1 {
 		t.Errorf("%d users", n)
 	}
-	if n, err := g.RevokeUnionID(t.Context(), "union"); n != 2 || err != nil {
+	if n, err := g.RevokeUnionID(t.Context(), "union", endRevoked); n != 2 || err != nil {
 		t.Errorf("again: %d users, %v", n, err)
 	}
 }
@@ -294,8 +299,8 @@ func TestP4_Operator_StoreDown_IsUnavailable(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"User":           func() error { _, err := g.User(ctx, alice); return err },
 		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, "union"); return err },
-		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l)) },
-		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, "union"); return err },
+		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l), endRevoked) },
+		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, "u", 0); return err },
 		"Stats":          func() error { _, err := g.Stats(ctx); return err },
 		"StoreHealth":    func() error { return g.StoreHealth(ctx) },
 		"StoreIdentity":  func() error { _, err := g.StoreIdentity(ctx); return err },

@@ -55,7 +55,7 @@ func TestP4_Outage_IsLoggedOnce(t *testing.T) {
 				req := request(fmt.Sprint("bob#", codes.Add(1)), phone)
 				wg.Go(func() { _, _ = g.Login(ctx, req) })
 				wg.Go(func() { _ = g.Logout(ctx, g.keys.Mint(nobody)) })
-				wg.Go(func() { _ = g.RevokeUser(ctx, user("nobody")) })
+				wg.Go(func() { _ = g.RevokeUser(ctx, user("nobody"), endRevoked) })
 			}
 			wg.Wait()
 			time.Sleep(time.Minute) // for what is pending
@@ -155,7 +155,7 @@ func TestOutage_CallerGivesUp_IsNone(t *testing.T) {
 	}
 	unavailable(t, g.RevokeAll(ctx))
 	unavailable(t, g.RevokeApp(ctx, appA))
-	unavailable(t, g.RevokeUser(ctx, alice))
+	unavailable(t, g.RevokeUser(ctx, alice, endRevoked))
 	unavailable(t, g.Logout(ctx, g.keys.Mint(nobody)))
 	logged()
 }

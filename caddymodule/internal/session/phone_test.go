@@ -95,10 +95,10 @@ func TestP3_Phone_Remembered_IsAtEveryGate(t *testing.T) {
 		}
 		b.phoneOf(alice, "2025550100@1")
 		shows("12025550100")
-		a.must(a.RevokeUser(t.Context(), alice))
+		a.must(a.RevokeUser(t.Context(), alice, endRevoked))
 		tokens = []string{b.login("alice").Token}
 		shows("12025550100")
-		a.must(a.Forget(t.Context(), alice))
+		a.must(a.Forget(t.Context(), alice, endForgotten))
 		tokens = []string{b.login("alice/union").Token}
 		shows("")
 	})

@@ -62,6 +62,7 @@ type pendingState struct {
 	before int64     // Unix milliseconds: covers sessions created until then
 	until  time.Time // no session that it covers lives longer
 	again  bool      // the store has taken it once
+	why    Reason
 }
 
 type pendingSet map[revocation]pendingState
@@ -114,6 +115,7 @@ type revocations struct {
 
 type takenRevocation struct {
 	revocation
+	why    Reason
 	at     time.Time // by this process
 	before time.Time // by the clock of the store: covers sessions created until then
 }
@@ -129,21 +131,22 @@ func (o *revocations) allow(ttl time.Duration) {
 // in the cache. One that failed for want of the store becomes pending, which
 // covers all that a mark would and leaves the other sessions in the cache,
 // where an outage needs them.
-func (o *revocations) record(r revocation, err error) {
+func (o *revocations) record(r revocation, why Reason, err error) {
 	now := time.Now()
 	if errors.Is(err, ErrUnavailable) {
 		before := o.core.clock(now)
 		if o.core.shared != nil {
 			before = before.Add(clockSkew)
 		}
-		if o.add(false, takenRevocation{revocation: r, at: now, before: before}) {
+		if o.add(false, takenRevocation{revocation: r, why: why, at: now, before: before}) {
 			return
 		}
 	}
 	o.core.mark(r)
 	if err == nil {
 		o.settle(r)
-		o.remember(takenRevocation{revocation: r, at: now, before: o.core.clock(now)})
+		before := o.core.clock(now)
+		o.remember(takenRevocation{revocation: r, why: why, at: now, before: before})
 	}
 }
 
@@ -169,6 +172,7 @@ func (o *revocations) add(again bool, list ...takenRevocation) bool {
 		for _, r := range list {
 			p := pendingState{
 				before: r.before.UnixMilli(), until: r.at.Add(o.longest), again: again,
+				why: r.why,
 			}
 			if r.kind == ofSession {
 				p.before = math.MaxInt64 // its name is never used again
@@ -305,7 +309,7 @@ func (o *revocations) retry() {
 		if err == nil {
 			_, err = survive(
 				c,
-				func() (struct{}, error) { return struct{}{}, o.carryOut(r, p.before) },
+				func() (struct{}, error) { return struct{}{}, o.carryOut(r, p) },
 			)
 		}
 		expired := !time.Now().Before(p.until)
@@ -314,7 +318,7 @@ func (o *revocations) retry() {
 		case err == nil:
 			log.Info("revocation carried out after all", r.fields()...)
 			o.remember(takenRevocation{
-				revocation: r, at: time.Now(), before: time.UnixMilli(p.before),
+				revocation: r, why: p.why, at: time.Now(), before: time.UnixMilli(p.before),
 			})
 		case expired || c.closing.Err() != nil || !errors.Is(err, ErrUnavailable):
 			log.Error("revocation given up",
@@ -356,24 +360,24 @@ func (o *revocations) drop(r revocation, p pendingState) {
 }
 
 // carryOut makes a pending revocation durable. It spares sessions created after
-// before, except where the epoch of a mini program or of all sessions has to
+// p.before, except where the epoch of a mini program or of all sessions has to
 // move on.
-func (o *revocations) carryOut(r revocation, before int64) error {
+func (o *revocations) carryOut(r revocation, p pendingState) error {
 	c := o.core
 	ctx, cancel := context.WithTimeout(c.closing, storeTimeout)
 	defer cancel()
 	switch r.kind {
 	case ofSession:
-		return c.asked(writing, c.store.End(ctx, r.digest))
+		return c.asked(writing, c.store.End(ctx, r.digest, p.why))
 	case ofUser:
-		return o.endUser(ctx, r.user, before)
+		return o.endUser(ctx, r.user, p)
 	case ofUnionID:
 		ids, err := c.store.ByUnionID(ctx, r.unionID)
 		if c.asked(reading, err) != nil {
 			return err
 		}
 		for _, id := range ids {
-			err = errors.Join(err, o.endUser(ctx, id, before))
+			err = errors.Join(err, o.endUser(ctx, id, p))
 		}
 		return err
 	case ofApp:
@@ -382,8 +386,8 @@ func (o *revocations) carryOut(r revocation, before int64) error {
 	return c.asked(writing, c.store.RevokeAll(ctx))
 }
 
-// endUser ends the sessions of a user that were created until before.
-func (o *revocations) endUser(ctx context.Context, id User, before int64) error {
+// endUser ends the sessions of a user that were created until p.before.
+func (o *revocations) endUser(ctx context.Context, id User, p pendingState) error {
 	c := o.core
 	u, err := c.store.User(ctx, id)
 	if errors.Is(c.asked(reading, err), ErrUnavailable) {
@@ -392,15 +396,15 @@ func (o *revocations) endUser(ctx context.Context, id User, before int64) error 
 	now := c.clock(time.Now()).UnixMilli()
 	later := func(ref store.SessionRef) bool {
 		created := ref.Created.UnixMilli()
-		return created > before && !ahead(created, now)
+		return created > p.before && !ahead(created, now)
 	}
 	if !slices.ContainsFunc(u.Sessions, later) {
 		// Not by the list, which does not judge sessions.
-		return c.asked(writing, c.store.RevokeUser(ctx, id))
+		return c.asked(writing, c.store.RevokeUser(ctx, id, p.why))
 	}
 	err = nil
 	for _, ref := range slices.DeleteFunc(u.Sessions, later) {
-		err = errors.Join(err, c.asked(writing, c.store.End(ctx, ref.Digest)))
+		err = errors.Join(err, c.asked(writing, c.store.End(ctx, ref.Digest, p.why)))
 	}
 	return err
 }

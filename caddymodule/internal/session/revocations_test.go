@@ -184,7 +184,7 @@ func TestRevocation_DoneMeanwhile_IsNotRetried(t *testing.T) {
 		return g.RevokeApp(context.Background(), appB)
 	}
 	otherUser := func(g *gate, _ session.Login) error {
-		return g.RevokeUser(context.Background(), user("bob"))
+		return g.RevokeUser(context.Background(), user("bob"), endRevoked)
 	}
 	for name, tt := range map[string]struct {
 		failed string
@@ -230,12 +230,12 @@ func TestRevocation_FailsAgain_CoversWhatWasMadeSince(t *testing.T) {
 		g := newGate(t)
 		first := g.login("alice").Token
 		g.store.Before = failing("RevokeUser", store.ErrUnavailable)
-		unavailable(t, g.RevokeUser(t.Context(), alice))
+		unavailable(t, g.RevokeUser(t.Context(), alice, endRevoked))
 		time.Sleep(time.Second)
 		second := g.login("alice").Token
 		g.refuse(first, session.ErrRevoked)
 		g.accept(second)
-		unavailable(t, g.RevokeUser(t.Context(), alice))
+		unavailable(t, g.RevokeUser(t.Context(), alice, endRevoked))
 		g.refuse(second, session.ErrRevoked)
 	})
 }
@@ -253,12 +253,12 @@ func TestRevocation_FailsAgainAtTheSameTime_IsKept(t *testing.T) {
 				time.Sleep(time.Millisecond)
 				since = g.cached("alice")
 				g.store.SetDown(true)
-				unavailable(t, g.RevokeUser(t.Context(), alice))
+				unavailable(t, g.RevokeUser(t.Context(), alice, endRevoked))
 			}
 			return nil
 		})
 		g.store.SetDown(true)
-		unavailable(t, g.RevokeUser(t.Context(), alice))
+		unavailable(t, g.RevokeUser(t.Context(), alice, endRevoked))
 		g.store.SetDown(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -280,7 +280,7 @@ func TestRevocation_NeverTaken_IsGivenUp(t *testing.T) {
 			g := newGate(t, logger, with(func(c *session.Config) { c.TTL = ttl }))
 			g.reload(func(c *session.Config) { c.TTL = time.Minute }) // for sessions to come
 			g.store.SetDown(true)
-			unavailable(t, g.RevokeUser(t.Context(), alice))
+			unavailable(t, g.RevokeUser(t.Context(), alice, endRevoked))
 			unavailable(t, g.RevokeAll(t.Context()))
 			if closes {
 				began := time.Now()
@@ -328,7 +328,7 @@ func TestRevocation_Retries_AreSeldomAndFair(t *testing.T) {
 		})
 		g.store.SetDown(true)
 		for i := range 20 {
-			unavailable(t, g.RevokeUser(t.Context(), user(fmt.Sprint("user", i))))
+			unavailable(t, g.RevokeUser(t.Context(), user(fmt.Sprint("user", i)), endRevoked))
 		}
 		if n := g.asks(func() { time.Sleep(time.Minute) }); n > 70 || n < 50 {
 			t.Errorf("asked %d times in a minute", n)
@@ -351,14 +351,14 @@ func TestRevocation_TooMany_AreOnlyReported(t *testing.T) {
 		token := g.cached("alice")
 		g.store.SetDown(true)
 		for i := range session.MaxPending {
-			unavailable(t, g.RevokeUser(t.Context(), user(fmt.Sprint("user", i))))
+			unavailable(t, g.RevokeUser(t.Context(), user(fmt.Sprint("user", i)), endRevoked))
 		}
-		unavailable(t, g.RevokeUser(t.Context(), alice))
+		unavailable(t, g.RevokeUser(t.Context(), alice, endRevoked))
 		g.store.SetDown(false)
 		g.accept(token)
 		g.wantPending(session.MaxPending)
 		g.store.SetDown(true)
-		unavailable(t, g.RevokeUser(t.Context(), user("user7"))) // is there already
+		unavailable(t, g.RevokeUser(t.Context(), user("user7"), endRevoked)) // is there already
 		g.store.SetDown(false)
 		time.Sleep(3 * time.Second)
 		g.wantPending(0)
@@ -370,7 +370,7 @@ func TestRevocation_TooMany_AreOnlyReported(t *testing.T) {
 func TestRevocation_OtherError_IsNotRetried(t *testing.T) {
 	g := newGate(t)
 	g.store.Before = at("RevokeUser", func(context.Context) error { return store.ErrDamaged })
-	if err := g.RevokeUser(t.Context(), alice); !errors.Is(err, store.ErrDamaged) {
+	if err := g.RevokeUser(t.Context(), alice, endRevoked); !errors.Is(err, store.ErrDamaged) {
 		t.Error(err)
 	}
 	g.wantPending(0)

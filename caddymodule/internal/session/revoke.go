@@ -20,13 +20,13 @@ func (s *Service) Logout(ctx context.Context, token string) error {
 	case !s.cfg.Keys.Signed(token):
 		return ErrForged
 	}
-	return s.end(ctx, digestOf(token))
+	return s.end(ctx, digestOf(token), EndLogout)
 }
 
-func (s *Service) end(ctx context.Context, d store.Digest) error {
-	c := s.cfg.Core
-	return c.revoke("ending session", revocation{kind: ofSession, digest: d}, func() error {
-		return c.store.End(ctx, d)
+func (s *Service) end(ctx context.Context, d store.Digest, why Reason) error {
+	c, r := s.cfg.Core, revocation{kind: ofSession, digest: d}
+	return c.revoke("ending session", r, why, func() error {
+		return c.store.End(ctx, d, why)
 	})
 }
 
@@ -34,7 +34,7 @@ func (s *Service) end(ctx context.Context, d store.Digest) error {
 // least 8 hex digits. The error wraps ErrUnknown when there is no such session
 // or more than one. The gate does not retry it, since without the store it
 // cannot know which one is meant.
-func (s *Service) EndByID(ctx context.Context, id User, prefix string) error {
+func (s *Service) EndByID(ctx context.Context, id User, prefix string, why Reason) error {
 	u, err := s.user(ctx, id)
 	if err != nil && !errors.Is(err, ErrUnknownUser) {
 		return wrap("ending session", err)
@@ -54,31 +54,31 @@ func (s *Service) EndByID(ctx context.Context, id User, prefix string) error {
 	case len(found) > 1:
 		return fmt.Errorf("%w; %d sessions have an id that begins so", ErrUnknown, len(found))
 	}
-	return s.end(ctx, found[0])
+	return s.end(ctx, found[0], why)
 }
 
 // RevokeUser ends every session of a user.
-func (s *Service) RevokeUser(ctx context.Context, id User) error {
+func (s *Service) RevokeUser(ctx context.Context, id User, why Reason) error {
 	c := s.cfg.Core
-	return c.revoke("revoking user", revocation{kind: ofUser, user: id}, func() error {
-		return c.store.RevokeUser(ctx, id)
+	return c.revoke("revoking user", revocation{kind: ofUser, user: id}, why, func() error {
+		return c.store.RevokeUser(ctx, id, why)
 	})
 }
 
 // Forget removes all that the store knows of a user, their sessions included.
 // After an error the gate ends the sessions as RevokeUser does; the caller
 // repeats the rest.
-func (s *Service) Forget(ctx context.Context, id User) error {
+func (s *Service) Forget(ctx context.Context, id User, why Reason) error {
 	c := s.cfg.Core
-	return c.revoke("forgetting user", revocation{kind: ofUser, user: id}, func() error {
-		return c.store.Forget(ctx, id)
+	return c.revoke("forgetting user", revocation{kind: ofUser, user: id}, why, func() error {
+		return c.store.Forget(ctx, id, why)
 	})
 }
 
 // RevokeApp ends every session of a mini program.
 func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 	c, r := s.cfg.Core, revocation{kind: ofApp, user: User{AppID: appID}}
-	return c.revoke("revoking mini program", r, func() error {
+	return c.revoke("revoking mini program", r, EndRevoked, func() error {
 		return c.store.RevokeApp(ctx, appID)
 	})
 }
@@ -86,7 +86,7 @@ func (s *Service) RevokeApp(ctx context.Context, appID string) error {
 // RevokeAll ends every session, and with them every need for a master key.
 func (s *Service) RevokeAll(ctx context.Context) error {
 	c := s.cfg.Core
-	return c.revoke("revoking all sessions", revocation{kind: ofAll}, func() error {
+	return c.revoke("revoking all sessions", revocation{kind: ofAll}, EndRevoked, func() error {
 		return c.store.RevokeAll(ctx)
 	})
 }
@@ -96,40 +96,45 @@ func (s *Service) RevokeAll(ctx context.Context) error {
 // before it (docs/design.md#p3). An error that wraps ErrUnavailable means that
 // it may not be durable, nor known to other gates. This gate refuses all the
 // same what was to end, and retries.
-func (c *Core) revoke(doing string, r revocation, call func() error) error {
+func (c *Core) revoke(doing string, r revocation, why Reason, call func() error) error {
 	if err := c.uses.begin(); err != nil {
 		return wrap(doing, err)
 	}
 	defer c.uses.done()
 	err := c.asked(writing, call())
-	c.revocations.record(r, err)
+	c.revocations.record(r, why, err)
 	return wrap(doing, err)
 }
 
 // RevokeUnionID ends every session of the users with a unionid, in all mini
 // programs, and returns how many users that were. When one fails it goes on
 // with the others. The caller repeats a call that returned an error.
-func (s *Service) RevokeUnionID(ctx context.Context, unionID string) (users int, err error) {
-	return s.eachWith(ctx, unionID, "revoking unionid", s.RevokeUser)
+func (s *Service) RevokeUnionID(
+	ctx context.Context, unionID string, why Reason,
+) (users int, err error) {
+	return s.eachWith(ctx, unionID, "revoking unionid", why, s.RevokeUser)
 }
 
 // ForgetUnionID is Forget for the users with a unionid, as RevokeUnionID is
 // RevokeUser.
-func (s *Service) ForgetUnionID(ctx context.Context, unionID string) (users int, err error) {
-	return s.eachWith(ctx, unionID, "forgetting unionid", s.Forget)
+func (s *Service) ForgetUnionID(
+	ctx context.Context, unionID string, why Reason,
+) (users int, err error) {
+	return s.eachWith(ctx, unionID, "forgetting unionid", why, s.Forget)
 }
 
 func (s *Service) eachWith(
-	ctx context.Context, unionID, doing string, end func(context.Context, User) error,
+	ctx context.Context, unionID, doing string, why Reason,
+	end func(context.Context, User, Reason) error,
 ) (users int, err error) {
 	c, all := s.cfg.Core, revocation{kind: ofUnionID, unionID: unionID}
 	ids, err := s.byUnionID(ctx, unionID)
 	if err != nil {
-		c.revocations.record(all, err)
+		c.revocations.record(all, why, err)
 		return 0, wrap(doing, err)
 	}
 	for _, id := range ids {
-		if failed := end(ctx, id); failed != nil {
+		if failed := end(ctx, id, why); failed != nil {
 			err = failed
 			continue
 		}

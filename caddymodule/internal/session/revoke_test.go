@@ -43,7 +43,8 @@ func TestP3_Revocation_Scope(t *testing.T) {
 	unknown := func(g *gate, _ session.Login) error {
 		ctx, carol := context.Background(), user("carol")
 		return errors.Join(
-			g.RevokeUser(ctx, carol), g.Forget(ctx, carol), g.RevokeApp(ctx, "wxcccccccccccccccc"))
+			g.RevokeUser(ctx, carol, endRevoked), g.Forget(ctx, carol, endForgotten),
+			g.RevokeApp(ctx, "wxcccccccccccccccc"))
 	}
 	inA := func(o owner) bool { return o.app == appA }
 	isAlice := func(o owner) bool { return o == owner{appA, "alice"} }

@@ -292,7 +292,7 @@ func (m *callsModel) phone(t *rapid.T) {
 }
 
 func (m *callsModel) revoke(t *rapid.T) {
-	if err := m.gate(t).RevokeUser(context.Background(), alice); err != nil {
+	if err := m.gate(t).RevokeUser(context.Background(), alice, endRevoked); err != nil {
 		t.Fatal(err)
 	}
 	for _, token := range m.tokens {

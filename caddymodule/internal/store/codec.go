@@ -16,7 +16,9 @@ import (
 // at the longest interval, and no session in use ends (docs/stores.md#idle).
 //
 // A user without a telephone number has version 1, as in the first release, so
-// that an older program can read it.
+// that an older program can read it. For the same reason Ends stand before the
+// sessions in their list, as sessions that have expired, with a digest that no token
+// has: the id, the reason, zeros. An older program drops them at the next login.
 const (
 	sessionVersion   = 1
 	userVersion      = 1
@@ -77,11 +79,12 @@ func (u User) AppendBinary(b []byte) ([]byte, error) {
 		b = append(b, k.Tag[:]...)
 		b = appendBytes(b, k.Box)
 	}
-	b = binary.AppendUvarint(b, uint64(len(u.Sessions)))
+	b = binary.AppendUvarint(b, uint64(len(u.Ends)+len(u.Sessions)))
+	for _, e := range u.Ends {
+		b = e.ref().appendTo(b)
+	}
 	for _, s := range u.Sessions {
-		b = append(b, s.Digest[:]...)
-		b = appendTime(b, s.Created)
-		b = appendTime(b, s.Expires)
+		b = s.appendTo(b)
 	}
 	if version == phoneUserVersion {
 		b = appendBytes(b, u.Phone)
@@ -104,9 +107,15 @@ func (u *User) UnmarshalBinary(b []byte) error {
 		PrevKey:    d.sealedKey(),
 	}
 	for range d.count(len(Digest{}) + 16) {
-		out.Sessions = append(out.Sessions, SessionRef{
+		ref := SessionRef{
 			Digest: Digest(d.take(len(Digest{}))), Created: d.time(), Expires: d.time(),
-		})
+		}
+		if e, ok := endOf(ref); ok {
+			d.bad = d.bad || len(out.Sessions) > 0
+			out.Ends = append(out.Ends, e)
+		} else {
+			out.Sessions = append(out.Sessions, ref)
+		}
 	}
 	if version == phoneUserVersion {
 		out.Phone = d.box()
@@ -117,6 +126,29 @@ func (u *User) UnmarshalBinary(b []byte) error {
 	}
 	*u = out
 	return nil
+}
+
+func (s SessionRef) appendTo(b []byte) []byte {
+	b = append(b, s.Digest[:]...)
+	b = appendTime(b, s.Created)
+	return appendTime(b, s.Expires)
+}
+
+// ref returns the form of an end at rest.
+func (e End) ref() SessionRef {
+	ref := SessionRef{Created: e.Created, Expires: e.At}
+	copy(ref.Digest[:], e.Session[:])
+	ref.Digest[len(e.Session)] = byte(e.Reason)
+	return ref
+}
+
+// endOf is the inverse of End.ref.
+func endOf(ref SessionRef) (e End, ok bool) {
+	e = End{
+		Session: ref.Digest.ID(), Created: ref.Created, At: ref.Expires,
+		Reason: Reason(ref.Digest[len(e.Session)]),
+	}
+	return e, e.Reason != 0 && e.ref().Digest == ref.Digest
 }
 
 func appendTime(b []byte, t time.Time) []byte {

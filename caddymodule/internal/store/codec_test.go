@@ -10,6 +10,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -46,9 +47,22 @@ func userIDs() *rapid.Generator[store.UserID] {
 	})
 }
 
+// digests never yields one that ends like that of an end at rest.
 func digests() *rapid.Generator[store.Digest] {
 	return rapid.Custom(func(t *rapid.T) store.Digest {
-		return store.Digest(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest"))
+		d := store.Digest(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest"))
+		d[31] |= 1
+		return d
+	})
+}
+
+func ends() *rapid.Generator[store.End] {
+	return rapid.Custom(func(t *rapid.T) store.End {
+		id := rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "id")
+		return store.End{
+			Session: store.SessionID(id), Created: times().Draw(t, "created"),
+			At: times().Draw(t, "at"), Reason: store.Reason(rapid.ByteMin(1).Draw(t, "reason")),
+		}
 	})
 }
 
@@ -103,6 +117,9 @@ func users() *rapid.Generator[store.User] {
 				Created: times().Draw(t, "created"),
 				Expires: times().Draw(t, "expires"),
 			})
+		}
+		for range rapid.IntRange(0, store.MaxEnds).Draw(t, "ends") {
+			u.Ends = append(u.Ends, ends().Draw(t, "end"))
 		}
 		return u
 	})
@@ -221,6 +238,26 @@ func TestCodec_FirstRelease_SameBytes(t *testing.T) {
 	}
 }
 
+// An older program reads ends as sessions that have expired, before all others, and
+// drops them at the next login. So they need no new version of the record.
+func TestCodec_Ends_AreExpiredSessionsToOlderPrograms(t *testing.T) {
+	u := store.User{ID: alice}
+	u.Admit(login(1))
+	without := body(t, u)
+	list := bytes.Index(without, encode(t, u)[len(without)-48:len(without)]) - 1
+	u.Revoke(store.EndRevoked, noon.Add(time.Minute))
+	u.Admit(login(2))
+	b := body(t, u)
+	id := digest(1).ID()
+	want := append(slices.Clone(id[:]), byte(store.EndRevoked))
+	want = append(want, make([]byte, 32-len(want))...)
+	want = binary.LittleEndian.AppendUint64(want, uint64(login(1).Created.UnixMilli()))
+	want = binary.LittleEndian.AppendUint64(want, uint64(noon.Add(time.Minute).UnixMilli()))
+	if b[0] != 1 || b[list] != 2 || !bytes.Equal(b[list+1:list+49], want) {
+		t.Errorf("version %d, %d entries: %x, want %x", b[0], b[list], b[list+1:], want)
+	}
+}
+
 // A record has one spelling.
 func TestCodec_SecondSpelling_IsDamage(t *testing.T) {
 	padded := body(t, store.Session{})
@@ -228,6 +265,12 @@ func TestCodec_SecondSpelling_IsDamage(t *testing.T) {
 	err := new(store.Session).UnmarshalBinary(summed(padded))
 	if !errors.Is(err, store.ErrDamaged) {
 		t.Errorf("padded length: %v", err)
+	}
+	u := store.User{Sessions: []store.SessionRef{{Digest: digest(1)}, {}}}
+	u.Sessions[1].Digest[8] = byte(store.EndLogout) // an end behind a session
+	err = new(store.User).UnmarshalBinary(encode(t, u))
+	if !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("an end behind a session: %v", err)
 	}
 	noNumber := append(append([]byte{2}, body(t, store.User{})[1:]...), 0)
 	err = new(store.User).UnmarshalBinary(summed(noNumber))
@@ -262,6 +305,9 @@ func FuzzUser(f *testing.F) {
 	f.Add(body(f, u))
 	empty := body(f, store.User{})
 	f.Add(append(empty[:len(empty)-1:len(empty)-1], 0xff, 0xff, 0xff, 0xff, 0x7f))
+	u.Revoke(store.EndRevoked, noon)
+	u.Admit(login(3))
+	f.Add(body(f, u))
 	u.Phone = []byte("sealed")
 	f.Add(body(f, u))
 	f.Add(body(f, store.User{Phone: []byte{0}}))

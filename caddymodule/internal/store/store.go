@@ -47,10 +47,10 @@ type Store interface {
 	Amend(ctx context.Context, id UserID, a Amendment) (Amended, error)
 
 	// End removes one session durably, if it is there.
-	End(ctx context.Context, d Digest) error
+	End(ctx context.Context, d Digest, why Reason) error
 
 	// RevokeUser ends every session of a user, if there is one, by a new epoch.
-	RevokeUser(ctx context.Context, id UserID) error
+	RevokeUser(ctx context.Context, id UserID, why Reason) error
 
 	// RevokeApp ends every session of a mini program by a new epoch.
 	RevokeApp(ctx context.Context, appID string) error
@@ -61,7 +61,7 @@ type Store interface {
 	// Forget removes the record of a user, if there is one, and ends every session
 	// with it. What names no user by itself, such as a digest in an index, may stay
 	// until it expires. Copies of the store stay as they are.
-	Forget(ctx context.Context, id UserID) error
+	Forget(ctx context.Context, id UserID, why Reason) error
 
 	// ByUnionID returns the users of all mini programs with that unionid, in any
 	// order. No user has the empty one.
@@ -203,6 +203,7 @@ type Amendment struct {
 	KeyWas  [8]byte   // another tag on record means that a login was newer: Key is void
 	OldTags [][8]byte // as in Login
 	Phone   []byte    // telephone number, sealed by package session
+	End     End       // how a session was found to have ended
 }
 
 // Amended tells what an amendment changed.

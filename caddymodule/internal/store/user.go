@@ -21,6 +21,10 @@ type User struct {
 	// Sessions serves limits, listing and clean-up, oldest first. It never judges a
 	// session.
 	Sessions []SessionRef
+
+	// Ends are the last ends of sessions, oldest first, at most MaxEnds.
+	Ends  []End
+	fresh []End // for TakeEnds
 }
 
 // Admit applies login l to the user and returns the sessions that MaxPerUser
@@ -36,15 +40,22 @@ func (u *User) Admit(l Login) (ended, expired []Digest) {
 	for _, s := range u.Sessions {
 		if !s.Expires.After(l.Created) {
 			expired = append(expired, s.Digest)
+			u.noteEnd(s.end(EndExpired, s.Expires))
 			continue
 		}
 		if s.Digest == l.Ends {
 			s.Expires = l.EndsBy(s.Expires)
+			u.noteEnd(s.end(EndReplaced, l.Created))
 		}
 		live = append(live, s)
 	}
 	live = append(live, SessionRef{Digest: l.Digest, Created: l.Created, Expires: l.Expires})
 	u.Sessions, ended = l.bound(live)
+	for _, s := range live {
+		if slices.Contains(ended, s.Digest) {
+			u.noteEnd(s.end(EndEvicted, l.Created))
+		}
+	}
 	return ended, expired
 }
 
@@ -88,6 +99,7 @@ func (u *User) Amend(a Amendment) Amended {
 	if a.Phone != nil {
 		u.Phone = a.Phone
 	}
+	u.noteEnd(a.End)
 	return res
 }
 
@@ -115,8 +127,8 @@ func (u *User) setKey(k SealedKey, oldTags [][8]byte) {
 	u.Key = k
 }
 
-// Shorten makes the list show that a session expires at a time, and reports whether
-// that is earlier than it showed.
+// Shorten makes the list show when a session ends that a login replaced, and reports
+// whether that is earlier than it showed.
 func (u *User) Shorten(d Digest, at time.Time) bool {
 	i := slices.IndexFunc(u.Sessions, func(s SessionRef) bool { return s.Digest == d })
 	if i < 0 || !at.Before(u.Sessions[i].Expires) {
@@ -124,7 +136,36 @@ func (u *User) Shorten(d Digest, at time.Time) bool {
 	}
 	u.Sessions = slices.Clone(u.Sessions)
 	u.Sessions[i].Expires = at
+	u.noteEnd(u.Sessions[i].end(EndReplaced, at.Add(-Grace)))
 	return true
+}
+
+// EndSession removes a session from the user's list, notes its end, and reports
+// whether it was there.
+func (u *User) EndSession(d Digest, why Reason, at time.Time) bool {
+	i := slices.IndexFunc(u.Sessions, func(s SessionRef) bool { return s.Digest == d })
+	if i < 0 {
+		return false
+	}
+	u.noteEnd(u.Sessions[i].end(why, at))
+	return u.Drop(d)
+}
+
+// Revoke moves the epoch on, which ends every session, and notes the ends.
+func (u *User) Revoke(why Reason, at time.Time) {
+	for _, s := range u.Sessions {
+		u.noteEnd(s.end(why, at))
+	}
+	u.Epoch++
+	u.Sessions = nil
+}
+
+// Forgotten returns the ends of the sessions that go with the user's record.
+func (u *User) Forgotten(why Reason, at time.Time) (list []Ended) {
+	for _, s := range u.Sessions {
+		list = append(list, Ended{u.ID, s.end(why, at)})
+	}
+	return list
 }
 
 // Drop removes a session from the user's list and reports whether it was there.
@@ -138,7 +179,8 @@ func (u *User) Drop(d Digest) bool {
 }
 
 // Merge adds another record of the same user: the unionid, the keys and the
-// telephone number of the later login, and the sessions of both. The epoch stays.
+// telephone number of the later login, and the sessions of both, with their last ends.
+// The epoch stays.
 // A second Merge of the same record changes nothing.
 func (u *User) Merge(o User) {
 	later := o.LastLogin.Compare(u.LastLogin)
@@ -165,6 +207,14 @@ func (u *User) Merge(o User) {
 	}
 	slices.SortStableFunc(list, func(a, b SessionRef) int { return a.Created.Compare(b.Created) })
 	u.Sessions = list
+
+	ends := slices.Clone(u.Ends)
+	for _, e := range o.Ends {
+		if !slices.ContainsFunc(ends, func(n End) bool { return n.Session == e.Session }) {
+			ends = append(ends, e)
+		}
+	}
+	u.setEnds(ends)
 }
 
 // mergeKeys takes the keys of a later login. The version never goes back, and

@@ -20,7 +20,7 @@ var (
 	noon  = time.UnixMilli(1_700_000_000_000)
 )
 
-func digest(n byte) store.Digest { return store.Digest{31: n} }
+func digest(n byte) store.Digest { return store.Digest{7: n - 1, 31: n} }
 
 func key(n byte) store.SealedKey {
 	return store.SealedKey{Tag: [8]byte{n}, Box: []byte{n, n, n}}
@@ -177,6 +177,63 @@ func TestDrop_Listed_OnlyThatOne(t *testing.T) {
 		if u.Drop(digest(step.drop)) != step.was || !slices.Equal(listed(u), step.left) {
 			t.Errorf("after dropping %d: %x", step.drop, listed(u))
 		}
+	}
+}
+
+// The first end counts, except that what is done to a session says more than that time
+// had ended it.
+func TestEnds_SeveralOfOneSession_FirstCounts(t *testing.T) {
+	at := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Hour) }
+	for _, tt := range []struct {
+		first, second, want store.Reason
+	}{
+		{store.EndIdle, store.EndExpired, store.EndIdle},
+		{store.EndIdle, store.EndReplaced, store.EndIdle},
+		{store.EndIdle, store.EndLogout, store.EndLogout},
+		{store.EndReplaced, store.EndExpired, store.EndReplaced},
+		{store.EndReplaced, store.EndEvicted, store.EndReplaced},
+		{store.EndRevoked, store.EndIdle, store.EndRevoked},
+		{0, store.EndLogout, store.EndLogout},
+	} {
+		u := store.User{ID: alice}
+		for i, why := range []store.Reason{tt.first, tt.second} {
+			e := store.End{Session: digest(1).ID(), Created: noon, At: at(i + 1), Reason: why}
+			u.Amend(store.Amendment{End: e})
+		}
+		news := 1
+		if tt.want == tt.second && tt.first != 0 {
+			news = 2
+		}
+		list := u.TakeEnds()
+		if len(u.Ends) != 1 || u.Ends[0].Reason != tt.want || len(list) != news ||
+			list[news-1] != (store.Ended{User: alice, End: u.Ends[0]}) || u.TakeEnds() != nil {
+			t.Errorf("%v, then %v: on record %+v, reported %+v", tt.first, tt.second, u.Ends, list)
+		}
+	}
+}
+
+func TestEnds_Many_LastStay(t *testing.T) {
+	u := store.User{ID: alice}
+	for n := range byte(2 * store.MaxEnds) {
+		u.Admit(login(n + 1))
+	}
+	copied := u
+	u.Revoke(store.EndRevoked, noon.Add(time.Hour))
+	other := store.User{ID: alice, Ends: []store.End{{
+		Session: digest(100).ID(), At: noon.Add(2 * time.Hour), Reason: store.EndLogout,
+	}}}
+	u.Merge(other)
+	var got []store.SessionID
+	for _, e := range u.Ends {
+		got = append(got, e.Session)
+	}
+	last := byte(2 * store.MaxEnds)
+	want := []store.SessionID{
+		digest(last - 3).ID(), digest(last - 2).ID(), digest(last - 1).ID(), digest(last).ID(),
+		digest(100).ID(),
+	}
+	if !slices.Equal(got, want) || copied.Ends != nil || len(u.TakeEnds()) != int(last) {
+		t.Errorf("on record %v, want %v; the copy has %v", got, want, copied.Ends)
 	}
 }
 

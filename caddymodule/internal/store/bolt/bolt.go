@@ -67,6 +67,8 @@ type Config struct {
 
 // Store is a store.Store in a bbolt file. Make one with Open.
 type Store struct {
+	store.EndReports
+
 	named   string // Config.Path made absolute; may be a symbolic link
 	path    string // of the file
 	log     *zap.Logger
@@ -107,6 +109,7 @@ var (
 	_ store.Reopener      = (*Store)(nil)
 	_ store.SelfReporting = (*Store)(nil)
 	_ store.Counting      = (*Store)(nil)
+	_ store.EndReporter   = (*Store)(nil)
 )
 
 // Open opens or creates the session store at c.Path and holds an exclusive lock

@@ -275,7 +275,7 @@ func TestLogin_LongAppID_RefusedAlone(t *testing.T) {
 			t.Errorf("got %.200v", err)
 		}
 	}
-	if err := s.RevokeUser(t.Context(), store.UserID{AppID: long}); err != nil {
+	if err := s.RevokeUser(t.Context(), store.UserID{AppID: long}, store.EndRevoked); err != nil {
 		t.Error(err)
 	}
 	must(t, s.Health(t.Context()))

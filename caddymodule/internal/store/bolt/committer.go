@@ -28,6 +28,7 @@ type operation struct {
 	apply func(*tables) error
 	done  chan error // buffered: the committer waits for no caller
 	late  bool       // ctx ended before the commit; not applied
+	ended []store.Ended
 }
 
 // write runs f in a transaction and returns its result when it is durable.
@@ -65,6 +66,7 @@ func (s *Store) write(ctx context.Context, f func(*tables) error) error {
 	if err := s.await(o); err != nil {
 		return unavailable(doing, err)
 	}
+	s.TellEnds(o.ended)
 	return nil
 }
 
@@ -236,9 +238,11 @@ func (t *tables) apply(batch []*operation, used map[store.Digest]time.Time) erro
 			o.late = true
 			continue
 		}
+		t.ended = nil
 		if err := o.apply(t); err != nil {
 			return err
 		}
+		o.ended = t.ended
 	}
 	return t.touch(used)
 }

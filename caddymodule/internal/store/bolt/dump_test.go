@@ -23,7 +23,7 @@ func TestSnapshot_File_Unchanged(t *testing.T) {
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	kept, gone := login(t, s, "ada", 1, time.Hour), login(t, s, "bob", 1, time.Hour)
-	must(t, s.End(t.Context(), gone.Digest))
+	must(t, s.End(t.Context(), gone.Digest, store.EndLogout))
 	needs := map[store.MasterKeyID]time.Time{{2}: time.UnixMilli(5)}
 	must(t, s.NeedMasterKeys(t.Context(), needs))
 	if _, err := bolt.OpenSnapshot(path, nil); err == nil {

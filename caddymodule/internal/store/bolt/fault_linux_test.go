@@ -100,7 +100,7 @@ func TestP4_DiskFull(t *testing.T) {
 				if _, err := s.Login(t.Context(), testLogin(100+n)); !isUnavailable(err) {
 					t.Fatalf("login on a full disk: %v", err)
 				}
-				if err := s.End(t.Context(), kept.Digest); !isUnavailable(err) {
+				if err := s.End(t.Context(), kept.Digest, store.EndLogout); !isUnavailable(err) {
 					t.Fatalf("end on a full disk: %v", err)
 				}
 				if err := s.Health(t.Context()); !isUnavailable(err) {
@@ -205,7 +205,7 @@ func TestPanic_InTransaction_StoreFailsProcessLives(t *testing.T) {
 				t.Errorf("health: %v", err)
 			}
 			for range 3 {
-				if err := s.End(t.Context(), l.Digest); !isUnavailable(err) {
+				if err := s.End(t.Context(), l.Digest, store.EndLogout); !isUnavailable(err) {
 					t.Errorf("write after a panic: %v", err)
 				}
 				if _, err := s.Lookup(t.Context(), l.Digest); err != nil {
@@ -313,7 +313,7 @@ func TestCommit_StuckDisk_CallersGiveUp(t *testing.T) {
 		const n = queueLen + 10
 		results := make(chan error)
 		for range n {
-			go func() { results <- s.End(context.Background(), kept.Digest) }()
+			go func() { results <- s.End(context.Background(), kept.Digest, store.EndLogout) }()
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
@@ -478,8 +478,8 @@ func checkDamaged(t *testing.T, s *Store, l store.Login) {
 		t.Errorf("the new session: %+v, %v", rec, err)
 	}
 	for name, err := range map[string]error{
-		"end":  s.End(t.Context(), l.Digest),
-		"user": s.RevokeUser(t.Context(), l.User),
+		"end":  s.End(t.Context(), l.Digest, store.EndLogout),
+		"user": s.RevokeUser(t.Context(), l.User, store.EndRevoked),
 		"app":  s.RevokeApp(t.Context(), l.User.AppID),
 		"all":  s.RevokeAll(t.Context()),
 	} {
@@ -496,7 +496,9 @@ func TestRevoke_DamagedRow_Removed(t *testing.T) {
 	l := testLogin(1)
 	h := l.User.Hash()
 	revoke := map[string]func(*Store) error{
-		"user":   func(s *Store) error { return s.RevokeUser(t.Context(), l.User) },
+		"user": func(s *Store) error {
+			return s.RevokeUser(t.Context(), l.User, store.EndRevoked)
+		},
 		"global": func(s *Store) error { return s.RevokeAll(t.Context()) },
 		"app":    func(s *Store) error { return s.RevokeApp(t.Context(), l.User.AppID) },
 	}

@@ -71,7 +71,7 @@ func TestP4_RealDiskFull_NoCodeIsSpent(t *testing.T) {
 	if spent > 0 {
 		t.Errorf("%d codes are burnt", spent)
 	}
-	if err := s.RevokeUser(t.Context(), testLogin(0).User); err != nil {
+	if err := s.RevokeUser(t.Context(), testLogin(0).User, store.EndRevoked); err != nil {
 		t.Errorf("a revocation finds no room: %v", err)
 	}
 	must(t, errors.Join(ballast.Close(), os.Remove(ballast.Name())))

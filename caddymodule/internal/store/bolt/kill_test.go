@@ -61,11 +61,11 @@ func child(path string) {
 				switch {
 				case n%perUser == perUser-1 && w%2 == 0:
 					say("r", w, n)
-					die(s.RevokeUser(ctx, l.User))
+					die(s.RevokeUser(ctx, l.User, store.EndRevoked))
 					say("R", w, n)
 				case n%3 == 2:
 					say("e", w, n-1)
-					die(s.End(ctx, childLogin(w, n-1).Digest))
+					die(s.End(ctx, childLogin(w, n-1).Digest, store.EndLogout))
 					say("E", w, n-1)
 				}
 			}

@@ -60,11 +60,11 @@ func TestStats_AnyChanges_EqualAWalk(t *testing.T) {
 		var err error
 		switch r.IntN(8) {
 		case 0:
-			err = s.RevokeUser(t.Context(), userOf())
+			err = s.RevokeUser(t.Context(), userOf(), store.EndRevoked)
 		case 1:
-			err = s.Forget(t.Context(), userOf())
+			err = s.Forget(t.Context(), userOf(), store.EndForgotten)
 		case 2:
-			err = s.End(t.Context(), some())
+			err = s.End(t.Context(), some(), store.EndLogout)
 		case 3:
 			_, err = s.Load(t.Context(), []store.Item{{
 				User: store.User{ID: l.User, Sessions: []store.SessionRef{{
@@ -147,7 +147,7 @@ func TestReopen_OverwrittenFile(t *testing.T) {
 				if _, err := s.Lookup(t.Context(), kept.Digest); !isUnavailable(err) {
 					t.Errorf("read: %v", err)
 				}
-				if err := s.End(t.Context(), kept.Digest); !isUnavailable(err) {
+				if err := s.End(t.Context(), kept.Digest, store.EndLogout); !isUnavailable(err) {
 					t.Errorf("write: %v", err)
 				}
 				if err := s.Health(t.Context()); !errors.Is(err, errBroken) {

@@ -2,13 +2,14 @@ package bolt
 
 import (
 	"context"
+	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // End implements store.Store. After an error that comes from ctx, the change may
 // have been made; so it is with every write.
-func (s *Store) End(ctx context.Context, d store.Digest) error {
+func (s *Store) End(ctx context.Context, d store.Digest, why store.Reason) error {
 	return s.write(ctx, func(t *tables) error {
 		ses, ok := t.getSession(d)
 		if !ok {
@@ -17,13 +18,13 @@ func (s *Store) End(ctx context.Context, d store.Digest) error {
 		if err := t.remove(sess, d[:]); err != nil {
 			return err
 		}
-		return t.unlist(ses.User, d)
+		return t.unlist(ses.User, d, why, time.Now())
 	})
 }
 
 // RevokeUser implements store.Store. The new epoch ends the sessions. Their rows
 // go with it to save room.
-func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
+func (s *Store) RevokeUser(ctx context.Context, id store.UserID, why store.Reason) error {
 	return s.write(ctx, func(t *tables) error {
 		u, ok := t.getUser(id)
 		if !ok { // an unreadable record ends the sessions, too, and must not come back
@@ -32,15 +33,14 @@ func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 		if err := t.deleteSessions(digests(u.Sessions)); err != nil {
 			return err
 		}
-		u.Epoch++
-		u.Sessions = nil
+		u.Revoke(why, time.Now())
 		return t.putUser(u)
 	})
 }
 
 // Forget implements store.Store. The epoch goes, too: a new record begins with a
 // random one.
-func (s *Store) Forget(ctx context.Context, id store.UserID) error {
+func (s *Store) Forget(ctx context.Context, id store.UserID, why store.Reason) error {
 	return s.write(ctx, func(t *tables) error {
 		if u, ok := t.getUser(id); ok {
 			if err := t.deleteSessions(digests(u.Sessions)); err != nil {
@@ -49,6 +49,7 @@ func (s *Store) Forget(ctx context.Context, id store.UserID) error {
 			if err := t.unindexUnion(u); err != nil {
 				return err
 			}
+			t.ended = append(t.ended, u.Forgotten(why, time.Now())...)
 		}
 		return t.deleteUser(id)
 	})

@@ -106,7 +106,7 @@ func (t *tables) expire(d store.Digest, now time.Time) error {
 		return t.bucket(exp).Put(expKey(ses.Expires, d), nil)
 	}
 	if ok {
-		if err := t.unlist(ses.User, d); err != nil {
+		if err := t.unlist(ses.User, d, store.EndExpired, ses.Expires); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ func TestSweep_Expired_RemovedWithTraces(t *testing.T) {
 			login(t, s, fmt.Sprint("o", i%75), i, time.Minute)
 		}
 		ended := login(t, s, "p", 998, time.Minute)
-		must(t, s.End(t.Context(), ended.Digest))
+		must(t, s.End(t.Context(), ended.Digest, store.EndLogout))
 		replaced := login(t, s, "p", 997, time.Hour)
 		keep := replaced
 		keep.Digest, keep.Ends = digest("p", 999), replaced.Digest

@@ -16,6 +16,7 @@ type tables struct {
 	tx       *bolt.Tx
 	opening  *opening // nil while the store is being opened or checked
 	changed  rows     // by put and remove
+	ended    []store.Ended
 	buckets  [len(bucketNames)]*bolt.Bucket
 	damaged  func(kind string, key []byte)
 	restored time.Time // restoredAt
@@ -120,6 +121,7 @@ func (t *tables) putUser(u store.User) error {
 	if err != nil {
 		return err
 	}
+	t.ended = append(t.ended, u.TakeEnds()...)
 	h := u.ID.Hash()
 	return t.put(user, h[:], b)
 }
@@ -169,10 +171,12 @@ func (t *tables) ensureEpochs(u store.User) (e store.Epochs, err error) {
 	return e, err
 }
 
-// unlist removes a session from its user's list.
-func (t *tables) unlist(id store.UserID, d store.Digest) error {
+// unlist removes a session from its user's list and notes its end there.
+func (t *tables) unlist(
+	id store.UserID, d store.Digest, why store.Reason, at time.Time,
+) error {
 	u, ok := t.getUser(id)
-	if !ok || !u.Drop(d) {
+	if !ok || !u.EndSession(d, why, at) {
 		return nil
 	}
 	return t.putUser(u)

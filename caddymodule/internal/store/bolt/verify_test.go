@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 )
 
@@ -258,7 +259,7 @@ func TestOpen_EndMissing_SetAside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(t, s.RevokeUser(t.Context(), l.User))
+	must(t, s.RevokeUser(t.Context(), l.User, store.EndRevoked))
 	s.Close()
 	var size int64
 	edit(t, path, func(tx *bbolt.Tx) error { size = tx.Size(); return nil })

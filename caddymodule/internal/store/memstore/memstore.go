@@ -98,6 +98,7 @@ func (d *Data) report(c store.Change) {
 // Store is a store.Store on Data. Set Before and After before other goroutines
 // use it.
 type Store struct {
+	store.EndReports
 	Data *Data
 
 	// Before runs before a method does anything, After when the method is done.
@@ -112,6 +113,8 @@ type Store struct {
 var (
 	_ store.Store      = (*Store)(nil)
 	_ store.Identified = (*Store)(nil)
+
+	_ store.EndReporter = (*Store)(nil)
 )
 
 // New returns a store on d.
@@ -194,6 +197,7 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 		if old, ok := d.Sessions[l.Ends]; ok {
 			by := atRest(l.EndsBy(old.Expires))
 			d.Users[old.User].Shorten(l.Ends, by)
+			s.TellEnds(d.Users[old.User].TakeEnds())
 			old.Expires = by
 			d.Sessions[l.Ends] = old
 			d.report(store.Change{What: store.SessionChanged, Digest: l.Ends})
@@ -209,6 +213,7 @@ func (s *Store) Login(ctx context.Context, l store.Login) (store.LoginResult, er
 		before := *u
 		u.Drop(l.Digest) // an earlier attempt made it
 		ended, expired := u.Admit(l)
+		s.TellEnds(u.TakeEnds())
 		for _, e := range slices.Concat(ended, expired) {
 			delete(d.Sessions, e)
 		}
@@ -275,7 +280,9 @@ func (s *Store) Amend(
 		if !ok {
 			return res, store.ErrNotFound
 		}
-		if res = u.Amend(a); res.UnionIDChanged || a.Phone != nil {
+		res = u.Amend(a)
+		s.TellEnds(u.TakeEnds())
+		if res.UnionIDChanged || a.Phone != nil {
 			d.report(store.Change{What: store.UserChanged, User: id.Hash()})
 		}
 		return res, nil
@@ -283,11 +290,12 @@ func (s *Store) Amend(
 }
 
 // End implements store.Store.
-func (s *Store) End(ctx context.Context, digest store.Digest) error {
+func (s *Store) End(ctx context.Context, digest store.Digest, why store.Reason) error {
 	return s.do(ctx, "End", func(d *Data) error {
 		if ses, ok := d.Sessions[digest]; ok {
 			delete(d.Sessions, digest)
-			d.Users[ses.User].Drop(digest)
+			d.Users[ses.User].EndSession(digest, why, time.Now())
+			s.TellEnds(d.Users[ses.User].TakeEnds())
 			d.report(store.Change{What: store.SessionChanged, Digest: digest})
 		}
 		return nil
@@ -295,11 +303,11 @@ func (s *Store) End(ctx context.Context, digest store.Digest) error {
 }
 
 // RevokeUser implements store.Store.
-func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
+func (s *Store) RevokeUser(ctx context.Context, id store.UserID, why store.Reason) error {
 	return s.do(ctx, "RevokeUser", func(d *Data) error {
 		if u, ok := d.Users[id]; ok {
-			u.Epoch++
-			u.Sessions = nil
+			u.Revoke(why, time.Now())
+			s.TellEnds(u.TakeEnds())
 			d.report(store.Change{What: store.UserChanged, User: id.Hash()})
 		}
 		return nil
@@ -328,9 +336,10 @@ func (s *Store) RevokeAll(ctx context.Context) error {
 }
 
 // Forget implements store.Store.
-func (s *Store) Forget(ctx context.Context, id store.UserID) error {
+func (s *Store) Forget(ctx context.Context, id store.UserID, why store.Reason) error {
 	return s.do(ctx, "Forget", func(d *Data) error {
-		if _, ok := d.Users[id]; ok {
+		if u, ok := d.Users[id]; ok {
+			s.TellEnds(u.Forgotten(why, time.Now()))
 			maps.DeleteFunc(d.Sessions, func(_ store.Digest, ses store.Session) bool {
 				return ses.User == id
 			})

@@ -113,10 +113,11 @@ func TestRevocation_Answered_IsAtReplica(t *testing.T) {
 
 	ctx, id := t.Context(), userOf("oAlice")
 	mustLogin(t, s, newLogin(id))
-	must(t, s.RevokeUser(ctx, id)) // perhaps before the heartbeat has seen the replica
+	// It may come before the heartbeat has seen the replica.
+	must(t, s.RevokeUser(ctx, id, store.EndRevoked))
 	await(t, "the replica is seen", s.link().replicas)
 	revocations := map[string]func() error{
-		userKey(id):                func() error { return s.RevokeUser(ctx, id) },
+		userKey(id):                func() error { return s.RevokeUser(ctx, id, store.EndRevoked) },
 		"e:{app:" + id.AppID + "}": func() error { return s.RevokeApp(ctx, id.AppID) },
 		"e:{all}":                  func() error { return s.RevokeAll(ctx) },
 	}
@@ -133,7 +134,7 @@ func TestRevocation_Answered_IsAtReplica(t *testing.T) {
 		}
 		l := mustLogin(t, s, newLogin(id))
 		await(t, "the replica has it", func() bool { return get(sessionKey(l.Digest)) != "" })
-		must(t, s.End(ctx, l.Digest))
+		must(t, s.End(ctx, l.Digest, store.EndLogout))
 		if get(sessionKey(l.Digest)) != "" && !logged(late) {
 			t.Fatal("the replica has a session after its end")
 		}
@@ -142,11 +143,11 @@ func TestRevocation_Answered_IsAtReplica(t *testing.T) {
 
 	w.Replica.Pause() // revocations go on; the log says once that they wait in vain
 	for range 3 {
-		must(t, s.RevokeUser(ctx, id))
+		must(t, s.RevokeUser(ctx, id, store.EndRevoked))
 	}
 	w.Replica.Resume()
 	await(t, "a revocation reaches the replica", func() bool {
-		must(t, s.RevokeUser(ctx, id))
+		must(t, s.RevokeUser(ctx, id, store.EndRevoked))
 		return logged(inTime)
 	})
 	lines := logs.FilterMessageSnippet("reach a replica").All()

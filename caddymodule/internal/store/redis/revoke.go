@@ -24,7 +24,7 @@ return 1
 `)
 
 // End implements store.Store.
-func (s *Store) End(ctx context.Context, d store.Digest) error {
+func (s *Store) End(ctx context.Context, d store.Digest, why store.Reason) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
 		record, err := db.getOne(ctx, db.keys.session(d))
 		if err != nil {
@@ -37,7 +37,7 @@ func (s *Store) End(ctx context.Context, d store.Digest) error {
 		if !ok {
 			return nil
 		}
-		return db.update(ctx, ses.User, unlist(d))
+		return db.update(ctx, ses.User, unlist(d, why, s.now()))
 	})
 }
 
@@ -55,7 +55,7 @@ func (db db) endSession(ctx context.Context, d store.Digest, lasting bool) error
 // RevokeUser implements store.Store. The epoch ends the sessions. Their records go
 // to save room; those that stay expire. No session holds without a user's record, so
 // a damaged one goes, too, and where there is none only the gates must know.
-func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
+func (s *Store) RevokeUser(ctx context.Context, id store.UserID, why store.Reason) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
 		var listed []store.SessionRef
 		err := db.update(ctx, id, func(u store.User, known bool) (*change, error) {
@@ -63,8 +63,7 @@ func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 				return &change{tell: true, lasting: true}, nil
 			}
 			listed = u.Sessions
-			u.Epoch++
-			u.Sessions = nil
+			u.Revoke(why, s.now())
 			return &change{user: &u, tell: true, lasting: true}, nil
 		})
 		if err == nil {
@@ -77,7 +76,7 @@ func (s *Store) RevokeUser(ctx context.Context, id store.UserID) error {
 // Forget implements store.Store. The sessions go first, so that a retry finds those
 // that a failed try has left. The user stays in the index of their unionid, which no
 // answer relies on alone.
-func (s *Store) Forget(ctx context.Context, id store.UserID) error {
+func (s *Store) Forget(ctx context.Context, id store.UserID, why store.Reason) error {
 	return s.write(ctx, func(ctx context.Context, db db) error {
 		return db.update(ctx, id, func(u store.User, known bool) (*change, error) {
 			if known {
@@ -89,10 +88,14 @@ func (s *Store) Forget(ctx context.Context, id store.UserID) error {
 					}
 				}
 			}
-			return &change{tell: true, lasting: true}, nil
+			gone := u.Forgotten(why, s.now())
+			return &change{tell: true, lasting: true, ended: gone}, nil
 		})
 	})
 }
+
+// now returns the time by the clock that all gates share.
+func (s *Store) now() time.Time { return s.Clock().At(time.Now()) }
 
 // unlink returns the commands that remove sessions, and tell no gate. A command has
 // one key: a cluster refuses two, one of them missing, while it moves the slot.

@@ -42,6 +42,8 @@ import (
 
 // Store is a store.Shared on Redis or Valkey. Make one with Open.
 type Store struct {
+	store.EndReports
+
 	log   *zap.Logger
 	keys  layout
 	links links
@@ -64,6 +66,8 @@ type Store struct {
 var (
 	_ store.Shared  = (*Store)(nil)
 	_ store.Patient = (*Store)(nil)
+
+	_ store.EndReporter = (*Store)(nil)
 
 	_ store.Contacted = (*Store)(nil)
 	_ store.Clocked   = (*Store)(nil)

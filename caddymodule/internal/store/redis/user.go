@@ -29,9 +29,10 @@ return false
 
 // change is what update does with a user's record.
 type change struct {
-	user    *store.User // nil removes the record
-	tell    bool        // records that Lookup returned become wrong
-	lasting bool        // it must survive a failover
+	user    *store.User   // nil removes the record
+	tell    bool          // records that Lookup returned become wrong
+	lasting bool          // it must survive a failover
+	ended   []store.Ended // beside those on the user's record
 }
 
 // update reads a user's record and replaces it by the change that f returns, if
@@ -76,6 +77,10 @@ func (db db) updateFrom(
 			return record, err
 		}
 		if done {
+			if c.user != nil {
+				db.TellEnds(c.user.TakeEnds())
+			}
+			db.TellEnds(c.ended)
 			return next, nil
 		}
 		record = now
@@ -177,9 +182,16 @@ func userUntil(u store.User) time.Time {
 	return until
 }
 
-// unlist takes a session off its user's list.
-func unlist(gone store.Digest) func(u store.User, known bool) (*change, error) {
-	return relist([]store.Digest{gone}, store.Digest{}, time.Time{})
+// unlist takes a session off its user's list and notes its end.
+func unlist(
+	gone store.Digest, why store.Reason, at time.Time,
+) func(u store.User, known bool) (*change, error) {
+	return func(u store.User, known bool) (*change, error) {
+		if !known || !u.EndSession(gone, why, at) {
+			return nil, nil
+		}
+		return &change{user: &u}, nil
+	}
 }
 
 // relist takes sessions off their user's list, and makes it show when another one,

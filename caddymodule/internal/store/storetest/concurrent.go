@@ -51,11 +51,11 @@ func work(ctx context.Context, f *fixture, own, shared store.UserID) error {
 		if at := rec.Session.Expires; err != nil || at.After(b.Created.Add(store.Grace)) {
 			return fmt.Errorf("the replaced session lives until %v, %v", at, err)
 		}
-		if err := f.End(ctx, a.Digest); err != nil || holds(a) {
+		if err := f.End(ctx, a.Digest, store.EndLogout); err != nil || holds(a) {
 			return fmt.Errorf("ending: %v, or the session still holds", err)
 		}
 		f.Touch(b.Digest, b.Created.Add(time.Second))
-		if err := f.RevokeUser(ctx, own); err != nil || holds(b) {
+		if err := f.RevokeUser(ctx, own, store.EndRevoked); err != nil || holds(b) {
 			return fmt.Errorf("revoking: %v, or the session still holds", err)
 		}
 		if err := f.Health(ctx); err != nil {
@@ -69,7 +69,7 @@ func work(ctx context.Context, f *fixture, own, shared store.UserID) error {
 	s, gone := newLogin(shared), newLogin(shared)
 	_, err1 := f.Login(ctx, s)
 	_, err2 := f.Login(ctx, gone)
-	err3 := f.End(ctx, gone.Digest)
+	err3 := f.End(ctx, gone.Digest, store.EndLogout)
 	if err := errors.Join(err1, err2, err3); err != nil || !holds(s) || holds(gone) {
 		return fmt.Errorf("shared user: %v", err)
 	}

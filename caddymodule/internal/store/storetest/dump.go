@@ -85,10 +85,10 @@ func testDumpWhatHolds(t *testing.T, from, _ *fixture) {
 	expired, _ := from.login(alice, ago(2*time.Hour))
 	revoked, _ := from.login(alice2)
 	late, _ := from.login(alice2)
-	from.must(from.End(t.Context(), ended.Digest))
+	from.must(from.End(t.Context(), ended.Digest, store.EndLogout))
 	from.must(from.RevokeApp(t.Context(), alice2.AppID))
 	gone, _ := from.login(bob)
-	from.must(from.RevokeUser(t.Context(), bob))
+	from.must(from.RevokeUser(t.Context(), bob, store.EndRevoked))
 	again, _ := from.login(alice2)
 
 	items := from.dump()
@@ -161,7 +161,8 @@ func testLoadMoved(t *testing.T, from, to *fixture) {
 	})
 	second, _ := from.login(alice, withKey(key("k2")))
 	other, _ := from.login(alice2, unionID("u"))
-	from.must(from.RevokeUser(t.Context(), alice2)) // the epochs differ from now on
+	// The epochs differ from now on.
+	from.must(from.RevokeUser(t.Context(), alice2, store.EndRevoked))
 	third, _ := from.login(alice2)
 	to.load(from.dump(), store.Loaded{Users: 2, Sessions: 3})
 	to.reopen()
@@ -218,7 +219,7 @@ func testLoadMerged(t *testing.T, from, to *fixture) {
 	own, _ := to.login(alice, unionID("own"), withKey(key("own")))
 	ownOld, _ := to.login(bob, withKey(key("own old")), ago(time.Minute))
 	to.login(alice2)
-	to.must(to.RevokeUser(t.Context(), alice2))
+	to.must(to.RevokeUser(t.Context(), alice2, store.EndRevoked))
 	epoch := to.user(alice).Epoch
 
 	to.load(from.dump(), store.Loaded{Sessions: 2})
@@ -268,8 +269,10 @@ func testLoadEndedHere(t *testing.T, from, to *fixture) {
 		l   store.Login
 		end func(context.Context) error
 	}{
-		{end, func(ctx context.Context) error { return to.End(ctx, end.Digest) }},
-		{user, func(ctx context.Context) error { return to.RevokeUser(ctx, alice) }},
+		{end, func(ctx context.Context) error { return to.End(ctx, end.Digest, store.EndLogout) }},
+		{user, func(ctx context.Context) error {
+			return to.RevokeUser(ctx, alice, store.EndRevoked)
+		}},
 		{app, func(ctx context.Context) error { return to.RevokeApp(ctx, alice2.AppID) }},
 		{all, to.RevokeAll},
 	} {

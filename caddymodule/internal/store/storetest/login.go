@@ -111,7 +111,7 @@ func testLoginProof(t *testing.T, f *fixture) {
 	_, err := f.Amend(t.Context(), alice, store.Amendment{Phone: []byte("sealed")})
 	f.must(err)
 	f.checkProof(first, proof(4))
-	f.must(f.Forget(t.Context(), alice))
+	f.must(f.Forget(t.Context(), alice, store.EndForgotten))
 	again, res := f.login(alice, unionID("b"))
 	if f.checkProof(again, store.Proof{}); res.Proof != (store.Proof{}) {
 		t.Errorf("after Forget: %+v", res)
@@ -154,7 +154,7 @@ func testLoginKeyVersions(t *testing.T, f *fixture) {
 				i, u.KeyVersion, u.Key.Box, u.PrevKey.Box)
 		}
 	}
-	f.must(f.RevokeUser(t.Context(), alice))
+	f.must(f.RevokeUser(t.Context(), alice, store.EndRevoked))
 	f.login(alice, withKey(key("3")))
 	if u := f.user(alice); u.KeyVersion != 4 || !sameKey(u.PrevKey, key("1")) {
 		t.Errorf("after a revocation: version %d, previous %q", u.KeyVersion, u.PrevKey.Box)
@@ -214,7 +214,7 @@ func testLoginMaxPerUserYoung(t *testing.T, f *fixture) {
 		l, _ := f.login(bob, maxPerUser(1))
 		f.login(bob, maxPerUser(1))
 		f.checkAccepted(true, "young", l)
-		f.must(f.RevokeUser(t.Context(), bob))
+		f.must(f.RevokeUser(t.Context(), bob, store.EndRevoked))
 	}
 }
 
@@ -300,8 +300,8 @@ func testLoginEnds(t *testing.T, f *fixture) {
 	if at := f.lookup(keep.Digest).Session.Expires; !at.Equal(keep.Expires) {
 		t.Errorf("another session lives until %v", at)
 	}
-	f.must(f.RevokeUser(t.Context(), bob))
-	f.must(f.End(t.Context(), mine.Digest))
+	f.must(f.RevokeUser(t.Context(), bob, store.EndRevoked))
+	f.must(f.End(t.Context(), mine.Digest, store.EndLogout))
 	f.checkAccepted(false, "ended within Grace", mine, foreign)
 }
 

@@ -58,7 +58,7 @@ func testModel(t *testing.T, f *fixture) {
 			}
 		}()
 		for _, id := range modelUsers { // left by the sequence before
-			m.must(m.s.RevokeUser(ctxb, id))
+			m.must(m.s.RevokeUser(ctxb, id, store.EndRevoked))
 			if u, err := m.s.User(ctxb, id); err == nil {
 				m.users[id] = &modelUser{
 					unionID: u.UnionID, phone: string(u.Phone), keyVersion: u.KeyVersion,
@@ -234,7 +234,7 @@ func (m *model) checkLogin(
 
 func (m *model) end(rt *rapid.T) {
 	d := m.pick(rt)
-	m.must(m.s.End(ctxb, d))
+	m.must(m.s.End(ctxb, d, store.EndLogout))
 	if s, ok := m.all[d]; ok {
 		s.ended = true
 	}
@@ -242,13 +242,13 @@ func (m *model) end(rt *rapid.T) {
 
 func (m *model) revokeUser(rt *rapid.T) {
 	id := drawUser(rt)
-	m.must(m.s.RevokeUser(ctxb, id))
+	m.must(m.s.RevokeUser(ctxb, id, store.EndRevoked))
 	m.revoke(func(u store.UserID) bool { return u == id })
 }
 
 func (m *model) forget(rt *rapid.T) {
 	id := drawUser(rt)
-	m.must(m.s.Forget(ctxb, id))
+	m.must(m.s.Forget(ctxb, id, store.EndForgotten))
 	m.revoke(func(u store.UserID) bool { return u == id })
 	delete(m.users, id)
 }

@@ -31,27 +31,27 @@ func testNotFound(t *testing.T, f *fixture) {
 func testEnd(t *testing.T, f *fixture) {
 	gone, _ := f.login(alice, unionID("union"))
 	keep, _ := f.login(alice)
-	f.must(f.End(t.Context(), gone.Digest))
+	f.must(f.End(t.Context(), gone.Digest, store.EndLogout))
 	if _, err := f.Lookup(t.Context(), gone.Digest); !notFound(err) {
 		t.Errorf("lookup of an ended session: %v", err)
 	}
 	f.checkList(alice, keep)
 	for _, d := range []store.Digest{gone.Digest, newDigest(), {}} {
-		if err := f.End(t.Context(), d); err != nil {
+		if err := f.End(t.Context(), d, store.EndLogout); err != nil {
 			t.Errorf("ending a session that is not there: %v", err)
 		}
 	}
 	f.reopen()
 	f.checkAccepted(false, "after a restart", gone)
 	f.checkAccepted(true, "after a restart", keep)
-	f.must(f.End(t.Context(), keep.Digest))
+	f.must(f.End(t.Context(), keep.Digest, store.EndLogout))
 	if u := f.user(alice); u.UnionID != "union" || u.KeyVersion != 1 {
 		t.Errorf("the user's facts went with the last session: %+v", u)
 	}
 }
 
 func testRevokeUser(t *testing.T, f *fixture) {
-	revoke := func() error { return f.RevokeUser(t.Context(), alice) }
+	revoke := func() error { return f.RevokeUser(t.Context(), alice, store.EndRevoked) }
 	checkRevocation(t, f, []store.UserID{alice}, revoke)
 	before := f.user(alice)
 	f.must(revoke())
@@ -119,7 +119,7 @@ func checkRevocation(t *testing.T, f *fixture, victims []store.UserID, revoke fu
 // Revoking what the store has never seen is no error, and harms no later login.
 func testRevokeUnknown(t *testing.T, f *fixture) {
 	for range 2 {
-		f.must(f.RevokeUser(t.Context(), bob))
+		f.must(f.RevokeUser(t.Context(), bob, store.EndRevoked))
 		f.must(f.RevokeApp(t.Context(), bob.AppID))
 		f.must(f.RevokeAll(t.Context()))
 		if _, err := f.User(t.Context(), bob); !notFound(err) {
@@ -128,7 +128,7 @@ func testRevokeUnknown(t *testing.T, f *fixture) {
 		f.reopen()
 	}
 	l, _ := f.login(bob)
-	f.must(f.RevokeUser(t.Context(), alice))
+	f.must(f.RevokeUser(t.Context(), alice, store.EndRevoked))
 	f.must(f.RevokeApp(t.Context(), alice2.AppID))
 	f.checkAccepted(true, "after revoking others", l)
 }
@@ -163,7 +163,7 @@ func revokeParallel(t *testing.T, a, b *fixture) {
 			before = slices.Clone(acked)
 			return len(before) >= 32
 		})
-		a.must(a.RevokeUser(t.Context(), alice))
+		a.must(a.RevokeUser(t.Context(), alice, store.EndRevoked))
 		b.checkAccepted(false, "after a revocation", before...)
 		stop.Store(true)
 		wg.Wait()

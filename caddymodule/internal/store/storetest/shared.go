@@ -113,16 +113,16 @@ func testSharedSeen(t *testing.T, p *pair) {
 	for _, g := range []*gate{a, b} {
 		g.checkExpires(first, second.Created.Add(store.Grace))
 	}
-	a.must(a.End(t.Context(), first.Digest))
+	a.must(a.End(t.Context(), first.Digest, store.EndLogout))
 	a.checkAccepted(true, "made by the other gate", second)
-	a.must(a.End(t.Context(), second.Digest))
+	a.must(a.End(t.Context(), second.Digest, store.EndLogout))
 	b.checkAccepted(false, "ended by the other gate", second)
 	b.checkList(alice)
 	for name, revoke := range map[string]func() error{
-		"user":   func() error { return a.RevokeUser(t.Context(), alice) },
+		"user":   func() error { return a.RevokeUser(t.Context(), alice, store.EndRevoked) },
 		"app":    func() error { return a.RevokeApp(t.Context(), alice.AppID) },
 		"all":    func() error { return a.RevokeAll(t.Context()) },
-		"forget": func() error { return a.Forget(t.Context(), alice) },
+		"forget": func() error { return a.Forget(t.Context(), alice, store.EndForgotten) },
 	} {
 		l, _ := b.login(alice)
 		a.must(revoke())
@@ -176,11 +176,17 @@ func testSharedReported(t *testing.T, p *pair) {
 			l, _ = a.login(alice, ends(old))
 			return ended(old.Digest), nil
 		}},
-		{"End", func() (store.Change, error) { return ended(l.Digest), a.End(ctx, l.Digest) }},
-		{"RevokeUser", func() (store.Change, error) { return changed, a.RevokeUser(ctx, alice) }},
+		{"End", func() (store.Change, error) {
+			return ended(l.Digest), a.End(ctx, l.Digest, store.EndLogout)
+		}},
+		{"RevokeUser", func() (store.Change, error) {
+			return changed, a.RevokeUser(ctx, alice, store.EndRevoked)
+		}},
 		{"RevokeApp", func() (store.Change, error) { return all, a.RevokeApp(ctx, alice.AppID) }},
 		{"RevokeAll", func() (store.Change, error) { return all, a.RevokeAll(ctx) }},
-		{"Forget", func() (store.Change, error) { return changed, a.Forget(ctx, alice) }},
+		{"Forget", func() (store.Change, error) {
+			return changed, a.Forget(ctx, alice, store.EndForgotten)
+		}},
 	} {
 		for _, g := range []*gate{a, b} {
 			g.hear()

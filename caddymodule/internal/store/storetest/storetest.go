@@ -54,6 +54,7 @@ func Run(t *testing.T, h Harness) {
 		{"RevokeUser", testRevokeUser},
 		{"RevokeApp", testRevokeApp},
 		{"RevokeAll", testRevokeAll},
+		{"Ends", testEnds},
 		{"Revoke/Unknown", testRevokeUnknown},
 		{"Forget", testForget},
 		{"Forget/Parallel", testForgetParallel},

@@ -16,7 +16,7 @@ import (
 func testTouch(t *testing.T, f *fixture) {
 	l, _ := f.login(alice)
 	gone, _ := f.login(alice)
-	f.must(f.End(t.Context(), gone.Digest))
+	f.must(f.End(t.Context(), gone.Digest, store.EndLogout))
 	at := func(minutes int) time.Time { return l.Created.Add(time.Duration(minutes) * time.Minute) }
 	for _, step := range []struct {
 		touch []int
@@ -74,11 +74,11 @@ func calls(s store.Store, d store.Digest) map[string]func(context.Context) error
 		"Lookup":     func(ctx c) error { _, err := s.Lookup(ctx, d); return err },
 		"User":       func(ctx c) error { _, err := s.User(ctx, alice); return err },
 		"Amend":      func(ctx c) error { _, err := s.Amend(ctx, alice, amend); return err },
-		"End":        func(ctx c) error { return s.End(ctx, d) },
-		"RevokeUser": func(ctx c) error { return s.RevokeUser(ctx, alice) },
+		"End":        func(ctx c) error { return s.End(ctx, d, store.EndLogout) },
+		"RevokeUser": func(ctx c) error { return s.RevokeUser(ctx, alice, store.EndRevoked) },
 		"RevokeApp":  func(ctx c) error { return s.RevokeApp(ctx, alice.AppID) },
 		"RevokeAll":  func(ctx c) error { return s.RevokeAll(ctx) },
-		"Forget":     func(ctx c) error { return s.Forget(ctx, alice) },
+		"Forget":     func(ctx c) error { return s.Forget(ctx, alice, store.EndForgotten) },
 		"ByUnionID":  func(ctx c) error { _, err := s.ByUnionID(ctx, "union"); return err },
 		"MasterKeys": func(ctx c) error { _, err := s.MasterKeys(ctx); return err },
 		"Stats":      func(ctx c) error { _, err := s.Stats(ctx); return err },

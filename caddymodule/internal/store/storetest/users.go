@@ -138,7 +138,7 @@ func testAmendNotFound(t *testing.T, f *fixture) {
 		}
 	}
 	f.checkUnion("union x")
-	f.must(f.RevokeUser(t.Context(), alice)) // leaves the user's facts
+	f.must(f.RevokeUser(t.Context(), alice, store.EndRevoked)) // leaves the user's facts
 	if res := f.amend(alice, everything("x")); !res.UnionIDChanged || !res.KeySet {
 		t.Errorf("without a session: %+v", res)
 	}
@@ -157,7 +157,7 @@ func testAmendDurable(t *testing.T, f *fixture) {
 	}
 	f.checkAccepted(true, "after a restart", l)
 	f.login(alice, withKey(key("x")))
-	f.must(f.RevokeUser(t.Context(), alice))
+	f.must(f.RevokeUser(t.Context(), alice, store.EndRevoked))
 	f.must(f.RevokeAll(t.Context()))
 	again, _ := f.login(alice, withKey(key("x")))
 	if !f.shows(again, "union x", "number x") {
@@ -291,7 +291,7 @@ func testAmendRevoke(t *testing.T, f *fixture) {
 			a := store.Amendment{UnionID: fmt.Sprint("u", i), Phone: []byte{byte(i)}}
 			_, err := f.Amend(t.Context(), alice, a)
 			if i == 8 {
-				err = f.RevokeUser(t.Context(), alice)
+				err = f.RevokeUser(t.Context(), alice, store.EndRevoked)
 			}
 			if err != nil {
 				t.Error(err)
@@ -311,7 +311,7 @@ func testForget(t *testing.T, f *fixture) {
 	kept, _ := f.login(bob, unionID("u"))
 	other, _ := f.login(alice2, unionID("u"))
 	others := []store.User{f.user(bob), f.user(alice2)}
-	f.must(f.Forget(t.Context(), alice))
+	f.must(f.Forget(t.Context(), alice, store.EndForgotten))
 	gone := func(when string) {
 		t.Helper()
 		if u, err := f.User(t.Context(), alice); !notFound(err) {
@@ -329,7 +329,7 @@ func testForget(t *testing.T, f *fixture) {
 		f.checkUnion("u", bob, alice2)
 	}
 	gone("at once")
-	f.must(f.Forget(t.Context(), alice))
+	f.must(f.Forget(t.Context(), alice, store.EndForgotten))
 	gone("again")
 	f.reopen()
 	gone("after a restart")
@@ -356,7 +356,7 @@ func testForgetParallel(t *testing.T, f *fixture) {
 			var err error
 			switch {
 			case i == 8:
-				err = f.Forget(t.Context(), alice)
+				err = f.Forget(t.Context(), alice, store.EndForgotten)
 			case i%2 == 0:
 				made[i/2] = newLogin(alice)
 				_, err = f.Login(t.Context(), made[i/2])
@@ -379,7 +379,7 @@ func testForgetParallel(t *testing.T, f *fixture) {
 		for _, l := range made {
 			f.checkAccepted(slices.Contains(listed, l.Digest), "as it is listed", l)
 		}
-		f.must(f.Forget(t.Context(), alice))
+		f.must(f.Forget(t.Context(), alice, store.EndForgotten))
 		after, _ := f.login(alice)
 		if !f.shows(after, "", "") || len(f.user(alice).Sessions) != 1 {
 			t.Errorf("after it the user is %+v", f.user(alice))
@@ -426,7 +426,7 @@ func testByUnionID(t *testing.T, f *fixture) {
 	f.checkUnion(long, bob)
 	f.checkUnion("u\x00")
 	f.checkUnion("u", alice, alice2)
-	f.must(f.RevokeUser(t.Context(), alice))
+	f.must(f.RevokeUser(t.Context(), alice, store.EndRevoked))
 	f.must(f.RevokeAll(t.Context()))
 	f.checkUnion("u", alice, alice2)
 	f.login(alice, unionID("v"))
