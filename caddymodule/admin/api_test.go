@@ -526,8 +526,8 @@ func TestAdminStatus(t *testing.T) {
 	w.Token(caddytest.AppID, "ada")
 	w.Token(caddytest.AppID, "bob")
 	s := adminServer(t)
-	leave, _, ok := w.Live().BeginLogin(t.Context(), netip.Addr{})
-	if !ok {
+	leave, _, by := w.Live().BeginLogin(t.Context(), netip.Addr{})
+	if by != "" {
 		t.Fatal("refused")
 	}
 	status, said := adminDo(t, s, "GET", "/wechat/status", "", nil)

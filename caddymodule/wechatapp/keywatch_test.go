@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
@@ -220,9 +221,10 @@ func TestThreat26_SharedRate(t *testing.T) {
 			spent := caddytest.Spend(tt.empty)
 			caddytest.Fleet.Down.Store(tt.down)
 			defer caddytest.Fleet.Down.Store(false)
-			wait, ok := a.live.Load().AllowLogin(t.Context(), netip.MustParseAddr(tt.client))
-			if ok != (tt.wait == 0) || !ok && wait != tt.wait {
-				t.Errorf("let in %v, wait %v", ok, wait)
+			wait, by := a.live.Load().AllowLogin(t.Context(), netip.MustParseAddr(tt.client))
+			want := map[bool]limit.Limit{true: limit.OfClient}[tt.wait > 0]
+			if by != want || by != "" && wait != tt.wait {
+				t.Errorf("refused by %q, wait %v", by, wait)
 			}
 			if keys, at := spent(); keys != tt.keys || at != tt.at {
 				t.Errorf("spent %q at %v", keys, at)

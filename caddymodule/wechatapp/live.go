@@ -150,28 +150,33 @@ func Current() *App {
 
 // AllowLogin takes one login of a client from the rate limits: those of this gate,
 // then the limit per client that all gates of the store share.
-func (l *Live) AllowLogin(ctx context.Context, client netip.Addr) (wait time.Duration, ok bool) {
+func (l *Live) AllowLogin(
+	ctx context.Context, client netip.Addr,
+) (wait time.Duration, by limit.Limit) {
 	l.limiter.Set(l.App.limits) // configurations share the buckets, not the rates
-	if wait, ok = l.limiter.Allow(client); !ok || !l.Core.Shared() {
-		return limit.Spread(wait), ok
+	if wait, by = l.limiter.Allow(client); by != "" || !l.Core.Shared() {
+		return limit.Spread(wait), by
 	}
 	name, r := l.limiter.Bucket(client)
 	if r.Events <= 0 {
-		return 0, true
+		return 0, ""
 	}
-	return l.spend(ctx, name, r)
+	if wait, ok := l.spend(ctx, name, r); !ok {
+		return wait, limit.OfClient
+	}
+	return 0, ""
 }
 
 // BeginLogin counts an exchange of a client as under way until end is called with
-// its outcome. It is not ok when too many are, or when WeChat has refused too many
+// its outcome. A limit refuses it when too many are, or when WeChat has refused too many
 // codes of the client.
 func (l *Live) BeginLogin(
 	ctx context.Context, client netip.Addr,
-) (end func(error), wait time.Duration, ok bool) {
+) (end func(error), wait time.Duration, by limit.Limit) {
 	l.limiter.Set(l.App.limits)
-	done, wait, ok := l.limiter.Begin(ctx, client)
-	if !ok {
-		return nil, limit.Spread(wait), false
+	done, wait, by := l.limiter.Begin(ctx, client)
+	if by != "" {
+		return nil, limit.Spread(wait), by
 	}
 	metrics.loginsInFlight.Add(1)
 	var once sync.Once
@@ -180,7 +185,7 @@ func (l *Live) BeginLogin(
 			metrics.loginsInFlight.Add(-1)
 			done(codeRefused(err))
 		})
-	}, 0, true
+	}, 0, ""
 }
 
 // NoRoom returns why a login that AllowLogin or BeginLogin refuses finds no room: a

@@ -60,8 +60,8 @@ func TestP7_RefusedLaterRestoresLimits(t *testing.T) {
 		t.Error("the refused configuration is still the current one")
 	}
 	for range 2 {
-		leave, _, ok := first.live.Load().BeginLogin(t.Context(), netip.Addr{})
-		if !ok {
+		leave, _, by := first.live.Load().BeginLogin(t.Context(), netip.Addr{})
+		if by != "" {
 			t.Fatal("the limit of the refused configuration applies")
 		}
 		defer leave(nil)

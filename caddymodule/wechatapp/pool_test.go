@@ -216,8 +216,8 @@ func TestThreat32_RejectedChangesNothing(t *testing.T) {
 	}
 	limiter := running.live.Load().limiter
 	for range 2 {
-		leave, _, ok := limiter.Begin(t.Context(), netip.Addr{})
-		if !ok {
+		leave, _, by := limiter.Begin(t.Context(), netip.Addr{})
+		if by != "" {
 			t.Fatal("the limit of the rejected configuration applies")
 		}
 		defer leave(false)
@@ -294,12 +294,12 @@ func TestReloadChangesLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	leave, _, ok := first.live.Load().BeginLogin(t.Context(), netip.Addr{})
-	if !ok {
+	leave, _, by := first.live.Load().BeginLogin(t.Context(), netip.Addr{})
+	if by != "" {
 		t.Fatal("nobody is let in")
 	}
 	defer leave(nil)
-	if _, _, ok := second.live.Load().BeginLogin(t.Context(), netip.Addr{}); ok {
+	if _, _, by := second.live.Load().BeginLogin(t.Context(), netip.Addr{}); by == "" {
 		t.Error("the new limit does not apply")
 	}
 }

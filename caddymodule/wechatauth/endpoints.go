@@ -96,7 +96,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims
 		return h.serveHealth(w, r, e)
 	}
 	if r.Method != e.method {
-		return h.refuseCall(w, r, reply.MethodNotAllowed(e.method, e.ask))
+		return h.refuseCall(w, r, c.Route.Endpoint, reply.MethodNotAllowed(e.method, e.ask))
 	}
 	if c.Token == "" && !e.open {
 		return h.refuse(w, r, h.detailed(refuse(Missing, &reply.SessionMissing, ""), c, r))
@@ -107,7 +107,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims
 	case !ok:
 		return err
 	case p.ID == "": // it has no log line
-		return h.refuseCall(w, r, p)
+		return h.refuseCall(w, r, c.Route.Endpoint, p)
 	}
 	return p.Write(w, r)
 }
@@ -138,6 +138,7 @@ func (h *Handler) checked(
 // serveSession tells whether the presented session is valid.
 func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request, token string) error {
 	return h.checked(w, r, token, func(id session.Identity) error {
+		metrics.called("session", "ok")
 		return reply.JSON(w, r, sessionAnswer{
 			ExpiresIn: secondsUntil(id.Expires), UnionIDBound: id.UnionID != "",
 		})
@@ -157,6 +158,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request, token stri
 	if err := h.logout(r, token, all); err != nil {
 		return h.refuse(w, r, refused(err))
 	}
+	metrics.called("logout", "ok")
 	h.log.Info("logout", zap.Bool("all", all), zap.String("client_ip", clientIP(r)))
 	return reply.NoContent(w, r)
 }

@@ -18,10 +18,12 @@
 //		gate refused a token
 //	caddy_wechat_logins_total{result}
 //		logins: ok, replayed, client_gone, or the code of the problem
+//	caddy_wechat_login_limits_total{limit}
+//		logins that a limit of the gate refused
 //	caddy_wechat_login_duration_seconds
 //		how long successful logins took
 //	caddy_wechat_endpoint_calls_total{endpoint,result}
-//		calls of decrypt and phone with a valid session, likewise
+//		calls of the other endpoints that no session or rule refused, likewise
 //	caddy_wechat_dropped_connection_options_total
 //		attempts to remove headers through the Connection header
 package wechatauth
@@ -438,7 +440,10 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) err
 }
 
 // refuseCall answers a call of an endpoint that is malformed.
-func (h *Handler) refuseCall(w http.ResponseWriter, r *http.Request, p reply.Problem) error {
+func (h *Handler) refuseCall(
+	w http.ResponseWriter, r *http.Request, endpoint string, p reply.Problem,
+) error {
+	metrics.called(endpoint, p.Code)
 	p.ID = reply.NewID()
 	h.refusals.Log(p.Level(), "call refused", p.Code,
 		zap.String("code", p.Code), zap.Int("status", p.Status), zap.Error(reply.Cause(p)),

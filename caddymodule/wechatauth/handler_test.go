@@ -19,9 +19,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/apptest"
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
@@ -651,7 +653,9 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 	if err := g.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
-	g.log, g.refusals = zap.NewNop(), wechatapp.NewRefusalLog(zap.NewNop())
+	core, logs := observer.New(zap.InfoLevel)
+	g.log, g.refusals = zap.NewNop(), wechatapp.NewRefusalLog(zap.New(core))
+	refused := caddytest.Count(metrics.loginLimits)
 	spent := caddytest.Spend(1500 * time.Millisecond)
 	// The waits are spread; the third time the gate's own limit refuses.
 	for _, want := range [][]string{{"2", "3"}, {"2", "3"}, {"1800"}} {
@@ -668,6 +672,12 @@ func TestThreat26_SharedRateAnswer(t *testing.T) {
 	}
 	if keys, _ := spent(); keys != "203.0.113.7/32 203.0.113.7/32" {
 		t.Errorf("spent %q", keys)
+	}
+	if n := caddytest.Count(metrics.loginLimits) - refused; n != 3 {
+		t.Errorf("the metric tells of %v", n)
+	}
+	if lines := caddytest.Lines(logs); !strings.Contains(lines, errLimit(limit.OfClient).Error()) {
+		t.Errorf("the log does not name the limit: %s", lines)
 	}
 }
 

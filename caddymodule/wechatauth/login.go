@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/limit"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
@@ -26,6 +27,9 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 		p.ID = reply.NewID()
 		code, level := outcome(r, p)
 		metrics.logins.WithLabelValues(code).Inc()
+		if by, ok := errors.AsType[errLimit](err); ok && code == p.Code {
+			metrics.loginLimits.WithLabelValues(string(by)).Inc()
+		}
 		h.refusals.Log(level, "login refused", code, zap.String("code", code),
 			zap.Error(reply.Cause(err)), zap.String("client_ip", clientIP(r)),
 			wechatapp.ProblemID(p.ID))
@@ -68,8 +72,8 @@ func (h *Handler) login(
 		return out, nil, err
 	}
 	client, _ := netip.ParseAddr(clientIP(r))
-	if wait, ok := live.AllowLogin(r.Context(), client); !ok {
-		return out, nil, cmp.Or(live.NoRoom(false), error(limited(wait)))
+	if wait, by := live.AllowLogin(r.Context(), client); by != "" {
+		return out, nil, cmp.Or(live.NoRoom(false), limited(wait, by))
 	}
 	req, err := h.readLogin(w, r)
 	if err != nil {
@@ -77,9 +81,9 @@ func (h *Handler) login(
 	}
 	req.Presented, req.Client = token, client
 	req.Begin = func() (func(error), error) {
-		end, wait, ok := live.BeginLogin(r.Context(), client)
-		if !ok {
-			return nil, cmp.Or(live.NoRoom(true), error(limited(wait)))
+		end, wait, by := live.BeginLogin(r.Context(), client)
+		if by != "" {
+			return nil, cmp.Or(live.NoRoom(true), limited(wait, by))
 		}
 		return end, nil
 	}
@@ -87,10 +91,15 @@ func (h *Handler) login(
 	return out, func() { live.Sessions.Undelivered(req) }, err
 }
 
-func limited(wait time.Duration) reply.Problem {
+// errLimit is the cause of a login that a limit of the gate refuses.
+type errLimit limit.Limit
+
+func (e errLimit) Error() string { return "the gate's limit of logins is reached: " + string(e) }
+
+func limited(wait time.Duration, by limit.Limit) error {
 	p := reply.RateLimited
 	p.RetryAfter = wait
-	return p
+	return reply.Refused{Problem: p, Err: errLimit(by)}
 }
 
 // readLogin reads and checks the body of a login.

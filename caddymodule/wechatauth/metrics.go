@@ -1,6 +1,8 @@
 package wechatauth
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
@@ -48,6 +50,7 @@ type collectors struct {
 	decisions      *prometheus.CounterVec
 	decisionBy     map[Result]prometheus.Counter
 	logins         *prometheus.CounterVec
+	loginLimits    *prometheus.CounterVec
 	loginDuration  prometheus.Histogram
 	endpointCalls  *prometheus.CounterVec
 	droppedOptions prometheus.Counter
@@ -65,14 +68,17 @@ func newCollectors() *collectors {
 		logins: prometheus.NewCounterVec(opts("logins_total", "Calls of the login endpoint "+
 			"by result: ok, replayed, client_gone, or the code of the problem."),
 			[]string{"result"}),
+		loginLimits: prometheus.NewCounterVec(opts("login_limits_total",
+			"Logins that a limit of the gate refused: client, refused_codes, global or in_flight."),
+			[]string{"limit"}),
 		loginDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "wechat", Name: "login_duration_seconds",
 			Help:    "Duration of successful logins, WeChat and the store included.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 		endpointCalls: prometheus.NewCounterVec(opts("endpoint_calls_total",
-			"Calls of the endpoints decrypt and phone with a valid session, "+
-				"by result: ok, client_gone, or the code of the problem."),
+			"Calls of the gate's endpoints but login, as far as no session or rule refused "+
+				"them: ok, client_gone, or the code of the problem."),
 			[]string{"endpoint", "result"}),
 		droppedOptions: prometheus.NewCounter(opts("dropped_connection_options_total",
 			"Connection options that would have removed headers on the way to the app.")),
@@ -86,8 +92,13 @@ func newCollectors() *collectors {
 
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
-	return wechatapp.RegisterMetrics(reg, c.decisions, c.logins, c.loginDuration,
-		c.endpointCalls, c.droppedOptions)
+	return wechatapp.RegisterMetrics(reg, c.decisions, c.logins, c.loginLimits,
+		c.loginDuration, c.endpointCalls, c.droppedOptions)
+}
+
+// called counts a call of an endpoint. Its name comes from the table of endpoints.
+func (c *collectors) called(endpoint, result string) {
+	c.endpointCalls.WithLabelValues(strings.TrimSuffix(endpoint, "/"), result).Inc()
 }
 
 func (c *collectors) decided(r Result) { c.decisionBy[r].Inc() }

@@ -44,8 +44,9 @@ func TestMetrics_NameTaken_Refused(t *testing.T) {
 func TestMetrics_Lint(t *testing.T) {
 	c := newCollectors()
 	c.logins.WithLabelValues("ok").Inc()
-	c.endpointCalls.WithLabelValues("phone", "ok").Inc()
-	caddytest.LintMetrics(t, c.register, 5)
+	c.loginLimits.WithLabelValues("client").Inc()
+	c.called("phone", "ok")
+	caddytest.LintMetrics(t, c.register, 6)
 }
 
 // weixinCalls are the names of WeChat's calls that the gate makes.
@@ -100,9 +101,13 @@ func TestMetricsClosedLabels(t *testing.T) {
 			"store_unavailable",
 		},
 		"caddy_wechat_endpoint_calls_total": {
-			"decrypt", "phone", "ok", "invalid_request", "data_invalid", "code_invalid",
+			"decrypt", "phone", "jwks.json", "login", "logout", "session", "sessions", "ticket", "ok", "invalid_request", "data_invalid", "code_invalid",
 			"user_blocked", "rate_limited", "misconfigured", "wechat_unavailable",
 			"store_unavailable",
+		},
+		"caddy_wechat_login_limits_total": {"client", "refused_codes", "global", "in_flight"},
+		"caddy_wechat_store_call_duration_seconds": {
+			"login", "lookup", "ok", "unavailable", "canceled",
 		},
 		"caddy_wechat_weixin_call_duration_seconds": weixinCalls,
 		"caddy_wechat_weixin_calls_total": append(

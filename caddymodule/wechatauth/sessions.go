@@ -42,6 +42,7 @@ func (h *Handler) serveSessions(w http.ResponseWriter, r *http.Request, token st
 				LastUsed: i.LastSeen.UTC().Truncate(time.Second),
 			})
 		}
+		metrics.called("sessions", "ok")
 		return reply.JSON(w, r, answer)
 	})
 }
@@ -66,6 +67,7 @@ func (h *Handler) serveEndSession(w http.ResponseWriter, r *http.Request, token 
 		case err != nil:
 			return h.refuse(w, r, refused(err))
 		}
+		metrics.called("sessions", "ok")
 		h.log.Info("logout", zap.Bool("all", false), zap.String("session", id[:8]),
 			zap.String("client_ip", clientIP(r)))
 		return reply.NoContent(w, r)

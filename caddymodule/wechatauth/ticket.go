@@ -47,6 +47,7 @@ func (h *Handler) serveTicket(w http.ResponseWriter, r *http.Request, token stri
 		if ends.After(id.Expires) {
 			ends = id.Expires
 		}
+		metrics.called("ticket", "ok")
 		return reply.JSON(w, r, ticketAnswer{
 			URL:       gate.WithTicket(target, s.Ticket(token, target, ends)),
 			ExpiresIn: secondsUntil(ends),

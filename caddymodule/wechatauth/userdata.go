@@ -27,13 +27,13 @@ func ownData(
 			u := id.User()
 			body, err := h.callOwnData(w, r, call, u)
 			if err == nil {
-				metrics.endpointCalls.WithLabelValues(name, "ok").Inc()
+				metrics.called(name, "ok")
 				return reply.Raw(w, r, body)
 			}
 			p := reply.For(reply.OwnData, err)
 			p.ID = reply.NewID()
 			code, level := outcome(r, p)
-			metrics.endpointCalls.WithLabelValues(name, code).Inc()
+			metrics.called(name, code)
 			h.refusals.Log(level, name+" refused", code, zap.String("code", code),
 				zap.Error(reply.Cause(err)), zap.String("appid", u.AppID),
 				zap.String("openid", u.OpenID), zap.String("client_ip", clientIP(r)),

@@ -72,8 +72,8 @@ var house = map[string]row{
 	},
 	"caddymodule/wechatauth": {
 		ours: []string{
-			"caddymodule/wechatapp", "assertion", "block", "gate", "judge", "keyring", "reply",
-			"session", "store",
+			"caddymodule/wechatapp", "assertion", "block", "gate", "judge", "keyring", "limit",
+			"reply", "session", "store",
 		},
 		foreign: []string{anyModule},
 	},
@@ -117,7 +117,7 @@ var house = map[string]row{
 	},
 	internalRoot + "/session": {
 		ours: []string{
-			"keyring", "store",
+			"keyring", "span", "store",
 			"weixin", "weixin/opendata",
 		},
 		foreign: []string{
@@ -129,7 +129,10 @@ var house = map[string]row{
 		ours: []string{"keyring"}, foreign: []string{"github.com/go-jose/go-jose/v4"},
 	},
 	internalRoot + "/keyring": {},
-	internalRoot + "/store":   {foreign: []string{"go.uber.org/zap"}},
+	internalRoot + "/span": {
+		foreign: []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace"},
+	},
+	internalRoot + "/store": {foreign: []string{"go.uber.org/zap"}},
 	internalRoot + "/store/bolt": {
 		ours:    []string{"store"},
 		foreign: []string{"go.etcd.io/bbolt", "go.uber.org/zap", "golang.org/x/time"},
@@ -148,7 +151,7 @@ var house = map[string]row{
 	internalRoot + "/limit": {foreign: []string{"golang.org/x/time"}},
 	internalRoot + "/probe": {foreign: []string{"golang.org/x/net"}},
 	internalRoot + "/weixin": {
-		ours:    []string{"weixin/opendata"},
+		ours:    []string{"span", "weixin/opendata"},
 		foreign: []string{"github.com/sony/gobreaker/v2", "golang.org/x/sync", "golang.org/x/time"},
 	},
 	internalRoot + "/weixin/opendata": {},

@@ -58,6 +58,17 @@ type Config struct {
 // many providers, and a crowd of telephones of others.
 const wide = 10
 
+// Limit names what refuses a login; empty: nothing does. It labels metric and log.
+type Limit string
+
+// The limits.
+const (
+	OfClient   Limit = "client"        // logins of one address
+	OfRefused  Limit = "refused_codes" // codes of one address that WeChat refuses
+	OfAll      Limit = "global"        // logins of all clients
+	OfInFlight Limit = "in_flight"     // exchanges under way
+)
+
 // Limiter is the rate limit of logins. It outlives configurations and is safe
 // for concurrent use. The total counts evicted addresses, too.
 type Limiter struct {
@@ -115,23 +126,26 @@ func adjust(b *rate.Limiter, r Rate) *rate.Limiter {
 	return b
 }
 
-// Allow takes a login of a client from the buckets. If ok is false, the client
-// should wait, at least a second. Allow takes nothing for the exchange: Begin may
-// still refuse the login.
-func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, ok bool) {
+// Allow takes a login of a client from the buckets. When a limit refuses it, the
+// client should wait, at least a second. Allow takes nothing for the exchange: Begin
+// may still refuse the login.
+func (l *Limiter) Allow(client netip.Addr) (wait time.Duration, by Limit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.full() {
-		return time.Second, false
+		return time.Second, OfInFlight
 	}
 	now, nets := time.Now(), networks(client)
-	if wait, ok := l.guessed(nets, now); ok {
-		return wait, false
+	if wait, yes := l.guessed(nets, now); yes {
+		return wait, OfRefused
 	}
 	if wait, ok := l.takeAll(&l.clients, nets, l.cfg.rateOf, now); !ok {
-		return wait, false
+		return wait, OfClient
 	}
-	return take(l.total, now)
+	if wait, ok := take(l.total, now); !ok {
+		return wait, OfAll
+	}
+	return 0, ""
 }
 
 // guessed reports whether WeChat has refused too many codes of a client. It takes
@@ -157,23 +171,23 @@ const patience = 5 * time.Second
 // is empty because of exchanges that may be given back, Begin waits for them: a
 // class logs in at once, a guesser does not.
 //
-// If ok is true, the caller calls end when the exchange with WeChat is over, even
-// when the client has gone. If ok is false, the client should wait.
+// The caller calls end when the exchange with WeChat is over, even when the client has
+// gone. When a limit refuses the exchange, end is nil and the client should wait.
 func (l *Limiter) Begin(
 	ctx context.Context, client netip.Addr,
-) (end func(refused bool), wait time.Duration, ok bool) {
+) (end func(refused bool), wait time.Duration, by Limit) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	nets := networks(client)
 	for {
-		end, wait, settled := l.tryBegin(nets)
+		end, wait, by, settled := l.tryBegin(nets)
 		if settled == nil {
-			return end, wait, end != nil
+			return end, wait, by
 		}
 		select {
 		case <-settled:
 		case <-ctx.Done():
-			return nil, wait, false
+			return nil, wait, by
 		}
 	}
 }
@@ -182,11 +196,11 @@ func (l *Limiter) Begin(
 // may make room.
 func (l *Limiter) tryBegin(
 	nets []netip.Prefix,
-) (end func(bool), wait time.Duration, settled <-chan struct{}) {
+) (end func(bool), wait time.Duration, by Limit, settled <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.full() {
-		return nil, time.Second, nil
+		return nil, time.Second, OfInFlight, nil
 	}
 	under := nets[len(nets)-1]
 	x := l.pending[under]
@@ -194,7 +208,7 @@ func (l *Limiter) tryBegin(
 		if x != nil {
 			settled = x.settled
 		}
-		return nil, wait, settled
+		return nil, wait, OfRefused, settled
 	}
 	if x == nil {
 		x = &exchanges{settled: make(chan struct{})}
@@ -203,7 +217,7 @@ func (l *Limiter) tryBegin(
 	x.n++
 	l.inFlight++
 	var once sync.Once
-	return func(refused bool) { once.Do(func() { l.end(nets, refused) }) }, 0, nil
+	return func(refused bool) { once.Do(func() { l.end(nets, refused) }) }, 0, "", nil
 }
 
 // Full reports whether InFlight exchanges are under way.

@@ -458,11 +458,11 @@ func BenchmarkEnter(b *testing.B) {
 
 // enterBoth calls Allow and Begin, as a login does. WeChat accepts the code.
 func enterBoth(l *limit.Limiter, client netip.Addr) (leave func(), wait time.Duration, ok bool) {
-	if wait, ok := l.Allow(client); !ok {
+	if wait, by := l.Allow(client); by != "" {
 		return nil, wait, false
 	}
-	end, wait, ok := l.Begin(context.Background(), client)
-	if !ok {
+	end, wait, by := l.Begin(context.Background(), client)
+	if by != "" {
 		return nil, wait, false
 	}
 	return func() { end(false) }, 0, true
@@ -472,26 +472,26 @@ func enterBoth(l *limit.Limiter, client netip.Addr) (leave func(), wait time.Dur
 func TestBegin_Full_Refuses(t *testing.T) {
 	l := limit.New(limit.Config{InFlight: 1})
 	for range 3 {
-		if _, ok := l.Allow(phone); !ok {
+		if _, by := l.Allow(phone); by != "" {
 			t.Fatal("refused")
 		}
 	}
-	end, _, ok := l.Begin(t.Context(), phone)
-	if !ok {
+	end, _, by := l.Begin(t.Context(), phone)
+	if by != "" {
 		t.Fatal("there is no room")
 	}
-	if _, wait, ok := l.Begin(t.Context(), other); ok || wait != time.Second {
+	if _, wait, by := l.Begin(t.Context(), other); by != limit.OfInFlight || wait != time.Second {
 		t.Error("there is room for a second")
 	}
-	if wait, ok := l.Allow(phone); ok || wait != time.Second {
+	if wait, by := l.Allow(phone); by != limit.OfInFlight || wait != time.Second {
 		t.Error("allowed without room")
 	}
 	end(false)
 	end(false)
 	for range 2 {
-		_, _, ok = l.Begin(t.Context(), phone)
+		_, _, by = l.Begin(t.Context(), phone)
 	}
-	if ok {
+	if by == "" {
 		t.Error("ending twice makes room for two")
 	}
 }
@@ -507,11 +507,11 @@ func crowd(l *limit.Limiter, client netip.Addr, n int, refused bool) (in int) {
 	var count atomic.Int32
 	for range n {
 		wg.Go(func() {
-			if _, ok := l.Allow(client); !ok {
+			if _, by := l.Allow(client); by != "" {
 				return
 			}
-			end, _, ok := l.Begin(context.Background(), client)
-			if !ok {
+			end, _, by := l.Begin(context.Background(), client)
+			if by != "" {
 				return
 			}
 			time.Sleep(time.Second)
@@ -540,10 +540,10 @@ func TestThreat42_RefusedCodes_CountStrictly(t *testing.T) {
 		if n := crowd(l, phone, 100, true); n != 30 {
 			t.Errorf("%d refused codes at once, want 30", n)
 		}
-		if wait, ok := l.Allow(phone); ok || wait < time.Second {
+		if wait, by := l.Allow(phone); by != limit.OfRefused || wait < time.Second {
 			t.Errorf("allowed after 30 refused codes, wait %v", wait)
 		}
-		if _, ok := l.Allow(other); !ok {
+		if _, by := l.Allow(other); by != "" {
 			t.Error("another client is refused")
 		}
 		time.Sleep(4 * time.Second)
@@ -561,15 +561,16 @@ func TestBegin_Waiting_GivesUp(t *testing.T) {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, wait, ok := l.Begin(ctx, phone); ok || wait < time.Second ||
+		if _, wait, by := l.Begin(ctx, phone); by != limit.OfRefused || wait < time.Second ||
 			time.Since(began) != time.Second {
-			t.Errorf("client gone: %v, %v after %v", ok, wait, time.Since(began))
+			t.Errorf("client gone: %q, %v after %v", by, wait, time.Since(began))
 		}
-		if _, _, ok := l.Begin(t.Context(), phone); ok || time.Since(began) != 6*time.Second {
-			t.Errorf("%v after %v", ok, time.Since(began))
+		_, _, by := l.Begin(t.Context(), phone)
+		if by != limit.OfRefused || time.Since(began) != 6*time.Second {
+			t.Errorf("%q after %v", by, time.Since(began))
 		}
 		end(false)
-		if _, _, ok := l.Begin(t.Context(), phone); !ok {
+		if _, _, by := l.Begin(t.Context(), phone); by != "" {
 			t.Error("refused when there is room")
 		}
 	})
@@ -587,7 +588,7 @@ func TestThreat42_WideNetwork_CountsBesideNarrow(t *testing.T) {
 				continue
 			}
 			for range 2 {
-				if end, _, ok := l.Begin(t.Context(), client); ok {
+				if end, _, by := l.Begin(t.Context(), client); by == "" {
 					guesses++
 					end(true)
 				}
