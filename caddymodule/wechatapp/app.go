@@ -21,6 +21,10 @@
 //	caddy_wechat_store_commit_duration_seconds         commits of the bolt store
 //	caddy_wechat_store_sessions, _users, _bytes, _free_bytes, _last_backup_timestamp_seconds
 //	                                                   size and backup of the bolt store
+//	caddy_wechat_store_call_duration_seconds{call,result}
+//	                                                   look-ups and logins of either store
+//	caddy_wechat_log_events_total{level,event}         warnings and errors of the gate's log
+//	caddy_wechat_master_key_missing                    1 while sessions need another key
 //	caddy_wechat_store_up                              1 while the store takes logins
 //	caddy_wechat_log_lines_dropped_total               lines that a stalled log did not take
 package wechatapp
@@ -152,6 +156,7 @@ type App struct {
 	settle  func()
 	live    atomic.Pointer[Live]
 
+	keyMissing atomic.Bool // another gate signs with a master key that this one lacks
 	keyWatch   keyWatch
 	assertions bool // a site signs
 }

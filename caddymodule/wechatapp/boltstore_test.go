@@ -176,7 +176,7 @@ func TestStoreGauges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	for _, want := range []int{6, 7} {
+	for _, want := range []int{8, 9} {
 		reg := prometheus.NewRegistry()
 		if err := reg.Register(storeGauges{}); err != nil {
 			t.Fatal(err)

@@ -89,7 +89,14 @@ func (a *App) watchKeys() {
 	if !live.Core.Shared() {
 		return
 	}
-	a.keyWatch.every(session.KeysEvery, live.Sessions.CheckMasterKeys, func(err error) {
+	check := func(ctx context.Context) error {
+		err := live.Sessions.CheckMasterKeys(ctx)
+		if !errors.Is(err, session.ErrUnavailable) {
+			a.keyMissing.Store(err != nil)
+		}
+		return err
+	}
+	a.keyWatch.every(session.KeysEvery, check, func(err error) {
 		Logger("").Error("the key ring is incomplete: "+
 			"users who logged in at another gate may be refused here", zap.Error(err))
 	})

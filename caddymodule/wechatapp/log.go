@@ -90,6 +90,7 @@ func (c liveCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 }
 
 func (c liveCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	metrics.countEvent(e)
 	return caddy.Log().Core().Write(e, c.join(fields))
 }
 

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap/zapcore"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/logformat"
 )
@@ -26,6 +29,8 @@ type collectors struct {
 	foreignRecords prometheus.Counter
 	damagedStores  prometheus.Counter
 	commits        prometheus.Histogram
+	storeCalls     *prometheus.HistogramVec
+	logEvents      *prometheus.CounterVec
 	loginsInFlight *level
 	openStreams    *level
 	endedStreams   prometheus.Counter
@@ -73,6 +78,16 @@ func newCollectors() *collectors {
 			Help:    "Duration of the bolt store's commits, failed ones too.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 10},
 		}),
+		storeCalls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "caddy", Subsystem: "wechat", Name: "store_call_duration_seconds",
+			Help: "Duration of the store's look-ups and logins by result: ok, unavailable " +
+				"or canceled.",
+			Buckets: []float64{.00025, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 10},
+		}, []string{"call", "result"}),
+		logEvents: prometheus.NewCounterVec(opts("log_events_total",
+			"Warnings and errors that the gate has logged, by the event before its first "+
+				"colon or semicolon; refusals of requests have metrics of their own."),
+			[]string{"level", "event"}),
 		loginsInFlight: newLevel(prometheus.GaugeOpts(
 			opts("logins_in_flight", "Logins under way."))),
 		openStreams: newLevel(prometheus.GaugeOpts(opts("streams",
@@ -93,6 +108,8 @@ func (c *collectors) register(reg *prometheus.Registry) error {
 		c.foreignRecords,
 		c.damagedStores,
 		c.commits,
+		c.storeCalls,
+		c.logEvents,
 		c.loginsInFlight,
 		c.openStreams,
 		c.endedStreams,
@@ -128,6 +145,23 @@ func RegisterMetrics(reg *prometheus.Registry, collectors ...prometheus.Collecto
 }
 
 func (c *collectors) observeCommit(d time.Duration) { c.commits.Observe(d.Seconds()) }
+
+func (c *collectors) observeStore(call session.StoreCall) {
+	c.storeCalls.WithLabelValues(call.Name, call.Result).Observe(call.Took.Seconds())
+}
+
+// countEvent counts a log line. Its message is a constant of the code, and what follows
+// a colon or a semicolon is advice.
+func (c *collectors) countEvent(e zapcore.Entry) {
+	if e.Level < zapcore.WarnLevel {
+		return
+	}
+	event := e.Message
+	if i := strings.IndexAny(event, ":;"); i >= 0 {
+		event = event[:i]
+	}
+	c.logEvents.WithLabelValues(e.Level.String(), event).Inc()
+}
 
 // classBreakerOpen labels the calls that the open circuit breaker refused.
 const classBreakerOpen = "breaker_open"
@@ -166,6 +200,13 @@ func gaugesTo(ch chan<- prometheus.Metric) func(*prometheus.Desc, float64, ...st
 	}
 }
 
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 // Describe implements prometheus.Collector.
 func (weChatGauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- breakerOpenDesc
@@ -182,7 +223,7 @@ func (weChatGauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge := gaugesTo(ch)
 	calls := func(label string, h weixin.Health, open bool) {
-		gauge(breakerOpenDesc, map[bool]float64{true: 1}[open], label)
+		gauge(breakerOpenDesc, oneIf(open), label)
 		down := map[weixin.State]float64{weixin.Partly: .5, weixin.Down: 1}[h.State]
 		gauge(weChatDownDesc, down, label)
 		if !h.LastSuccess.IsZero() {
@@ -202,10 +243,17 @@ type storeGauges struct{}
 
 var (
 	cacheEntries = describe("cache_entries", "Sessions in the cache.")
+	cacheMax     = describe("cache_max_entries", "Sessions that the cache may hold.")
 	pendingDesc  = describe("revocations_pending",
 		"Revocations that this gate holds and the store has not taken yet.")
 	heardDesc = describe("store_last_heard_timestamp_seconds",
 		"Time of the last sign of life of a store that gates share.")
+	storeAheadDesc = describe("store_clock_ahead_seconds", "How far this machine's clock is "+
+		"ahead of that of a store that gates share; 0 up to a second.")
+	keyMissingDesc = describe("master_key_missing",
+		"1 while sessions of other gates need a master key that this gate lacks, else 0.")
+	assertionDesc = describe("assertion_key_known",
+		"1 while there is a key to sign assertions with, else 0; absent when no site signs.")
 	storeSessions = describe("store_sessions", "Sessions in the store, with ended ones.")
 	storeUsers    = describe("store_users", "Users in the store.")
 	storeBytes    = describe("store_bytes", "Size of the store's file.")
@@ -217,7 +265,8 @@ var (
 // Describe implements prometheus.Collector.
 func (storeGauges) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		cacheEntries, pendingDesc, heardDesc,
+		cacheEntries, cacheMax, pendingDesc, heardDesc, storeAheadDesc, keyMissingDesc,
+		assertionDesc,
 		storeSessions, storeUsers, storeBytes, storeFree, storeBackup,
 	} {
 		out <- d
@@ -236,9 +285,15 @@ func (storeGauges) Collect(out chan<- prometheus.Metric) {
 	gauge := gaugesTo(out)
 	local := live.Sessions.Local()
 	gauge(cacheEntries, float64(local.CacheEntries))
+	gauge(cacheMax, float64(local.CacheMax))
 	gauge(pendingDesc, float64(local.Pending))
+	gauge(keyMissingDesc, oneIf(live.App.keyMissing.Load()))
+	if live.Assertions != nil {
+		gauge(assertionDesc, oneIf(live.Assertions.Known()))
+	}
 	if !local.Heard.IsZero() {
 		gauge(heardDesc, float64(local.Heard.UnixMilli())/1000)
+		gauge(storeAheadDesc, local.Contact.ClockAhead.Seconds())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeGaugeTimeout)
 	defer cancel()

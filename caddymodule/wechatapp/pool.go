@@ -165,7 +165,7 @@ func newPooledCore(st store.Store, log *zap.Logger, maxSessions int64) (pooledCo
 		Store: st, MaxSessions: maxSessions, Logger: log, Audit: Logger("audit"),
 		Hits: metrics.cacheHits, Misses: metrics.cacheMisses, Replaced: metrics.damagedStores,
 		OpenStreams: metrics.openStreams, EndedStreams: metrics.endedStreams,
-		Foreign: metrics.foreignRecords,
+		Foreign: metrics.foreignRecords, Observe: metrics.observeStore,
 	})
 	if err != nil {
 		return pooledCore{}, errors.Join(err, st.Close())

@@ -335,6 +335,12 @@ func (k *Keys) current(now time.Time) (*set, error) {
 	return s, nil
 }
 
+// Known reports whether there is a key to sign with.
+func (k *Keys) Known() bool {
+	_, err := k.current(time.Now())
+	return err == nil
+}
+
 // Public returns the key set for verifiers (RFC 7517), the last known one while the
 // store is away. The error is ErrNoKey.
 func (k *Keys) Public() ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
@@ -60,9 +61,10 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	s := mixed
 	s.timeout = "1s"
 	s.options = "\tdebug\n\tmetrics\n\tservers {\n\t\ttrace\n\t}"
-	s.site = "\tlog {\n\t\tlevel DEBUG\n\t}"
+	s.site = "\ttracing\n\tlog {\n\t\tlevel DEBUG\n\t}"
 	s.wechat = "\t\tseal_key {env.WX_SEAL}"
-	s.env = []string{"WX_SEAL=" + secrets["the seal_key"], "WX_LITERAL=" + literal}
+	traces := newTraceSink(t)
+	s.env = append(traces.env(), "WX_SEAL="+secrets["the seal_key"], "WX_LITERAL="+literal)
 	w := newWorld(t, s)
 	var answers strings.Builder // of the gate to clients, logins apart
 
@@ -199,6 +201,18 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 		}
 	}
 	secrets.find(t, "the log", printed)
+	spans := traces.below("handler")
+	for _, name := range []string{
+		"wechat code2session", "wechat stable_token", "wechat getuserphonenumber",
+		"session store lookup", "session store login",
+	} {
+		if spans[name] == "" {
+			t.Errorf("no span is named %q: the search would find nothing", name)
+		}
+	}
+	traced := maps.Clone(secrets)
+	traced["an openid"] = w.wechat.OpenID(appA, "ada")
+	traced.find(t, "a span", traces.text())
 	secrets.find(t, "what commands and refusals say", said.String())
 	secrets.find(t, "an answer", answers.String())
 	w.searchFiles(t, secrets)

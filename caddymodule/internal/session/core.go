@@ -33,6 +33,9 @@ type CoreConfig struct {
 	// those that were closed with their session; nil for none.
 	OpenStreams  interface{ Add(n int64) int64 }
 	EndedStreams Counter
+
+	// Observe hears of each StoreCall; nil: nobody does.
+	Observe func(StoreCall)
 }
 
 // Counter is a metric that is cheap enough for the path of every request.
@@ -75,6 +78,8 @@ type Core struct {
 
 	hits, misses, replaced, foreignRecords Counter
 
+	observe func(StoreCall) // or nil
+
 	foreignLog rate.Sometimes
 }
 
@@ -87,8 +92,8 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	}
 	c := &Core{
 		store: cfg.Store, cache: cache, log: cfg.Logger,
-		audit: cfg.Audit,
-		hits:  cfg.Hits, misses: cfg.Misses, foreignRecords: cfg.Foreign,
+		audit: cfg.Audit, observe: cfg.Observe,
+		hits: cfg.Hits, misses: cfg.Misses, foreignRecords: cfg.Foreign,
 		foreignLog: rate.Sometimes{First: 1, Interval: time.Minute},
 	}
 	if c.log == nil {

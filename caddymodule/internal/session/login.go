@@ -208,7 +208,9 @@ func (c *Core) ready(ctx context.Context) error {
 // unionid may be known from the record alone. No client has the token yet.
 func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
 	for {
+		ctx, end := c.storeCall(ctx, "login")
 		res, err := c.store.Login(ctx, l)
+		end(err)
 		if c.asked(writing, err) == nil {
 			if err = c.notBlocked(ctx, l.User, res.UnionID); err == nil {
 				return res, nil

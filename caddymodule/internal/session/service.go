@@ -285,7 +285,9 @@ func (c *Core) read(
 	defer cancel()
 
 	readAt := c.cache.now()
+	ctx, end := c.storeCall(ctx, "lookup")
 	rec, err := c.store.Lookup(ctx, d)
+	end(err)
 	switch c.asked(reading, err); {
 	case errors.Is(err, store.ErrNotFound):
 		c.disproved(d)

@@ -18,6 +18,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/span"
 )
 
 const (
@@ -222,6 +224,7 @@ func do[T any](
 	ctx context.Context, c *Client, b *breaker, k call, decode func(answer) (T, *Error),
 ) (result T, err error) {
 	start := time.Now()
+	ctx, traced := c.trace(ctx, k)
 	e := b.run(ctx, func() *Error {
 		e := c.exchange(ctx, k, func(a answer) (e *Error) {
 			result, e = decode(a)
@@ -235,7 +238,29 @@ func do[T any](
 		err = e
 	}
 	c.report(k, e, start)
+	traced.End(outcomeName(e), judgeOutcome(err) == outcomeFailed)
 	return result, err
+}
+
+// trace begins the span of a call.
+func (c *Client) trace(ctx context.Context, k call) (context.Context, span.Call) {
+	ctx, traced := span.Start(ctx, "wechat", k.name)
+	traced.About("server.address", c.base.Host)
+	if k.app != "" {
+		traced.About("wechat.appid", k.app)
+	}
+	return ctx, traced
+}
+
+// outcomeName names the end of a call in its span.
+func outcomeName(e *Error) string {
+	switch {
+	case e == nil:
+		return ClassOK.String()
+	case e.refused:
+		return "breaker_open"
+	}
+	return e.Class.String()
 }
 
 // finish completes the error of a call, once: others may read it from then on.

@@ -50,13 +50,18 @@ type Relayed struct {
 // reading the body; only a cancelled reader gets context.Canceled. ClassCanceled
 // with an *http.MaxBytesError means that req's body was too long.
 func (c *Client) Relay(via http.RoundTripper, app Credentials, req *http.Request) (Relayed, error) {
-	start := time.Now()
+	start, k := time.Now(), call{name: "relayed"}
+	ctx, traced := c.trace(req.Context(), k)
+	if ctx != req.Context() {
+		req = req.WithContext(ctx)
+	}
 	r, err := c.relay(via, app, req)
 	e, _ := errors.AsType[*Error](err)
 	if r.Refused != nil {
 		e = r.Refused
 	}
-	c.report(call{name: "relayed"}, e, start)
+	c.report(k, e, start)
+	traced.End(outcomeName(e), judgeOutcome(err) == outcomeFailed)
 	return r, err
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/span"
 )
 
 const (
@@ -111,7 +113,7 @@ func (t *Tokens) Token(ctx context.Context, app Credentials) (AccessToken, error
 	if e := checkSecret(opToken, app); e != nil {
 		return AccessToken{}, e
 	}
-	token, r, err := t.tokenOrRenewal(app)
+	token, r, err := t.tokenOrRenewal(ctx, app)
 	if r == nil {
 		return token, err
 	}
@@ -158,7 +160,9 @@ func (t *Tokens) slot(app Credentials) *slot {
 // tokenOrRenewal returns the cached token, or the renewal to wait for, or an
 // error. It starts a renewal under the lock, so that there is one, and on a
 // goroutine of its own, since it serves more than one caller.
-func (t *Tokens) tokenOrRenewal(app Credentials) (AccessToken, *renewal, error) {
+func (t *Tokens) tokenOrRenewal(
+	ctx context.Context, app Credentials,
+) (AccessToken, *renewal, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, now := t.slot(app), time.Now()
@@ -168,7 +172,7 @@ func (t *Tokens) tokenOrRenewal(app Credentials) (AccessToken, *renewal, error) 
 	if due && !paused && s.renewal == nil && t.ctx.Err() == nil {
 		r := &renewal{done: make(chan struct{})}
 		s.renewal = r
-		t.work.Go(func() { t.renew(app, r) })
+		t.work.Go(func() { t.renew(span.Under(t.ctx, ctx), app, r) })
 	}
 	switch {
 	case live && (!s.refused || s.renewal == nil):
@@ -186,9 +190,9 @@ func (t *Tokens) tokenOrRenewal(app Credentials) (AccessToken, *renewal, error) 
 }
 
 // renew requests a token and publishes the outcome.
-func (t *Tokens) renew(app Credentials, r *renewal) {
+func (t *Tokens) renew(ctx context.Context, app Credentials, r *renewal) {
 	asked := time.Now()
-	g, err := t.client.requestToken(t.ctx, app)
+	g, err := t.client.requestToken(ctx, app)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, now := t.slot(app), time.Now()
