@@ -53,11 +53,14 @@ request, the command says so.
 			if err != nil {
 				return err
 			}
-			e := explainer{out: cmd.OutOrStdout(), port: port}
-			if e.phones, err = remembersPhones(raw); err != nil {
+			phones, err := remembersPhones(raw)
+			if err != nil {
 				return fmt.Errorf("reading configuration: %w", err)
 			}
-			return e.explain(servers, r)
+			e := explainer{port: port, phones: phones}
+			err = e.explain(servers, r)
+			e.write(cmd.OutOrStdout(), r)
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -99,15 +102,55 @@ func parseRequest(
 	return r, port, nil
 }
 
-// explainer writes the way of one request.
-type explainer struct {
-	out    io.Writer
-	port   string // of the URL; "": any
-	phones bool   // the app `wechat` remembers telephone numbers
-	met    bool   // a gate or an app was met
+// Row is one line of an explanation. An empty Name continues the row before.
+type Row struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
 }
 
-// explain writes the decision of each server that the request may reach.
+// ExplainRunning tells what the gates of the running configuration do with a request
+// to a URL, in the rows of `explain`. Headers are written 'Name: value'. The error is
+// that of a request which no server would read, or which reaches no gate.
+func ExplainRunning(method, url string, headers []string) ([]Row, error) {
+	r, port, err := parseRequest(method, url, headers)
+	if err != nil {
+		return nil, err
+	}
+	ctx := caddy.ActiveContext()
+	web, err := ctx.AppIfConfigured("http")
+	if err != nil {
+		return nil, fmt.Errorf("looking for a running gate: %w", err)
+	}
+	app, err := ctx.AppIfConfigured("wechat")
+	if err != nil {
+		return nil, fmt.Errorf("looking for a running gate: %w", err)
+	}
+	e := explainer{port: port, phones: app.(*wechatapp.App).Phone.Remember}
+	if err := e.explain(web.(*caddyhttp.App).Servers, r); err != nil {
+		return nil, err
+	}
+	return slices.Concat(e.ways...), nil
+}
+
+// explainer follows one request through the servers.
+type explainer struct {
+	port   string  // of the URL; "": any
+	phones bool    // the app `wechat` remembers telephone numbers
+	ways   [][]Row // one for each server and host that has a gate or an app
+}
+
+// write prints what explain found.
+func (e *explainer) write(out io.Writer, r *http.Request) {
+	for _, rows := range e.ways {
+		fmt.Fprintf(out, "%s %s\n\n", r.Method, r.URL.RequestURI())
+		for _, row := range rows {
+			fmt.Fprintf(out, "  %-12s%s\n", row.Name, row.Text)
+		}
+		fmt.Fprintln(out)
+	}
+}
+
+// explain adds the way through each server that the request may reach.
 func (e *explainer) explain(servers map[string]*caddyhttp.Server, r *http.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		srv := servers[name]
@@ -121,12 +164,16 @@ func (e *explainer) explain(servers map[string]*caddyhttp.Server, r *http.Reques
 		for _, host := range hosts {
 			copied := r.Clone(r.Context())
 			copied.Host = host
-			if err := e.server(srv, copied); err != nil {
+			rows, err := e.server(srv, copied)
+			if len(rows) > 0 {
+				e.ways = append(e.ways, rows)
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
-	if !e.met {
+	if len(e.ways) == 0 {
 		return fmt.Errorf("no wechat_auth guards the host %s, and no app is reached", r.Host)
 	}
 	return nil
@@ -141,25 +188,15 @@ func listens(srv *caddyhttp.Server, port string) bool {
 		})
 }
 
-// server writes the way of a request through one server.
-func (e *explainer) server(srv *caddyhttp.Server, r *http.Request) error {
+// server returns the way of a request through one server, nothing where it meets no
+// gate and no app.
+func (e *explainer) server(srv *caddyhttp.Server, r *http.Request) (rows []Row, err error) {
 	steps := judge.Trace(srv, r)
-	begun, gated := false, false
-	row := func(name, text string) {
-		if !begun {
-			fmt.Fprintf(e.out, "%s %s\n\n", r.Method, r.URL.RequestURI())
-			begun, e.met = true, true
-		}
-		fmt.Fprintf(e.out, "  %-12s%s\n", name, text)
-	}
-	defer func() {
-		if begun {
-			fmt.Fprintln(e.out)
-		}
-	}()
+	gated := false
+	row := func(name, text string) { rows = append(rows, Row{name, text}) }
 	if len(r.Method) > maxMethod && len(steps) > 0 {
 		row("decision", "405 by Caddy, before any handler: the method is longer than 32 letters")
-		return nil
+		return rows, nil
 	}
 	unsure := ""
 	for _, step := range steps {
@@ -184,14 +221,14 @@ func (e *explainer) server(srv *caddyhttp.Server, r *http.Request) error {
 		gated = true
 		x, err := h.Explain(step.Request, e.phones)
 		if err != nil {
-			return err
+			return rows, err
 		}
 		explainGate(row, x)
 		if !x.Passes {
-			return nil
+			return rows, nil
 		}
 	}
-	return nil
+	return rows, nil
 }
 
 // maxMethod is the longest method that Caddy's server accepts.
