@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
+	"github.com/wxgate/wxgate/cmd/internal/playground"
 )
 
 func registerDemo() {
@@ -32,8 +34,9 @@ Without an address or a Caddyfile: starts three servers on free loopback ports, 
 simulator of api.weixin.qq.com, a sample app that answers with the headers it
 received, and the gate between them. Then it sends a login, a call, a forged header
 and a logout, prints each request with its real answer, and stays up for you to try
-more. With --once it ends after the last step. The exit status is 0 only when every
-step has the right answer.
+more, with curl or on a page in your browser, the playground: a pretend phone, and what
+the gate makes of each of its requests. With --once it ends after the last step. The
+exit status is 0 only when every step has the right answer.
 
     wxgate dev 127.0.0.1:8080
     wxgate dev --caddyfile Caddyfile --user alice --user bob
@@ -41,8 +44,8 @@ step has the right answer.
 "wxgate dev" is the short name, and this form puts the gate in front of your own app.
 It logs each user in, prints a curl line with the token for each, and stays up. The
 app may restart: calls get 502 while it is down, and sessions stay. Everything
-listens on loopback addresses only, the gate on 127.0.0.1:8700 and the simulated
-WeChat on 127.0.0.1:8750.
+listens on loopback addresses only, the gate on 127.0.0.1:8700, the simulated WeChat on
+127.0.0.1:8750, and the playground on 127.0.0.1:8790, or a free port when that is taken.
 
 --caddyfile takes your own configuration, and changes for this run:
   - WeChat's address is the simulator, each secret is the demo's, the store a file.
@@ -69,6 +72,8 @@ simulator forgets all that it was told, but names the same users by the same ope
 			flags.StringSlice("user", []string{"ada", "bob"}, "A user to log in; may be repeated")
 			flags.String("listen", "127.0.0.1:8700", "Loopback address of the gate")
 			flags.String("sim-listen", "127.0.0.1:8750", "Loopback address of the simulated WeChat")
+			flags.String("page-listen", "",
+				"Loopback address of the playground (default "+pageAddress+", or a free one)")
 			flags.String("keep", "", "Directory that keeps the sessions")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(fl caddycmd.Flags) (int, error) {
 				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -87,7 +92,7 @@ func demoOrDev(ctx context.Context, fl caddycmd.Flags) error {
 	o := devOptions{
 		upstream: fl.String("upstream"), file: fl.String("caddyfile"),
 		listen: fl.String("listen"), simListen: fl.String("sim-listen"),
-		keep: fl.String("keep"), once: fl.Bool("once"),
+		page: fl.String("page-listen"), keep: fl.String("keep"), once: fl.Bool("once"),
 	}
 	var err error
 	if o.users, err = fl.GetStringSlice("user"); err != nil {
@@ -107,7 +112,7 @@ func demoOrDev(ctx context.Context, fl caddycmd.Flags) error {
 			return fmt.Errorf("--%s needs the app's address or --caddyfile", name)
 		}
 	}
-	return runDemo(ctx, os.Stdout, o.once)
+	return runDemo(ctx, os.Stdout, o.page, o.once)
 }
 
 const (
@@ -119,22 +124,24 @@ const (
 // demo is a running simulator, app and gate.
 type demo struct {
 	dir    string
-	wechat *weixintest.Server
+	wechat *weixintest.Simulator
+	api    *httptest.Server // of wechat
 	app    *httptest.Server
 	gate   string // base URL
 	config string // the Caddyfile
+	play   playground.Server
 }
 
-// runDemo starts a demo and walks through it. Without once, it then waits for the
-// end of ctx.
-func runDemo(ctx context.Context, out io.Writer, once bool) (err error) {
+// runDemo starts a demo and walks through it. Without once, it then serves the
+// playground at the address page, and waits for the end of ctx.
+func runDemo(ctx context.Context, out io.Writer, page string, once bool) (err error) {
 	d, err := startDemo()
 	if err != nil {
 		return fmt.Errorf("starting demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()
 
-	fmt.Fprintf(out, intro, d.wechat.URL, d.app.URL, d.gate, indent(d.config))
+	fmt.Fprintf(out, intro, d.api.URL, d.app.URL, d.gate, indent(d.config))
 	w := walk{
 		out:    out,
 		gate:   d.gate,
@@ -148,7 +155,18 @@ func runDemo(ctx context.Context, out io.Writer, once bool) (err error) {
 	if once {
 		return nil
 	}
-	fmt.Fprintf(out, tryIt, d.wechat.URL, demoApp, demoUser, d.gate)
+	l, err := listenForPage(page)
+	if err != nil {
+		return fmt.Errorf("starting playground: %w", err)
+	}
+	closePage := d.play.Start(l, playground.Config{
+		Users: []string{demoUser, "bob"}, WeChat: d.wechat,
+		Sites: []playground.Site{{
+			URL: d.gate, Prefix: "/wx", Token: "Authorization: Bearer ", Apps: []string{demoApp},
+		}},
+	})
+	defer func() { err = errors.Join(err, closePage()) }()
+	fmt.Fprintf(out, tryIt, d.api.URL, demoApp, demoUser, d.gate, l.Addr())
 	<-ctx.Done()
 	fmt.Fprintln(out)
 	return nil
@@ -164,6 +182,8 @@ The gate's Caddyfile:
 `
 
 const tryIt = `
+In your browser, a pretend phone to try it with: http://%[5]s
+
 It stays up until you press Ctrl-C. Try, in another terminal:
 
   CODE=$(curl -s %[1]s/_sim/code -d '{"appid":"%[2]s","user":"%[3]s"}' | cut -d'"' -f4)
@@ -189,16 +209,17 @@ func startDemo() (_ *demo, err error) {
 	if d.dir, err = os.MkdirTemp("", "wxgate-demo-*"); err != nil {
 		return nil, err
 	}
-	d.wechat = weixintest.NewServer(weixintest.Config{
+	d.wechat = weixintest.New(weixintest.Config{
 		Apps: map[string]string{demoApp: demoSecret},
 	})
+	d.api = httptest.NewServer(d.play.WeChat(d.wechat))
 	d.app = httptest.NewServer(http.HandlerFunc(sampleApp))
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	d.gate = "http://" + addr
-	d.config = fmt.Sprintf(demoCaddyfile, demoApp, d.wechat.URL,
+	d.config = fmt.Sprintf(demoCaddyfile, demoApp, d.api.URL,
 		filepath.Join(d.dir, "sessions.db"), d.gate, d.app.Listener.Addr())
 	if err := os.Setenv("WX_SECRET", demoSecret); err != nil {
 		return nil, err
@@ -207,6 +228,14 @@ func startDemo() (_ *demo, err error) {
 	hidden := fmt.Sprintf(demoGlobals, caddyDir, logFile)
 	config, err := adapt([]byte(strings.Replace(d.config, "{\n", hidden, 1)), "Caddyfile")
 	if err != nil {
+		return nil, err
+	}
+	var tapped object
+	if err := json.Unmarshal(config, &tapped); err != nil {
+		return nil, err
+	}
+	playground.Tap(tapped)
+	if config, err = json.Marshal(tapped); err != nil {
 		return nil, err
 	}
 	return d, load(config)
@@ -275,8 +304,10 @@ func (d *demo) stop() error {
 	if d.app != nil {
 		d.app.Close()
 	}
-	if d.wechat != nil {
+	if d.api != nil {
+		d.api.CloseClientConnections()
 		d.wechat.Close()
+		d.api.Close()
 	}
 	return errors.Join(err, os.RemoveAll(d.dir))
 }

@@ -18,7 +18,7 @@ func TestDemo_Once_TakesEveryStep(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	var out bytes.Buffer
-	if err := runDemo(t.Context(), &out, true); err != nil {
+	if err := runDemo(t.Context(), &out, "", true); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	for _, want := range []string{
@@ -48,7 +48,7 @@ func TestDemo_PrintedCommands_Work(t *testing.T) {
 		t.Run("try", func(t *testing.T) { tryPrinted(t, printed.String()) })
 		cancel()
 	}}
-	if err := runDemo(ctx, out, false); err != nil {
+	if err := runDemo(ctx, out, "127.0.0.1:0", false); err != nil {
 		t.Fatal(err)
 	}
 	if ctx.Err() == nil {
@@ -66,7 +66,7 @@ func TestDemo_OtherAddresses_Refuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.stop()
-	for _, base := range []string{d.gate, d.app.URL, d.wechat.URL} {
+	for _, base := range []string{d.gate, d.app.URL, d.api.URL} {
 		checkLoopbackOnly(t, base)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
+	"github.com/wxgate/wxgate/cmd/internal/playground"
 )
 
 // devOptions is the command line of wxgate dev.
@@ -27,6 +28,7 @@ type devOptions struct {
 	upstream, file    string // one of them; file is a Caddyfile
 	users             []string
 	listen, simListen string // loopback addresses
+	page              string // of the playground; empty for any that is free
 	keep              string // directory; empty for a temporary one
 	once              bool
 }
@@ -37,20 +39,19 @@ type dev struct {
 	dir       string
 	wechat    *weixintest.Simulator
 	wechatURL string
+	play      playground.Server
 	apps      []string // AppIDs
 	sites     []*site  // those with a gate first
 	client    *http.Client
 	ends      []func() error
 }
 
-var userShape = regexp.MustCompile(`^[\pL\pN._-]{1,64}$`)
-
 func (o *devOptions) check() error {
 	if (o.upstream == "") == (o.file == "") {
 		return errors.New("give the app's address or --caddyfile, not both")
 	}
 	for _, u := range o.users {
-		if !userShape.MatchString(u) {
+		if !playground.UserShape.MatchString(u) {
 			return fmt.Errorf("--user %q: a name has letters, digits and any of . _ -", u)
 		}
 	}
@@ -88,7 +89,12 @@ func runDev(ctx context.Context, out io.Writer, o devOptions) (err error) {
 	if d.once {
 		return nil
 	}
-	fmt.Fprintln(out, "\nIt stays up until you press Ctrl-C.")
+	url, err := d.openPage()
+	if err != nil {
+		return fmt.Errorf("starting playground: %w", err)
+	}
+	fmt.Fprintf(out, "\nIn your browser, a pretend phone to try it with: %s\n\n"+
+		"It stays up until you press Ctrl-C.\n", url)
 	for _, app := range d.upstreams() {
 		waitFor(ctx, out, app)
 	}
@@ -153,13 +159,34 @@ func (d *dev) simulate(l net.Listener) {
 		secrets[id] = demoSecret
 	}
 	d.wechat = weixintest.New(weixintest.Config{Apps: secrets})
-	srv := &http.Server{Handler: d.wechat, ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: d.play.WeChat(d.wechat), ReadHeaderTimeout: 10 * time.Second}
 	go srv.Serve(l)
 	d.ends = append(d.ends, func() error {
 		err := srv.Close()
 		d.wechat.Close()
 		return err
 	})
+}
+
+// openPage serves the playground and returns its URL.
+func (d *dev) openPage() (string, error) {
+	l, err := listenForPage(d.page)
+	if err != nil {
+		return "", err
+	}
+	cfg := playground.Config{Users: d.users, WeChat: d.wechat}
+	for _, s := range d.sites {
+		if s.gate != nil {
+			cfg.Sites = append(cfg.Sites, playground.Site{
+				Name: s.name, URL: s.url(), Prefix: s.prefix(), Token: s.header(),
+				Apps: slices.DeleteFunc(slices.Clone(d.apps), func(appID string) bool {
+					return !s.takes(appID)
+				}),
+			})
+		}
+	}
+	d.ends = append(d.ends, d.play.Start(l, cfg))
+	return "http://" + l.Addr().String(), nil
 }
 
 func (d *dev) stop() error {
@@ -224,26 +251,31 @@ Another login, as the mini program does it:
 // siteFor returns the first site that takes sessions of a mini program, or nil.
 func (d *dev) siteFor(appID string) *site {
 	for _, s := range d.sites {
-		if s.gate == nil || s.gate["cloudrun"] == true {
-			continue
-		}
-		accepted, _ := s.gate["apps"].([]any)
-		if len(accepted) == 0 || slices.ContainsFunc(accepted, func(v any) bool {
-			return caddy.NewReplacer().ReplaceAll(fmt.Sprint(v), "") == appID
-		}) {
+		if s.takes(appID) {
 			return s
 		}
 	}
 	return nil
 }
 
-// login returns the URL of the site's login.
-func (s *site) login() string {
-	prefix, _ := s.gate["endpoints"].(string)
-	if prefix == "" {
-		prefix = "/wx"
+// takes reports whether users of a mini program log in at the site.
+func (s *site) takes(appID string) bool {
+	if s.gate == nil || s.gate["cloudrun"] == true {
+		return false
 	}
-	return s.url() + prefix + "/login"
+	accepted, _ := s.gate["apps"].([]any)
+	return len(accepted) == 0 || slices.ContainsFunc(accepted, func(v any) bool {
+		return caddy.NewReplacer().ReplaceAll(fmt.Sprint(v), "") == appID
+	})
+}
+
+// login returns the URL of the site's login.
+func (s *site) login() string { return s.url() + s.prefix() + "/login" }
+
+// prefix returns the path below which the site's endpoints lie.
+func (s *site) prefix() string {
+	prefix, _ := s.gate["endpoints"].(string)
+	return cmp.Or(prefix, "/wx")
 }
 
 // header returns the header that carries a token, up to the token.

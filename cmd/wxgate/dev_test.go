@@ -66,6 +66,7 @@ func startDev(t *testing.T, args ...string) *product {
 	t.Helper()
 	p := startProduct(t, append([]string{
 		"dev", "--listen", "127.0.0.1:0", "--sim-listen", "127.0.0.1:0",
+		"--page-listen", "127.0.0.1:0",
 	}, args...)...)
 	p.until("It stays up")
 	return p

@@ -42,11 +42,15 @@ const anyModule = "*"
 var house = map[string]row{
 	"cmd/wxgate": {
 		ours: []string{
-			"cmd/internal/wxsim",
+			"cmd/internal/playground", "cmd/internal/wxsim",
 			"caddymodule", "caddymodule/logformat", "caddymodule/redisstore",
 			"caddymodule/weixintest",
 		},
 		foreign: []string{anyModule},
+	},
+	"cmd/internal/playground": {
+		ours:    []string{"caddymodule/command", "caddymodule/weixintest"},
+		foreign: []string{caddyModule},
 	},
 	"cmd/wxsim":          {ours: []string{"cmd/internal/wxsim"}},
 	"cmd/internal/wxsim": {ours: []string{"caddymodule/weixintest"}},

@@ -76,6 +76,7 @@ var passing = map[caddy.ModuleID]bool{
 	"http.handlers.encode": true, "http.handlers.templates": true, "http.handlers.tracing": true,
 	"http.handlers.log_append": true, "http.handlers.wechat_auth": true,
 	"http.handlers.copy_response": true, "http.handlers.push": true,
+	"http.handlers.wxgate_tap": true, // what wxgate dev looks with
 }
 
 func (t *tracer) handlers(
