@@ -82,6 +82,7 @@ func keys[V any](m map[string]V) (names []string) {
 // site is one guarded site of a configuration.
 type site struct {
 	host string   // or the address, where any host will do
+	path string   // of the app
 	apps []string // mini programs that it accepts
 }
 
@@ -147,8 +148,11 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 		delete(s, "tls_connection_policies")
 		for _, r := range s["routes"].([]any) {
 			route := r.(map[string]any)
-			guarded := site{host: listen, apps: keys(p.apps)}
+			guarded := site{host: listen, path: "/hello", apps: keys(p.apps)}
 			walkJSON(route, func(m map[string]any) {
+				if required, ok := m["required"].([]any); ok && m["handler"] == "wechat_auth" {
+					guarded.path = strings.TrimSuffix(required[0].(string), "/*") + guarded.path
+				}
 				switch {
 				case m["handler"] == "wechat_auth" && m["apps"] != nil:
 					guarded.apps = nil
@@ -230,7 +234,7 @@ func TestExamples_Run(t *testing.T) {
 					s.try(t, w, id)
 				}
 				raw(t, w.addr,
-					request(s.host, "GET", "/hello", "")).problem(t, 401, "session_missing")
+					request(s.host, "GET", s.path, "")).problem(t, 401, "session_missing")
 			}
 			if p.api != "" {
 				openid := w.wechat.OpenID(ids[0], "ada")
@@ -249,7 +253,7 @@ func (s site) try(t *testing.T, w *world, appID string) {
 	t.Helper()
 	body := appBody(w.wechat.Code(appID, "ada"), appID)
 	token := raw(t, w.addr, request(s.host, "POST", "/wx/login", body)).session(t).Token
-	r := raw(t, w.addr, request(s.host, "GET", "/hello", "", bearer(token)))
+	r := raw(t, w.addr, request(s.host, "GET", s.path, "", bearer(token)))
 	if !r.fromApp() {
 		t.Fatalf("%s: the call is answered with %s", s.host, r)
 	}

@@ -90,7 +90,14 @@ func TestGuide_Commands_Work(t *testing.T) {
 	for guide, want := range map[string][]string{
 		"start/multi-app": {" of wx0123456789abcdef.", "app_not_allowed"},
 		"client":          {"session_missing", "fail 0", "skipped 0"},
-		"apps/websocket":  {"101 Switching Protocols", "You are o", "session_missing"},
+		"start/spa-and-api": {
+			"Orders", "session_missing", "session_missing", " of wx0123456789abcdef.",
+		},
+		"start/websocket": {"101 Switching Protocols", "You are o", "session_missing"},
+		"wechat/cloudrun": {
+			"identity_missing", "You are o-alice of", "identity_refused", "You are o-alice of",
+			"removed     X-Wx-Openid", "401 session_missing",
+		},
 		"wechat/open-data": {
 			`"step":4711`, `"13580006666"`, `"accepted":true`, `"accepted":false`,
 		},
@@ -140,10 +147,10 @@ func runGuide(t *testing.T, wxsim, guide string) string {
 	}
 	for name, script := range map[string]string{
 		// This test binary is the product as long as its standard input is open.
-		"wxgate": fmt.Sprintf("sleep 600 | %s=1 %q \"$@\"", childEnv, self),
+		"wxgate": fmt.Sprintf("exec env %s=1 %q \"$@\" < <(sleep 600)", childEnv, self),
 		"wxsim":  fmt.Sprintf("exec %q -listen %s \"$@\"", wxsim, move.Replace("127.0.0.1:8750")),
 	} {
-		text := []byte("#!/bin/sh\n" + script + "\n")
+		text := []byte("#!/usr/bin/env bash\n" + script + "\n")
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o700); err != nil {
 			t.Fatal(err)
 		}
