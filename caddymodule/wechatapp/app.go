@@ -64,6 +64,12 @@ func init() { caddy.RegisterModule(new(App)) }
 //		app <appid> <secret> [<previous secret>] {
 //			token_file       <path>
 //			cloud_token_file <path>
+//			push {
+//				token   <placeholder>
+//				aes_key <placeholder> [<previous placeholder>]
+//				mode    secure|compatible|plain
+//				forget  no
+//			}
 //		}
 //		api {
 //			base_url <url>
@@ -145,7 +151,8 @@ type App struct {
 	ctx    caddy.Context // of the configuration
 	log    *zap.Logger
 	apps   []weixin.Credentials
-	ring   *keyring.Ring // nil: that of the store's key file
+	pushes map[string]*PushReceiver // by AppID
+	ring   *keyring.Ring            // nil: that of the store's key file
 	opener store.Opener
 	redis  judge.Redis // what is judged of the store
 	limits limit.Config
@@ -238,6 +245,9 @@ func (a *App) provisionApps() error {
 		a.apps = append(a.apps, weixin.Credentials{
 			ID: id, Secret: secret, Previous: previous, TokenFile: source,
 		})
+		if err := a.provisionPush(id, m.Push); err != nil {
+			return err
+		}
 	}
 	return nil
 }

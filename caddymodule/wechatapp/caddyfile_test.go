@@ -16,6 +16,13 @@ const (
 	cureAppID = "wx followed by 16 lower-case letters or digits"
 )
 
+// inApp is the global option with lines in the block of its mini program.
+func inApp(lines string) string {
+	return caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n" + lines + "\n}")
+}
+
+const pushLines = "push {\ntoken {env.WX_PUSH_TOKEN}\naes_key {env.WX_PUSH_KEY}\n}\n"
+
 var wrongOptions = []caddytest.Wrong{
 	{
 		"unknown word",
@@ -62,7 +69,49 @@ var wrongOptions = []caddytest.Wrong{
 		"unknown word of app",
 		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n token /t # here\n}"),
 		"unknown word \"token\"",
-		"token_file or cloud_token_file",
+		"token_file, cloud_token_file or push",
+	},
+	{
+		"push without token",
+		inApp("push {\naes_key {env.WX_PUSH_KEY}\n} # here"),
+		"push needs the Token of the WeChat console", "token {env.WX_PUSH_TOKEN}",
+	},
+	{
+		"push without aes_key",
+		inApp("push {\ntoken {env.WX_PUSH_TOKEN}\n} # here"),
+		"push needs the EncodingAESKey of the WeChat console", "aes_key {env.WX_PUSH_KEY}",
+	},
+	{
+		"push token written out",
+		inApp("push {\ntoken AAAAA # here\n}"), "the push token is written out", cureSecret,
+	},
+	{
+		"aes_key written out",
+		inApp("push {\naes_key {env.A} secret # here\n}"),
+		"the push aes_key is written out", cureSecret,
+	},
+	{
+		"three keys",
+		inApp("push {\naes_key {env.A} {env.B} {env.C} # here\n}"),
+		"of the current and the previous one",
+	},
+	{
+		"the same key twice",
+		inApp("push {\naes_key {env.A} {env.A} # here\n}"), "write it once",
+	},
+	{
+		"unknown mode",
+		inApp("push {\nmode safe # here\n}"), "expected secure, compatible or plain",
+	},
+	{
+		"forget yes", inApp("push {\nforget yes # here\n}"), "forget takes the value no",
+	},
+	{
+		"unknown word in push",
+		inApp("push {\nkey x # here\n}"), `unknown word "key"`, "token, aes_key, mode or forget",
+	},
+	{
+		"push twice", inApp(pushLines + "push { # here\n}"), "push is given twice",
 	},
 	{
 		"token_file relative",

@@ -37,6 +37,9 @@ type MiniProgram struct {
 	// The same for the token that WeChat Cloud Hosting mounts into its
 	// containers, `/.tencentcloudbase/wx/cloudbase_access_token`.
 	CloudTokenFile string `json:"cloud_token_file,omitempty"`
+
+	// Message push. Default: the gate receives none.
+	Push *Push `json:"push,omitempty"`
 }
 
 // tokenFile returns where the access token is read, if anywhere.

@@ -15,6 +15,7 @@ import (
 // endpoint is one of the gate's own endpoints.
 type endpoint struct {
 	method string
+	also   string              // another method, or none
 	ask    string              // for a caller that uses another method
 	open   bool                // answers whatever tokens a call presents, none among them
 	health bool                // for probes: HEAD, too, in every mode, without log and metric
@@ -58,6 +59,11 @@ var endpoints = map[string]endpoint{
 		ask:    "send POST with the token and a JSON body that holds encryptedData and iv",
 		serve:  ownData("decrypt", (*Handler).decrypt),
 	},
+	"push/": {
+		method: http.MethodPost, also: http.MethodGet, open: true, on: takesPushes,
+		ask:   "this is the URL of WeChat's message push",
+		serve: (*Handler).servePush,
+	},
 	"jwks.json": {
 		method: http.MethodGet, open: true, ask: "send GET", on: signs,
 		serve: (*Handler).serveKeySet,
@@ -95,7 +101,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims
 	if e.health {
 		return h.serveHealth(w, r, e)
 	}
-	if r.Method != e.method {
+	if r.Method != e.method && (e.also == "" || r.Method != e.also) {
 		return h.refuseCall(w, r, c.Route.Endpoint, reply.MethodNotAllowed(e.method, e.ask))
 	}
 	if c.Token == "" && !e.open {

@@ -24,6 +24,8 @@
 //		how long successful logins took
 //	caddy_wechat_endpoint_calls_total{endpoint,result}
 //		calls of the other endpoints that no session or rule refused, likewise
+//	caddy_wechat_pushes_total{event,result}
+//		calls of the endpoint push
 //	caddy_wechat_dropped_connection_options_total
 //		attempts to remove headers through the Connection header
 package wechatauth

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin/push"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
 
@@ -41,6 +42,47 @@ var results = []Result{
 	Preflight,
 }
 
+// pushResult is what became of a push, as the metric names it.
+type pushResult string
+
+// The results of pushes. Those that refuse one tell the operator what the caller does
+// not learn.
+const (
+	pushTaken     pushResult = "taken"
+	pushRepeated  pushResult = "repeated"
+	pushFailed    pushResult = "failed"
+	pushMalformed pushResult = "malformed"
+	pushForged    pushResult = "wrong_signature"
+	pushUnopened  pushResult = "not_decrypted"
+	pushForeign   pushResult = "other_receiver"
+	pushLate      pushResult = "late"
+)
+
+// pushEvent is what a push tells, as the metric names it.
+type pushEvent string
+
+// The events of pushes.
+const (
+	eventNone      pushEvent = "none" // it was not read
+	eventProof     pushEvent = "proof_of_url"
+	eventCancelled pushEvent = "user_cancelled"
+	eventRevoked   pushEvent = "user_revoked"
+	eventModified  pushEvent = "user_modified"
+	eventOther     pushEvent = "other"
+)
+
+func eventOf(m push.Message) pushEvent {
+	switch m.Event {
+	case push.UserCancelled:
+		return eventCancelled
+	case push.UserRevoked:
+		return eventRevoked
+	case push.UserModified:
+		return eventModified
+	}
+	return eventOther
+}
+
 // metrics are made once a process and registered with each configuration, whose
 // registry is new, so that counts go on through a reload
 // (docs/caddy.md#metrics). Labels come from closed sets.
@@ -53,6 +95,7 @@ type collectors struct {
 	loginLimits    *prometheus.CounterVec
 	loginDuration  prometheus.Histogram
 	endpointCalls  *prometheus.CounterVec
+	pushes         *prometheus.CounterVec
 	droppedOptions prometheus.Counter
 }
 
@@ -80,6 +123,8 @@ func newCollectors() *collectors {
 			"Calls of the gate's endpoints but login, as far as no session or rule refused "+
 				"them: ok, client_gone, or the code of the problem."),
 			[]string{"endpoint", "result"}),
+		pushes: prometheus.NewCounterVec(opts("pushes_total",
+			"Calls of the endpoint push by event and result."), []string{"event", "result"}),
 		droppedOptions: prometheus.NewCounter(opts("dropped_connection_options_total",
 			"Connection options that would have removed headers on the way to the app.")),
 		decisionBy: make(map[Result]prometheus.Counter),
@@ -93,7 +138,7 @@ func newCollectors() *collectors {
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return wechatapp.RegisterMetrics(reg, c.decisions, c.logins, c.loginLimits,
-		c.loginDuration, c.endpointCalls, c.droppedOptions)
+		c.loginDuration, c.endpointCalls, c.pushes, c.droppedOptions)
 }
 
 // called counts a call of an endpoint. Its name comes from the table of endpoints.
@@ -102,3 +147,7 @@ func (c *collectors) called(endpoint, result string) {
 }
 
 func (c *collectors) decided(r Result) { c.decisionBy[r].Inc() }
+
+func (c *collectors) pushed(event pushEvent, result pushResult) {
+	c.pushes.WithLabelValues(string(event), string(result)).Inc()
+}

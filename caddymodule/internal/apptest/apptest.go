@@ -38,7 +38,7 @@ type World struct {
 // Option changes the JSON of the app before it is provisioned, or the path.
 type Option func(*config)
 
-type config struct{ store, path, baseURL, fields string }
+type config struct{ store, path, baseURL, fields, push string }
 
 // OnFile makes the app use a database that another World has left.
 func OnFile(path string) Option { return func(c *config) { c.path = path } }
@@ -52,10 +52,20 @@ func WithWeChat(url string) Option { return func(c *config) { c.baseURL = url } 
 // WithFields adds JSON fields to the app.
 func WithFields(json string) Option { return func(c *config) { c.fields = "," + json } }
 
+// WithPush makes the first mini program take pushes, with more JSON fields if any.
+func WithPush(json string) Option {
+	return func(c *config) {
+		c.push = `, "push": {"token": "{env.WX_PUSH_TOKEN}", "aes_key": "{env.WX_PUSH_KEY}"` +
+			json + `}`
+	}
+}
+
 // New provisions an app. Start is the caller's.
 func New(t testing.TB, options ...Option) *World {
 	t.Helper()
 	t.Setenv("WX_SECRET", caddytest.Canary)
+	t.Setenv("WX_PUSH_TOKEN", caddytest.PushToken)
+	t.Setenv("WX_PUSH_KEY", caddytest.PushKey)
 	c := config{store: "switch", baseURL: "http://127.0.0.1:1"}
 	for _, o := range options {
 		o(&c)
@@ -66,12 +76,12 @@ func New(t testing.TB, options ...Option) *World {
 	core, logs := observer.New(zapcore.DebugLevel)
 	app, ctx := caddytest.ProvisionApp(t, fmt.Sprintf(`{
 		"apps": [
-			{"appid": %q, "secret": "{env.WX_SECRET}"},
+			{"appid": %q, "secret": "{env.WX_SECRET}"%s},
 			{"appid": %q, "secret": "{env.WX_SECRET}"}
 		],
 		"api": {"base_url": %q},
 		"store": {"type": %q, "path": %q}%s
-	}`, caddytest.AppID, caddytest.OtherAppID, c.baseURL, c.store, c.path, c.fields))
+	}`, caddytest.AppID, c.push, caddytest.OtherAppID, c.baseURL, c.store, c.path, c.fields))
 	return &World{
 		T: t, App: app.(*wechatapp.App), Ctx: ctx, Path: c.path, Log: zap.New(core), Logs: logs,
 	}

@@ -114,7 +114,7 @@ func runGolden(t *testing.T, name string) {
 	if got := pretty.String(); got != want {
 		t.Errorf("adapted to\n%s\nwant\n%s", got, want)
 	}
-	for _, secret := range []string{Canary, SealKey} {
+	for _, secret := range []string{Canary, SealKey, PushToken, PushKey} {
 		if strings.Contains(pretty.String(), secret) {
 			t.Error("a secret is written out")
 		}

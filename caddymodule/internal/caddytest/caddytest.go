@@ -36,6 +36,9 @@ const (
 	Canary     = "canary5ecret0123456789abcdef0123"
 	SealKey    = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
+	PushToken = "canaryPushT0ken"
+	PushKey   = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG" // its spare bits are set
+
 	// MadeUp has the form of a token that no key has signed.
 	MadeUp = "wxs_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 )
@@ -74,7 +77,8 @@ func SetSecrets(t testing.TB) {
 	t.Helper()
 	for name, value := range map[string]string{
 		"WX_SECRET": Canary, "WX_SECRET_3": Canary, "WX_APPID": "wxaaaaaaaaaaaaaaaa",
-		"WX_SEAL_KEY": SealKey,
+		"WX_SEAL_KEY":   SealKey,
+		"WX_PUSH_TOKEN": PushToken, "WX_PUSH_KEY": PushKey, "WX_PUSH_KEY_OLD": PushKey,
 	} {
 		t.Setenv(name, value)
 	}

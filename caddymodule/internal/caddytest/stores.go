@@ -84,6 +84,14 @@ func (s switched) Lookup(ctx context.Context, d store.Digest) (store.Record, err
 	return s.Store.Lookup(ctx, d)
 }
 
+// Fact implements store.Store.
+func (s switched) Fact(ctx context.Context, name string) ([]byte, error) {
+	if Down.Load() {
+		return nil, store.ErrUnavailable
+	}
+	return s.Store.Fact(ctx, name)
+}
+
 // Dump implements store.Dumper.
 func (s switched) Dump(ctx context.Context, f func(store.Item) error) error {
 	if Down.Load() {

@@ -77,7 +77,7 @@ var house = map[string]row{
 	"caddymodule/wechatauth": {
 		ours: []string{
 			"caddymodule/wechatapp", "assertion", "block", "gate", "judge", "keyring", "limit",
-			"reply", "session", "store",
+			"pushbox", "reply", "session", "store", "weixin/push",
 		},
 		foreign: []string{anyModule},
 	},
@@ -91,7 +91,7 @@ var house = map[string]row{
 		ours: []string{
 			"caddymodule/logformat",
 			"assertion", "block", "judge", "keyring", "limit", "session", "store", "store/bolt",
-			"weixin",
+			"weixin", "weixin/push",
 		},
 		foreign: []string{anyModule},
 	},
@@ -133,6 +133,7 @@ var house = map[string]row{
 		ours: []string{"keyring"}, foreign: []string{"github.com/go-jose/go-jose/v4"},
 	},
 	internalRoot + "/keyring": {},
+	internalRoot + "/pushbox": {},
 	internalRoot + "/span": {
 		foreign: []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace"},
 	},

@@ -62,14 +62,10 @@ func readObject(
 	if err != nil {
 		return nil, err
 	}
-	b, err := readBody(w, r, limit)
-	if errors.As(err, new(*http.MaxBytesError)) {
-		return nil, BodyTooLong(limit)
-	}
+	b, err := ReadBytes(w, r, limit)
 	if err != nil {
-		return nil, Invalid(http.StatusBadRequest, "the body could not be read")
+		return nil, err
 	}
-	r.Body = http.NoBody // nothing is left to drop
 	b = trimJSON(bytes.TrimPrefix(b, []byte("\ufeff")))
 	parse := parseObject
 	// curl -d names its JSON a form. No form begins like this.
@@ -81,6 +77,19 @@ func readObject(
 		return nil, Invalid(http.StatusBadRequest, "the body is "+err.Error())
 	}
 	return obj, nil
+}
+
+// ReadBytes reads a body of at most limit bytes, of any type. The error is a Problem.
+func ReadBytes(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	b, err := readBody(w, r, limit)
+	if errors.As(err, new(*http.MaxBytesError)) {
+		return nil, BodyTooLong(limit)
+	}
+	if err != nil {
+		return nil, Invalid(http.StatusBadRequest, "the body could not be read")
+	}
+	r.Body = http.NoBody // nothing is left to drop
+	return b, nil
 }
 
 // BodyTooLong returns the problem of a body beyond its limit.

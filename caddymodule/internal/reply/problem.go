@@ -211,6 +211,12 @@ func Raw(w http.ResponseWriter, r *http.Request, b []byte) error {
 	return send(w, r, http.StatusOK, "application/json", b)
 }
 
+// Text sends a plain text with status 200.
+func Text(w http.ResponseWriter, r *http.Request, text string) error {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	return send(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte(text))
+}
+
 // OK sends an empty answer with status 200.
 func OK(w http.ResponseWriter, r *http.Request) error {
 	w.Header()["Content-Length"] = []string{"0"}

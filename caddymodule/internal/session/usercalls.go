@@ -76,6 +76,16 @@ func (s *Service) Phone(ctx context.Context, id User, code string) (opendata.Pho
 	return p, nil
 }
 
+// ForgetPhone removes the telephone number that the store keeps of a user, if any. The
+// error wraps ErrUnavailable.
+func (s *Service) ForgetPhone(ctx context.Context, id User) error {
+	_, err := s.amend(ctx, id, store.Amendment{Phone: []byte{}})
+	if errors.Is(err, ErrUnknownUser) {
+		return nil
+	}
+	return wrap("forgetting phone number", err)
+}
+
 // phone returns the telephone number of an entry. One that does not open is no
 // reason to refuse the user.
 func (s *Service) phone(e *entry) string {

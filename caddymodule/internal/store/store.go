@@ -202,7 +202,7 @@ type Amendment struct {
 	Key     SealedKey // replaces the session_key with the tag KeyWas
 	KeyWas  [8]byte   // another tag on record means that a login was newer: Key is void
 	OldTags [][8]byte // as in Login
-	Phone   []byte    // telephone number, sealed by package session
+	Phone   []byte    // telephone number, sealed by package session; empty and not nil: none
 	End     End       // how a session was found to have ended
 }
 

@@ -99,6 +99,9 @@ func (u *User) Amend(a Amendment) Amended {
 	if a.Phone != nil {
 		u.Phone = a.Phone
 	}
+	if len(u.Phone) == 0 {
+		u.Phone = nil
+	}
 	u.noteEnd(a.End)
 	return res
 }

@@ -86,6 +86,12 @@ func testAmend(t *testing.T, f *fixture) {
 			phone("2"),
 		},
 		{
+			"no number",
+			store.Amendment{Phone: []byte{}},
+			store.Amended{UnionIDWas: "b"},
+			func(u *store.User) { u.Phone = nil },
+		},
+		{
 			"key",
 			store.Amendment{Key: k1, KeyWas: key("k").Tag},
 			store.Amended{UnionIDWas: "b", KeySet: true},

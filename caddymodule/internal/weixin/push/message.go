@@ -16,8 +16,11 @@ const (
 	UserModified  = "user_info_modified"              // WeChat has cleaned a profile
 )
 
-// RevokedPhone is the telephone number in a RevokeInfo.
-const RevokedPhone = "8"
+// What a RevokeInfo withdraws.
+const (
+	RevokedPhone = "8"   // the telephone number
+	RevokedAll   = "301" // everything, in an app or a website
+)
 
 // The notices that a third-party platform gets (InfoType).
 const (

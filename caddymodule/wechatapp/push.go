@@ -1,0 +1,209 @@
+package wechatapp
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/block"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin/push"
+)
+
+// Push is how one mini program receives WeChat's message push, as the WeChat console
+// has it.
+type Push struct {
+	// The Token, as a placeholder.
+	Token string `json:"token,omitempty"`
+
+	// The EncodingAESKey, as a placeholder.
+	AESKey string `json:"aes_key,omitempty"`
+
+	// The EncodingAESKey before a change, as a placeholder: WeChat goes on using it for
+	// a while.
+	PreviousAESKey string `json:"previous_aes_key,omitempty"`
+
+	// The mode: `secure`, `compatible` or `plain`. No request can change it. In the
+	// last one anyone who has seen one URL of WeChat's can send any message for ten
+	// minutes. Default: secure.
+	Mode PushMode `json:"mode,omitempty"`
+
+	// Keep the record of a user who has cancelled the account, and only end the
+	// sessions. Default: the gate forgets the user.
+	KeepUsers bool `json:"keep_users,omitempty"`
+}
+
+// PushMode is the mode of a message push.
+type PushMode string
+
+// The modes.
+const (
+	PushSecure     PushMode = "secure"
+	PushCompatible PushMode = "compatible" // encrypted, and in clear beside it
+	PushPlain      PushMode = "plain"
+)
+
+// PushReceiver is a Push with its secrets resolved.
+type PushReceiver struct {
+	*push.Receiver
+	Plain     bool
+	KeepUsers bool
+}
+
+// PushReceiver returns how a mini program receives pushes, or nil when it does not.
+func (a *App) PushReceiver(appID string) *PushReceiver { return a.pushes[appID] }
+
+// TakesPushes reports whether any of the mini programs receives pushes.
+func (a *App) TakesPushes(appIDs []string) bool {
+	return slices.ContainsFunc(appIDs, func(id string) bool { return a.pushes[id] != nil })
+}
+
+func (p *Push) unmarshal(b *block.Block) error {
+	err := b.Sub(func(in *block.Block) error {
+		switch in.D.Val() {
+		case "token":
+			return in.Checked(&p.Token, func(v string) error {
+				return block.CheckSecret("the push token", v)
+			})
+		case "aes_key":
+			return p.unmarshalKeys(in)
+		case "mode":
+			return in.Checked((*string)(&p.Mode), func(v string) error {
+				return PushMode(v).check()
+			})
+		case "forget":
+			return p.unmarshalForget(in)
+		}
+		return in.Unknown("token, aes_key, mode or forget")
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.check(); err != nil {
+		return b.D.WrapErr(err)
+	}
+	return nil
+}
+
+func (p *Push) unmarshalKeys(in *block.Block) error {
+	if err := in.First(); err != nil {
+		return err
+	}
+	keys := in.D.RemainingArgs()
+	if len(keys) != 1 && len(keys) != 2 {
+		return in.D.Err("aes_key takes the placeholder of the EncodingAESKey, " +
+			"or of the current and the previous one")
+	}
+	for _, key := range keys {
+		if err := block.CheckSecret("the push aes_key", key); err != nil {
+			return in.D.WrapErr(err)
+		}
+	}
+	p.AESKey = keys[0]
+	if len(keys) == 2 {
+		p.PreviousAESKey = keys[1]
+	}
+	if p.PreviousAESKey == p.AESKey {
+		return in.D.Err("the current and the previous aes_key are the same placeholder: " +
+			"write it once, or name the other one")
+	}
+	return nil
+}
+
+func (p *Push) unmarshalForget(in *block.Block) error {
+	var value string
+	err := in.Checked(&value, func(v string) error {
+		if v != "no" {
+			return errors.New("forget takes the value no; " +
+				"leave the line out to forget users who cancel their account")
+		}
+		return nil
+	})
+	p.KeepUsers = value == "no"
+	return err
+}
+
+func (m PushMode) check() error {
+	switch m {
+	case "", PushSecure, PushCompatible, PushPlain:
+		return nil
+	}
+	return fmt.Errorf("push mode %q: expected secure, compatible or plain", string(m))
+}
+
+// check refuses a Push that cannot work, whatever its secrets are.
+func (p *Push) check() error {
+	switch err := p.Mode.check(); {
+	case err != nil:
+		return err
+	case p.Token == "":
+		return errors.New("push needs the Token of the WeChat console: " +
+			"add the line token {env.WX_PUSH_TOKEN}")
+	case p.AESKey == "" && p.Mode != PushPlain:
+		return errors.New("push needs the EncodingAESKey of the WeChat console: " +
+			"add the line aes_key {env.WX_PUSH_KEY}")
+	}
+	return nil
+}
+
+// provisionPush resolves the secrets of a mini program's push.
+func (a *App) provisionPush(appID string, p *Push) error {
+	if p == nil {
+		return nil
+	}
+	if err := p.check(); err != nil {
+		return fmt.Errorf("push of mini program %s: %w", appID, err)
+	}
+	resolve := func(what, value string) (string, error) {
+		what += " of mini program " + appID
+		text, err := block.ResolveSecret(what, value)
+		if err == nil && text == "" {
+			a.empty = append(a.empty, what+" "+value)
+		}
+		return text, err
+	}
+	empty := len(a.empty)
+	token, err := resolve("push token", p.Token)
+	if err != nil {
+		return err
+	}
+	var keys []string
+	for _, value := range []string{p.AESKey, p.PreviousAESKey} {
+		if value == "" {
+			continue
+		}
+		key, err := resolve("push aes_key", value)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key)
+	}
+	if len(a.empty) > empty {
+		return nil // the gate does not start, and says so
+	}
+	receiver, err := push.New(appID, token, keys...)
+	if err != nil {
+		return fmt.Errorf("push of mini program %s: %w", appID, err)
+	}
+	if a.pushes == nil {
+		a.pushes = make(map[string]*PushReceiver)
+	}
+	a.pushes[appID] = &PushReceiver{
+		Receiver: receiver, Plain: p.Mode == PushPlain, KeepUsers: p.KeepUsers,
+	}
+	a.warnPush(appID, p.Mode)
+	return nil
+}
+
+// warnPush tells of a mode that protects less.
+func (a *App) warnPush(appID string, m PushMode) {
+	appid := zap.String("appid", appID)
+	cure := zap.String("cure", "choose secure mode in the WeChat console, and take out the line")
+	switch m {
+	case PushCompatible:
+		a.log.Warn("push mode compatible: WeChat sends messages in clear, too", appid, cure)
+	case PushPlain:
+		a.log.Warn("push mode plain: who has seen a push can forge others", appid, cure)
+	}
+}
