@@ -14,19 +14,21 @@ async function run(action, { silent = false } = {}) {
 	if (running) return;
 	running = true;
 	document.body.setAttribute('aria-busy', 'true');
-	const slow = setTimeout(() => say(t('waiting')), 400);
+	const slow = setTimeout(() => {
+		$('waiting').hidden = false;
+		say(t('waiting'));
+	}, 400);
 	const before = state.current;
 	try {
 		await action();
-		clearTimeout(slow);
 		if (!silent) show();
-		else say('');
 	} catch (error) {
-		clearTimeout(slow);
 		if (state.current === before) showFailure(error);
 		if (!(error instanceof Failure)) throw error;
 	} finally {
 		running = false;
+		clearTimeout(slow);
+		$('waiting').hidden = true;
 		document.body.removeAttribute('aria-busy');
 		document.body.dataset.runs = String(++runs); // tests wait for it
 	}
@@ -40,12 +42,13 @@ function show() {
 	fresh();
 }
 
-// Shows why nothing was sent, in the place of the exchange.
+// Shows why nothing was sent, above the exchange of before.
 function showFailure(error) {
 	const code = error instanceof Failure ? error.code : 'failed';
 	const text = t(`error.${code}`, { detail: error.detail ?? error.message }) || t('error.bad_call');
-	$('view').replaceChildren(el('p', { class: 'notice' }, text));
-	$('curl').hidden = true;
+	if (state.sites.length) draw();
+	else $('view').replaceChildren();
+	$('view').prepend(el('p', { class: 'notice' }, text));
 	say(text);
 	fresh();
 }

@@ -119,6 +119,7 @@ export const english = {
 	vGate: 'The gate answered itself',
 	vGateMore: 'The app was not asked.',
 	vRefused: 'The gate refused the request',
+	vAway: 'The gate cannot do this now',
 	vKnown: 'The app knows who calls',
 	vKnownMore: 'The gate put the identity in, and took the token away.',
 	vGuest: 'The app answered, and knows no user',

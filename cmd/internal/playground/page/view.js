@@ -38,7 +38,7 @@ export function verdict(x) {
 		if (!ok) {
 			const words = t(`code.${codeOf(x)}`);
 			const away = /unavailable|misconfigured/.test(codeOf(x));
-			return { tone: away ? 'broken' : 'refused', title: t('vRefused'), text: words };
+			return { tone: away ? 'broken' : 'refused', title: t(away ? 'vAway' : 'vRefused'), text: words };
 		}
 		const kind = { login: 'vLogin', logout: 'vLogout' }[x.action] ?? 'vGate';
 		return { tone: 'ok', title: t(kind), text: t(`${kind}More`) };

@@ -119,6 +119,7 @@ export const chinese = {
 	vGate: '网关直接响应',
 	vGateMore: '没有经过应用。',
 	vRefused: '网关拒绝了请求',
+	vAway: '网关现在办不到',
 	vKnown: '应用知道是谁在调用',
 	vKnownMore: '网关加入了身份，拿走了 token。',
 	vGuest: '应用已响应，不知道用户是谁',
