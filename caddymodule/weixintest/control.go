@@ -1,6 +1,7 @@
 package weixintest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,16 @@ type phoneRequest struct {
 type secretRequest struct {
 	AppID  string `json:"appid"`
 	Secret string `json:"secret"`
+}
+
+type pushURLRequest struct {
+	AppID string `json:"appid"`
+	PushSettings
+}
+
+type pushRequest struct {
+	AppID string `json:"appid"`
+	Push
 }
 
 type pluginRequest struct {
@@ -107,6 +118,12 @@ func (s *Simulator) controlHandler() http.Handler {
 		}
 		s.SetSecret(in.AppID, in.Secret)
 		return nil, nil
+	}))
+	mux.Handle("POST /_sim/push_url", control(func(in pushURLRequest) (any, error) {
+		return nil, s.SetPush(context.Background(), in.AppID, in.PushSettings)
+	}))
+	mux.Handle("POST /_sim/push", control(func(in pushRequest) (any, error) {
+		return s.Push(context.Background(), in.AppID, in.Push)
 	}))
 	mux.Handle("POST /_sim/reset", control(func(struct{}) (any, error) {
 		s.Reset()

@@ -40,6 +40,8 @@ NewPipeServer works inside a testing/synctest bubble.
 	POST /cgi-bin/media/upload              multipart, field media
 	GET  /cgi-bin/media/get
 
+In the other direction it sends message pushes, as WeChat does: SetPush and Push.
+
 docs/wechat.md is the source. Errors come with status 200. Where no source tells what
 WeChat does, the simulator decides:
 
@@ -53,6 +55,7 @@ WeChat does, the simulator decides:
     exchange answers the key that is current by then;
   - a session_key lives three days; afterwards the next login renews it;
   - force_refresh too soon is 45011, too often 45009;
+  - a push that is answered by another status than 200 is sent again at once;
   - a foreign phone number is country code and number in one, without "+".
 
 # Control API
@@ -96,6 +99,16 @@ sends for a page are refused with 403.
 	# the AppSecret is reset, as in the console
 	curl $B/_sim/secret -d '{"appid":"'$A'","secret":"another-secret"}'
 	curl $B/_sim/fault -d '{"kind":"body","body":"{\"openid\":\"o1\"}"}'
+
+	# the message push in the console, which asks the URL for the proof at once
+	curl $B/_sim/push_url -d '{"appid":"'$A'","url":"http://127.0.0.1:8080/wx/push/'$A'",
+	    "token":"demoToken","aes_key":"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
+	    "mode":"secure","xml":false}'
+
+	# a push -> {"attempts":1,"status":200,"answer":"success"}; any message in place of
+	# user and event: "message":{"MsgType":"text",...}
+	curl $B/_sim/push -d '{"appid":"'$A'","user":"alice",
+	    "event":"user_authorization_revoke","revoke_info":"8"}'
 
 	# calls so far -> {"counts":{path:n},"calls":[Call...]}
 	curl $B/_sim/calls

@@ -58,6 +58,7 @@ type app struct {
 	openids    map[string]*user
 	current    *token
 	forced     []time.Time // forced token refreshes of the last day
+	push       *PushSettings
 }
 
 // New returns a Simulator of the given mini programs.

@@ -220,6 +220,8 @@ func TestExamples_Run(t *testing.T) {
 			for id, variable := range p.apps {
 				w.env = append(w.env, variable+"="+secretOf(id))
 			}
+			w.env = append(w.env, "WX_PUSH_TOKEN=demoToken",
+				"WX_PUSH_KEY=abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG")
 			if strings.Contains(text, "store redis") {
 				w.env = append(w.env,
 					"REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr,

@@ -98,6 +98,10 @@ func TestGuide_Commands_Work(t *testing.T) {
 			"identity_missing", "You are o-alice of", "identity_refused", "You are o-alice of",
 			"removed     X-Wx-Openid", "401 session_missing",
 		},
+		"wechat/push": {
+			"You are o", "saved: 204", `"attempts":1,"status":200,"answer":"success"`,
+			"session_invalid", "invalid_request",
+		},
 		"wechat/open-data": {
 			`"step":4711`, `"13580006666"`, `"accepted":true`, `"accepted":false`,
 		},
