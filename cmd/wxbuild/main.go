@@ -5,7 +5,14 @@
 //	go run ./cmd/wxbuild -print                                print the xcaddy command line
 //
 // The manifest is the JSON form of xcaddy's Builder. It replaces this module by
-// the checkout it lies in, so that go.mod pins the versions of the build.
+// the checkout it lies in, so that go.mod pins the versions of the build. The
+// compiler optimises for the profile release.pgo, of a gate under load, which this
+// records anew:
+//
+//	bash examples/operate/bench/run --record
+//
+// It has another name than default.pgo, so that go run and go test do without it:
+// they would compile everything twice.
 //
 // The exit status is 0 on success, 1 when a step fails, 2 for a wrong command line.
 package main
@@ -54,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	b, err := read(*file)
 	if err == nil {
-		err = check(ctx, b, filepath.Dir(*file))
+		err = check(ctx, &b, filepath.Dir(*file))
 	}
 	switch {
 	case err != nil:
@@ -91,9 +98,13 @@ func read(file string) (b xcaddy.Builder, err error) {
 	return b, nil
 }
 
+// profile is where the profile lies in the checkout.
+const profile = "cmd/wxbuild/release.pgo"
+
 // check compares the manifest with go.mod and makes its replacement absolute, as
 // xcaddy needs it. Other versions or another replacement would build other code.
-func check(ctx context.Context, b xcaddy.Builder, dir string) error {
+// It adds the profile of the checkout to the build.
+func check(ctx context.Context, b *xcaddy.Builder, dir string) error {
 	replaced := &b.Replacements[0]
 	root := replaced.New.String()
 	if !filepath.IsAbs(root) {
@@ -109,6 +120,11 @@ func check(ctx context.Context, b xcaddy.Builder, dir string) error {
 	if err != nil {
 		return err
 	}
+	file := filepath.Join(root, filepath.FromSlash(profile))
+	if _, err := os.Stat(file); err != nil {
+		return fmt.Errorf("finding the profile of the build: %w", err)
+	}
+	b.BuildFlags += " -pgo=" + quote(file)
 	packages := []string{"github.com/caddyserver/caddy/v2"}
 	versions := []string{packages[0] + "@" + b.CaddyVersion}
 	for _, p := range b.Plugins {
@@ -159,7 +175,7 @@ func commandLine(b xcaddy.Builder, output string) string {
 	words := []string{"CGO_ENABLED=" + b.CgoEnabled()}
 	add := func(prefix, value string) {
 		if value != "" {
-			words = append(words, prefix+"'"+strings.ReplaceAll(value, "'", `'\''`)+"'")
+			words = append(words, prefix+quote(value))
 		}
 	}
 	add("GOOS=", b.OS)
@@ -174,3 +190,6 @@ func commandLine(b xcaddy.Builder, output string) string {
 	add("--output ", output)
 	return strings.Join(words, " \\\n\t")
 }
+
+// quote writes a word for a POSIX shell; xcaddy splits its flags likewise.
+func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -115,7 +116,8 @@ func TestPrint_InShell_RunsXcaddy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "0|-ldflags '-w -s' -trimpath -tags nobadger,nomysql,nopgx|build|v2.11.9|" +
+	want := "0|-ldflags '-w -s' -trimpath -tags nobadger,nomysql,nopgx " +
+		"-pgo='" + root + "/cmd/wxbuild/release.pgo'|build|v2.11.9|" +
 		"--with|github.com/wxgate/wxgate/caddymodule|" +
 		"--with|github.com/wxgate/wxgate/caddymodule/redisstore|" +
 		"--replace|github.com/wxgate/wxgate=" + root + "|--output|it's caddy|"
@@ -125,7 +127,7 @@ func TestPrint_InShell_RunsXcaddy(t *testing.T) {
 }
 
 // TestBuild_OwnManifest_HasModules builds the manifest and runs the result. The
-// versions of its modules are those of go.mod.
+// versions of its modules are those of go.mod, and the profile was used.
 func TestBuild_OwnManifest_HasModules(t *testing.T) {
 	if os.Getenv("WXGATE_REQUIRE_ALL") == "" {
 		t.Skip("downloads the test dependencies of Caddy; set WXGATE_REQUIRE_ALL=1")
@@ -146,6 +148,9 @@ func TestBuild_OwnManifest_HasModules(t *testing.T) {
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !slices.Contains(info.Settings, debug.BuildSetting{Key: "-pgo", Value: "release.pgo"}) {
+		t.Errorf("built without the profile: %v", info.Settings)
 	}
 	all, err := exec.Command("go", "list", "-m", "-f", "{{.Path}} {{.Version}}", "all").Output()
 	if err != nil {

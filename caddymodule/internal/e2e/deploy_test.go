@@ -234,9 +234,9 @@ func TestGuide_Docker_ImageBuilds(t *testing.T) {
 	if build == nil {
 		t.Fatal("no go build")
 	}
-	for flag := range strings.FieldsSeq(manifest.Flags) {
+	for flag := range strings.FieldsSeq(manifest.Flags + " -pgo=cmd/wxbuild/release.pgo") {
 		if !strings.Contains(build[1], flag) {
-			t.Errorf("the image is built without %s, a flag of xcaddy.json", flag)
+			t.Errorf("the image is built without %s, a flag of cmd/wxbuild", flag)
 		}
 	}
 	dir := t.TempDir()

@@ -82,11 +82,7 @@ func TestGuide_Commands_Work(t *testing.T) {
 	need(t, "bash")
 	need(t, "curl")
 	need(t, "node")
-	wxsim := filepath.Join(t.TempDir(), "wxsim")
-	cmd := exec.Command("go", "build", "-o", wxsim, "../../../cmd/wxsim")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	wxsim := buildSim(t)
 	for guide, want := range map[string][]string{
 		"start/multi-app": {" of wx0123456789abcdef.", "app_not_allowed"},
 		"client":          {"session_missing", "fail 0", "skipped 0"},
@@ -118,6 +114,17 @@ func TestGuide_Commands_Work(t *testing.T) {
 			}
 		})
 	}
+}
+
+// buildSim builds the simulator as a program.
+func buildSim(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "wxsim")
+	cmd := exec.Command("go", "build", "-o", program, "../../../cmd/wxsim")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return program
 }
 
 // runGuide runs the first commands of a guide in a copy of examples.
