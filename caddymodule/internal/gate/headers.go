@@ -115,24 +115,22 @@ func (g *Rules) Inject(r *http.Request, id Identity) error {
 
 // Show copies the identity headers of a judged r to an answer, each of them, empty
 // when r has none: some proxies leave a client's own header in place otherwise
-// (docs/threats.md#t48). It returns the names of the empty ones. Without Config.Signed
-// there is no assertion among them.
-func (g *Rules) Show(answer http.Header, r *http.Request) (empty []string) {
+// (docs/threats.md#t48). It appends the names of the empty ones to empty. Without
+// Config.Signed there is no assertion among them.
+func (g *Rules) Show(answer http.Header, r *http.Request, empty []string) []string {
 	for i, name := range g.headers {
 		if i == Assertion && !g.signed {
 			continue
 		}
 		value := r.Header[name]
 		if len(value) == 0 {
-			value = noValue
+			value = []string{""}
 			empty = append(empty, name)
 		}
 		answer[name] = value
 	}
 	return empty
 }
-
-var noValue = []string{""}
 
 func isVisible(s string) bool {
 	for i := range len(s) {
