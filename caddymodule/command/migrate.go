@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
@@ -37,7 +38,8 @@ A store is
 	              addresses and passwords from there
 
 The command does not change the source. It adds to the target: sessions are added, and of
-two records of a user the later login counts. Run it again after an error, or to copy
+two records of a user the later login counts. Blocks go along, and the keys of assertions
+if the target has none and seal_key opens them. Run it again after an error, or to copy
 newer logins.
 
 To change the store while the gate runs, with new.Caddyfile as the new configuration:
@@ -114,6 +116,8 @@ type migrated struct {
 	Damaged  int64          `json:"unreadable"` // records of the source
 	Keys     []string       `json:"keys"`       // master keys that the sessions need
 
+	AssertionKeys bool `json:"assertion_keys"` // the target has those of the source
+
 	since bool
 }
 
@@ -134,6 +138,9 @@ func (r migrated) write(out io.Writer) error {
 	}
 	if r.Blocks > 0 {
 		fmt.Fprintf(out, "%s of users.\n", cli.Amount(r.Blocks, "block"))
+	}
+	if r.AssertionKeys {
+		fmt.Fprintln(out, "The keys of assertions are there now, too.")
 	}
 	if r.Damaged > 0 {
 		damaged := cli.Amount(int(r.Damaged), "record")
@@ -182,6 +189,10 @@ func (m *migration) run(ctx context.Context) (r migrated, err error) {
 	}
 	if r.Blocks, err = stores.copyBlocks(ctx); err != nil { // before the sessions that they end
 		return r, fmt.Errorf("copying, which can be done again: %w", err)
+	}
+	r.AssertionKeys, err = assertion.CopyKeys(ctx, stores.from.source, stores.to.store, stores.ring)
+	if err != nil {
+		return r, err
 	}
 	if err := m.copy(ctx, stores, &r); err != nil {
 		return r, fmt.Errorf("copying, which can be done again: %w", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
@@ -529,5 +530,48 @@ func TestMigrate_Blocks_GoAlong(t *testing.T) {
 			t.Errorf("copied %d", r.Blocks)
 		}
 		check("there", "new", "old")
+	}
+}
+
+// TestMigrate_AssertionKeys_GoAlong: verifiers see no change, unless the target signs
+// with keys of its own, or seal_key does not open those of the source.
+func TestMigrate_AssertionKeys_GoAlong(t *testing.T) {
+	w := newMigrateWorld(t)
+	keys := func(name, sealKey string) string {
+		ring, err := keyring.Parse(sealKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var k assertion.Keys
+		w.open(name, func(s store.Store) {
+			if err := k.Load(t.Context(), assertion.Box{Facts: s, Ring: ring}, false); err != nil {
+				t.Fatal(err)
+			}
+		})
+		return k.List()[0].ID
+	}
+	from := []string{"--from", "bolt:" + w.path("sessions.db"), "--to", "shelf"}
+	if r := w.must(from...); r.AssertionKeys {
+		t.Error("copied from a store without any")
+	}
+	keys("foreign.db", keyring.NewMasterKey())
+	if r := w.must("--from", "bolt:"+w.path("foreign.db"), "--to", "shelf"); r.AssertionKeys {
+		t.Error("copied what seal_key does not open")
+	}
+	ours := keys("sessions.db", caddytest.SealKey)
+	for _, want := range []bool{true, true} { // again after an error
+		if r := w.must(from...); r.AssertionKeys != want {
+			t.Errorf("copied: %v, want %v", r.AssertionKeys, want)
+		}
+	}
+	if got := keys("shelf.db", caddytest.SealKey); got != ours {
+		t.Errorf("the target signs with %s, want %s", got, ours)
+	}
+	keys("other.db", caddytest.SealKey)
+	if r := w.must("--from", "bolt:"+w.path("other.db"), "--to", "shelf"); r.AssertionKeys {
+		t.Error("replaced the keys of the target")
+	}
+	if got := keys("shelf.db", caddytest.SealKey); got != ours {
+		t.Errorf("the target signs with %s, want %s", got, ours)
 	}
 }

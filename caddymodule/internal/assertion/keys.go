@@ -50,9 +50,14 @@ const (
 // yet, or not for so long that another gate may have rotated the key.
 var ErrNoKey = errors.New("no assertion key")
 
+// FactReader is the part of a store that its copy has, too.
+type FactReader interface {
+	Fact(ctx context.Context, name string) ([]byte, error)
+}
+
 // Facts keep the keys (store.Store).
 type Facts interface {
-	Fact(ctx context.Context, name string) ([]byte, error)
+	FactReader
 	SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error)
 }
 
@@ -231,6 +236,26 @@ func (k *Keys) keep(b Box, keys []*key, sealed []byte, asked time.Time) {
 		s.keys = old.keys
 	}
 	k.set.Store(s)
+}
+
+// CopyKeys puts the keys of one store into another that has none, sealed as they are, so
+// that verifiers see no change. It reports whether it has. A ring that does not open
+// them copies nothing; a nil ring is not asked.
+func CopyKeys(ctx context.Context, from FactReader, to Facts, ring *keyring.Ring) (bool, error) {
+	sealed, err := from.Fact(ctx, fact)
+	if err == nil && ring != nil {
+		if _, _, err := open(ring, sealed); err != nil {
+			return false, nil
+		}
+	}
+	var now []byte
+	if err == nil && sealed != nil {
+		now, err = to.SetFact(ctx, fact, nil, sealed)
+	}
+	if err != nil {
+		return false, fmt.Errorf("copying assertion keys: %w", err)
+	}
+	return now != nil && slices.Equal(now, sealed), nil
 }
 
 // open returns the keys of a record, none of nil, and whether it needs no new seal.
