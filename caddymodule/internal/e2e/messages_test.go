@@ -142,6 +142,23 @@ func TestReference_Chinese_HasTheSameRows(t *testing.T) {
 	}
 }
 
+// TestReference_Codes_HaveWordsOnThePage: the playground says in two languages what
+// each code means.
+func TestReference_Codes_HaveWordsOnThePage(t *testing.T) {
+	codes := linesOf(manual(t, referencePage), "codes")
+	if len(codes) < 15 {
+		t.Errorf("the codes are %q", codes)
+	}
+	for _, name := range []string{"en.js", "zh.js"} {
+		words := manual(t, "cmd/internal/playground/page/"+name)
+		for _, code := range codes {
+			if !strings.HasPrefix(code, `"`) && !strings.Contains(words, "'code."+code+"': '") {
+				t.Errorf("%s has no words for 'code.%s'", name, code)
+			}
+		}
+	}
+}
+
 // differAt returns the first place where two lists differ, or -1.
 func differAt(a, b []string) int {
 	for i := range min(len(a), len(b)) {

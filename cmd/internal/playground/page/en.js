@@ -145,6 +145,7 @@ export const english = {
 	'code.invalid_request': 'The call is not written as it must be; “detail” in the answer says what is wrong.',
 	'code.ambiguous_credentials': 'There are two different tokens in the request.',
 	'code.not_found': 'Everything under this prefix is the gate’s, and this is none of its endpoints.',
+	'code.push_refused': 'This address is for WeChat only; the gate’s log has the reason.',
 	'code.too_early': 'The request came before the TLS handshake was complete.',
 	'code.misconfigured': 'The gate is not set up right; its log has the cause.',
 	'code.identity_missing': 'This path needs a user, and the request comes from none by way of WeChat Cloud Hosting.',

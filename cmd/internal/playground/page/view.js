@@ -36,7 +36,7 @@ export function verdict(x) {
 	const ok = x.answer.status < 400;
 	if (x.by === 'gate') {
 		if (!ok) {
-			const words = t(`code.${codeOf(x)}`);
+			const words = t(`code.${codeOf(x)}`) || codeOf(x);
 			const away = /unavailable|misconfigured/.test(codeOf(x));
 			return { tone: away ? 'broken' : 'refused', title: t(away ? 'vAway' : 'vRefused'), text: words };
 		}

@@ -145,6 +145,7 @@ export const chinese = {
 	'code.invalid_request': '请求的写法不对，响应里的 detail 说明了原因。',
 	'code.ambiguous_credentials': '请求里有两个不同的 token。',
 	'code.not_found': '这个前缀下的一切都归网关，而这不是它的接口。',
+	'code.push_refused': '这个地址只给微信推送用，原因见网关的日志。',
 	'code.too_early': '请求早于 TLS 握手完成。',
 	'code.misconfigured': '网关配置有误，原因见它的日志。',
 	'code.identity_missing': '这个路径需要用户身份，而请求不是经微信云托管来自某个用户。',
