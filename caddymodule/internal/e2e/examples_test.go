@@ -142,6 +142,10 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 				"match") // the address, by which it is called here
 			continue
 		}
+		if holdsHandler(s, "metrics") {
+			s["listen"] = []string{freeAddr(tb)}
+			continue
+		}
 		guarding++
 		s["listen"] = []string{listen}
 		s["automatic_https"] = map[string]any{"disable": true}
