@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,16 @@ func TestExample_Apps(t *testing.T) {
 	for name := range guideApps {
 		gate, upstream := freeAddr(t), freeAddr(t)
 		addrs[name] = [2]string{gate, upstream}
-		sites += siteAt(gate, "\twechat_auth\n\treverse_proxy "+upstream)
+		text, err := os.ReadFile(filepath.Join(moduleRoot, "examples/apps", name, "Caddyfile"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, lines, _ := strings.Cut(string(text), "\napi.example.com {\n")
+		lines, _, found := strings.Cut(lines, "\n}\n")
+		if !found {
+			t.Fatalf("%s has no site api.example.com", name)
+		}
+		sites += siteAt(gate, strings.ReplaceAll(lines, "127.0.0.1:8080", upstream))
 	}
 	w := newWorld(t, setup{sites: sites})
 	for name, app := range guideApps {
