@@ -315,12 +315,19 @@ func scrapeGateOnFile(t *testing.T, s *scrapedSeries) {
 func scrapeGateOnRedis(t *testing.T, s *scrapedSeries) {
 	api := freeAddr(t)
 	redis := redistest.Start(t, redistest.Password(fleetPassword))
-	w := newWorld(t, shared(setup{
+	w := prepareWorld(t, shared(setup{
 		options: "\tmetrics",
 		wechat:  "\t\tlogin_rate 3/h\n",
 		auth:    "\t\tassertion {\n\t\t\taudience app\n\t\t\tissuer https://x.example\n\t\t}",
 		sites:   siteAt(api, "\twechat_api"),
+		env:     []string{"WX_PUSH_TOKEN=token", "WX_PUSH_KEY=" + strings.Repeat("k", 43)},
 	}, redis.Addr))
+	app := "app " + appA + " {env.WX_SECRET_0}"
+	w.run(t, "--adapter", "caddyfile", "--config", w.write(t, "Caddyfile", strings.Replace(
+		w.caddyfile(w.setup), app,
+		app+" {\n\t\t\tpush {\n\t\t\t\ttoken {env.WX_PUSH_TOKEN}\n"+
+			"\t\t\t\taes_key {env.WX_PUSH_KEY}\n\t\t\t}\n\t\t}", 1)))
+	w.post(t, "/wx/push/"+appA, "{}")
 	eventually(t, "a login is refused by the limit", func() bool {
 		return w.tryLogin(t, "ada").status == 429
 	})
