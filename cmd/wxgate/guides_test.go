@@ -16,7 +16,7 @@ import (
 var shellBlock = regexp.MustCompile("(?s)\n```sh\n(.*?)```\n")
 
 // TestDev_AppGuides_CommandsWork runs the first commands of the guides in examples/apps
-// as they stand, on other ports and with this test program as wxgate.
+// as they stand, on other ports, with more patience, and with this test program as wxgate.
 func TestDev_AppGuides_CommandsWork(t *testing.T) {
 	for app, program := range map[string]string{
 		"php": "php", "python": "python3", "node": "node", "java": "javac", "go": "go",
@@ -85,7 +85,7 @@ func runAppGuide(t *testing.T, app string) string {
 	commands = strings.NewReplacer(
 		"./wxgate dev", childEnv+"=1 "+os.Args[0]+move.Replace(
 			" dev --listen 127.0.0.1:8700 --sim-listen 127.0.0.1:8750"),
-		folder+"/Caddyfile", caddyfile,
+		folder+"/Caddyfile", caddyfile, "--retry 9", "--retry 90",
 	).Replace(move.Replace(commands))
 
 	cmd := exec.Command("bash", "-c", commands)
