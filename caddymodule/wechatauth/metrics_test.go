@@ -101,7 +101,8 @@ func TestMetricsClosedLabels(t *testing.T) {
 			"store_unavailable",
 		},
 		"caddy_wechat_endpoint_calls_total": {
-			"decrypt", "phone", "jwks.json", "login", "logout", "session", "sessions", "ticket", "ok", "invalid_request", "data_invalid", "code_invalid",
+			"decrypt", "phone", "jwks.json", "login", "logout", "session", "sessions", "ticket",
+			"ok", "invalid_request", "data_invalid", "code_invalid",
 			"user_blocked", "rate_limited", "misconfigured", "wechat_unavailable",
 			"store_unavailable",
 		},

@@ -159,7 +159,8 @@ func visitGuideApp(t *testing.T, w *world, name, gate, api string) {
 	if first.ID == "" || first.OpenID != who.openid || first.UnionID != "" {
 		t.Errorf("the row of ada is %+v, her openid is %s", first, who.openid)
 	}
-	ask(t, gate, "GET", "/api/me", "", "X-WX-OPENID: "+who.openid).problem(t, 401, "session_missing")
+	ask(t, gate, "GET", "/api/me", "", "X-WX-OPENID: "+who.openid).
+		problem(t, 401, "session_missing")
 	bobs := w.login(t, bob)
 	other := row(call("GET", "", bobs))
 	if other.ID == first.ID || other.OpenID != w.who(appA, bob).openid ||

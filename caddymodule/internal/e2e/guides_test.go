@@ -152,20 +152,9 @@ func runGuide(t *testing.T, wxsim, guide string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, script := range map[string]string{
-		// This test binary is the product as long as its standard input is open.
-		"wxgate": fmt.Sprintf("exec env %s=1 %q \"$@\" < <(sleep 600)", childEnv, self),
-		"wxsim":  fmt.Sprintf("exec %q -listen %s \"$@\"", wxsim, move.Replace("127.0.0.1:8750")),
-	} {
-		text := []byte("#!/usr/bin/env bash\n" + script + "\n")
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
+	writeProduct(t, dir)
+	writeScript(t, filepath.Join(dir, "wxsim"),
+		fmt.Sprintf("exec %q -listen %s \"$@\"", wxsim, move.Replace("127.0.0.1:8750")))
 	text, err := os.ReadFile(filepath.Join(dir, "examples", guide, "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -174,19 +163,43 @@ func runGuide(t *testing.T, wxsim, guide string) string {
 	if !found {
 		t.Fatal("no commands")
 	}
+	return runShell(t, dir, []string{"CADDY_ADMIN=" + freeAddr(t)}, build)
+}
+
+// writeProduct writes a program wxgate. The test binary is the product as long as its
+// standard input is open.
+func writeProduct(t *testing.T, dir string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeScript(t, filepath.Join(dir, "wxgate"),
+		fmt.Sprintf("exec env %s=1 %q \"$@\" < <(sleep 600 2>&-)", childEnv, self))
+}
+
+func writeScript(t *testing.T, path, script string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("#!/usr/bin/env bash\n"+script+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runShell runs commands in a folder, ends what they leave in the background, and
+// returns what all of it printed.
+func runShell(t *testing.T, dir string, env []string, commands string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-c", build)
+	cmd := exec.CommandContext(ctx, "bash", "-c", commands)
 	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.Env = []string{
+	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "no_proxy=*",
-		"CADDY_ADMIN=" + freeAddr(t),
-	}
+	}, env...)
 	// A file, since a pipe would keep Wait until the last process in the
 	// background ends.
-	printed := filepath.Join(dir, "printed")
-	out, err := os.Create(printed)
+	out, err := os.CreateTemp(dir, "printed")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +207,7 @@ func runGuide(t *testing.T, wxsim, guide string) string {
 	cmd.Stdout, cmd.Stderr = out, out
 	err = cmd.Run()
 	cmd.Cancel()
-	text, readErr := os.ReadFile(printed)
+	text, readErr := os.ReadFile(out.Name())
 	if err != nil || readErr != nil {
 		t.Errorf("%v, %v\n%s", err, readErr, text)
 	}

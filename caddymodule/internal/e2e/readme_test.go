@@ -76,6 +76,7 @@ func TestReadme_Commands_Exist(t *testing.T) {
 		for _, block := range fenced(text, "sh") {
 			for _, m := range commandLine.FindAllStringSubmatch(block, -1) {
 				line, _, _ := strings.Cut(m[2], " #")
+				line, _, _ = strings.Cut(line, " | ") // to another program
 				options[m[1]] = append(options[m[1]], optionsIn(line)...)
 			}
 		}

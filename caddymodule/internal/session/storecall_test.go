@@ -31,7 +31,10 @@ func TestStoreCall_EachOutcome_IsObserved(t *testing.T) {
 		want   []string
 	}{
 		{do: func() { g.accept(g.login("alice").Token) }, want: []string{"login ok", "lookup ok"}},
-		{do: func() { g.refuse(g.keys.Mint(nobody), session.ErrUnknown) }, want: []string{"lookup ok"}},
+		{
+			do:   func() { g.refuse(g.keys.Mint(nobody), session.ErrUnknown) },
+			want: []string{"lookup ok"},
+		},
 		{
 			before: failing("Lookup", store.ErrUnavailable),
 			do:     func() { g.refuse(g.keys.Mint(nobody), session.ErrUnavailable) },
