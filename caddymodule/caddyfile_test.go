@@ -72,7 +72,8 @@ func FuzzCaddyfile(f *testing.F) {
 				t.Errorf("accepted %q: %v", m.Secret, err)
 			}
 		}
-		if len(a.Apps) == 0 || a.SealKey != "" && block.CheckSecret("seal_key", a.SealKey) != nil {
+		if len(a.Apps)+len(a.Components) == 0 ||
+			a.SealKey != "" && block.CheckSecret("seal_key", a.SealKey) != nil {
 			t.Errorf("accepted %s", out)
 		}
 		if a.API.Timeout < 0 || a.Session.TTL < 0 || a.Session.Idle < 0 || a.MaxStaleness < 0 ||

@@ -1,6 +1,6 @@
 // Package admin owns the operator's verbs against the running gate: the routes
 // /wechat/* of Caddy's admin API and the commands that call them, one file a verb
-// with its answer type, route and command.
+// with its answer type, route and command. So it has more than 14 files.
 //
 // It must not know the handlers of sites.
 package admin
@@ -37,10 +37,13 @@ func init() { caddy.RegisterModule(API{}) }
 //	POST /wechat/backup                    the database, as it is at one moment
 //	GET  /wechat/keys                      the names of the master and assertion keys
 //	POST /wechat/keys/rotate-assertion     make a new assertion key
+//	GET  /wechat/component                 third-party platforms and their mini programs
+//	POST /wechat/component/link            {"component", "redirect_uri"}: where to authorise
+//	POST /wechat/component/repair          {"component", "reset"}: read WeChat's list
 //
 // It shows no token, no key and no more of a session's digest than names it. The
 // commands `wechat status`, `sessions`, `revoke`, `forget`, `block`, `unblock`,
-// `blocked`, `backup` and `keys` use it.
+// `blocked`, `backup`, `keys` and `component` use it.
 type API struct{}
 
 // verb is one verb of the operator: a route and the command that calls it.
@@ -65,6 +68,12 @@ var verbs = []verb{
 		noBrowser: true,
 	},
 	{path: "keys", method: http.MethodGet, serve: serveKeys, command: keysCommand},
+	{
+		path: "component", method: http.MethodGet, serve: serveComponents,
+		command: componentCommand,
+	},
+	{path: "component/link", method: http.MethodPost, serve: serveComponentLink},
+	{path: "component/repair", method: http.MethodPost, serve: serveComponentRepair},
 	{path: "keys/rotate-assertion", method: http.MethodPost, serve: serveRotateAssertion},
 }
 

@@ -13,6 +13,7 @@
 package wechatapi
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.appID, err = caddy.NewReplacer().ReplaceOrErr(h.App, false, true); err != nil {
 		return fmt.Errorf("resolving app of wechat_api: %w", err)
 	}
-	if _, ok := h.apps[h.appID]; h.appID != "" && !ok {
+	if _, ok := h.apps[h.appID]; h.appID != "" && !ok && !h.app.HasPlatforms() {
 		return fmt.Errorf("wechat_api is for mini program %s, "+
 			"which the global option wechat does not configure: "+
 			"add the line app %[1]s {env.WX_SECRET} there", h.appID)
@@ -282,10 +283,6 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c *apiCall) erro
 	}
 	c.seqID = rand.Text()
 	w.Header().Set(seqIDHeader, c.seqID)
-	var err error
-	if c.live, err = h.app.Live(r.Context()); err != nil {
-		return err
-	}
 	return h.relay(w, r, c)
 }
 
@@ -307,7 +304,10 @@ func (h *Handler) prepare(r *http.Request, c *apiCall) error {
 	if len(query[fromAppID]) > 1 {
 		return reply.Invalid(http.StatusBadRequest, fromAppID+" is given twice")
 	}
-	if c.app, err = h.appOf(query.Get(fromAppID)); err != nil {
+	if c.live, err = h.app.Live(r.Context()); err != nil {
+		return err
+	}
+	if c.app, err = h.appOf(r.Context(), c.live, query.Get(fromAppID)); err != nil {
 		return err
 	}
 	query.Del(fromAppID)
@@ -321,7 +321,9 @@ const fromAppID = "from_appid"
 
 // appOf returns the mini program that a call means; id is what it says itself,
 // if anything.
-func (h *Handler) appOf(id string) (weixin.Credentials, error) {
+func (h *Handler) appOf(
+	ctx context.Context, live *wechatapp.Live, id string,
+) (weixin.Credentials, error) {
 	switch {
 	case id == "":
 		id = h.appID
@@ -329,7 +331,7 @@ func (h *Handler) appOf(id string) (weixin.Credentials, error) {
 		return weixin.Credentials{}, reply.OtherApp
 	}
 	if id == "" {
-		if len(h.apps) != 1 {
+		if len(h.apps) != 1 || h.app.HasPlatforms() {
 			return weixin.Credentials{}, reply.Invalid(
 				http.StatusBadRequest,
 				"the gate serves several mini programs: name one ("+fromAppID+
@@ -338,11 +340,10 @@ func (h *Handler) appOf(id string) (weixin.Credentials, error) {
 		}
 		id = slices.Collect(maps.Keys(h.apps))[0]
 	}
-	app, ok := h.apps[id]
-	if !ok {
-		return weixin.Credentials{}, reply.OtherApp
+	if app, ok := h.apps[id]; ok {
+		return app, nil
 	}
-	return app, nil
+	return live.Merchant(ctx, id)
 }
 
 func callRefused(why string) reply.Problem {

@@ -58,13 +58,13 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, c *apiCall, 
 		return reply.MethodNotAllowed(http.MethodPost,
 			"send POST with a JSON body of type application/json")
 	}
-	u, err := h.readUser(w, r, name)
-	if err != nil {
-		return err
-	}
 	live, err := h.app.Live(r.Context())
 	if err != nil {
 		return reply.Refused{Problem: reply.For(reply.ForUser, err), Err: err}
+	}
+	u, err := h.readUser(w, r, live, name)
+	if err != nil {
+		return err
 	}
 
 	result, err := call.run(r.Context(), live.Sessions, u)
@@ -86,7 +86,7 @@ func (h *Handler) serveUser(w http.ResponseWriter, r *http.Request, c *apiCall, 
 
 // readUser reads and checks what each user call holds.
 func (h *Handler) readUser(
-	w http.ResponseWriter, r *http.Request, name string,
+	w http.ResponseWriter, r *http.Request, live *wechatapp.Live, name string,
 ) (u userRequest, err error) {
 	limit := int64(reply.MaxBody)
 	if name == "decrypt" {
@@ -99,7 +99,7 @@ func (h *Handler) readUser(
 	if err != nil {
 		return u, err
 	}
-	app, err := h.appOf(id)
+	app, err := h.appOf(r.Context(), live, id)
 	if err != nil {
 		return u, err
 	}

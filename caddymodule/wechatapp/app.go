@@ -34,6 +34,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,12 @@ func init() { caddy.RegisterModule(new(App)) }
 //				forget  no
 //			}
 //		}
+//		component <appid> <secret> {
+//			token           <placeholder>
+//			aes_key         <placeholder> [<previous placeholder>]
+//			on_unauthorized end_sessions
+//			merchant_rate   <rate>
+//		}
 //		api {
 //			base_url <url>
 //			timeout <duration>
@@ -99,15 +106,19 @@ func init() { caddy.RegisterModule(new(App)) }
 //		}
 //	}
 //
-// One `app` line is enough. A secret is a placeholder (`{env.WX_SECRET}`,
+// One `app` line or `component` block is enough. A secret is a placeholder (`{env.WX_SECRET}`,
 // `{file./run/secrets/wx}`), never written out. `validate` warns of an empty
 // placeholder; the start refuses it. So you can check a Caddyfile on a machine
 // that has no secrets.
 //
 // The open store, cache, rate limits and circuit breaker survive a reload.
 type App struct {
-	// The mini programs whose users may log in. At least one.
+	// The mini programs whose users may log in. At least one, or a component.
 	Apps []MiniProgram `json:"apps,omitempty"`
+
+	// Third-party platforms: the mini programs that have authorised one of them need no
+	// entry of their own.
+	Components []Component `json:"components,omitempty"`
 
 	// How the gate reaches WeChat.
 	API API `json:"api,omitzero"`
@@ -164,6 +175,7 @@ type App struct {
 	live    atomic.Pointer[Live]
 
 	keyMissing atomic.Bool // another gate signs with a master key that this one lacks
+	platforms  []componentSetup
 	keyWatch   keyWatch
 	assertions bool // a site signs
 }
@@ -184,6 +196,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if err := a.provisionApps(); err != nil {
+		return err
+	}
+	if err := a.provisionComponents(); err != nil {
 		return err
 	}
 	if err := a.provisionKeys(); err != nil {
@@ -208,31 +223,24 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 // provisionApps resolves and checks the mini programs.
 func (a *App) provisionApps() error {
-	if len(a.Apps) == 0 {
+	if len(a.Apps)+len(a.Components) == 0 {
 		return errors.New("no mini program is configured: " +
 			"add a line `app <appid> {env.WX_SECRET}` to the global option `wechat`")
 	}
 	seen := make(map[string]bool)
 	for _, m := range a.Apps {
-		id, err := caddy.NewReplacer().ReplaceOrErr(m.AppID, false, true)
+		id, err := a.appID(m.AppID)
 		if err != nil {
-			return fmt.Errorf("resolving appid: %w", err)
-		}
-		if id == "" {
-			a.empty = append(a.empty, "appid "+m.AppID)
-		} else if err := CheckAppID(id); err != nil {
 			return err
-		} else if seen[id] {
+		}
+		if id != "" && seen[id] {
 			return fmt.Errorf("mini program %s is configured twice", id)
 		}
 		seen[id] = true
 
-		secret, err := block.ResolveSecret("secret of mini program "+id, m.Secret)
+		secret, err := a.secret("secret of mini program "+id, m.Secret)
 		if err != nil {
 			return err
-		}
-		if secret == "" {
-			a.empty = append(a.empty, fmt.Sprintf("secret %s of mini program %s", m.Secret, id))
 		}
 		previous, err := a.previousSecret(id, m)
 		if err != nil {
@@ -245,11 +253,35 @@ func (a *App) provisionApps() error {
 		a.apps = append(a.apps, weixin.Credentials{
 			ID: id, Secret: secret, Previous: previous, TokenFile: source,
 		})
-		if err := a.provisionPush(id, m.Push); err != nil {
+		if err := a.provisionPush("mini program", id, m.Push); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// appID resolves and checks an AppID. It is empty when its placeholder has no value,
+// which the start refuses.
+func (a *App) appID(value string) (string, error) {
+	id, err := caddy.NewReplacer().ReplaceOrErr(value, false, true)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("resolving appid: %w", err)
+	case id == "":
+		a.empty = append(a.empty, "appid "+value)
+		return "", nil
+	}
+	return id, CheckAppID(id)
+}
+
+// secret resolves the placeholder of a secret, likewise. what says whose it is.
+func (a *App) secret(what, value string) (string, error) {
+	secret, err := block.ResolveSecret(what, value)
+	if err == nil && secret == "" {
+		kind, whose, _ := strings.Cut(what, " of ")
+		a.empty = append(a.empty, fmt.Sprintf("%s %s of %s", kind, value, whose))
+	}
+	return secret, err
 }
 
 // previousSecret resolves the other AppSecret of a mini program, if it has one.
@@ -257,13 +289,7 @@ func (a *App) previousSecret(id string, m MiniProgram) (string, error) {
 	if m.PreviousSecret == "" {
 		return "", nil
 	}
-	what := "previous secret of mini program " + id
-	previous, err := block.ResolveSecret(what, m.PreviousSecret)
-	if err == nil && previous == "" {
-		a.empty = append(a.empty,
-			fmt.Sprintf("previous secret %s of mini program %s", m.PreviousSecret, id))
-	}
-	return previous, err
+	return a.secret("previous secret of mini program "+id, m.PreviousSecret)
 }
 
 func (a *App) provisionKeys() error {
@@ -347,6 +373,7 @@ func (a *App) Start() error {
 	a.renewStore()
 	a.watchKeys()
 	a.watchAssertions()
+	a.runPlatforms()
 	a.watchClock()
 	a.tellReady()
 	return nil
@@ -416,7 +443,8 @@ func (a *App) open() error {
 	if err != nil {
 		return err
 	}
-	sessions := session.New(session.Config{
+	live := &Live{App: a, Core: core, WeChat: wechat, limiter: limiter, Users: users}
+	live.Sessions = session.New(session.Config{
 		Core: core, WeChat: wechat, Calls: wechat, Apps: a.apps, Keys: a.ring,
 		TTL: time.Duration(a.Session.TTL), Idle: time.Duration(a.Session.Idle),
 		MaxSessions: a.Cache.MaxSessions, MaxStaleness: time.Duration(a.MaxStaleness),
@@ -424,22 +452,22 @@ func (a *App) open() error {
 		Replay:        max(time.Duration(a.Session.Replay), 0),
 		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge),
 		UnionIDBound: auditUnionID,
+		Merchant:     live.Merchant,
 	})
-	if err := checkKeys(core, sessions); err != nil {
+	if err := checkKeys(core, live.Sessions); err != nil {
 		return err
 	}
-	if err := a.refuseEmpty(core, sessions); err != nil {
+	if err := a.refuseEmpty(core, live.Sessions); err != nil {
 		Logger("store").Error("reload would log all users out; it is refused", zap.Error(err))
 		return err
 	}
-	assertions, err := a.openAssertions(core)
-	if err != nil {
+	if live.Assertions, err = a.openAssertions(core); err != nil {
 		return err
 	}
-	a.live.Store(&Live{
-		App: a, Core: core, Sessions: sessions, WeChat: wechat,
-		limiter: limiter, Users: users, Assertions: assertions,
-	})
+	if err := a.openPlatforms(live); err != nil {
+		return err
+	}
+	a.live.Store(live)
 	return nil
 }
 

@@ -48,6 +48,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		switch d.Val() {
 		case "app":
 			err = a.unmarshalApp(d)
+		case "component":
+			err = a.unmarshalComponent(d)
 		case "api":
 			err = a.API.unmarshal(b)
 		case "session":
@@ -68,7 +70,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "decrypt":
 			err = a.Decrypt.unmarshal(b)
 		default:
-			err = b.Unknown("app, api, session, store, cache, max_staleness, " +
+			err = b.Unknown("app, component, api, session, store, cache, max_staleness, " +
 				"seal_key, login_rate, phone or decrypt")
 		}
 		if err != nil {
@@ -80,7 +82,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.WrapErr(a.Session.idleBeyondTTL())
 	case mod != nil && !keeps && a.SealKey == "":
 		return d.WrapErr(errNoSealKey)
-	case len(a.Apps) == 0:
+	case len(a.Apps)+len(a.Components) == 0:
 		return d.Err("wechat needs at least one line: app <appid> {env.WX_SECRET}")
 	}
 	return nil

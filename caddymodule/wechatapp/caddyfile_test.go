@@ -23,12 +23,18 @@ func inApp(lines string) string {
 
 const pushLines = "push {\ntoken {env.WX_PUSH_TOKEN}\naes_key {env.WX_PUSH_KEY}\n}\n"
 
+const (
+	platformLine  = "component wx9876543210fedcba {env.WX_SECRET}"
+	platformLines = " {\ntoken {env.WX_PUSH_TOKEN}\naes_key {env.WX_PUSH_KEY}\n}"
+)
+
 var wrongOptions = []caddytest.Wrong{
 	{
 		"unknown word",
 		caddytest.Option("sesion { # here\n}"),
 		`unknown word "sesion"`,
-		"app, api, session, store, cache, max_staleness, seal_key, login_rate, phone or decrypt",
+		"app, component, api, session, store, cache, max_staleness, seal_key, login_rate, " +
+			"phone or decrypt",
 	},
 	{
 		"unknown word in decrypt",
@@ -70,6 +76,50 @@ var wrongOptions = []caddytest.Wrong{
 		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n token /t # here\n}"),
 		"unknown word \"token\"",
 		"token_file, cloud_token_file or push",
+	},
+	{
+		"component without a block",
+		caddytest.Apps(platformLine + " # here"),
+		"push needs the Token of the WeChat console",
+	},
+	{
+		"component without a secret",
+		caddytest.Apps("component wx9876543210fedcba # here"),
+		"component takes an appid, the placeholder of its secret and a block",
+	},
+	{
+		"component with a secret written out",
+		caddytest.Apps("component wx9876543210fedcba " + caddytest.Canary + " # here"),
+		"the secret is written out",
+	},
+	{
+		"component with a bad appid",
+		caddytest.Apps("component wx1 {env.WX_SECRET} # here"), cureAppID,
+	},
+	{
+		"component twice",
+		caddytest.Apps(platformLine + platformLines + "\n" + platformLine + " { # here\n}"),
+		"component wx9876543210fedcba is given twice",
+	},
+	{
+		"unknown word of component",
+		caddytest.Apps(platformLine + " {\n mode secure # here\n}"),
+		`unknown word "mode"`, "token, aes_key, forget, on_unauthorized or merchant_rate",
+	},
+	{
+		"component on_unauthorized",
+		caddytest.Apps(platformLine + " {\n on_unauthorized log_out # here\n}"),
+		"on_unauthorized takes end_sessions", "leave the line out",
+	},
+	{
+		"component merchant_rate",
+		caddytest.Apps(platformLine + " {\n merchant_rate many # here\n}"),
+		`"many" is not a rate`,
+	},
+	{
+		"component aes_key written out",
+		caddytest.Apps(platformLine + " {\n aes_key " + caddytest.PushKey + " # here\n}"),
+		"is written out",
 	},
 	{
 		"push without token",

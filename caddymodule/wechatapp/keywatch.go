@@ -51,17 +51,22 @@ func (k *keyWatch) stop() {
 	k.done.Wait()
 }
 
+// run runs f until stop.
+func (k *keyWatch) run(f func(context.Context)) {
+	if k.cancel == nil {
+		k.ctx, k.cancel = context.WithCancel(context.Background())
+	}
+	ctx := k.ctx
+	k.done.Go(func() { f(ctx) })
+}
+
 // every calls check from time to time, until stop, and tell with an error of it, once in
 // a while. It asks sooner again, and tells nothing, while the store is away: the store
 // logs its outage itself.
 func (k *keyWatch) every(
 	pause time.Duration, check func(context.Context) error, tell func(error),
 ) {
-	if k.cancel == nil {
-		k.ctx, k.cancel = context.WithCancel(context.Background())
-	}
-	ctx := k.ctx
-	k.done.Go(func() {
+	k.run(func(ctx context.Context) {
 		var told time.Time
 		for wait := keysRetry; ; {
 			select {

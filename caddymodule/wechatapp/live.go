@@ -25,7 +25,8 @@ type Live struct {
 
 	Assertions *assertion.Keys // nil: no site signs
 
-	limiter *limit.Limiter
+	limiter   *limit.Limiter
+	platforms []platform
 }
 
 const (

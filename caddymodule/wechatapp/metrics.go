@@ -117,6 +117,7 @@ func (c *collectors) register(reg *prometheus.Registry) error {
 		c.storeUp,
 		c.droppedLines,
 		storeGauges{},
+		componentGauges{},
 	)
 }
 

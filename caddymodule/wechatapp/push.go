@@ -61,21 +61,12 @@ func (a *App) TakesPushes(appIDs []string) bool {
 
 func (p *Push) unmarshal(b *block.Block) error {
 	err := b.Sub(func(in *block.Block) error {
-		switch in.D.Val() {
-		case "token":
-			return in.Checked(&p.Token, func(v string) error {
-				return block.CheckSecret("the push token", v)
-			})
-		case "aes_key":
-			return p.unmarshalKeys(in)
-		case "mode":
+		if in.D.Val() == "mode" {
 			return in.Checked((*string)(&p.Mode), func(v string) error {
 				return PushMode(v).check()
 			})
-		case "forget":
-			return p.unmarshalForget(in)
 		}
-		return in.Unknown("token, aes_key, mode or forget")
+		return p.unmarshalLine(in, "token, aes_key, mode or forget")
 	})
 	if err != nil {
 		return err
@@ -84,6 +75,21 @@ func (p *Push) unmarshal(b *block.Block) error {
 		return b.D.WrapErr(err)
 	}
 	return nil
+}
+
+// unmarshalLine reads a line that a third-party platform may have, too.
+func (p *Push) unmarshalLine(in *block.Block, known string) error {
+	switch in.D.Val() {
+	case "token":
+		return in.Checked(&p.Token, func(v string) error {
+			return block.CheckSecret("the push token", v)
+		})
+	case "aes_key":
+		return p.unmarshalKeys(in)
+	case "forget":
+		return p.unmarshalForget(in)
+	}
+	return in.Unknown(known)
 }
 
 func (p *Push) unmarshalKeys(in *block.Block) error {
@@ -147,16 +153,16 @@ func (p *Push) check() error {
 	return nil
 }
 
-// provisionPush resolves the secrets of a mini program's push.
-func (a *App) provisionPush(appID string, p *Push) error {
+// provisionPush resolves the secrets of a push. whose says what kind of receiver it is.
+func (a *App) provisionPush(whose, appID string, p *Push) error {
 	if p == nil {
 		return nil
 	}
 	if err := p.check(); err != nil {
-		return fmt.Errorf("push of mini program %s: %w", appID, err)
+		return fmt.Errorf("push of %s %s: %w", whose, appID, err)
 	}
 	resolve := func(what, value string) (string, error) {
-		what += " of mini program " + appID
+		what += " of " + whose + " " + appID
 		text, err := block.ResolveSecret(what, value)
 		if err == nil && text == "" {
 			a.empty = append(a.empty, what+" "+value)
@@ -184,7 +190,7 @@ func (a *App) provisionPush(appID string, p *Push) error {
 	}
 	receiver, err := push.New(appID, token, keys...)
 	if err != nil {
-		return fmt.Errorf("push of mini program %s: %w", appID, err)
+		return fmt.Errorf("push of %s %s: %w", whose, appID, err)
 	}
 	if a.pushes == nil {
 		a.pushes = make(map[string]*PushReceiver)

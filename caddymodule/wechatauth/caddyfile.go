@@ -52,7 +52,8 @@ func (h *Handler) checkOption(option any) error {
 		known := func(m wechatapp.MiniProgram) bool {
 			return m.AppID == id || strings.HasPrefix(m.AppID, "{")
 		}
-		if !strings.HasPrefix(id, "{") && !slices.ContainsFunc(a.Apps, known) {
+		merchant := len(a.Components) > 0 // maybe
+		if !merchant && !strings.HasPrefix(id, "{") && !slices.ContainsFunc(a.Apps, known) {
 			return errSiteApp(id)
 		}
 	}

@@ -78,11 +78,11 @@ func Decide(c Claims) Decision {
 		return Decision{Do: Pass, Result: Public}
 	case class == gate.NotFound:
 		return refuse(NotFound, &reply.NotFound, "")
-	case class == gate.Endpoint && endpoints[c.Route.Endpoint].health:
+	case class == gate.Endpoint && endpointOf(c.Route.Endpoint).health:
 		return Decision{Do: Answer}
 	case c.Cloudrun:
 		return decideCloudrun(c)
-	case c.Ambiguous != nil && !endpoints[c.Route.Endpoint].open:
+	case c.Ambiguous != nil && !endpointOf(c.Route.Endpoint).open:
 		return refuse(Ambiguous, &reply.Ambiguous, c.Ambiguous.Error())
 	case c.Early && (class == gate.Endpoint || c.Unsafe && c.Token != ""):
 		return refuse(Early, &tooEarly, "")

@@ -91,13 +91,14 @@ func (h *Handler) endpointNames() (names []string) {
 			names = append(names, name)
 		}
 	}
+	names = append(names, h.componentEndpointNames()...)
 	slices.Sort(names)
 	return names
 }
 
 // serveEndpoint answers a call of an endpoint.
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims) error {
-	e := endpoints[c.Route.Endpoint]
+	e := endpointOf(c.Route.Endpoint)
 	if e.health {
 		return h.serveHealth(w, r, e)
 	}

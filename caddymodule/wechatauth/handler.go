@@ -32,6 +32,7 @@ package wechatauth
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -152,13 +153,14 @@ type Handler struct {
 	// every request in any case.
 	Headers map[string]string `json:"headers,omitempty"`
 
-	log      *zap.Logger
-	refusals *wechatapp.RefusalLog
-	app      *wechatapp.App
-	apps     []string // accepted mini programs; nil in cloudrun mode: any
-	rules    *gate.Rules
-	signer   *assertion.Signer // nil: the site does not sign
-	vary     []string          // names the token's headers; shared by all answers
+	log       *zap.Logger
+	refusals  *wechatapp.RefusalLog
+	app       *wechatapp.App
+	apps      []string // accepted mini programs; nil in cloudrun mode: any
+	merchants bool     // accepts those of third-party platforms beside apps
+	rules     *gate.Rules
+	signer    *assertion.Signer // nil: the site does not sign
+	vary      []string          // names the token's headers; shared by all answers
 }
 
 // CaddyModule returns the Caddy module information.
@@ -206,7 +208,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	switch {
 	case err == nil:
 		h.app = app.(*wechatapp.App)
-		h.apps = h.app.AppIDs()
+		h.apps = append([]string{}, h.app.AppIDs()...)
+		h.merchants = h.app.HasPlatforms() && len(h.Apps) == 0
 	case h.Cloudrun: // it uses no session and no secret
 	case errors.Is(err, caddy.ErrNotConfigured):
 		return errNoApp
@@ -240,6 +243,8 @@ func (h *Handler) siteApps() (ids []string, err error) {
 		}
 		if h.Cloudrun {
 			err = wechatapp.CheckAppID(id)
+		} else if h.app.HasPlatforms() {
+			err = wechatapp.CheckAppID(id) // it may authorise one later
 		} else if !slices.Contains(h.apps, id) {
 			err = errSiteApp(id)
 		}
@@ -276,8 +281,8 @@ func (h *Handler) Rules() gate.Config {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if isJudged(r) {
 		if appID := placeholder(r, userAppID); appID != "" {
-			if h.apps != nil && !slices.Contains(h.apps, appID) {
-				return h.refuse(w, r, refused(reply.NotServed(appID)))
+			if err := h.served(r.Context(), appID); h.apps != nil && err != nil {
+				return h.refuse(w, r, refused(err))
 			}
 			return next.ServeHTTP(w, r)
 		}
@@ -390,7 +395,7 @@ func (h *Handler) identify(w http.ResponseWriter, r *http.Request, c Claims, s *
 		return err
 	}
 	s.open = true
-	if err := h.served(id); err != nil {
+	if err := h.served(r.Context(), id.AppID); err != nil {
 		return err
 	}
 	proof, err := h.sign(r, id)
@@ -416,17 +421,27 @@ func (h *Handler) authenticate(r *http.Request, token string) (session.Identity,
 	}
 	id, err := live.Sessions.Authenticate(r.Context(), token)
 	if err == nil {
-		err = h.served(id)
+		err = h.served(r.Context(), id.AppID)
 	}
 	return id, err
 }
 
-// served refuses the user of a mini program that the site does not accept.
-func (h *Handler) served(id session.Identity) error {
-	if slices.Contains(h.apps, id.AppID) {
+// served refuses the user of a mini program that the site does not accept. One that has
+// withdrawn from a third-party platform keeps the sessions that it has.
+func (h *Handler) served(ctx context.Context, appID string) error {
+	if slices.Contains(h.apps, appID) {
 		return nil
 	}
-	return reply.NotServed(id.AppID)
+	if h.merchants {
+		live, err := h.app.Live(ctx)
+		if err != nil {
+			return err
+		}
+		if ok, err := live.Serves(ctx, appID); ok || err != nil {
+			return err
+		}
+	}
+	return reply.NotServed(appID)
 }
 
 // refuse answers in the app's place. Its log line alone tells the operator why.

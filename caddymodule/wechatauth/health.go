@@ -30,7 +30,8 @@ func (h *Handler) serveLivez(w http.ResponseWriter, r *http.Request, _ string) e
 // request would be served. With the parameter strict it is 503 then, for a load
 // balancer that takes out a gate only while another one is ready.
 func (h *Handler) serveReadyz(w http.ResponseWriter, r *http.Request, _ string) error {
-	status, state := http.StatusOK, h.readiness(r)
+	status := http.StatusOK
+	state, waiting := h.readiness(r)
 	switch state {
 	case wechatapp.Starting, wechatapp.Stopping:
 		status = http.StatusServiceUnavailable
@@ -39,29 +40,37 @@ func (h *Handler) serveReadyz(w http.ResponseWriter, r *http.Request, _ string) 
 			status = http.StatusServiceUnavailable
 		}
 	}
-	return tellHealth(w, r, status, state)
+	return tellHealth(w, r, status, state, waiting...)
 }
 
-func (h *Handler) readiness(r *http.Request) wechatapp.Readiness {
+// readiness returns the state of the gate and what it waits for.
+func (h *Handler) readiness(r *http.Request) (state wechatapp.Readiness, waiting []string) {
 	switch {
 	case caddy.Exiting():
-		return wechatapp.Stopping
+		return wechatapp.Stopping, nil
 	case h.Cloudrun: // it uses no session and no store
-		return wechatapp.Ready
+		return wechatapp.Ready, nil
 	}
 	live := h.app.Opened()
 	if live == nil {
-		return wechatapp.Starting
+		return wechatapp.Starting, nil
 	}
-	state, _ := live.Readiness(r.Context())
-	return state
+	state, _ = live.Readiness(r.Context())
+	return live.WithTickets(state)
+}
+
+// healthAnswer tells a probe how the gate does.
+type healthAnswer struct {
+	Status  wechatapp.Readiness `json:"status"`
+	Waiting []string            `json:"waiting_for,omitempty"`
 }
 
 func tellHealth(
 	w http.ResponseWriter, r *http.Request, status int, state wechatapp.Readiness,
+	waiting ...string,
 ) error {
 	if status != http.StatusOK {
 		w.Header().Set("Retry-After", "1")
 	}
-	return reply.JSONStatus(w, r, status, map[string]wechatapp.Readiness{"status": state})
+	return reply.JSONStatus(w, r, status, healthAnswer{state, waiting})
 }

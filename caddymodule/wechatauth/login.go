@@ -79,6 +79,11 @@ func (h *Handler) login(
 	if err != nil {
 		return out, nil, err
 	}
+	if !slices.Contains(h.app.AppIDs(), req.AppID) {
+		if wait, ok := live.AllowMerchant(req.AppID); !ok {
+			return out, nil, limited(wait, limit.OfMerchant)
+		}
+	}
 	req.Presented, req.Client = token, client
 	req.Begin = func() (func(error), error) {
 		end, wait, by := live.BeginLogin(r.Context(), client)
@@ -88,6 +93,9 @@ func (h *Handler) login(
 		return end, nil
 	}
 	out, err = live.Sessions.Login(r.Context(), req)
+	if errors.Is(err, session.ErrUnknownApp) {
+		err = reply.NotServed(req.AppID)
+	}
 	return out, func() { live.Sessions.Undelivered(req) }, err
 }
 
@@ -126,13 +134,13 @@ func (h *Handler) readLogin(
 			return req, err
 		}
 	}
-	if !slices.Contains(h.apps, req.AppID) {
-		if wechatapp.CheckAppID(req.AppID) != nil {
-			return req, reply.OtherApp
-		}
-		return req, reply.NotServed(req.AppID)
+	switch wellFormed := wechatapp.CheckAppID(req.AppID) == nil; {
+	case slices.Contains(h.apps, req.AppID), h.merchants && wellFormed:
+		return req, nil // of a merchant, session.Login knows more
+	case !wellFormed:
+		return req, reply.OtherApp
 	}
-	return req, nil
+	return req, reply.NotServed(req.AppID)
 }
 
 // touristCode is the code of DevTools without an AppID.
@@ -143,11 +151,12 @@ const touristCode = "the code is a mock one"
 // that hint, and gains nothing: a code of another mini program does not pass
 // there.
 func (h *Handler) guessApp(r *http.Request) (string, error) {
-	if len(h.apps) == 1 {
+	if len(h.apps) == 1 && !h.merchants {
 		return h.apps[0], nil
 	}
 	if rest, ok := strings.CutPrefix(r.Header.Get("Referer"), "https://servicewechat.com/"); ok {
-		if id, _, ok := strings.Cut(rest, "/"); ok && slices.Contains(h.apps, id) {
+		id, _, ok := strings.Cut(rest, "/")
+		if ok && (h.merchants || slices.Contains(h.apps, id)) {
 			return id, nil
 		}
 	}

@@ -68,6 +68,8 @@ const (
 	eventCancelled pushEvent = "user_cancelled"
 	eventRevoked   pushEvent = "user_revoked"
 	eventModified  pushEvent = "user_modified"
+	eventTicket    pushEvent = "ticket"
+	eventMerchant  pushEvent = "authorisation" // of a third-party platform, or its end
 	eventOther     pushEvent = "other"
 )
 
@@ -79,6 +81,12 @@ func eventOf(m push.Message) pushEvent {
 		return eventRevoked
 	case push.UserModified:
 		return eventModified
+	}
+	switch m.InfoType {
+	case push.VerifyTicket:
+		return eventTicket
+	case push.Authorized, push.UpdateAuthorized, push.Unauthorized:
+		return eventMerchant
 	}
 	return eventOther
 }
@@ -112,7 +120,8 @@ func newCollectors() *collectors {
 			"by result: ok, replayed, client_gone, or the code of the problem."),
 			[]string{"result"}),
 		loginLimits: prometheus.NewCounterVec(opts("login_limits_total",
-			"Logins that a limit of the gate refused: client, refused_codes, global or in_flight."),
+			"Logins that a limit of the gate refused: client, refused_codes, global, in_flight "+
+				"or merchant."),
 			[]string{"limit"}),
 		loginDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "wechat", Name: "login_duration_seconds",
@@ -143,7 +152,11 @@ func (c *collectors) register(reg *prometheus.Registry) error {
 
 // called counts a call of an endpoint. Its name comes from the table of endpoints.
 func (c *collectors) called(endpoint, result string) {
-	c.endpointCalls.WithLabelValues(strings.TrimSuffix(endpoint, "/"), result).Inc()
+	name := strings.TrimSuffix(endpoint, "/")
+	if strings.HasPrefix(endpoint, componentPrefix) {
+		name = "component" // whichever: AppIDs are no label
+	}
+	c.endpointCalls.WithLabelValues(name, result).Inc()
 }
 
 func (c *collectors) decided(r Result) { c.decisionBy[r].Inc() }

@@ -52,7 +52,9 @@ func TestMetrics_Lint(t *testing.T) {
 // weixinCalls are the names of WeChat's calls that the gate makes.
 var weixinCalls = []string{
 	"code2session", "stable_token", "getuserphonenumber", "checksession", "resetusersessionkey",
-	"getpaidunionid", "getuserencryptkey", "getpluginopenpid",
+	"getpaidunionid", "getuserencryptkey", "getpluginopenpid", "component_code2session",
+	"api_component_token", "api_query_auth", "api_authorizer_token", "api_get_authorizer_list",
+	"api_create_preauthcode", "api_start_push_ticket",
 }
 
 // TestMetricsClosedLabels: nothing that a client sends becomes a label.
@@ -102,11 +104,18 @@ func TestMetricsClosedLabels(t *testing.T) {
 		},
 		"caddy_wechat_endpoint_calls_total": {
 			"decrypt", "phone", "jwks.json", "login", "logout", "session", "sessions", "ticket",
-			"ok", "invalid_request", "data_invalid", "code_invalid",
+			"component", "push", "ok", "invalid_request", "data_invalid", "code_invalid",
 			"user_blocked", "rate_limited", "misconfigured", "wechat_unavailable",
 			"store_unavailable",
 		},
-		"caddy_wechat_login_limits_total": {"client", "refused_codes", "global", "in_flight"},
+		"caddy_wechat_login_limits_total": {
+			"client", "refused_codes", "global", "in_flight", "merchant",
+		},
+		"caddy_wechat_pushes_total": {
+			"none", "proof_of_url", "user_cancelled", "user_revoked", "user_modified", "ticket",
+			"authorisation", "other", "taken", "repeated", "failed", "malformed",
+			"wrong_signature", "not_decrypted", "other_receiver", "late",
+		},
 		"caddy_wechat_store_call_duration_seconds": {
 			"login", "lookup", "ok", "unavailable", "canceled",
 		},
@@ -114,6 +123,7 @@ func TestMetricsClosedLabels(t *testing.T) {
 		"caddy_wechat_weixin_calls_total": append(
 			slices.Clone(weixinCalls), "ok", "code_invalid", "code_used", "user_blocked",
 			"rate_limited", "misconfigured", "key_stale", "order_invalid", "rejected",
+			"unauthorized", "no_ticket",
 			"unavailable", "protocol", "canceled", "breaker_open",
 		),
 		"caddy_wechat_weixin_breaker_open":                   {"logins", "others"},

@@ -44,7 +44,7 @@ func (h *Handler) servePush(w http.ResponseWriter, r *http.Request, _ string) er
 		return h.refusePush(w, r, appID, push.ErrReceiver)
 	}
 	act := func(ctx context.Context, live *wechatapp.Live, m push.Message) error {
-		return consume(ctx, r, live, to, m)
+		return consume(ctx, r, live, appID, to.KeepUsers, m)
 	}
 	return h.receive(w, r, to, act)
 }
@@ -83,7 +83,10 @@ func (h *Handler) receive(
 			err = seen.Add(ctx, in.digest, in.query.Time().Add(pushMemory), time.Now())
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, push.ErrReceiver), errors.Is(err, push.ErrMalformed):
+		return h.refusePush(w, r, to.ID(), err)
+	case err != nil:
 		return h.failPush(w, r, to.ID(), in.message, err)
 	}
 	result := pushTaken
@@ -160,16 +163,16 @@ func readPush(
 // consume does what the law asks for when WeChat tells of a user. What is no such event,
 // and a user who is not known, needs nothing.
 func consume(
-	ctx context.Context, r *http.Request, live *wechatapp.Live, to *wechatapp.PushReceiver,
+	ctx context.Context, r *http.Request, live *wechatapp.Live, appID string, keepUsers bool,
 	m push.Message,
 ) error {
-	user := session.User{AppID: to.ID(), OpenID: m.OpenID}
+	user := session.User{AppID: appID, OpenID: m.OpenID}
 	fields := []zap.Field{zap.String("appid", user.AppID), zap.String("openid", user.OpenID)}
 	var err error
 	switch {
 	case m.OpenID == "":
 		return nil
-	case m.Event == push.UserCancelled && to.KeepUsers:
+	case m.Event == push.UserCancelled && keepUsers:
 		err = live.Sessions.RevokeUser(ctx, user, store.EndCancelled)
 		wechatapp.Audit(r, "user cancelled the account; sessions ended", err, fields...)
 	case m.Event == push.UserCancelled:

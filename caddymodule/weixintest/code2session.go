@@ -29,6 +29,11 @@ func (s *Simulator) code2Session(q *query) (any, int) {
 	if secret != a.secret {
 		return nil, 40125
 	}
+	return s.spend(q, a, value)
+}
+
+// spend exchanges a code of a mini program.
+func (s *Simulator) spend(q *query, a *app, value string) (any, int) {
 	c := s.find(value, loginCode, q.now)
 	if c == nil || c.app != a {
 		return nil, 40029

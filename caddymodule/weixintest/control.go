@@ -45,6 +45,16 @@ type pluginRequest struct {
 	User   string `json:"user"`
 }
 
+type componentRequest struct {
+	Component string `json:"component"`
+	AppID     string `json:"appid"`
+}
+
+type eventsRequest struct {
+	Component string `json:"component"`
+	URL       string `json:"url"`
+}
+
 type encryptRequest struct {
 	who
 	Data json.RawMessage `json:"data"`
@@ -124,6 +134,24 @@ func (s *Simulator) controlHandler() http.Handler {
 	}))
 	mux.Handle("POST /_sim/push", control(func(in pushRequest) (any, error) {
 		return s.Push(context.Background(), in.AppID, in.Push)
+	}))
+	mux.Handle("POST /_sim/component/ticket", control(func(in componentRequest) (any, error) {
+		return s.PushTicket(context.Background(), in.Component)
+	}))
+	mux.Handle("POST /_sim/component/authorize", control(func(in componentRequest) (any, error) {
+		return s.Authorize(context.Background(), in.Component, in.AppID)
+	}))
+	mux.Handle("POST /_sim/component/unauthorize", control(func(in componentRequest) (any, error) {
+		return s.Unauthorize(context.Background(), in.Component, in.AppID)
+	}))
+	mux.Handle("POST /_sim/component/events_url", control(func(in eventsRequest) (any, error) {
+		return nil, s.SetEventsURL(in.Component, in.URL)
+	}))
+	mux.Handle("POST /_sim/component/lose_refresh_tokens", control(
+		func(in componentRequest) (any, error) { return nil, s.LoseRefreshTokens(in.Component) }))
+	mux.Handle("POST /_sim/expire_tokens", control(func(struct{}) (any, error) {
+		s.ExpireTokens()
+		return nil, nil
 	}))
 	mux.Handle("POST /_sim/reset", control(func(struct{}) (any, error) {
 		s.Reset()

@@ -27,6 +27,9 @@ NewPipeServer works inside a testing/synctest bubble.
 
 	GET  /sns/jscode2session                code2Session
 	POST /cgi-bin/stable_token              getStableAccessToken
+	GET  /sns/component/jscode2session    the same for a third-party platform
+	POST /cgi-bin/component/api_component_token, api_create_preauthcode, api_query_auth,
+	     api_authorizer_token, api_get_authorizer_list, api_start_push_ticket
 	GET  /wxa/checksession                  checkSessionKey
 	GET  /wxa/resetusersessionkey           resetUserSessionKey
 	POST /wxa/business/getuserphonenumber   getPhoneNumber
@@ -56,6 +59,9 @@ WeChat does, the simulator decides:
   - a session_key lives three days; afterwards the next login renews it;
   - force_refresh too soon is 45011, too often 45009;
   - a push that is answered by another status than 200 is sent again at once;
+  - a new component_access_token or authorizer_access_token ends the one before at
+    once, and an authorization_code is good for 10 minutes;
+  - tickets have no timer: a call of the simulator's user pushes each;
   - a foreign phone number is country code and number in one, without "+".
 
 # Control API
@@ -109,6 +115,19 @@ sends for a page are refused with 403.
 	# user and event: "message":{"MsgType":"text",...}
 	curl $B/_sim/push -d '{"appid":"'$A'","user":"alice",
 	    "event":"user_authorization_revoke","revoke_info":"8"}'
+
+	# a third-party platform: its ticket comes, a mini program authorises it, changes what
+	# it permits or withdraws -> {"attempts":1,"status":200,"answer":"success"}
+	curl $B/_sim/component/ticket -d '{"component":"'$C'"}'
+	curl $B/_sim/component/authorize -d '{"component":"'$C'","appid":"'$A'"}'
+	curl $B/_sim/component/unauthorize -d '{"component":"'$C'","appid":"'$A'"}'
+
+	# where its pushes go ("" is nowhere); all refresh tokens become other ones (61023)
+	curl $B/_sim/component/events_url -d '{"component":"'$C'","url":"http://127.0.0.1:1/"}'
+	curl $B/_sim/component/lose_refresh_tokens -d '{"component":"'$C'"}'
+
+	# all tokens end now, before their time (42001)
+	curl -X POST $B/_sim/expire_tokens
 
 	# calls so far -> {"counts":{path:n},"calls":[Call...]}
 	curl $B/_sim/calls

@@ -106,21 +106,32 @@ func (s *Simulator) Push(ctx context.Context, appid string, m Push) (Pushed, err
 	if err != nil {
 		return Pushed{}, err
 	}
-	var out Pushed
+	out, body, err := repeat(ctx, func() (int, []byte, error) {
+		return s.send(ctx, appid, *settings, message)
+	})
+	if err == nil && out.Status == http.StatusOK {
+		out.Answer, err = settings.answer(appid, body)
+	}
+	return out, err
+}
+
+// repeat sends a push until it is answered 200, three times at most. The error is that of
+// the context.
+func repeat(
+	ctx context.Context, send func() (status int, body []byte, err error),
+) (out Pushed, body []byte, err error) {
 	for out.Attempts < pushAttempts {
 		out.Attempts++
-		var body []byte
-		out.Status, body, err = s.send(ctx, appid, *settings, message)
-		if err == nil && out.Status == http.StatusOK {
-			out.Answer, err = settings.answer(appid, body)
-			return out, err
-		}
+		out.Status, body, err = send()
 		out.Answer = string(body)
+		if err == nil && out.Status == http.StatusOK {
+			return out, body, nil
+		}
 		if ctx.Err() != nil {
-			return out, ctx.Err()
+			return out, nil, ctx.Err()
 		}
 	}
-	return out, nil
+	return out, body, nil
 }
 
 // members is a message: its names in order, with texts and numbers.

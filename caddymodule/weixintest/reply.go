@@ -146,6 +146,30 @@ func message(code int) string {
 		return "api minute-quota reach limit  mustslower  retry next minute"
 	case 47001:
 		return "data format error"
+	case 40094:
+		return "invalid component credential"
+	case 40170:
+		return "args count exceed count limit"
+	case 41018:
+		return "component_appid missing"
+	case 41021:
+		return "component_access_token missing"
+	case 61003:
+		return "component is not authorized by this account"
+	case 61004:
+		return "access clientip is not registered requestIP: 203.0.113.7"
+	case 61005:
+		return "component ticket is expired"
+	case 61006:
+		return "component ticket is invalid"
+	case 61009:
+		return "code is invalid"
+	case 61010:
+		return "code is expired"
+	case 61011:
+		return "invalid component"
+	case 61023:
+		return "refresh_token is invalid"
 	case 87009:
 		return "invalid signature"
 	case 89002:

@@ -16,6 +16,8 @@ const maxRequestBody = 1 << 20
 type Config struct {
 	// Apps holds the AppSecret of each mini program (and plugin) by appid.
 	Apps map[string]string
+	// Components are the third-party platforms.
+	Components []Component
 	// Now is the clock of codes, keys, tokens, limits and Date; nil means time.Now. A
 	// fault's Delay passes in real time (in bubble time inside
 	// testing/synctest).
@@ -39,16 +41,18 @@ type Simulator struct {
 	done   chan struct{}  // closed by Close
 	busy   sync.WaitGroup // calls in work
 
-	mu      sync.Mutex
-	apps    map[string]*app
-	codes   map[string]*code
-	minted  []*code
-	tokens  map[string]*token
-	media   map[string]medium
-	faults  []*Fault
-	calls   []*Call
-	counts  map[string]int
-	replies int
+	mu   sync.Mutex
+	apps map[string]*app
+	// platforms are the third-party platforms by appid; the map never changes.
+	platforms map[string]*platform
+	codes     map[string]*code
+	minted    []*code
+	tokens    map[string]*token
+	media     map[string]medium
+	faults    []*Fault
+	calls     []*Call
+	counts    map[string]int
+	replies   int
 }
 
 // app is one mini program as WeChat keeps it.
@@ -77,6 +81,11 @@ func New(cfg Config) *Simulator {
 		tokens: make(map[string]*token),
 		media:  make(map[string]medium),
 		counts: make(map[string]int),
+
+		platforms: make(map[string]*platform),
+	}
+	for _, c := range cfg.Components {
+		s.platforms[c.AppID] = newPlatform(c)
 	}
 	for id, secret := range cfg.Apps {
 		s.apps[id] = &app{
@@ -150,7 +159,7 @@ func (s *Simulator) table() map[string]route {
 		loose = "application/json; encoding=utf-8" // docs/wechat.md#code2session-response
 		json  = "application/json; charset=UTF-8"
 	)
-	return map[string]route{
+	routes := map[string]route{
 		"/sns/jscode2session":              {"", text, false, s.code2Session},
 		"/cgi-bin/stable_token":            {http.MethodPost, loose, false, s.stableToken},
 		"/wxa/checksession":                {http.MethodGet, json, true, s.checkSession},
@@ -166,6 +175,18 @@ func (s *Simulator) table() map[string]route {
 		"/cgi-bin/media/upload":            {http.MethodPost, text, true, s.uploadMedia},
 		"/cgi-bin/media/get":               {http.MethodGet, json, true, s.getMedia},
 	}
+	routes["/sns/component/jscode2session"] = route{"", text, false, s.componentCode2Session}
+	for name, work := range map[string]func(*query) (any, int){
+		"api_component_token":     s.componentToken,
+		"api_create_preauthcode":  s.preAuthCode,
+		"api_query_auth":          s.queryAuth,
+		"api_authorizer_token":    s.authorizerToken,
+		"api_get_authorizer_list": s.authorizerList,
+		"api_start_push_ticket":   s.startPushTicket,
+	} {
+		routes["/cgi-bin/component/"+name] = route{http.MethodPost, json, false, work}
+	}
+	return routes
 }
 
 // ServeHTTP answers one call of the simulated API, or of the control API under
@@ -205,7 +226,7 @@ func (s *Simulator) work(r *http.Request, body []byte, call *Call) reply {
 	v, code := s.dispatch(rt, r.Method, q)
 	call.ErrCode = code
 	if code != 0 {
-		v = s.failure(q.now, code, message(code))
+		v = s.failure(q.now, textCode(r.URL.Path, code), message(code))
 	}
 	if p, ok := v.(picture); ok {
 		return reply{status: http.StatusOK, mime: p.mime, body: p.data}

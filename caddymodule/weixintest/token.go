@@ -26,6 +26,8 @@ type token struct {
 	expires time.Time
 	dead    bool // ended by force_refresh
 	value   string
+
+	merchant bool // that of a third-party platform
 }
 
 // stableToken is POST /cgi-bin/stable_token (docs/wechat.md#stable-token).
@@ -87,7 +89,7 @@ func (s *Simulator) forceRefresh(a *app, now time.Time) int {
 	a.forced = append(a.forced, now)
 	a.current = nil
 	for _, t := range s.tokens {
-		t.dead = t.dead || t.app == a
+		t.dead = t.dead || t.app == a && !t.merchant
 	}
 	return 0
 }

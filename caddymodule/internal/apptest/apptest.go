@@ -38,7 +38,12 @@ type World struct {
 // Option changes the JSON of the app before it is provisioned, or the path.
 type Option func(*config)
 
-type config struct{ store, path, baseURL, fields, push string }
+type config struct {
+	store, path, baseURL, fields, push string
+
+	platform string // JSON of the components
+	alone    bool   // no mini program has an entry of its own
+}
 
 // OnFile makes the app use a database that another World has left.
 func OnFile(path string) Option { return func(c *config) { c.path = path } }
@@ -60,6 +65,20 @@ func WithPush(json string) Option {
 	}
 }
 
+// PlatformID is the AppID of the third-party platform of WithPlatform.
+const PlatformID = "wx9876543210fedcba"
+
+// WithPlatform adds a third-party platform, with more JSON fields if any.
+func WithPlatform(json string) Option {
+	return func(c *config) {
+		c.platform = fmt.Sprintf(`,"components":[{"appid":%q,"secret":"{env.WX_SECRET}",`+
+			`"token":"{env.WX_PUSH_TOKEN}","aes_key":"{env.WX_PUSH_KEY}"%s}]`, PlatformID, json)
+	}
+}
+
+// Alone takes away the mini programs: those of a platform remain.
+func Alone(c *config) { c.alone = true }
+
 // New provisions an app. Start is the caller's.
 func New(t testing.TB, options ...Option) *World {
 	t.Helper()
@@ -74,14 +93,18 @@ func New(t testing.TB, options ...Option) *World {
 		c.path = filepath.Join(t.TempDir(), "s.db")
 	}
 	core, logs := observer.New(zapcore.DebugLevel)
-	app, ctx := caddytest.ProvisionApp(t, fmt.Sprintf(`{
-		"apps": [
+	apps := fmt.Sprintf(`
 			{"appid": %q, "secret": "{env.WX_SECRET}"%s},
-			{"appid": %q, "secret": "{env.WX_SECRET}"}
-		],
+			{"appid": %q, "secret": "{env.WX_SECRET}"}`,
+		caddytest.AppID, c.push, caddytest.OtherAppID)
+	if c.alone {
+		apps = ""
+	}
+	app, ctx := caddytest.ProvisionApp(t, fmt.Sprintf(`{
+		"apps": [%s],
 		"api": {"base_url": %q},
 		"store": {"type": %q, "path": %q}%s
-	}`, caddytest.AppID, c.push, caddytest.OtherAppID, c.baseURL, c.store, c.path, c.fields))
+	}`, apps, c.baseURL, c.store, c.path, c.fields+c.platform))
 	return &World{
 		T: t, App: app.(*wechatapp.App), Ctx: ctx, Path: c.path, Log: zap.New(core), Logs: logs,
 	}

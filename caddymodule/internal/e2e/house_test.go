@@ -62,7 +62,7 @@ var house = map[string]row{
 	}},
 	"caddymodule/admin": {
 		ours: []string{
-			"caddymodule/wechatapp", "assertion",
+			"caddymodule/wechatapp", "assertion", "component",
 			"cli", "keyring", "reply", "session", "store", "store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
@@ -77,8 +77,8 @@ var house = map[string]row{
 	},
 	"caddymodule/wechatauth": {
 		ours: []string{
-			"caddymodule/wechatapp", "assertion", "block", "gate", "judge", "keyring", "limit",
-			"pushbox", "reply", "session", "store", "weixin/push",
+			"caddymodule/wechatapp", "assertion", "block", "component", "gate", "judge", "keyring",
+			"limit", "pushbox", "reply", "session", "store", "weixin/push",
 		},
 		foreign: []string{anyModule},
 	},
@@ -91,8 +91,8 @@ var house = map[string]row{
 	"caddymodule/wechatapp": {
 		ours: []string{
 			"caddymodule/logformat",
-			"assertion", "block", "judge", "keyring", "limit", "session", "store", "store/bolt",
-			"weixin", "weixin/push",
+			"assertion", "block", "component", "judge", "keyring", "limit", "session", "store",
+			"store/bolt", "weixin", "weixin/push",
 		},
 		foreign: []string{anyModule},
 	},
@@ -132,6 +132,10 @@ var house = map[string]row{
 	},
 	internalRoot + "/assertion": {
 		ours: []string{"keyring"}, foreign: []string{"github.com/go-jose/go-jose/v4"},
+	},
+	internalRoot + "/component": {
+		ours:    []string{"keyring", "weixin", "weixin/push"},
+		foreign: []string{"go.uber.org/zap", "golang.org/x/sync"},
 	},
 	internalRoot + "/keyring": {},
 	internalRoot + "/pushbox": {},

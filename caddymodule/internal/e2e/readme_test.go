@@ -186,7 +186,10 @@ func TestReadme_OptionTables(t *testing.T) {
 		{
 			"Global, in the block `wechat`:",
 			func(lines string) string { return "{\nwechat {\n" + app + lines + "\n}\n}\n" },
-			map[string]string{"login_rate": "login_rate 30/m", "store": "store bolt"},
+			map[string]string{
+				"login_rate": "login_rate 30/m", "store": "store bolt",
+				"component": "component wx9876543210fedcba {env.X}",
+			},
 		},
 		{
 			"In the block `wechat_api`:",

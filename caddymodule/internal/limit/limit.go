@@ -67,6 +67,7 @@ const (
 	OfRefused  Limit = "refused_codes" // codes of one address that WeChat refuses
 	OfAll      Limit = "global"        // logins of all clients
 	OfInFlight Limit = "in_flight"     // exchanges under way
+	OfMerchant Limit = "merchant"      // logins of one mini program of a third-party platform
 )
 
 // Limiter is the rate limit of logins. It outlives configurations and is safe

@@ -32,6 +32,8 @@ var byClass = map[weixin.Class][4]Problem{
 	weixin.ClassRateLimited:   {RateLimited, quotaSpent, quotaSpent, tokenQuota},
 	weixin.ClassMisconfigured: {Misconfigured, callRefused, callRefused, noToken},
 	weixin.ClassRejected:      {Misconfigured, callRefused, callRefused, noToken},
+	weixin.ClassUnauthorized:  {noMerchant, noMerchant, noMerchant, noMerchant},
+	weixin.ClassNoTicket:      {noTicket, noTicket, noTicket, noTicket},
 	// These two speak of what a login or a client's own call does not hold.
 	weixin.ClassKeyStale:     {Misconfigured, callRefused, KeyStale, WeChatDown},
 	weixin.ClassOrderInvalid: {Misconfigured, callRefused, OrderInvalid, WeChatDown},
@@ -42,6 +44,8 @@ var (
 	blocked     = with(UserBlocked, "the operator of this service does not let this user log in")
 	quotaSpent  = with(RateLimited, "WeChat takes no more of these calls for now")
 	callRefused = with(Misconfigured, "WeChat refuses the call; the log tells the operator why")
+	noMerchant  = with(OtherApp, "the mini program has not authorised this service")
+	noTicket    = after(WeChatDown, 10*time.Second)
 	noToken     = with(Misconfigured,
 		"the gate has no access token to call WeChat with; the log tells the operator why")
 	tokenQuota = after(WeChatDown, time.Minute)

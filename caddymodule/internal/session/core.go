@@ -168,6 +168,9 @@ func (c *Core) HasClock() bool { return c.clocked != nil }
 // 1970 and waits for NTP.
 func ClockUnset(now time.Time) bool { return now.Year() < 1990 }
 
+// Now returns the time by the clock that gates share.
+func (c *Core) Now() time.Time { return c.clock(time.Now()) }
+
 // localTime returns a time of a record, in milliseconds, by the clock of this machine.
 func (c *Core) localTime(ms int64) time.Time {
 	if c.clocked == nil {

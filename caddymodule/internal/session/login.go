@@ -71,9 +71,9 @@ const (
 // The error is ErrUnknownApp, that of Begin, wraps ErrUnavailable or ErrBlocked, or is a
 // *weixin.Error. A blocked user is known only from WeChat's answer, so the code is spent.
 func (s *Service) Login(ctx context.Context, req LoginRequest) (Login, error) {
-	app, ok := s.apps[req.AppID]
-	if !ok {
-		return Login{}, ErrUnknownApp
+	app, err := s.app(ctx, req.AppID)
+	if err != nil {
+		return Login{}, err
 	}
 	c := s.cfg.Core
 	if err := c.uses.begin(); err != nil {

@@ -32,6 +32,10 @@ type Config struct {
 	Apps   []weixin.Credentials
 	Keys   *keyring.Ring
 
+	// Merchant, if set, returns the credentials of a mini program that is not among
+	// Apps. The error is ErrUnknownApp or wraps ErrUnavailable.
+	Merchant func(ctx context.Context, appID string) (weixin.Credentials, error)
+
 	// MaxSessions bounds the sessions in the cache; 0 keeps the bound as it is.
 	MaxSessions int64
 
@@ -85,6 +89,18 @@ func New(cfg Config) *Service {
 	}
 	cfg.Core.revocations.allow(cfg.TTL)
 	return s
+}
+
+// app returns the credentials of a mini program. The error is ErrUnknownApp or wraps
+// ErrUnavailable.
+func (s *Service) app(ctx context.Context, appID string) (weixin.Credentials, error) {
+	if app, ok := s.apps[appID]; ok {
+		return app, nil
+	}
+	if s.cfg.Merchant == nil {
+		return weixin.Credentials{}, ErrUnknownApp
+	}
+	return s.cfg.Merchant(ctx, appID)
 }
 
 // maxTouch is a moment less than the store's longest interval, so that a session

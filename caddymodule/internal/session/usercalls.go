@@ -43,9 +43,9 @@ type Caller interface {
 // begun, the call goes on without ctx.
 func (s *Service) Phone(ctx context.Context, id User, code string) (opendata.Phone, error) {
 	const doing = "getting phone number"
-	app, ok := s.apps[id.AppID]
-	if !ok {
-		return opendata.Phone{}, ErrUnknownApp
+	app, err := s.app(ctx, id.AppID)
+	if err != nil {
+		return opendata.Phone{}, err
 	}
 	c := s.cfg.Core
 	if err := c.uses.begin(); err != nil {
@@ -208,9 +208,9 @@ func (s *Service) PaidUnionID(
 func (s *Service) PluginOpenPID(
 	ctx context.Context, appID, code string,
 ) (openPID string, err error) {
-	app, ok := s.apps[appID]
-	if !ok {
-		return "", ErrUnknownApp
+	app, err := s.app(ctx, appID)
+	if err != nil {
+		return "", err
 	}
 	return s.cfg.Calls.PluginOpenPID(ctx, app, code)
 }
@@ -220,9 +220,8 @@ func (s *Service) PluginOpenPID(
 func (s *Service) callFor(ctx context.Context, id User) (
 	app weixin.Credentials, wx weixin.Session, u store.User, err error,
 ) {
-	app, ok := s.apps[id.AppID]
-	if !ok {
-		return app, wx, u, ErrUnknownApp
+	if app, err = s.app(ctx, id.AppID); err != nil {
+		return app, wx, u, err
 	}
 	if u, err = s.user(ctx, id); err != nil {
 		return app, wx, u, err

@@ -38,7 +38,8 @@ func (a answer) decode(v any, env *envelope) *Error {
 	}
 	e := &Error{ErrCode: int(*env.ErrCode), RID: findRID(string(env.ErrMsg))}
 	e.Class, e.Reason = explain(e.ErrCode)
-	if ip := findIP(string(env.ErrMsg)); e.ErrCode == ipNotListed && ip.IsValid() {
+	listed := e.ErrCode != ipNotListed && e.ErrCode != ipUnregistered
+	if ip := findIP(string(env.ErrMsg)); !listed && ip.IsValid() {
 		e.Reason += "; WeChat sees " + ip.String()
 	}
 	if e.Class == ClassRejected && a.status >= http.StatusInternalServerError {

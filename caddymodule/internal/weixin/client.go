@@ -216,6 +216,7 @@ type call struct {
 	body  []byte // JSON; makes the call a POST
 	once  bool   // forbids the retry after errcode -1
 	odd   bool   // a filter may refuse what the client has sent
+	limit int    // bytes of the answer; 0: maxBody
 }
 
 // do makes one call under a breaker. decode judges an answer and returns its

@@ -32,6 +32,9 @@ func (c *Client) Code2Session(ctx context.Context, app Credentials, code string)
 	if e != nil {
 		return Session{}, e
 	}
+	if app.Platform != nil {
+		return c.componentSession(ctx, app, code)
+	}
 	return withSecret(ctx, c, app, func(ctx context.Context, secret string) (Session, error) {
 		return do(ctx, c, c.login, call{
 			name: "code2session",
@@ -79,7 +82,7 @@ func checkCode(op, code, source string) *Error {
 // checkSecret refuses malformed credentials, which a typing error in the
 // configuration makes (docs/wechat.md#appid-typos).
 func checkSecret(op string, app Credentials) *Error {
-	if e := checkAppID(op, app); e != nil {
+	if e := checkAppID(op, app); e != nil || app.Platform != nil {
 		return e
 	}
 	if app.Previous != "" {

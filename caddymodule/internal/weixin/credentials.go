@@ -27,6 +27,10 @@ type Credentials struct {
 	// TokenFile, if set, is the file in which another process keeps the access
 	// token. code2Session needs none.
 	TokenFile TokenFile
+
+	// Platform, if set, is the third-party platform that the mini program has
+	// authorised, and takes the place of all the others.
+	Platform Platform
 }
 
 // TokenFile names a file that holds an access token, and white space at most.

@@ -20,6 +20,8 @@ const (
 	ClassMisconfigured       // the operator has to change something
 	ClassKeyStale            // not the user's current session_key: the client calls wx.login again
 	ClassOrderInvalid        // no such order of this user, or paid more than 5 minutes ago
+	ClassUnauthorized        // this mini program has not authorised the third-party platform
+	ClassNoTicket            // the third-party platform waits for a component_verify_ticket
 	ClassRejected            // an errcode that errcodes does not list
 	ClassUnavailable         // no usable answer in time: network, timeout, 5xx, -1, open breaker
 	ClassProtocol            // the answer does not come from this API
@@ -35,6 +37,8 @@ var classNames = [...]string{
 	ClassMisconfigured: "misconfigured",
 	ClassKeyStale:      "key_stale",
 	ClassOrderInvalid:  "order_invalid",
+	ClassUnauthorized:  "unauthorized",
+	ClassNoTicket:      "no_ticket",
 	ClassRejected:      "rejected",
 	ClassUnavailable:   "unavailable",
 	ClassProtocol:      "protocol",
@@ -117,10 +121,20 @@ func classOf(err error) Class {
 const systemBusy = -1
 
 const (
-	secretInvalid = 40125
-	ipNotListed   = 40164
-	dailyQuota    = 45009
+	secretInvalid  = 40125
+	ipNotListed    = 40164
+	dailyQuota     = 45009
+	ipUnregistered = 61004 // of a third-party platform
+	refreshInvalid = 61023
 )
+
+// RefreshInvalid reports that WeChat does not accept the refresh token of a mini
+// program: the list of the platform has another one.
+func (e *Error) RefreshInvalid() bool { return e.ErrCode == refreshInvalid }
+
+// TokenRefused reports that WeChat refuses the token of a call, so that another one may
+// help.
+func (e *Error) TokenRefused() bool { return isTokenRefusal(e.ErrCode) }
 
 // QuotaSpent reports that WeChat takes no more of these calls of the mini program
 // before midnight Beijing time (docs/wechat.md#code2session-limits).
@@ -161,6 +175,9 @@ var errcodes = map[int]struct {
 		"codes of wx.login, getPhoneNumber and wx.pluginLogin are not interchangeable. " +
 		"If every one fails, compare the appid of the client project with the configured one"},
 	40066: {ClassMisconfigured, malformed},
+	40090: {ClassMisconfigured, "the mini program is managed by a third-party platform: " +
+		"take out its app line, so that the gate logs users in through the component"},
+	40094: {ClassMisconfigured, "component_access_token and component appid do not match"},
 	40097: {ClassMisconfigured, malformed},
 	secretInvalid: {ClassMisconfigured, "AppSecret invalid: " +
 		"it is wrong or was reset in the WeChat console; configure the current one"},
@@ -174,6 +191,8 @@ var errcodes = map[int]struct {
 	41002: {ClassMisconfigured, "appid missing in the request: " + queryChanged},
 	41004: {ClassMisconfigured, "AppSecret missing in the request: " + queryChanged},
 	41008: {ClassMisconfigured, "code missing in the request: " + queryChanged},
+	41018: {ClassMisconfigured, "component appid missing in the request: " + queryChanged},
+	41021: {ClassMisconfigured, "component_access_token missing in the request: " + queryChanged},
 	42001: {ClassMisconfigured, tokenRefused},
 	43001: {ClassMisconfigured, malformed},
 	43002: {ClassMisconfigured, malformed},
@@ -187,6 +206,22 @@ var errcodes = map[int]struct {
 		"or secret of its own through a cloud-hosting open-API service"},
 	50001: {ClassUserBlocked, "the user has not authorised this API"},
 	50002: {ClassUserBlocked, "the user is limited: account frozen or cancelled"},
+	61003: {ClassUnauthorized, "the mini program has not authorised this third-party platform"},
+	ipUnregistered: {ClassMisconfigured, "this server's IP is not on the whitelist of the " +
+		"third-party platform: add its egress IP there, on the WeChat Open Platform"},
+	61005: {ClassNoTicket, "component_verify_ticket expired: the next push brings another"},
+	61006: {ClassNoTicket, "component_verify_ticket invalid, or another platform's: " +
+		"the next push brings another"},
+	61007: {ClassMisconfigured, "the mini program has not granted this API to the " +
+		"third-party platform: it authorises again, with more permission sets"},
+	61009: {ClassRejected, "authorization_code invalid or used"},
+	61010: {ClassRejected, "authorization_code expired"},
+	61011: {ClassMisconfigured, "the third-party platform is invalid: compare its appid"},
+	61014: {ClassMisconfigured, "token of another kind: a component's for a mini program's"},
+	refreshInvalid: {ClassRejected, "refresh token of the mini program invalid: " +
+		"it has withdrawn, or authorised again"},
+	61024: {ClassMisconfigured, "the appid is a third-party platform's, not a mini program's: " +
+		"configure it with the word component"},
 	87009: {ClassKeyStale, "signature refused: the session_key is not the user's current one"},
 	89002: {ClassMisconfigured, "no unionid: " +
 		"bind the mini program to a WeChat Open Platform account"},

@@ -144,7 +144,8 @@ func (h *health) remember(e *Error, now time.Time) {
 
 func isOperators(c Class) bool {
 	switch c {
-	case ClassUnavailable, ClassProtocol, ClassMisconfigured, ClassRateLimited, ClassRejected:
+	case ClassUnavailable, ClassProtocol, ClassMisconfigured, ClassRateLimited, ClassRejected,
+		ClassNoTicket:
 		return true
 	}
 	return false

@@ -107,6 +107,9 @@ func (t *Tokens) close() {
 // request it makes no other for 1 s at first and 1 min at last, and returns the
 // error at once.
 func (t *Tokens) Token(ctx context.Context, app Credentials) (AccessToken, error) {
+	if app.Platform != nil {
+		return merchantToken(ctx, app, AccessToken{})
+	}
 	if app.TokenFile.Path != "" {
 		return t.readFile(app)
 	}
@@ -138,10 +141,23 @@ func (t *Tokens) Invalidate(app Credentials, token AccessToken) {
 	}
 }
 
+// merchantToken returns the token of a mini program of a third-party platform, another
+// one than old.
+func merchantToken(
+	ctx context.Context, app Credentials, old AccessToken,
+) (AccessToken, error) {
+	value, err := app.Platform.MerchantToken(ctx, app.ID, old.value)
+	return AccessToken{value: value}, err
+}
+
 // replace invalidates a token and returns another one, if there is one.
 func (t *Tokens) replace(
 	ctx context.Context, app Credentials, old AccessToken,
 ) (AccessToken, bool) {
+	if app.Platform != nil {
+		another, err := merchantToken(ctx, app, old)
+		return another, err == nil && another != old
+	}
 	t.Invalidate(app, old)
 	another, err := t.Token(ctx, app)
 	return another, err == nil && another != old

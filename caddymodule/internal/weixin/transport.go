@@ -2,6 +2,7 @@ package weixin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -108,12 +109,13 @@ func (c *Client) send(
 	if a.status < 200 || a.status >= 300 && a.status < 400 {
 		return a, true, a.unusable(noRedirects)
 	}
-	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	limit := cmp.Or(k.limit, maxBody)
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err != nil {
 		return a, true, p.toError(ctx, err)
 	}
-	if len(a.body) > maxBody {
-		return a, true, a.unusable("with more than 64 KiB")
+	if len(a.body) > limit {
+		return a, true, a.unusable(fmt.Sprintf("with more than %d KiB", limit>>10))
 	}
 	return a, true, nil
 }

@@ -10,11 +10,14 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
 const (
 	demoAppID  = "wx0123456789abcdef"
 	demoSecret = "demo-secret"
+	demoKey    = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 )
 
 // options is the command line.
@@ -22,6 +25,8 @@ type options struct {
 	listen string
 	apps   map[string]string // appid to secret
 	ahead  time.Duration     // of the simulated clock
+
+	component weixintest.Component // its AppID is empty: none
 }
 
 var appIDShape = regexp.MustCompile(`^wx[0-9a-f]{16}$`)
@@ -32,6 +37,7 @@ func parse(name string, args []string, stderr io.Writer) (options, error) {
 	var (
 		o           options
 		apps        []string
+		component   string
 		allowRemote bool
 	)
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
@@ -47,6 +53,12 @@ func parse(name string, args []string, stderr io.Writer) (options, error) {
 			apps = append(apps, v)
 			return nil
 		})
+	fs.StringVar(&component, "component", "", "third-party platform as `appid=secret`; every "+
+		"-app may authorise it, by the control API")
+	fs.StringVar(&o.component.EventsURL, "component-url", "", "where its pushes go: "+
+		"`URL` of a gate's component/<appid>/events; a ticket goes there every ten minutes")
+	fs.StringVar(&o.component.Token, "component-token", "demoToken", "Token of its pushes")
+	fs.StringVar(&o.component.AESKey, "component-key", demoKey, "EncodingAESKey of its pushes")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
@@ -61,9 +73,20 @@ func parse(name string, args []string, stderr io.Writer) (options, error) {
 			"the control API has no password, so this needs -allow-remote", o.listen)
 	}
 	var err error
-	o.apps, err = parseApps(apps)
-	return o, err
+	if o.apps, err = parseApps(apps); err != nil || component == "" {
+		return o, err
+	}
+	o.component.AppID, o.component.Secret, _ = strings.Cut(component, "=")
+	if !appIDShape.MatchString(o.component.AppID) || o.component.Secret == "" {
+		return o, errors.New("-component is not of the form wx9876543210fedcba=secret")
+	}
+	if !aesKeyShape.MatchString(o.component.AESKey) {
+		return o, errors.New("-component-key has 43 letters and digits")
+	}
+	return o, nil
 }
+
+var aesKeyShape = regexp.MustCompile(`^[0-9A-Za-z]{43}$`)
 
 var errUsage = errors.New("bad usage")
 

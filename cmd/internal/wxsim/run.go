@@ -53,7 +53,11 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) e
 		log.Info("call", "method", c.Method, "path", c.Path, "appid", c.AppID, "user", c.User,
 			"code", c.Code, "errcode", c.ErrCode, "fault", string(c.Fault))
 	}
-	sim := weixintest.New(weixintest.Config{Apps: o.apps, Now: now, OnCall: tell})
+	cfg := weixintest.Config{Apps: o.apps, Now: now, OnCall: tell}
+	if o.component.AppID != "" {
+		cfg.Components = []weixintest.Component{o.component}
+	}
+	sim := weixintest.New(cfg)
 	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
@@ -66,6 +70,11 @@ func serve(ctx context.Context, o options, stdout io.Writer, log *slog.Logger) e
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	greet(stdout, "http://"+l.Addr().String(), o.apps)
+	if o.component.EventsURL != "" {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go pushTickets(ctx, sim, o.component.AppID, log)
+	}
 	select {
 	case err := <-ended:
 		return err
@@ -91,4 +100,33 @@ func greet(w io.Writer, url string, apps map[string]string) {
   curl '%[1]s/sns/jscode2session?%[3]s'
   curl %[1]s/_sim/calls
 `, url, appid, query)
+}
+
+const (
+	ticketEvery = 10 * time.Minute
+	ticketRetry = time.Second // while no gate answers
+)
+
+// pushTickets pushes a ticket at once and every ten minutes, as WeChat does.
+func pushTickets(
+	ctx context.Context, sim *weixintest.Simulator, component string, log *slog.Logger,
+) {
+	for told := false; ; {
+		wait := ticketEvery
+		p, err := sim.PushTicket(ctx, component)
+		if err != nil || p.Status != http.StatusOK {
+			if wait = ticketRetry; !told {
+				log.Warn("no gate takes the ticket; trying again", "status", p.Status)
+			}
+			told = true
+		} else {
+			log.Info("ticket pushed", "component", component)
+			told = false
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
