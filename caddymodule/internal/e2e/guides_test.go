@@ -98,6 +98,10 @@ func TestGuide_Commands_Work(t *testing.T) {
 			"You are o", "saved: 204", `"attempts":1,"status":200,"answer":"success"`,
 			"session_invalid", "invalid_request",
 		},
+		"wechat/saas": {
+			`{"status":"ok"}`, `"answer":"success"`, " of wx0123456789abcdef.", "13580006666",
+			"app_not_allowed", `"answer":"success"`, "app_not_allowed",
+		},
 		"wechat/open-data": {
 			`"step":4711`, `"13580006666"`, `"accepted":true`, `"accepted":false`,
 		},
