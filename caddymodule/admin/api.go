@@ -27,6 +27,8 @@ func init() { caddy.RegisterModule(API{}) }
 //
 //	GET  /wechat/status                    state of store, cache, WeChat, limits
 //	GET  /wechat/sessions?appid=…&openid=… a user with sessions; or ?unionid=…
+//	GET  /wechat/count?appid=…             users and live sessions; also of one user, of a
+//	                                       unionid, or ?all=true
 //	POST /wechat/revoke                    end sessions: {"appid", "openid", "session"},
 //	                                       {"appid", "openid"}, {"unionid"}, {"appid"}
 //	                                       or {"all": true}
@@ -58,6 +60,7 @@ type verb struct {
 var verbs = []verb{
 	{path: "status", method: http.MethodGet, serve: serveStatus, command: statusCommand},
 	{path: "sessions", method: http.MethodGet, serve: serveSessions, command: sessionsCommand},
+	{path: "count", method: http.MethodGet, serve: serveCount},
 	{path: "revoke", method: http.MethodPost, serve: serveRevoke, command: revokeCommand},
 	{path: "forget", method: http.MethodPost, serve: serveForget, command: forgetCommand},
 	{path: "block", method: http.MethodPost, serve: serveBlock, command: blockCommand},

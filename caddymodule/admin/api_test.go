@@ -237,8 +237,8 @@ func TestAdminRevoke(t *testing.T) {
 			`{"unionid":"u-ada"}`, 200, `{"target":"unionid","ended":{"users":2,"sessions":3}}`,
 			"013",
 		},
-		{`{"appid":"` + caddytest.AppID + `"}`, 200, `{"target":"app"}`, "012"},
-		{`{"all":true}`, 200, `{"target":"all"}`, "01234"},
+		{`{"appid":"` + caddytest.AppID + `"}`, 200, `{"target":"app","ended":{"users":`, "012"},
+		{`{"all":true}`, 200, `{"target":"all","ended":{"users":`, "01234"},
 
 		{
 			`{"appid":"` + caddytest.AppID + `","openid":"nobody"}`, 200,
@@ -262,7 +262,7 @@ func TestAdminRevoke(t *testing.T) {
 				`"session":"` + caddytest.Canary + `"}`,
 			400, "8 to 64 hex digits", "",
 		},
-		{`{"appid":"` + removedApp + `"}`, 200, `{"target":"app"}`, "4"},
+		{`{"appid":"` + removedApp + `"}`, 200, `{"target":"app","ended":{"users":`, "4"},
 		{
 			`{"appid":"` + removedApp + `","openid":"cy"}`, 200,
 			`{"target":"user","ended":{"users":1,"sessions":1}}`, "4",
@@ -685,7 +685,7 @@ func TestP12_AdminRotateAssertion(t *testing.T) {
 			t.Fatalf("%d %s, then %+v", status, said, got)
 		}
 	}
-	status, out, said := caddytest.RunCommand(t, keysCommand(), "rotate-assertion",
+	status, out, said := caddytest.RunCommand(t, keysCommand(), "rotate-assertion", "--yes",
 		"--address", address(s))
 	if status != 0 || !strings.Contains(out, rows()[1].ID+" is published, and signs from ") {
 		t.Errorf("%d %s %s", status, out, said)

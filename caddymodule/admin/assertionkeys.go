@@ -64,17 +64,24 @@ func serveRotateAssertion(live *wechatapp.Live, w http.ResponseWriter, r *http.R
 // rotateAssertionCommand is `wxgate wechat keys rotate-assertion`.
 func rotateAssertionCommand() *cobra.Command {
 	var c adminClient
+	var consent cli.Consent
 	cmd := &cobra.Command{
-		Use:   "rotate-assertion [--json] [--address <interface>] [--config <path>]",
+		Use:   "rotate-assertion",
 		Short: "Makes a new key that signs assertions, for all gates of the store",
 		Long: `
 Makes a new key for the word assertion. All gates of the store publish it at once, and
 sign with it after ten minutes, when every verifier has it. The old key stays published
 until its last assertion has ended: no verification fails. While a new key waits, the
-command makes none and tells of that one.
+command makes none and tells of that one. It asks first; without a terminal it needs --yes.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			err := consent.Ask(cmd, func() string {
+				return "This makes a new assertion key for all gates of the store."
+			})
+			if err != nil {
+				return cli.Failed, err
+			}
 			return ask(
 				&c, cmd,
 				func() (*http.Response, int, error) {
@@ -84,6 +91,7 @@ command makes none and tells of that one.
 			)
 		}),
 	}
+	consent.Flag(cmd)
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd

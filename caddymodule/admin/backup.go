@@ -72,7 +72,7 @@ func (b *backupWriter) Write(p []byte) (int, error) {
 func backupCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   "backup [--address <interface>] [--config <path>] <file>",
+		Use:   "backup FILE",
 		Short: "Copies the sessions of the running gate into a file",
 		Long: `
 Copies the database of the running gate, as it is at one moment, into a new file, checks

@@ -113,22 +113,24 @@ func blockCommand() *cobra.Command {
 	var c adminClient
 	var t adminTarget
 	var life, reason string
+	var consent cli.Consent
 	cmd := &cobra.Command{
-		Use: "block {--appid <appid> --openid <openid> | --unionid <unionid>} " +
-			"[--for <duration>] [--reason <text>]",
+		Use: "block {--appid APPID --openid OPENID | --unionid UNIONID} " +
+			"[--for DURATION] [--reason TEXT]",
 		Short: "Keeps a user from logging in",
 		Long: `
 Ends every session of a user of one mini program, or of all users with a unionid, and
 refuses their logins with the code user_blocked, at all gates that share the store. A
-second block of the same user replaces the first. The command asks no question.
+second block of the same user replaces the first.
 
 A block by unionid keeps out users of other mini programs too, also at their first login,
-as soon as WeChat tells their unionid. Where it tells none, block the openid.
+as soon as WeChat tells their unionid. Where it tells none, block the openid. The command
+tells how many users that are and asks; without a terminal it needs --yes.
 
 forget leaves a block in place: a forgotten user stays blocked.
 `,
 		Example: `  wxgate wechat block --appid wx0123456789abcdef --openid oUser1 --for 72h
-  wxgate wechat block --unionid uUser1 --reason "sells tickets"`,
+  wxgate wechat block --unionid uUser1 --reason "sells tickets" --yes`,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			body, err := t.whom(cmd)
@@ -138,6 +140,12 @@ forget leaves a block in place: a forgotten user stays blocked.
 			for name, value := range map[string]string{"for": life, "reason": reason} {
 				if cmd.Flags().Changed(name) {
 					body[name] = value
+				}
+			}
+			if t.UnionID != "" {
+				err := c.askFirst(cmd, &consent, "This keeps out all with the unionid", body)
+				if err != nil {
+					return cli.Failed, err
 				}
 			}
 			return ask(
@@ -151,8 +159,9 @@ forget leaves a block in place: a forgotten user stays blocked.
 	}
 	t.userFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&life, "for", "", "How long, as 90m, 72h or 30d; for good, if not given")
-	f.StringVar(&reason, "reason", "", "Why, for `blocked` and the audit log")
+	f.StringVar(&life, "for", "", "`DURATION`, as 90m, 72h or 30d; for good, if not given")
+	f.StringVar(&reason, "reason", "", "`TEXT` that says why, for the list of blocks and the log")
+	consent.Flag(cmd)
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd

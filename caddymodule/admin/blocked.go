@@ -32,7 +32,7 @@ func serveBlocked(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) 
 func blockedCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   "blocked [--json]",
+		Use:   "blocked",
 		Short: "Lists the users who are kept from logging in",
 		Args:  cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {

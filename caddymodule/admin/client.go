@@ -26,14 +26,14 @@ func (c *adminClient) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(
 		&c.address, "address", "",
-		"The address to use to reach the admin API endpoint, if not the default",
+		"`ADDRESS` of the admin endpoint, if not the default",
 	)
 	f.StringVarP(
 		&c.config, "config", "c", "",
-		"Configuration file to use to find the admin address, if --address is not used",
+		"Configuration `FILE` that tells the address, if --address is not given",
 	)
 	f.StringVarP(
-		&c.adapter, "adapter", "a", "", "Name of config adapter to apply (when --config is used)",
+		&c.adapter, "adapter", "a", "", "`NAME` of the config adapter for --config",
 	)
 }
 
@@ -91,10 +91,10 @@ func refusalOf(answer string) error {
 }
 
 // ask makes a call and prints its answer: as it came for --json, or else as
-// text writes it.
+// text writes it. The answer is also in into, if given.
 func ask[T any](
 	c *adminClient, cmd *cobra.Command, call func() (*http.Response, int, error),
-	text func(io.Writer, T) error,
+	text func(io.Writer, T) error, into ...*T,
 ) (int, error) {
 	resp, status, err := call()
 	if err != nil {
@@ -105,6 +105,13 @@ func ask[T any](
 	if err != nil {
 		return cli.Unreachable, fmt.Errorf("reading the gate's answer: %w", err)
 	}
+	var answer T
+	if err := json.Unmarshal(b, &answer); err != nil {
+		return cli.Failed, fmt.Errorf("reading the gate's answer: %w", err)
+	}
+	for _, p := range into {
+		*p = answer
+	}
 	out := cmd.OutOrStdout()
 	if c.json {
 		var pretty bytes.Buffer
@@ -113,10 +120,6 @@ func ask[T any](
 		}
 		_, err = pretty.WriteTo(out)
 		return cli.Failed, err
-	}
-	var answer T
-	if err := json.Unmarshal(b, &answer); err != nil {
-		return cli.Failed, fmt.Errorf("reading the gate's answer: %w", err)
 	}
 	return cli.Failed, text(out, answer)
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,7 +104,13 @@ func TestAdminTables(t *testing.T) {
 				},
 			},
 		},
-		{AppID: caddytest.OtherAppID, OpenID: "o\x1b[31mBob", Sessions: []sessionRow{}},
+		{
+			AppID: caddytest.OtherAppID, OpenID: "o\x1b[31mBob", Sessions: []sessionRow{},
+			Ends: []endRow{{
+				ID: "0123456789abcdef", Reason: "evicted", Created: at("2026-05-01T03:02:01Z"),
+				Ended: at("2026-05-02T03:02:01Z"),
+			}},
+		},
 	}}
 	blocks := blockedAnswer{Blocked: []session.Block{
 		{
@@ -183,6 +190,8 @@ openid      "o\x1b[31mBob"
 unionid     none known
 last login  -
 no sessions
+ENDED             REASON   CREATED               ENDED AT
+0123456789abcdef  evicted  2026-05-01 03:02:01Z  2026-05-02 03:02:01Z
 `},
 		{
 			"nobody", func(w io.Writer) error { return writeSessions(w, sessionsAnswer{}) },
@@ -350,11 +359,12 @@ func TestAdminCommands(t *testing.T) {
 		{"forget whom", forgetCommand(), here, cli.Failed, "say whom"},
 		{
 			"forget an empty openid", forgetCommand(),
-			here + " --appid " + caddytest.AppID + " --openid  ", cli.Failed, "openid is empty",
+			here + " --yes --appid " + caddytest.AppID + " --openid  ", cli.Failed,
+			"openid is empty",
 		},
 		{
-			"forget an app", forgetCommand(), here + " --appid " + caddytest.AppID, cli.Failed,
-			"the gate refuses: name one target",
+			"forget an app", forgetCommand(), here + " --yes --appid " + caddytest.AppID,
+			cli.Failed, "the gate refuses: name one target",
 		},
 		{"block whom", blockCommand(), here + " --for 1h", cli.Failed, "say whom"},
 		{
@@ -366,32 +376,32 @@ func TestAdminCommands(t *testing.T) {
 		{"unblock whom", unblockCommand(), here, cli.Failed, "say whom"},
 		{"unblock nobody", unblockCommand(), here + " " + ada, cli.Failed, "no block of that"},
 		{"block a user", blockCommand(), here + " --for 3d --reason x " + ada, 0, "ended 1 live"},
-		{"block a unionid", blockCommand(), here + " --unionid u-x", 0, "Blocked for good"},
+		{"block a unionid", blockCommand(), here + " --yes --unionid u-x", 0, "Blocked for good"},
 		{"blocked", blockedCommand(), here, 0, "  ada     -        "},
 		{"unblock", unblockCommand(), here + " " + ada, 0, "Unblocked."},
 		{"no file", backupCommand(), here, cli.Failed, "accepts 1 arg"},
 		{"not this store", backupCommand(), here + " " + file, cli.Failed, "its own tools"},
 		{
-			"revoke a user", revokeCommand(), here + " " + ada, 0,
-			"Ended 0 live sessions of 0 users.",
+			"revoke a user", revokeCommand(), here + " " + ada, cli.Failed,
+			"nobody had a live session",
 		},
 		{
-			"revoke a unionid", revokeCommand(), here + " --unionid u-ada", 0,
-			"Ended 0 live sessions of 0 users.",
+			"revoke a unionid", revokeCommand(), here + " --yes --unionid u-ada", cli.Failed,
+			"nobody had a live session",
 		},
 		{
-			"forget a user", forgetCommand(), here + " " + ada, 0,
+			"forget a user", forgetCommand(), here + " --yes " + ada, 0,
 			"Forgot 1 user with 0 live sessions.",
 		},
 		{
-			"forget a unionid", forgetCommand(), here + " --unionid u-ada", 0,
+			"forget a unionid", forgetCommand(), here + " --yes --unionid u-ada", 0,
 			"No such user was known.",
 		},
 		{
-			"revoke an app", revokeCommand(), here + " --appid " + caddytest.AppID, 0,
+			"revoke an app", revokeCommand(), here + " --yes --appid " + caddytest.AppID, 0,
 			"Ended every session of the mini program " + caddytest.AppID,
 		},
-		{"revoke all", revokeCommand(), here + " --all --yes", 0, "Ended every session."},
+		{"revoke all", revokeCommand(), here + " --all --yes", 0, "Ended every session: 0 live"},
 	} {
 		args := strings.Split(strings.TrimSuffix(tt.args, " "), " ")
 		status, out, said := caddytest.RunCommand(t, tt.cmd, args...)
@@ -434,15 +444,74 @@ func TestAdminJSON(t *testing.T) {
 		got.Keys[0].State != keySigns {
 		t.Errorf("%+v", got)
 	}
-	forgot := get(forgetCommand(), "--unionid", "nobody")
+	forgot := get(forgetCommand(), "--yes", "--unionid", "nobody")
 	if got := read[forgetAnswer](t, forgot); got.Target != "unionid" ||
 		*got.Forgotten != (ended{}) {
 		t.Errorf("%+v", got)
 	}
-	revoked := get(revokeCommand(), "--unionid", "u-ada")
+	revoked := get(revokeCommand(), "--yes", "--unionid", "u-ada")
 	if got := read[revokeAnswer](t, revoked); got.Target != "unionid" ||
 		*got.Ended != (ended{Users: 1, Sessions: 1}) {
 		t.Errorf("%+v", got)
+	}
+	got := read[sessionsAnswer](t, get(sessionsCommand(), "--unionid", "u-ada"))
+	if u := got.Users[0]; len(u.Sessions) != 0 || len(u.Ends) != 1 ||
+		u.Ends[0].Reason != "revoked" || u.Ends[0].Ended.IsZero() {
+		t.Errorf("after the end of the only session: %+v", got)
+	}
+}
+
+// TestRevoke_Nobody_IsStatus1: a script hears that there was nothing to end.
+func TestRevoke_Nobody_IsStatus1(t *testing.T) {
+	w := apptest.Started(t)
+	loginKnown(w, caddytest.AppID, "ada")
+	at := address(adminServer(t))
+	user := []string{"--appid", caddytest.AppID, "--openid", "ada"}
+	for _, tt := range []struct {
+		status   int
+		out, err string
+		args     []string
+	}{
+		{1, "", "nobody had a live session", []string{"--unionid", "nobody", "--yes"}},
+		{1, "", "there is no terminal", []string{"--unionid", "u-ada"}},
+		{1, "", "there is no terminal", []string{"--appid", caddytest.AppID}},
+		{1, "", "there is no terminal", []string{"--all"}},
+		{0, "Ended 1 live session of 1 user.\n", "", user},
+		{1, "", "nobody had a live session", user},
+		{1, `"sessions": 0`, "nobody had a live session", append(user, "--json")},
+	} {
+		args := append([]string{"--address", at}, tt.args...)
+		status, out, said := caddytest.RunCommand(t, revokeCommand(), args...)
+		if status != tt.status || !strings.Contains(out, tt.out) ||
+			!strings.Contains(said, tt.err) {
+			t.Errorf("%q: %d %s\n%s", tt.args, status, said, out)
+		}
+	}
+}
+
+// TestCount_Targets_AreCounted: what a command tells before it asks.
+func TestCount_Targets_AreCounted(t *testing.T) {
+	w := apptest.Started(t, apptest.OnBolt(), apptest.OnFile(filepath.Join(t.TempDir(), "s.db")))
+	loginKnown(w, caddytest.AppID, "ada")
+	loginKnown(w, caddytest.AppID, "ada")
+	loginKnown(w, caddytest.OtherAppID, "bob")
+	c := adminClient{address: address(adminServer(t))}
+	for query, want := range map[string]string{
+		"appid=" + caddytest.AppID + "&openid=ada": "1 user with 2 live sessions",
+		"unionid=u-bob":               "1 user with 1 live session",
+		"unionid=nobody":              "0 users with 0 live sessions",
+		"appid=" + caddytest.AppID:    "1 user with 2 live sessions",
+		"all=true":                    "2 users with 3 live sessions",
+		"all=false":                   "not known (the gate refuses: ask for ",
+		"session=0123456789&all=true": "not known (the gate refuses: ask for ",
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.howMany(q); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
 	}
 }
 

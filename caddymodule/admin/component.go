@@ -191,7 +191,7 @@ func componentCommand() *cobra.Command {
 func componentListCommand(name string) *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   name + " [--json] [--address <interface>] [--config <path>]",
+		Use:   name,
 		Short: "Lists third-party platforms with their mini programs",
 		Long: `
 Lists each configured component, when its last ticket came, and the mini programs that
@@ -245,7 +245,7 @@ func writeComponent(out io.Writer, a componentAnswer) error {
 
 // componentFlags adds the flag that names a platform, and returns the body it makes.
 func componentFlags(cmd *cobra.Command) (body func() map[string]any) {
-	id := cmd.Flags().String("component", "", "The third-party platform, if there are several")
+	id := cmd.Flags().String("component", "", "`APPID` of the platform, if there are several")
 	return func() map[string]any {
 		if cmd.Flags().Changed("component") {
 			return map[string]any{"component": *id}
@@ -258,7 +258,7 @@ func componentFlags(cmd *cobra.Command) (body func() map[string]any) {
 func componentLinkCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   "link --redirect-uri <url> [--component <appid>]",
+		Use:   "link --redirect-uri URL [--component APPID]",
 		Short: "Makes a link on which a merchant authorises the component",
 		Long: `
 Prints two links to WeChat's page on which the owner of a mini program authorises the
@@ -269,7 +269,7 @@ domain of the component, and tells the gate by a push.
 		Args: cobra.NoArgs,
 	}
 	body := componentFlags(cmd)
-	back := cmd.Flags().String("redirect-uri", "", "Where WeChat sends the owner afterwards")
+	back := cmd.Flags().String("redirect-uri", "", "`URL` that WeChat sends the owner to")
 	cmd.RunE = cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 		b := body()
 		b["redirect_uri"] = *back
@@ -294,7 +294,7 @@ domain of the component, and tells the gate by a push.
 func componentRepairCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   "repair [--component <appid>] [--reset]",
+		Use:   "repair [--component APPID] [--reset]",
 		Short: "Reads WeChat's list of the mini programs that have authorised a component",
 		Long: `
 Makes what the gate keeps of a component agree with WeChat's list, for all gates of the

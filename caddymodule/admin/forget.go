@@ -68,20 +68,27 @@ func forget(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 func forgetCommand() *cobra.Command {
 	var c adminClient
 	var t adminTarget
+	var consent cli.Consent
 	cmd := &cobra.Command{
-		Use:   "forget {--appid <appid> --openid <openid> | --unionid <unionid>}",
+		Use:   "forget {--appid APPID --openid OPENID | --unionid UNIONID}",
 		Short: "Removes all that is known of a user",
 		Long: `
 Ends every session of a user of one mini program, or of all users with a unionid, and
 removes what the gate keeps of them: the openid, the unionid, the session_key and the
-telephone number. The command asks no question. A user who logs in again is a new user.
-Earlier backups and log lines stay as they are.
+telephone number. A user who logs in again is a new user. Earlier backups and log lines
+stay as they are.
+
+The command tells how many users that are and asks; without a terminal it needs --yes.
 `,
 		Example: `  wxgate wechat forget --appid wx0123456789abcdef --openid oUser1
-  wxgate wechat forget --unionid uUser1`,
+  wxgate wechat forget --unionid uUser1 --yes`,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			body, err := t.whom(cmd)
+			if err != nil {
+				return cli.Failed, err
+			}
+			err = c.askFirst(cmd, &consent, "This deletes all that is known of a user", body)
 			if err != nil {
 				return cli.Failed, err
 			}
@@ -95,6 +102,7 @@ Earlier backups and log lines stay as they are.
 		}),
 	}
 	t.userFlags(cmd)
+	consent.Flag(cmd)
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd

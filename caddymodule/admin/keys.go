@@ -82,7 +82,7 @@ func missingKeys(ring *keyring.Ring, needs map[keyring.ID]time.Time) (rows []key
 func keysCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   "keys [--json] [--address <interface>] [--config <path>]",
+		Use:   "keys",
 		Short: "Lists the keys of the running gate by name, or makes a new one",
 		Long: `
 Lists the names of the master keys of the running gate: the one that signs, and the

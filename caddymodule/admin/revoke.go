@@ -17,7 +17,13 @@ import (
 // revokeAnswer is what POST /wechat/revoke tells when it is done.
 type revokeAnswer struct {
 	Target string `json:"target"`          // session, user, unionid, app or all
-	Ended  *ended `json:"ended,omitempty"` // not counted for a whole mini program and for all
+	Ended  *ended `json:"ended,omitempty"` // absent when it could not be counted in time
+}
+
+// nobody reports that a user or a unionid had no session to end. A revocation of a mini
+// program or of all is worth a status 0 also then: it frees master keys.
+func (a revokeAnswer) nobody() bool {
+	return a.Target != "app" && a.Target != "all" && a.Ended != nil && a.Ended.Sessions == 0
 }
 
 // ended counts the sessions that were live just before they were ended, and
@@ -68,76 +74,45 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 			return nil, err
 		}
 		return &ended{Users: 1, Sessions: 1}, nil
-	case "user", "unionid":
-		users, unknown := known(
-			ctx, live, kind, t,
-		) // for the count: what cannot be counted is revoked all the same
-		var err error
-		if kind == "user" {
-			err = s.RevokeUser(ctx, t.user(), session.EndRevoked)
-		} else {
-			_, err = s.RevokeUnionID(ctx, t.UnionID, session.EndRevoked)
-		}
-		if err != nil || unknown != nil {
-			return nil, err
-		}
-		return countLive(users...), nil
+	}
+	_, n, unknown := count(ctx, live, kind, t) // if unknown, they are revoked all the same
+	var err error
+	switch kind {
+	case "user":
+		err = s.RevokeUser(ctx, t.user(), session.EndRevoked)
+	case "unionid":
+		_, err = s.RevokeUnionID(ctx, t.UnionID, session.EndRevoked)
 	case "app":
-		return nil, s.RevokeApp(ctx, t.AppID)
+		err = s.RevokeApp(ctx, t.AppID)
+	default:
+		err = s.RevokeAll(ctx)
 	}
-	return nil, s.RevokeAll(ctx)
-}
-
-// known returns the users that a target of kind user or unionid means. An unknown
-// target has none and is no error.
-func known(
-	ctx context.Context, live *wechatapp.Live, kind string, t adminTarget,
-) ([]session.UserInfo, error) {
-	if kind == "unionid" {
-		return live.Sessions.UsersByUnionID(ctx, t.UnionID)
-	}
-	u, err := live.Sessions.User(ctx, t.user())
-	switch {
-	case errors.Is(err, session.ErrUnknownUser):
-		return nil, nil
-	case err != nil:
+	if err != nil || unknown != nil {
 		return nil, err
 	}
-	return []session.UserInfo{u}, nil
-}
-
-func countLive(users ...session.UserInfo) *ended {
-	var n ended
-	for _, u := range users {
-		before := n.Sessions
-		for _, s := range u.Sessions {
-			if s.State == session.StateLive {
-				n.Sessions++
-			}
-		}
-		if n.Sessions > before {
-			n.Users++
-		}
-	}
-	return &n
+	return n, nil
 }
 
 // revokeCommand is `wxgate wechat revoke`.
 func revokeCommand() *cobra.Command {
 	var c adminClient
 	var t adminTarget
-	var yes bool
+	var consent cli.Consent
 	cmd := &cobra.Command{
-		Use: "revoke {--appid <appid> --openid <openid> [--session <id>] | " +
-			"--unionid <unionid> | --appid <appid> | --all --yes}",
+		Use: "revoke {--appid APPID --openid OPENID [--session ID] | " +
+			"--unionid UNIONID | --appid APPID | --all}",
 		Short: "Ends sessions, at once",
 		Long: `
 Ends one session of a user, all sessions of a user, of all users with a unionid, of a
-mini program, or of all users. The command asks no question. The gate refuses the
-sessions from the next request on, and their users have to log in again.
+mini program, or of all users. The gate refuses the sessions from the next request on, and
+their users have to log in again.
+
+For a unionid, a mini program or all users the command tells how many that are and asks;
+without a terminal it needs --yes. The exit status is 1, too, when there was no live
+session to end.
 `,
 		Example: `  wxgate wechat revoke --appid wx0123456789abcdef --openid oUser1
-  wxgate wechat revoke --unionid uUser1`,
+  wxgate wechat revoke --unionid uUser1 --yes`,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			body := t.given(cmd)
@@ -147,46 +122,59 @@ sessions from the next request on, and their users have to log in again.
 					"say whose sessions: --appid and --openid, --unionid, --appid, or --all; " +
 						"see --help",
 				)
-			case t.All && !yes:
-				return cli.Failed, errors.New("--all ends every session there is: say --yes too")
+			case len(body) == 1:
+				err := c.askFirst(cmd, &consent, "This ends the sessions of many", body)
+				if err != nil {
+					return cli.Failed, err
+				}
 			}
-			return ask(
-				&c,
-				cmd,
+			var answer revokeAnswer
+			status, err := ask(
+				&c, cmd,
 				func() (*http.Response, int, error) {
 					return c.send("POST", "/wechat/revoke", body)
 				},
 				func(out io.Writer, a revokeAnswer) error {
+					if a.nobody() {
+						return nil // the error says it
+					}
 					return writeRevoked(out, t, a)
 				},
+				&answer,
 			)
+			if err == nil && answer.nobody() {
+				return cli.Failed, errors.New("nobody had a live session: nothing was ended")
+			}
+			return status, err
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&t.AppID, "appid", "", "Mini program of the user; alone, everybody in it")
-	f.StringVar(&t.OpenID, "openid", "", "The user")
-	f.StringVar(&t.Session, "session", "", "One session of the user, by its id")
-	f.StringVar(&t.UnionID, "unionid", "", "The user in all mini programs")
+	f.StringVar(&t.AppID, "appid", "", "`APPID` of the mini program; alone, everybody in it")
+	f.StringVar(&t.OpenID, "openid", "", "`OPENID` of the user")
+	f.StringVar(&t.Session, "session", "", "`ID` of one session of the user")
+	f.StringVar(&t.UnionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
 	f.BoolVar(&t.All, "all", false, "Every session there is")
-	f.BoolVar(&yes, "yes", false, "Mean --all")
+	consent.Flag(cmd)
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd
 }
 
-func writeRevoked(out io.Writer, t adminTarget, a revokeAnswer) (err error) {
-	switch {
-	case a.Ended != nil:
-		_, err = fmt.Fprintf(
-			out, "Ended %s of %s.\n", cli.Amount(a.Ended.Sessions, "live session"),
-			cli.Amount(a.Ended.Users, "user"),
-		)
-	case a.Target == "app":
-		_, err = fmt.Fprintf(
-			out, "Ended every session of the mini program %s.\n", cli.Text(t.AppID),
-		)
-	default:
-		_, err = fmt.Fprintln(out, "Ended every session.")
+func writeRevoked(out io.Writer, t adminTarget, a revokeAnswer) error {
+	n, every := "", ""
+	switch a.Target {
+	case "app":
+		every = "every session of the mini program " + cli.Text(t.AppID)
+	case "all":
+		every = "every session"
 	}
+	if a.Ended != nil {
+		n = cli.Amount(a.Ended.Sessions, "live session") + " of " +
+			cli.Amount(a.Ended.Users, "user")
+	}
+	if n != "" && every != "" {
+		every += ": "
+	}
+	_, err := fmt.Fprintf(out, "Ended %s%s.\n", every, n)
 	return err
 }

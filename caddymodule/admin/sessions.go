@@ -27,6 +27,15 @@ type userAnswer struct {
 	UnionID   string       `json:"unionid,omitempty"`
 	LastLogin time.Time    `json:"last_login,omitzero"`
 	Sessions  []sessionRow `json:"sessions"` // oldest first; never null
+	Ends      []endRow     `json:"ends"`     // the last few, newest first; never null
+}
+
+// endRow is a session that has ended.
+type endRow struct {
+	ID      string    `json:"id"`
+	Reason  string    `json:"reason"`
+	Created time.Time `json:"created"`
+	Ended   time.Time `json:"ended"`
 }
 
 // sessionRow is one session. Its id opens nothing.
@@ -89,6 +98,10 @@ func rowsOf(u session.UserInfo) userAnswer {
 		UnionID:   u.UnionID,
 		LastLogin: whole(u.LastLogin),
 		Sessions:  []sessionRow{},
+		Ends:      []endRow{},
+	}
+	for _, e := range u.Ends {
+		out.Ends = append(out.Ends, endRow{e.ID, e.Reason, whole(e.Created), whole(e.Ended)})
 	}
 	for _, s := range u.Sessions {
 		out.Sessions = append(
@@ -110,12 +123,13 @@ func sessionsCommand() *cobra.Command {
 	var c adminClient
 	var appID, openID, unionID string
 	cmd := &cobra.Command{
-		Use:   "sessions {--appid <appid> --openid <openid> | --unionid <unionid>} [--json]",
+		Use:   "sessions {--appid APPID --openid OPENID | --unionid UNIONID}",
 		Short: "Lists the sessions of a user",
 		Long: `
 Lists what the running gate knows of a user of one mini program, or of all users with a
 unionid. The id of a session is for ` + "`revoke --session`" + ` and opens nothing. The gate
-notes lazily when it saw a session: the time may be up to an hour old.
+notes lazily when it saw a session: the time may be up to an hour old. Below the sessions
+stand the last five that have ended, each with its reason and time.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
@@ -140,9 +154,9 @@ notes lazily when it saw a session: the time may be up to an hour old.
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVar(&appID, "appid", "", "Mini program of the user")
-	f.StringVar(&openID, "openid", "", "The user")
-	f.StringVar(&unionID, "unionid", "", "The user in all mini programs")
+	f.StringVar(&appID, "appid", "", "`APPID` of the mini program")
+	f.StringVar(&openID, "openid", "", "`OPENID` of the user")
+	f.StringVar(&unionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd
@@ -165,21 +179,33 @@ func writeSessions(out io.Writer, a sessionsAnswer) error {
 			out, "appid       %s\nopenid      %s\nunionid     %s\nlast login  %s\n",
 			cli.Text(u.AppID), cli.Text(u.OpenID), unionID, cli.Time(u.LastLogin),
 		)
-		if len(u.Sessions) == 0 {
-			fmt.Fprintln(out, "no sessions")
-			continue
-		}
-		t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "SESSION\tSTATE\tCREATED\tLAST SEEN\tEXPIRES")
-		for _, s := range u.Sessions {
-			fmt.Fprintf(
-				t, "%s\t%s\t%s\t%s\t%s\n", cli.Text(s.ID), s.State, cli.Time(s.Created),
-				cli.Time(s.LastSeen), cli.Time(s.Expires),
-			)
-		}
-		if err := t.Flush(); err != nil {
+		if err := u.write(out); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// write writes the tables of a user.
+func (u userAnswer) write(out io.Writer) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if len(u.Sessions) == 0 {
+		fmt.Fprintln(t, "no sessions")
+	} else {
+		fmt.Fprintln(t, "SESSION\tSTATE\tCREATED\tLAST SEEN\tEXPIRES")
+	}
+	for _, s := range u.Sessions {
+		fmt.Fprintf(
+			t, "%s\t%s\t%s\t%s\t%s\n", cli.Text(s.ID), s.State, cli.Time(s.Created),
+			cli.Time(s.LastSeen), cli.Time(s.Expires),
+		)
+	}
+	if len(u.Ends) > 0 {
+		fmt.Fprintln(t, "ENDED\tREASON\tCREATED\tENDED AT")
+	}
+	for _, e := range u.Ends {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", cli.Text(e.ID), cli.Text(e.Reason),
+			cli.Time(e.Created), cli.Time(e.Ended))
+	}
+	return t.Flush()
 }

@@ -239,7 +239,7 @@ func versions() versionStatus {
 func statusCommand() *cobra.Command {
 	var c adminClient
 	cmd := &cobra.Command{
-		Use:   "status [--json] [--address <interface>] [--config <path>]",
+		Use:   "status",
 		Short: "Tells how the running gate does",
 		Long: `
 Asks the running gate for its store, cache, logins, limits and versions, and whether

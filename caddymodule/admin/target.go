@@ -146,9 +146,9 @@ func (t adminTarget) given(cmd *cobra.Command) map[string]any {
 // userFlags adds the flags that name a user, or all with a unionid.
 func (t *adminTarget) userFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&t.AppID, "appid", "", "Mini program of the user")
-	f.StringVar(&t.OpenID, "openid", "", "The user")
-	f.StringVar(&t.UnionID, "unionid", "", "The user in all mini programs")
+	f.StringVar(&t.AppID, "appid", "", "`APPID` of the mini program")
+	f.StringVar(&t.OpenID, "openid", "", "`OPENID` of the user")
+	f.StringVar(&t.UnionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
 }
 
 // whom is given for commands that are about a user, who must be named.

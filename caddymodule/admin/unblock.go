@@ -40,7 +40,7 @@ func unblockCommand() *cobra.Command {
 	var c adminClient
 	var t adminTarget
 	cmd := &cobra.Command{
-		Use:   "unblock {--appid <appid> --openid <openid> | --unionid <unionid>}",
+		Use:   "unblock {--appid APPID --openid OPENID | --unionid UNIONID}",
 		Short: "Lets a blocked user log in again",
 		Long: `
 Removes the block of a user, or of a unionid, as it was made: a block by unionid does not

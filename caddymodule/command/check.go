@@ -24,8 +24,7 @@ const checkTime = 8 * time.Second
 func checkCommand() *cobra.Command {
 	var o checkOptions
 	cmd := &cobra.Command{
-		Use: "check [--config <path>] [--adapter <name>] [--address <interface>] " +
-			"[--local] [--json]",
+		Use:   "check",
 		Short: "Checks all that a gate needs, before and while it runs",
 		Long: `
 Checks the way to WeChat (DNS, connection, TLS), each AppID and AppSecret and the IP
@@ -51,9 +50,9 @@ HEALTHCHECK: the exit status is 2 when no gate answers.
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "",
-		"Configuration file (default: the Caddyfile in this folder)")
-	f.StringVarP(&o.adapter, "adapter", "a", "", "Name of the config adapter")
-	f.StringVar(&o.address, "address", "", "Address of the running gate's admin endpoint")
+		"Configuration `FILE` (default: the Caddyfile in this folder)")
+	f.StringVarP(&o.adapter, "adapter", "a", "", "`NAME` of the config adapter")
+	f.StringVar(&o.address, "address", "", "`ADDRESS` of the running gate's admin endpoint")
 	f.BoolVar(&o.local, "local", false, "Only ask the running gate whether it is ready")
 	f.BoolVar(&o.json, "json", false, "Print JSON")
 	return cmd

@@ -26,8 +26,7 @@ func explainCommand() *cobra.Command {
 	var config, adapter string
 	var headers []string
 	cmd := &cobra.Command{
-		Use: "explain [--config <path>] [--adapter <name>] [-H <header>]... " +
-			"<method> <path or URL>",
+		Use:   "explain [-H HEADER]... METHOD PATH-OR-URL",
 		Short: "Tells what the gate does with a request, and why",
 		Long: `
 Follows a request through the routes of a configuration, by Caddy's own matchers, and
@@ -65,10 +64,10 @@ request, the command says so.
 	}
 	f := cmd.Flags()
 	f.StringVarP(&config, "config", "c", "",
-		"Configuration file (default: the Caddyfile in this folder)")
-	f.StringVarP(&adapter, "adapter", "a", "", "Name of the config adapter")
+		"Configuration `FILE` (default: the Caddyfile in this folder)")
+	f.StringVarP(&adapter, "adapter", "a", "", "`NAME` of the config adapter")
 	f.StringArrayVarP(&headers, "header", "H", nil,
-		"Header of the request, 'Name: value'; repeatable")
+		"`HEADER` of the request, 'Name: value'; repeatable")
 	return cmd
 }
 

@@ -26,15 +26,14 @@ func migrateCommand() *cobra.Command {
 	var m migration
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "migrate --from <store> --to <store> [--since <backup>] " +
-			"[--config <path>] [--adapter <name>] [--json]",
+		Use:   "migrate --from STORE --to STORE [--since BACKUP]",
 		Short: "Copies users and live sessions from one session store into another",
 		Long: `
 Copies users and live sessions from one store into another. No user has to log in again.
 A store is
 
-	bolt:<file>   the database of a gate that does not run, or a backup of a running one
-	<name>        the store of that name in the configuration, such as redis, with the
+	bolt:FILE     the database of a gate that does not run, or a backup of a running one
+	NAME          the store of that name in the configuration, such as redis, with the
 	              addresses and passwords from there
 
 The command does not change the source. It adds to the target: sessions are added, and of
@@ -55,7 +54,7 @@ command copies only the changes since that backup: it ends the sessions that end
 meanwhile in the other store too, and it brings back none that ended there.
 
 The command does not copy master keys. seal_key in the configuration must hold the master
-keys of the sessions; for bolt without seal_key, that is the content of <database>.key.
+keys of the sessions; for bolt without seal_key, that is the content of DATABASE.key.
 Otherwise the command refuses.
 
 The exit status is 0 when all is copied, 1 when the command refuses or fails, 2 when it
@@ -82,14 +81,14 @@ cannot reach a store.
 	}
 	f := cmd.Flags()
 	f.StringVar(&m.from, "from", "",
-		"The store to read: bolt:<file>, or the name of the configuration's store")
+		"`STORE` to read: bolt:FILE, or the name of the configuration's store")
 	f.StringVar(&m.to, "to", "",
-		"The store to add to: bolt:<file>, or the name of the configuration's store")
+		"`STORE` to add to: bolt:FILE, or the name of the configuration's store")
 	f.StringVar(&m.since, "since", "",
-		"The backup, bolt:<file>, that was copied before; copies only the changes since")
+		"`BACKUP`, bolt:FILE, that was copied before; copies only the changes since")
 	f.StringVarP(&m.config, "config", "c", "",
-		"Configuration file that holds the store (default: the Caddyfile in this folder)")
-	f.StringVarP(&m.adapter, "adapter", "a", "", "Name of the config adapter")
+		"Configuration `FILE` that holds the store (default: the Caddyfile in this folder)")
+	f.StringVarP(&m.adapter, "adapter", "a", "", "`NAME` of the config adapter")
 	f.BoolVar(&asJSON, "json", false, "Print JSON")
 	_ = cmd.MarkFlagRequired("from") // they are there
 	_ = cmd.MarkFlagRequired("to")

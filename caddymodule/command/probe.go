@@ -39,7 +39,7 @@ type probeOptions struct {
 func probeCommand() *cobra.Command {
 	var o probeOptions
 	cmd := &cobra.Command{
-		Use:   "probe [--echo <address>] [-H <header>]... [--public <prefix>] <URL>",
+		Use:   "probe [--echo ADDRESS] [-H HEADER]... [--public PREFIX] URL",
 		Short: "Attacks a gate and reports what held",
 		Long: `
 Sends the attack table to a gate and reports which promises held: forged, respelt,
@@ -63,7 +63,7 @@ The exit status is 0 when no row fell (the report lists the rows that were not t
   wxgate wechat probe https://api.example.com/public/headers`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				err := errors.New("give one URL: wxgate wechat probe <URL>; see --help")
+				err := errors.New("give one URL: wxgate wechat probe URL; see --help")
 				return cli.ExitWith(cmd, probeBlind, err)
 			}
 			return nil
@@ -85,19 +85,19 @@ The exit status is 0 when no row fell (the report lists the rows that were not t
 	})
 	f := cmd.Flags()
 	f.StringVar(&o.echo, "echo", "",
-		"Address where the probe answers as the app; the gate's upstream points there")
+		"`ADDRESS` where the probe answers as the app; the gate's upstream points there")
 	f.StringArrayVarP(&o.headers, "header", "H", nil,
-		"Header of a logged-in user, 'Name: value'; {env.NAME} and {file./path} work; repeatable")
+		"`HEADER` of a logged-in user, 'Name: value'; {env.NAME} and {file./path} work; repeatable")
 	f.StringVar(&o.headerFile, "header-file", "",
-		"File of such headers, one a line; - for standard input")
+		"`FILE` of such headers, one a line; - for standard input")
 	f.StringSliceVar(&o.config.Identity, "identity", probe.DefaultIdentity,
-		"Identity headers that the gate sets, first the one that it always sets")
+		"`HEADERS` of the identity that the gate sets, first the one that it always sets")
 	f.StringVar(&o.config.Public, "public", "",
-		"Prefix under which the gate asks for nothing, such as /public/")
-	f.StringVar(&o.config.Endpoints, "endpoints", "/wx", "Prefix of the gate's own endpoints")
+		"`PREFIX` under which the gate asks for nothing, such as /public/")
+	f.StringVar(&o.config.Endpoints, "endpoints", "/wx", "`PREFIX` of the gate's own endpoints")
 	f.BoolVar(&o.config.Insecure, "insecure", false, "Accept any certificate of the gate")
 	f.DurationVar(&o.config.Timeout, "timeout", probe.DefaultTimeout,
-		"Longest that one request may take")
+		"`DURATION` that one request may take")
 	f.BoolVar(&o.json, "json", false, "Print JSON")
 	return cmd
 }

@@ -16,15 +16,16 @@ import (
 // restoreCommand is `wxgate wechat restore`.
 func restoreCommand() *cobra.Command {
 	var to string
+	var consent cli.Consent
 	cmd := &cobra.Command{
-		Use:   "restore <file> --to <database>",
+		Use:   "restore FILE --to DATABASE",
 		Short: "Puts a backup in the place of the database, while no gate runs",
 		Long: `
 Checks a backup and puts it in the place of the database. The old database is kept under
 another name. The command refuses while a gate has the database open: stop the gate
-before, and start it after.
+before, and start it after. It asks first; without a terminal it needs --yes.
 
-The gate needs the master key of the backup: <database>.key, or the value of seal_key at
+The gate needs the master key of the backup: DATABASE.key, or the value of seal_key at
 that time. It does not start with another.
 
 Changes after the backup are lost: later logins are gone, and sessions that ended later
@@ -32,10 +33,17 @@ are back until they expire.
 `,
 		Args: cobra.ExactArgs(1),
 		RunE: cli.Run(func(cmd *cobra.Command, args []string) (int, error) {
+			err := consent.Ask(cmd, func() string {
+				return fmt.Sprintf("This puts %s in the place of the database %s.", args[0], to)
+			})
+			if err != nil {
+				return cli.Failed, err
+			}
 			return restore(cmd.OutOrStdout(), args[0], to)
 		}),
 	}
-	cmd.Flags().StringVar(&to, "to", "", "The database, as `store bolt` names it")
+	cmd.Flags().StringVar(&to, "to", "", "`DATABASE`, as store bolt names it")
+	consent.Flag(cmd)
 	_ = cmd.MarkFlagRequired("to") // it is there
 	return cmd
 }
@@ -43,17 +51,18 @@ are back until they expire.
 func restore(out io.Writer, file, to string) (status int, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return cli.Failed, err
+		return cli.Failed, fmt.Errorf("opening backup: %w", err)
 	}
 	defer f.Close()
 	setAside, err := bolt.Restore(f, to)
 	if err != nil {
 		return cli.Failed, err
 	}
-	fmt.Fprintf(out, "%s is now %s.\n", to, file)
+	kept := "; there was no old one"
 	if setAside != "" {
-		fmt.Fprintf(out, "The database that was there is now %s.\n", setAside)
+		kept = ", the old one is kept as " + setAside
 	}
+	fmt.Fprintf(out, "copied %s over %s%s\n", file, to, kept)
 	_, err = fmt.Fprintf(out, "The gate starts only with the master key of the backup: "+
 		"%s.key, or what seal_key names.\n", to)
 	if _, missing := os.Stat(to + ".key"); errors.Is(missing, fs.ErrNotExist) {

@@ -44,7 +44,7 @@ func TestRestoreCommand(t *testing.T) {
 		{[]string{filepath.Join(dir, "nowhere"), "--to", db}, "nowhere"},
 		{[]string{junk, "--to", db}, db},
 	} {
-		status, out, said := caddytest.RunCommand(t, restoreCommand(), tt.args...)
+		status, out, said := caddytest.RunCommand(t, restoreCommand(), append(tt.args, "--yes")...)
 		if status != cli.Failed || !strings.Contains(said, tt.want) || out != "" {
 			t.Errorf("%v: %d %s", tt.args, status, said)
 		}
@@ -53,8 +53,13 @@ func TestRestoreCommand(t *testing.T) {
 		t.Error("a refused restore changed the database")
 	}
 	status, out, said := caddytest.RunCommand(t, restoreCommand(), kept, "--to", db)
+	if status != cli.Failed || !strings.Contains(said, "say --yes") || out != "" {
+		t.Errorf("without a terminal: %d %s\n%s", status, said, out)
+	}
+	status, out, said = caddytest.RunCommand(t, restoreCommand(), "--yes", kept, "--to", db)
 	if status != 0 ||
-		!strings.Contains(out, "The database that was there is now "+db+".replaced-") ||
+		!strings.Contains(out, "copied "+kept+" over "+db+", the old one is kept as "+db+
+			".replaced-") ||
 		!strings.Contains(out, "There is no "+db+".key") {
 		t.Errorf("%d %s\n%s", status, said, out)
 	}
@@ -62,8 +67,8 @@ func TestRestoreCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := filepath.Join(dir, "fresh.db")
-	status, out, said = caddytest.RunCommand(t, restoreCommand(), kept, "--to", fresh)
-	if status != 0 || strings.Contains(out, "that was there") ||
+	status, out, said = caddytest.RunCommand(t, restoreCommand(), "--yes", kept, "--to", fresh)
+	if status != 0 || !strings.Contains(out, "over "+fresh+"; there was no old one\n") ||
 		!strings.Contains(out, fresh+".key, or what seal_key names") {
 		t.Errorf("%d %s\n%s", status, said, out)
 	}
@@ -75,7 +80,7 @@ func TestRestoreCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer running.Close()
-	status, _, said = caddytest.RunCommand(t, restoreCommand(), kept, "--to", db)
+	status, _, said = caddytest.RunCommand(t, restoreCommand(), "--yes", kept, "--to", db)
 	if status != cli.Failed || !strings.Contains(said, db) {
 		t.Errorf("restoring under a running gate: %d %s", status, said)
 	}

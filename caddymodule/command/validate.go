@@ -19,9 +19,9 @@ import (
 func validateCommand() *cobra.Command {
 	var config, adapter string
 	var envfiles []string
-	var strict bool
+	var strict, noSecrets bool
 	cmd := &cobra.Command{
-		Use:   "validate [--config <path>] [--adapter <name>] [--envfile <path>] [--strict]",
+		Use:   "validate",
 		Short: "Checks a configuration, and what stands around its gates",
 		Long: `
 Checks a configuration as Caddy's own command validate does, then what stands around each
@@ -29,21 +29,24 @@ wechat_auth: ways to the app that pass no gate, gates that no request reaches, t
 endpoint, the log. Each finding is one line with its place and cure.
 
 The exit status is 0 when the configuration may run, warnings or not, and 1 when it must
-not. With --strict a warning counts as a fault.
+not. With --strict a warning counts as a fault. A secret whose environment variable or
+file is not there is a fault; --no-secrets says that this is known, as where the secrets
+of the gate must not be.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			if err := stockValidate(cmd, config, adapter, envfiles); err != nil {
 				return cli.Failed, err
 			}
-			return validate(cmd, config, adapter, strict)
+			return validate(cmd, config, adapter, strict, noSecrets)
 		}),
 	}
 	f := cmd.Flags()
-	f.StringVarP(&config, "config", "c", "", "Input configuration file")
-	f.StringVarP(&adapter, "adapter", "a", "", "Name of config adapter")
-	f.StringSliceVar(&envfiles, "envfile", nil, "Environment file(s) to load")
+	f.StringVarP(&config, "config", "c", "", "Configuration `FILE`")
+	f.StringVarP(&adapter, "adapter", "a", "", "`NAME` of the config adapter")
+	f.StringSliceVar(&envfiles, "envfile", nil, "`FILE` with environment variables; repeatable")
 	f.BoolVar(&strict, "strict", false, "Fail on warnings")
+	f.BoolVar(&noSecrets, "no-secrets", false, "Pass although secrets are missing")
 	return cmd
 }
 
@@ -61,17 +64,28 @@ func stockValidate(cmd *cobra.Command, config, adapter string, envfiles []string
 }
 
 // validate judges a configuration that Caddy accepts.
-func validate(cmd *cobra.Command, config, adapter string, strict bool) (int, error) {
-	raw, servers, err := provisionServers(config, adapter)
+func validate(
+	cmd *cobra.Command, config, adapter string, strict, noSecrets bool,
+) (int, error) {
+	raw, ctx, err := provision(config, adapter)
 	if err != nil {
 		return cli.Failed, err
 	}
+	servers := serversOf(ctx)
 	found, err := judge.Config(raw)
 	if err != nil {
 		return cli.Failed, err
 	}
 	found = append(judge.Servers(servers), found...)
 	refused := 0
+	for _, what := range missingOf(ctx) {
+		if noSecrets {
+			break
+		}
+		refused++
+		fmt.Fprintf(cmd.ErrOrStderr(), "error: %s is empty: set the environment variable or "+
+			"write the file that it names; --no-secrets says that it is known\n", what)
+	}
 	for _, f := range found {
 		kind := "warning"
 		if f.Refused || strict {
@@ -81,7 +95,7 @@ func validate(cmd *cobra.Command, config, adapter string, strict bool) (int, err
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", kind, f)
 	}
 	if refused > 0 {
-		return cli.Failed, fmt.Errorf("%s around the gates", cli.Amount(refused, "fault"))
+		return cli.Failed, fmt.Errorf("validating %s: %s", config, cli.Amount(refused, "fault"))
 	}
 	return 0, nil
 }
@@ -98,11 +112,25 @@ func provisionServers(config, adapter string) ([]byte, map[string]*caddyhttp.Ser
 	if err != nil {
 		return nil, nil, err
 	}
+	return raw, serversOf(ctx), nil
+}
+
+// serversOf returns the HTTP servers of a configuration, if any.
+func serversOf(ctx caddy.Context) map[string]*caddyhttp.Server {
 	app, err := ctx.AppIfConfigured("http")
 	if err != nil {
-		return raw, nil, nil // no HTTP server
+		return nil
 	}
-	return raw, app.(*caddyhttp.App).Servers, nil
+	return app.(*caddyhttp.App).Servers
+}
+
+// missingOf returns the placeholders without a value in a configuration.
+func missingOf(ctx caddy.Context) []string {
+	app, err := ctx.AppIfConfigured("wechat")
+	if err != nil {
+		return nil
+	}
+	return app.(*wechatapp.App).Missing()
 }
 
 // provisionApp returns a configuration in JSON and its provisioned app `wechat`.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 	_ "github.com/wxgate/wxgate/caddymodule/redisstore"
+	_ "github.com/wxgate/wxgate/caddymodule/wechatapi"
 )
 
 // TestValidate_Findings_ExitStatus holds P9 for the command: a fault ends it, a
@@ -38,7 +39,7 @@ func TestValidate_Findings_ExitStatus(t *testing.T) {
 			if err := os.WriteFile(config, []byte(head+c.sites), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			args := []string{"--config", config, "--adapter", "caddyfile"}
+			args := []string{"--no-secrets", "--config", config, "--adapter", "caddyfile"}
 			status, _, said := caddytest.RunCommand(t, validateCommand(), args...)
 			if status != c.status || !strings.Contains(said, c.said) {
 				t.Errorf("%d %s, want %d %q", status, said, c.status, c.said)
@@ -108,7 +109,7 @@ func TestThreat36_Validate_EachWarning(t *testing.T) {
 		if err := os.WriteFile(config, []byte(c.config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		args := []string{"--config", config, "--adapter", "caddyfile"}
+		args := []string{"--no-secrets", "--config", config, "--adapter", "caddyfile"}
 		status, _, said := caddytest.RunCommand(t, validateCommand(), args...)
 		found := 0
 		for line := range strings.Lines(strings.TrimPrefix(said, "<nil>")) {
@@ -125,6 +126,40 @@ func TestThreat36_Validate_EachWarning(t *testing.T) {
 		status, _, said = caddytest.RunCommand(t, validateCommand(), append(args, "--strict")...)
 		if status != 1 || !strings.Contains(said, "error: ") {
 			t.Errorf("%s --strict: %d %s", c.name, status, said)
+		}
+	}
+}
+
+// TestValidate_SecretMissing_IsFault: each place that takes a secret is asked.
+func TestValidate_SecretMissing_IsFault(t *testing.T) {
+	t.Setenv("WXGATE_TEST_SET", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=")
+	const unset, set = "{env.WXGATE_TEST_NOT_SET}", "{env.WXGATE_TEST_SET}"
+	text := func(app, redis, api string) string {
+		return "{\n\tadmin off\n\tgrace_period 10s\n\tlog {\n\t\tformat wechat\n\t}\n" +
+			"\twechat {\n\t\tapp " + caddytest.AppID + " " + app + "\n\t\tstore redis {\n" +
+			"\t\t\taddress 127.0.0.1:1\n\t\t\tpassword " + redis + "\n\t\t}\n" +
+			"\t\tseal_key " + set + "\n\t}\n}\n\n" +
+			":80 {\n\twechat_auth\n\treverse_proxy 127.0.0.1:1\n}\n" +
+			"http://127.0.0.1:81 {\n\twechat_api {\n\t\tsecret " + api + "\n\t}\n}\n"
+	}
+	for name, tt := range map[string]struct{ config, said string }{
+		"all are set": {text(set, set, set), ""},
+		"AppSecret":   {text(unset, set, set), "secret " + unset + " of mini program"},
+		"Redis":       {text(set, unset, set), unset + " is empty: set"},
+		"wechat_api":  {text(set, set, unset), "secret " + unset + " of wechat_api is empty"},
+	} {
+		config := filepath.Join(t.TempDir(), "Caddyfile")
+		if err := os.WriteFile(config, []byte(tt.config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"--config", config, "--adapter", "caddyfile"}
+		status, _, said := caddytest.RunCommand(t, validateCommand(), args...)
+		if status != min(len(tt.said), 1) || !strings.Contains(said, tt.said) {
+			t.Errorf("%s: %d %s", name, status, said)
+		}
+		args = append(args, "--no-secrets")
+		if status, _, said = caddytest.RunCommand(t, validateCommand(), args...); status != 0 {
+			t.Errorf("%s --no-secrets: %d %s", name, status, said)
 		}
 	}
 }

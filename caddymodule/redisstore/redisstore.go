@@ -207,6 +207,9 @@ func (s *Store) readTLS() (*tls.Config, error) {
 	return c, r.err
 }
 
+// Missing returns the placeholders that have no value.
+func (s *Store) Missing() []string { return s.unset }
+
 // Validate warns of settings that keep the gate from starting, or are unsafe.
 func (s *Store) Validate() error {
 	for _, what := range s.unset {

@@ -141,6 +141,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if h.secret == "" {
 			h.log.Warn("placeholder is empty; wechat_api will refuse all calls",
 				zap.String("placeholder", h.Secret))
+			h.app.Lacks("secret " + h.Secret + " of wechat_api")
 		}
 	}
 	for _, word := range h.Allow {

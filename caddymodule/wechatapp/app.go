@@ -34,6 +34,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,7 @@ type App struct {
 	redis  judge.Redis // what is judged of the store
 	limits limit.Config
 	empty  []string // placeholders without a value
+	lacked []string // likewise in handlers
 
 	held    holdings
 	settled chan struct{} // closed when Start has ended or will never come
@@ -524,8 +526,17 @@ func (a *App) AppIDs() (ids []string) {
 }
 
 // Missing returns the placeholders of the configuration that have no value: with one
-// of them the App does not start.
-func (a *App) Missing() []string { return a.empty }
+// of its own the App does not start, and with one of a handler that is of no use.
+func (a *App) Missing() []string {
+	missing := slices.Concat(a.empty, a.lacked)
+	if o, ok := a.opener.(interface{ Missing() []string }); ok {
+		missing = append(missing, o.Missing()...)
+	}
+	return missing
+}
+
+// Lacks notes a placeholder without a value in a handler that uses the App.
+func (a *App) Lacks(what string) { a.lacked = append(a.lacked, what) }
 
 // Opener returns the store module of the configuration.
 func (a *App) Opener() store.Opener { return a.opener }

@@ -166,7 +166,8 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request, token stri
 		return h.refuse(w, r, refused(err))
 	}
 	metrics.called("logout", "ok")
-	h.log.Info("logout", zap.Bool("all", all), zap.String("client_ip", clientIP(r)))
+	h.log.Info("logout", zap.Bool("all", all), zap.String("session", session.IDOf(token)),
+		zap.String("client_ip", clientIP(r)))
 	return reply.NoContent(w, r)
 }
 

@@ -2,7 +2,6 @@ package wechatauth
 
 import (
 	"cmp"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -43,7 +42,7 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 	metrics.loginDuration.Observe(time.Since(began).Seconds())
 	h.log.Info("login",
 		zap.String("appid", out.User.AppID), zap.String("openid", out.User.OpenID),
-		zap.String("session", hex.EncodeToString(out.Digest[:4])),
+		zap.Stringer("session", out.Digest.ID()),
 		zap.Bool("replayed", out.Replayed), zap.String("client_ip", clientIP(r)))
 	err = reply.JSON(w, r, sessionAnswer{
 		ThirdSession: out.Token, ExpiresIn: secondsUntil(out.Expires),

@@ -17,8 +17,7 @@ type sessionsAnswer struct {
 	Sessions []ownSession `json:"sessions"` // newest first; never empty
 }
 
-// ownSession is one session. Its id opens nothing, and begins with the digits that the
-// log shows.
+// ownSession is one session. Its id opens nothing, and is the one that the log shows.
 type ownSession struct {
 	ID       string    `json:"id"`
 	Created  time.Time `json:"created"`
@@ -68,7 +67,7 @@ func (h *Handler) serveEndSession(w http.ResponseWriter, r *http.Request, token 
 			return h.refuse(w, r, refused(err))
 		}
 		metrics.called("sessions", "ok")
-		h.log.Info("logout", zap.Bool("all", false), zap.String("session", id[:8]),
+		h.log.Info("logout", zap.Bool("all", false), zap.String("session", id),
 			zap.String("client_ip", clientIP(r)))
 		return reply.NoContent(w, r)
 	})

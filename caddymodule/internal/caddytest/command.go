@@ -39,6 +39,13 @@ func exitStatus(err error) int {
 	if err == nil {
 		return 0
 	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		status := 1
+		for _, e := range joined.Unwrap() {
+			status = max(status, exitStatus(e))
+		}
+		return status
+	}
 	v := reflect.Indirect(reflect.ValueOf(err))
 	if v.Kind() == reflect.Struct && v.FieldByName("ExitCode").IsValid() {
 		return int(v.FieldByName("ExitCode").Int())

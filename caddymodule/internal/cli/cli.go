@@ -20,11 +20,20 @@ const (
 	Unreachable = 2 // the gate or the store does not answer
 )
 
-// ExitWith ends a command with an exit status, which Caddy's own error type
-// carries.
+// exit is an error that the command has printed, with the exit status for Caddy.
+type exit struct{ said, status error }
+
+func (e *exit) Error() string   { return e.said.Error() }
+func (e *exit) Unwrap() []error { return []error{e.said, e.status} }
+
+// ExitWith prints why a command ends, in the one form that all have, and returns the
+// error that ends it with a status.
 func ExitWith(cmd *cobra.Command, status int, err error) error {
-	run := func(caddycmd.Flags) (int, error) { return status, err }
-	return caddycmd.WrapCommandFuncForCobra(run)(cmd, nil)
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", cmd.CommandPath(), err)
+	// Caddy carries the status in a type of its own; 1 is what any error ends with.
+	run := func(caddycmd.Flags) (int, error) { return status, nil }
+	return &exit{err, caddycmd.WrapCommandFuncForCobra(run)(cmd, nil)}
 }
 
 // Run adapts a function that returns an exit status to cobra. A nil error is exit

@@ -144,7 +144,7 @@ func TestP3_AdminRevoke(t *testing.T) {
 		for i := range args {
 			args[i] = strings.Replace(args[i], "ID", nameOf(tokens[0]), 1)
 		}
-		w.operate(t, append([]string{"revoke"}, args...)...)
+		w.operate(t, append([]string{"revoke", "--yes"}, args...)...)
 		for i, token := range tokens {
 			if strings.Contains(tt.ended, fmt.Sprint(i)) {
 				w.checkDead(t, token)
@@ -226,7 +226,7 @@ func TestP2_Backup(t *testing.T) {
 	w.operate(t, "backup", backup)
 	after := w.login(t, "bob")
 	restore := func() (int, string) {
-		return w.command(t, "wechat", "restore", backup, "--to", w.database())
+		return w.command(t, "wechat", "restore", "--yes", backup, "--to", w.database())
 	}
 	if status, printed := restore(); status != 1 {
 		t.Fatalf("restoring under a running gate ends with %d:\n%s", status, printed)
@@ -376,6 +376,7 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 	}
 	user := []string{"--appid", appA, "--openid", w.wechat.OpenID(appA, "ada")}
 	backup := filepath.Join(w.home, "backup.db")
+	w.login(t, "ada") // another session, to be revoked by its user
 	var said strings.Builder
 	for _, args := range [][]string{
 		{"status"},
@@ -387,7 +388,7 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 		{"backup", backup},
 		append([]string{"revoke", "--session", nameOf(token)}, user...),
 		append([]string{"revoke", "--json"}, user...),
-		append([]string{"forget"}, user...),
+		append([]string{"forget", "--yes"}, user...),
 	} {
 		said.WriteString(w.operate(t, args...))
 	}

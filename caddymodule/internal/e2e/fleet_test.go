@@ -45,9 +45,10 @@ func TestFleet_Block_HoldsAtEachGate(t *testing.T) {
 	token, bob := f.b.login(t, "ada"), f.b.login(t, "bob")
 	f.b.checkAlive(t, token, f.b.who(appA, "ada"))
 	target := []string{"--unionid", f.a.wechat.UnionID("ada")}
-	f.a.operate(t, append([]string{"block", "--for", "72h", "--reason", "spam"}, target...)...)
+	block := []string{"block", "--yes", "--for", "72h", "--reason", "spam"}
+	f.a.operate(t, append(block, target...)...)
 	f.b.refuses(t, token)
-	f.b.operate(t, append([]string{"forget"}, target...)...)
+	f.b.operate(t, append([]string{"forget", "--yes"}, target...)...)
 	f.b.gate.stop(t)
 	f.b.start(t)
 	f.b.takesLogins(t)

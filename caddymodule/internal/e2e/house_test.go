@@ -108,7 +108,8 @@ var house = map[string]row{
 	internalRoot + "/judge": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/block": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/cli": {
-		foreign: []string{caddyModule, "github.com/spf13/cobra"}, caddy: true,
+		foreign: []string{caddyModule, "github.com/spf13/cobra", "golang.org/x/term"},
+		caddy:   true,
 	},
 	internalRoot + "/caddytest": {
 		ours: []string{"keyring", "store", "store/bolt", "weixin"}, foreign: []string{anyModule},

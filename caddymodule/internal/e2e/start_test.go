@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestStart_EmptySecret validates a Caddyfile without its secrets, and refuses
-// to start it.
+// TestStart_EmptySecret validates a Caddyfile without its secrets if that is known, and
+// refuses to start it.
 func TestStart_EmptySecret(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -26,11 +26,19 @@ func TestStart_EmptySecret(t *testing.T) {
 				out := new(output)
 				return launch(t, out, w.home, []string{tt.env}, args...).wait(t), out.String()
 			}
-			status, printed := command("validate", "--adapter", "caddyfile", "--config", file)
+			validate := []string{
+				"wechat", "validate", "--adapter", "caddyfile", "--config", file,
+			}
+			status, printed := command(validate...)
+			if status != 1 || !strings.Contains(printed, "error: ") ||
+				!strings.Contains(printed, tt.want) {
+				t.Errorf("validate ends with %d and prints:\n%s", status, printed)
+			}
+			status, printed = command(append(validate, "--no-secrets")...)
 			if status != 0 || !strings.Contains(printed, tt.want) ||
 				!strings.Contains(printed, `"level":"warn"`) ||
 				!strings.Contains(printed, "Valid configuration") {
-				t.Errorf("validate ends with %d and prints:\n%s", status, printed)
+				t.Errorf("validate --no-secrets ends with %d and prints:\n%s", status, printed)
 			}
 			status, printed = command("run", "--adapter", "caddyfile", "--config", file)
 			last := printed[strings.LastIndexByte(strings.TrimSpace(printed), '\n')+1:]

@@ -61,6 +61,7 @@ type Core struct {
 	doubts      doubts
 	revocations revocations
 	streams     streams
+	lapses      lapses
 
 	log    *zap.Logger
 	audit  *zap.Logger

@@ -34,6 +34,14 @@ type UserInfo struct {
 	UnionID       string // empty when not known
 	LastLogin     time.Time
 	Sessions      []SessionInfo // oldest first
+	Ends          []EndInfo     // of sessions that have ended: the last few, newest first
+}
+
+// EndInfo is what an operator sees of a session that has ended.
+type EndInfo struct {
+	ID             string
+	Created, Ended time.Time
+	Reason         string
 }
 
 const (
@@ -60,6 +68,11 @@ func (s *Service) User(ctx context.Context, id User) (UserInfo, error) {
 			return UserInfo{}, wrap(doing, err)
 		}
 		info.Sessions = append(info.Sessions, i)
+	}
+	for _, e := range slices.Backward(u.Ends) {
+		info.Ends = append(info.Ends, EndInfo{
+			ID: e.Session.String(), Created: e.Created, Ended: e.At, Reason: e.Reason.String(),
+		})
 	}
 	return info, nil
 }
@@ -190,6 +203,45 @@ func (s *Service) KnowsApp(ctx context.Context, appID string) (bool, error) {
 		return true, nil
 	}
 	return false, wrap("looking for users of a mini program", c.asked(reading, err))
+}
+
+// Live counts users and their live sessions.
+type Live struct {
+	Known           int // users, also those without a live session
+	Users, Sessions int // live sessions, and the users who have one
+}
+
+// CountLive counts in one mini program, or in all when appID is empty. It reads every
+// user. The error wraps ErrUnavailable, also when ctx ends first.
+func (s *Service) CountLive(ctx context.Context, appID string) (n Live, err error) {
+	c := s.cfg.Core
+	d, ok := c.store.(store.Dumper)
+	if !ok {
+		return n, wrap("counting sessions", ErrUnavailable)
+	}
+	counted := make(map[User]bool) // a dump may tell of a user twice
+	now := c.clock(time.Now()).UnixMilli()
+	err = d.Dump(ctx, func(it store.Item) error {
+		if appID != "" && it.User.ID.AppID != appID || counted[it.User.ID] {
+			return ctx.Err()
+		}
+		counted[it.User.ID] = true
+		n.Known++
+		live := 0
+		for _, ses := range it.Sessions {
+			if !s.idle(ses.UsedUntil.UnixMilli(), now) {
+				live++
+			}
+		}
+		if n.Sessions += live; live > 0 {
+			n.Users++
+		}
+		return ctx.Err()
+	})
+	if ctx.Err() != nil {
+		err = errors.Join(ErrUnavailable, ctx.Err())
+	}
+	return n, wrap("counting sessions", err)
 }
 
 func (s *Service) byUnionID(ctx context.Context, unionID string) ([]User, error) {

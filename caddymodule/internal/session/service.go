@@ -179,6 +179,7 @@ func (s *Service) authenticate(ctx context.Context, token string) (*entry, error
 			err := s.judge(e, now, pending)
 			if err != ErrExpired || c.clock(now).UnixMilli() >= e.expires {
 				c.hits.Inc()
+				s.lapse(e, err, now)
 				return e, err
 			}
 		}
@@ -194,7 +195,10 @@ func (s *Service) authenticate(ctx context.Context, token string) (*entry, error
 	if err != nil {
 		return nil, err
 	}
-	return e, s.judge(e, time.Now(), pending)
+	now = time.Now()
+	err = s.judge(e, now, pending)
+	s.lapse(e, err, now)
+	return e, err
 }
 
 // maxAhead is how far ahead a session may have been made. A clock that jumped made
@@ -312,6 +316,12 @@ func (c *Core) read(
 		return nil, err
 	case rec.Session.Epochs != rec.Current:
 		c.disproved(d)
+		// The end of a user's sessions is on record. That of a mini program's, or of
+		// all, names none of them.
+		if ses := rec.Session; ses.Epochs.User == rec.Current.User {
+			now := c.clock(time.Now()).UnixMilli()
+			c.lapsed(ses.User, d, ses.Created.UnixMilli(), now, EndRevoked)
+		}
 		return nil, ErrRevoked
 	}
 	if err := vouch(&rec); err != nil {

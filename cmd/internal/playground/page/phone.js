@@ -34,7 +34,7 @@ function options(select, entries) {
 }
 
 function drawSites() {
-	options($('site'), state.sites.map((s, i) => [String(i), s.name || s.url]));
+	options($('site'), state.sites.map((s, i) => [String(i), s.name ? `${s.name} (${s.url})` : s.url]));
 	$('site-field').hidden = state.sites.length < 2;
 	const apps = state.sites[site()]?.apps ?? [];
 	options($('app'), apps.map((id) => [id, id]));
