@@ -34,6 +34,8 @@ func mask(line []byte) {
 		switch {
 		case bytes.HasSuffix(seen[:], []byte(keyring.TokenPrefix)):
 			i = maskWhile(line, i, isTokenByte)
+		case c == '"' && endsCode(seen[:]):
+			i = maskWhile(line, i, inQuery)
 		case c == '=' && endsParam(seen[:window-1]), c == '?' && endsPath(seen[:]):
 			i = maskWhile(line, i, inQuery)
 			if c == '?' {
@@ -91,6 +93,10 @@ func endsParam(text []byte) bool {
 	}
 	return false
 }
+
+// endsCode reports whether the text ends where the access log shows the code of a
+// client with the dialect wafer.
+func endsCode(text []byte) bool { return bytes.HasSuffix(text, []byte(`"X-Wx-Code":["`)) }
 
 func endsPath(text []byte) bool {
 	for _, path := range ownQueries {

@@ -12,6 +12,7 @@ func TestThreat40_Mask_ByPlaceAndForm(t *testing.T) {
 		`"uri":"/wx/login?code=C"`:               `"uri":"/wx/login?` + stars(6) + `"`,
 		`"uri":"/wx/phone?x=1&data=D#f"`:         `"uri":"/wx/phone?***&******#f"`,
 		`"uri":"/x?js_code=ab&u=1"`:              `"uri":"/x?js_code=**&u=1"`,
+		`{"X-Wx-Code":["02ab"],"X-Wx-Iv":["x"]}`: `{"X-Wx-Code":["****"],"X-Wx-Iv":["x"]}`,
 		`"uri":"/x?session_key=a%2Bb==&u=1"`:     `"uri":"/x?session_key=*******&u=1"`,
 		`"/files/a.jpg?wx_ticket=AQ-z_9"`:        `"/files/a.jpg?wx_ticket=******"`,
 		`"/x?u=1\u0026access_token=AT\u0026v=2"`: `"/x?u=1\u0026access_token=**\u0026v=2"`,

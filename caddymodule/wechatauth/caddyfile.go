@@ -1,6 +1,7 @@
 package wechatauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -89,6 +90,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = b.List(&h.Apps, wechatapp.CheckSiteApp)
 		case "token":
 			err = h.unmarshalToken(b)
+		case "dialect":
+			err = b.Once(&h.Dialect)
+		case "login_fields":
+			err = b.List(&h.LoginFields, checkLoginField)
 		case "tickets":
 			err = b.Bare(&h.Tickets)
 		case "cors":
@@ -98,7 +103,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = b.Unknown(
 				"cloudrun, endpoints, verify, assertion, public, optional, required, apps, " +
-					"token, tickets, cors or headers")
+					"token, dialect, login_fields, tickets, cors or headers")
 		}
 		if err == nil {
 			err = h.checkLines(d)
@@ -113,7 +118,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // checkLines refuses a line that contradicts those before it: two sources of
 // identity, names that collide, a path in both lists.
 func (h *Handler) checkLines(d *caddyfile.Dispenser) error {
-	if err := h.checkCloudrun(); err != nil {
+	if err := cmp.Or(h.checkCloudrun(), h.checkDialect()); err != nil {
 		return d.WrapErr(err)
 	}
 	if _, err := gate.New(h.Rules()); err != nil {

@@ -102,7 +102,9 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, c Claims
 	if e.health {
 		return h.serveHealth(w, r, e)
 	}
-	if r.Method != e.method && (e.also == "" || r.Method != e.also) {
+	_, wafer := asWafer(r)
+	if r.Method != e.method && (e.also == "" || r.Method != e.also) &&
+		!(wafer && c.Route.Endpoint == "login" && r.Method == http.MethodGet) {
 		return h.refuseCall(w, r, c.Route.Endpoint, reply.MethodNotAllowed(e.method, e.ask))
 	}
 	if c.Token == "" && !e.open {

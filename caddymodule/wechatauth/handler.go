@@ -78,6 +78,8 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //		required  <paths...>
 //		apps      <appids...>
 //		token header <name>
+//		dialect   wafer
+//		login_fields <names...>
 //		tickets
 //		cors      <origins...>
 //		headers {
@@ -139,6 +141,13 @@ type Handler struct {
 	// `X-3rd-Session`.
 	TokenHeader string `json:"token_header,omitempty"`
 
+	// Serve the clients of Tencent's Wafer, 1 and 2, too: `wafer`. They log in with
+	// `X-WX-Code`, by GET, and send the token as `X-WX-Skey`.
+	Dialect string `json:"dialect,omitempty"`
+
+	// Names under which the body of a login may hold the code. Default: `code`.
+	LoginFields []string `json:"login_fields,omitempty"`
+
 	// Let clients make links that are good without a header: for `<image>`, `<video>`,
 	// web-view and downloads.
 	Tickets bool `json:"tickets,omitempty"`
@@ -197,8 +206,13 @@ func (h *Handler) checkCloudrun() error {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
 	h.refusals = wechatapp.NewRefusalLog(h.log)
-	if err := h.checkCloudrun(); err != nil {
+	if err := errors.Join(h.checkCloudrun(), h.checkDialect()); err != nil {
 		return err
+	}
+	for _, name := range h.LoginFields {
+		if err := checkLoginField(name); err != nil {
+			return err
+		}
 	}
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
 		return err
@@ -228,9 +242,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if !h.Cloudrun {
-		h.vary = []string{strings.Join(h.rules.TokenHeaders(), ", ")}
+		h.vary = []string{strings.Join(h.tokenHeaders(), ", ")}
 	}
 	return guardErrors(ctx, h.rules)
+}
+
+// tokenHeaders lists the headers in which the site takes a token.
+func (h *Handler) tokenHeaders() []string {
+	names := h.rules.TokenHeaders()
+	if h.Dialect != "" {
+		names = append(names, waferSkey)
+	}
+	return names
 }
 
 // siteApps returns the list of this site, with placeholders resolved. In cloudrun
@@ -344,6 +367,9 @@ func (h *Handler) read(r *http.Request) Claims {
 	if h.Cloudrun {
 		c.Platform, c.Untrue = h.rules.Platform(r) // Clean removes the headers
 	}
+	if h.Dialect != "" {
+		h.takeWafer(r)
+	}
 	found, err := h.rules.Clean(r)
 	if found.Dropped > 0 {
 		metrics.droppedOptions.Add(float64(found.Dropped))
@@ -448,6 +474,7 @@ func (h *Handler) served(ctx context.Context, appID string) error {
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, d Decision) error {
 	metrics.decided(d.Result)
 	p := *d.Problem
+	p.Wafer = h.Dialect != "" && p.Status == http.StatusUnauthorized
 	p.ID, p.Detail = reply.NewID(), cmp.Or(d.Why, p.Detail)
 	h.refusals.Log(p.Level(), "refused", string(d.Result),
 		zap.String("reason", string(d.Result)), zap.Int("status", p.Status),

@@ -3,8 +3,10 @@ package wechatauth
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -44,10 +46,14 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request, token strin
 		zap.String("appid", out.User.AppID), zap.String("openid", out.User.OpenID),
 		zap.Stringer("session", out.Digest.ID()),
 		zap.Bool("replayed", out.Replayed), zap.String("client_ip", clientIP(r)))
-	err = reply.JSON(w, r, sessionAnswer{
+	var answer any = sessionAnswer{
 		ThirdSession: out.Token, ExpiresIn: secondsUntil(out.Expires),
 		UnionIDBound: out.UnionIDBound,
-	})
+	}
+	if l, ok := asWafer(r); ok {
+		answer = h.waferAnswer(r, l, answer.(sessionAnswer), out.User)
+	}
+	err = reply.JSON(w, r, answer)
 	if err == nil {
 		// Without Flush a dead connection stays unnoticed.
 		err = http.NewResponseController(w).Flush()
@@ -113,7 +119,7 @@ func limited(wait time.Duration, by limit.Limit) error {
 func (h *Handler) readLogin(
 	w http.ResponseWriter, r *http.Request,
 ) (req session.LoginRequest, err error) {
-	body, err := reply.ReadObject(w, r, reply.MaxBody)
+	body, err := h.loginBody(w, r)
 	if err != nil {
 		return req, err
 	}
@@ -140,6 +146,44 @@ func (h *Handler) readLogin(
 		return req, reply.OtherApp
 	}
 	return req, reply.NotServed(req.AppID)
+}
+
+// loginBody returns what a login says, with the code under its usual name.
+func (h *Handler) loginBody(w http.ResponseWriter, r *http.Request) (reply.Object, error) {
+	if l, ok := asWafer(r); ok {
+		return l.object(), nil
+	}
+	body, err := reply.ReadObject(w, r, reply.MaxBody)
+	if err != nil || len(h.LoginFields) == 0 {
+		return body, err
+	}
+	var found []any
+	for _, name := range h.LoginFields {
+		if v, ok := body[name]; ok {
+			found = append(found, v)
+		}
+	}
+	delete(body, "code")
+	switch len(found) {
+	case 0:
+	case 1:
+		body["code"] = found[0]
+	default:
+		return nil, reply.Invalid(http.StatusBadRequest,
+			"the body is ambiguous: it holds more than one of "+strings.Join(h.LoginFields, ", "))
+	}
+	return body, nil
+}
+
+// loginField is the form of a name in login_fields.
+var loginField = regexp.MustCompile(`^[A-Za-z0-9_]{1,32}$`)
+
+func checkLoginField(name string) error {
+	if !loginField.MatchString(name) || name == "appid" {
+		return fmt.Errorf("login_fields: %q: a name has 1 to 32 letters, digits and _, "+
+			"and is not appid", name)
+	}
+	return nil
 }
 
 // touristCode is the code of DevTools without an AppID.

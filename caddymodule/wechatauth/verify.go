@@ -46,7 +46,7 @@ const headersToRemove = "X-Envoy-Auth-Headers-To-Remove"
 // since some proxies overwrite only what they get (docs/threats.md#t48).
 func (h *Handler) verified(w http.ResponseWriter, r *http.Request) error {
 	remove := h.rules.Show(w.Header(), r, make([]string, 0, 8)) // on the stack
-	for _, name := range h.rules.TokenHeaders() {
+	for _, name := range h.tokenHeaders() {
 		if len(r.Header[name]) == 0 { // read has taken the token out
 			remove = append(remove, name)
 		}

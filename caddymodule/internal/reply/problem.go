@@ -29,6 +29,7 @@ type Problem struct {
 	Allow      string        // the method that a 405 asks for
 	RetryAfter time.Duration // 0: no Retry-After
 	LoginAgain bool          // a new wx.login probably helps
+	Wafer      bool          // Wafer 1 reads the mark that makes it log in again
 }
 
 // The problems. Copy one to change its detail; never change a variable.
@@ -177,6 +178,10 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false) // a detail may name <3rd_session>
+	mark, reason := 0, ""
+	if p.Wafer {
+		mark, reason = 1, "ERR_INVALID_SESSION"
+	}
 	err := enc.Encode(struct {
 		Type       string `json:"type"`
 		Title      string `json:"title"`
@@ -185,7 +190,12 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) error {
 		Detail     string `json:"detail"`
 		ID         string `json:"id"`
 		LoginAgain bool   `json:"login_again,omitempty"`
-	}{"about:blank", http.StatusText(p.Status), p.Status, p.Code, p.Detail, p.ID, p.LoginAgain})
+		WaferMark  int    `json:"F2C224D4-2BCE-4C64-AF9F-A6D872000D1A,omitempty"`
+		WaferError string `json:"error,omitempty"`
+	}{
+		"about:blank", http.StatusText(p.Status), p.Status, p.Code, p.Detail, p.ID, p.LoginAgain,
+		mark, reason,
+	})
 	if err != nil {
 		return err
 	}
