@@ -22,16 +22,58 @@ func (s *Simulator) SetEventsURL(component, to string) error {
 	return nil
 }
 
+// Ticket returns a new component_verify_ticket of a platform, for a test that has no
+// receiver of pushes.
+func (s *Simulator) Ticket(component string) (ticket string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.platforms[component]
+	if p == nil {
+		return "", unknownComponent(component)
+	}
+	return p.ticket(s.cfg.Now()), nil
+}
+
+func (p *platform) ticket(now time.Time) string {
+	ticket := "ticket@@@" + randomText(80, alphanumeric)
+	p.tickets[ticket] = now.Add(ticketTTL)
+	return ticket
+}
+
 // PushTicket makes a new component_verify_ticket of a platform and pushes it. WeChat does
 // so every ten minutes; the simulator leaves the times to its user.
 func (s *Simulator) PushTicket(ctx context.Context, component string) (Pushed, error) {
 	return s.pushEvent(ctx, component, func(p *platform, now time.Time) members {
-		ticket := "ticket@@@" + randomText(80, alphanumeric)
-		p.tickets[ticket] = now.Add(ticketTTL)
 		return members{
-			{"InfoType", "component_verify_ticket"}, {"ComponentVerifyTicket", ticket},
+			{"InfoType", "component_verify_ticket"}, {"ComponentVerifyTicket", p.ticket(now)},
 		}
 	})
+}
+
+// AuthorizationCode makes a mini program authorise a platform, or change what it permits,
+// and returns the code, for a test that has no receiver of pushes.
+func (s *Simulator) AuthorizationCode(component, appid string) (code string, err error) {
+	if err := s.checkApp(appid); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.platforms[component]
+	if p == nil {
+		return "", unknownComponent(component)
+	}
+	return p.authorize(appid, s.cfg.Now()), nil
+}
+
+// authorize returns the code of a new authorisation.
+func (p *platform) authorize(appid string, now time.Time) string {
+	if p.merchants[appid] == nil {
+		p.order = append(p.order, appid)
+	}
+	p.merchants[appid] = &authorization{refresh: newRefresh(), at: now}
+	value := "queryauthcode@@@" + randomText(64, alphanumeric)
+	p.codes[value] = &authCode{appid: appid, expires: now.Add(authCodeTTL)}
+	return value
 }
 
 // Authorize makes a mini program authorise a platform, or change what it permits when it
@@ -44,15 +86,11 @@ func (s *Simulator) Authorize(ctx context.Context, component, appid string) (Pus
 		info := "updateauthorized"
 		if p.merchants[appid] == nil {
 			info = "authorized"
-			p.order = append(p.order, appid)
 		}
-		p.merchants[appid] = &authorization{refresh: newRefresh(), at: now}
-		value := "queryauthcode@@@" + randomText(64, alphanumeric)
-		p.codes[value] = &authCode{appid: appid, expires: now.Add(authCodeTTL)}
 		return members{
 			{"InfoType", info},
 			{"AuthorizerAppid", appid},
-			{"AuthorizationCode", value},
+			{"AuthorizationCode", p.authorize(appid, now)},
 			{"AuthorizationCodeExpiredTime", now.Add(authCodeTTL).Unix()},
 			{"PreAuthCode", "preauthcode@@@" + randomText(64, alphanumeric)},
 		}

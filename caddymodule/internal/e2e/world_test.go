@@ -38,6 +38,9 @@ type setup struct {
 	site    string   // lines of the site, before wechat_auth; {app} is the app's address
 	sites   string   // whole sites beside the first
 	env     []string // further environment
+
+	components []weixintest.Component // third-party platforms of WeChat
+	merchants  []string               // mini programs that have no line in the Caddyfile
 }
 
 // complete fills in the defaults.
@@ -80,10 +83,15 @@ func prepareWorld(tb testing.TB, s setup) *world {
 	for _, id := range s.apps {
 		secrets[id] = secretOf(id)
 	}
+	for _, id := range s.merchants {
+		secrets[id] = secretOf(id)
+	}
 	w := &world{
 		setup: s, reloaded: new(atomic.Int64), home: tb.TempDir(), out: new(output),
 		app: newApp(tb), addr: freeAddr(tb), admin: freeAddr(tb),
-		wechat: weixintest.NewServer(weixintest.Config{Apps: secrets}),
+		wechat: weixintest.NewServer(weixintest.Config{
+			Apps: secrets, Components: s.components,
+		}),
 	}
 	tb.Cleanup(w.wechat.Close)
 	return w
