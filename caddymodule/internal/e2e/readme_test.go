@@ -129,9 +129,14 @@ func optionsIn(line string) (options []string) {
 }
 
 // TestReadme_Languages_SayTheSame compares what both READMEs show and what they
-// link to.
+// link to. They stay short.
 func TestReadme_Languages_SayTheSame(t *testing.T) {
 	english, chinese := manual(t, "README.md"), manual(t, "README.zh-CN.md")
+	for _, text := range []string{english, chinese} {
+		if n := strings.Count(text, "\n"); n > 200 {
+			t.Errorf("a README has %d lines, more than anyone reads at once: 200", n)
+		}
+	}
 	for what, of := range map[string]func(string) []string{
 		"Caddyfiles": func(text string) []string { return fenced(text, "caddyfile") },
 		"tests":      func(text string) []string { return testName.FindAllString(text, -1) },
