@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 const (
@@ -48,9 +49,38 @@ func (w *clockWatch) tell(log *zap.Logger, wall time.Time, passed time.Duration)
 	w.unset = unset
 }
 
-// watchClock starts the App's clockWatch unless the store has a clock.
+// The difference from WeChat's clock that begins and ends its log lines. One is known to
+// about a second.
+const (
+	clockDiffers = 5 * time.Second
+	clockAgrees  = 3 * time.Second
+)
+
+// weChatClock tells when this machine's clock begins, or ceases, to differ from WeChat's.
+type weChatClock struct{ differs bool }
+
+func (w *weChatClock) tell(log *zap.Logger, c weixin.Clock) {
+	switch off := c.Ahead.Abs(); {
+	case !w.differs && off > clockDiffers:
+		w.differs = true
+		log.Warn("clock of this machine differs from WeChat's",
+			zap.Duration("wechat_ahead", c.Ahead), zap.String("cure", "set it by NTP"))
+	case w.differs && off < clockAgrees:
+		w.differs = false
+		log.Info("clock of this machine agrees with WeChat's again")
+	}
+}
+
+// watchClock compares the clock with WeChat's, and starts the App's clockWatch unless
+// the store has a clock.
 func (a *App) watchClock() {
-	if a.live.Load().Core.HasClock() {
+	live := a.live.Load()
+	var wechat weChatClock
+	a.keyWatch.every(clockPause, func(context.Context) error {
+		wechat.tell(Logger(""), live.WeChat.Clock())
+		return nil
+	}, nil)
+	if live.Core.HasClock() {
 		return
 	}
 	var w clockWatch

@@ -1,11 +1,14 @@
 package wechatapp
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // TestClockWatch_EachChange_IsToldOnce: a jump is one line, and so is a clock that was
@@ -51,5 +54,26 @@ func TestClockWatch_EachChange_IsToldOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWeChatClock_Differs_IsToldOnce: and once when it agrees again; a difference near the
+// limit, which is known to about a second, makes no lines.
+func TestWeChatClock_Differs_IsToldOnce(t *testing.T) {
+	core, lines := observer.New(zap.InfoLevel)
+	var w weChatClock
+	for _, ahead := range []time.Duration{0, 4, 5, -6, -4, -6, 90, -3, -2, 0, 4} {
+		w.tell(zap.New(core), weixin.Clock{Ahead: ahead * time.Second})
+	}
+	var got []string
+	for _, line := range lines.All() {
+		got = append(got, line.Message)
+	}
+	want := []string{
+		"clock of this machine differs from WeChat's",
+		"clock of this machine agrees with WeChat's again",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
 	}
 }
