@@ -16,6 +16,7 @@
 //	caddy_wechat_weixin_clock_ahead_seconds            of WeChat's clock
 //	caddy_wechat_cache_hits_total                      token checks that the cache answered
 //	caddy_wechat_cache_misses_total                    token checks that asked the store
+//	caddy_wechat_push_deliveries_total{result}         attempts to give pushes to apps
 //	caddy_wechat_logins_in_flight                      logins under way
 //	caddy_wechat_damaged_stores_total                  damaged or lost stores, begun anew
 //	caddy_wechat_store_commit_duration_seconds         commits of the bolt store
@@ -71,6 +72,7 @@ func init() { caddy.RegisterModule(new(App)) }
 //				aes_key <placeholder> [<previous placeholder>]
 //				mode    secure|compatible|plain
 //				forget  no
+//				deliver <path>
 //			}
 //		}
 //		component <appid> <secret> {
@@ -164,7 +166,10 @@ type App struct {
 	log    *zap.Logger
 	apps   []weixin.Credentials
 	pushes map[string]*PushReceiver // by AppID
-	ring   *keyring.Ring            // nil: that of the store's key file
+
+	pushSites pushSites
+
+	ring   *keyring.Ring // nil: that of the store's key file
 	opener store.Opener
 	redis  judge.Redis // what is judged of the store
 	limits limit.Config
@@ -376,6 +381,7 @@ func (a *App) Start() error {
 	a.watchKeys()
 	a.watchAssertions()
 	a.runPlatforms()
+	a.watchPushes()
 	a.watchClock()
 	a.tellReady()
 	return nil

@@ -158,7 +158,12 @@ var wrongOptions = []caddytest.Wrong{
 	},
 	{
 		"unknown word in push",
-		inApp("push {\nkey x # here\n}"), `unknown word "key"`, "token, aes_key, mode or forget",
+		inApp("push {\nkey x # here\n}"), `unknown word "key"`,
+		"token, aes_key, mode, forget or deliver",
+	},
+	{
+		"deliver a pattern", inApp("push {\ndeliver /push/* # here\n}"),
+		"write a plain path of your app, such as /push",
 	},
 	{
 		"push twice", inApp(pushLines + "push { # here\n}"), "push is given twice",

@@ -30,6 +30,7 @@ type collectors struct {
 	damagedStores  prometheus.Counter
 	commits        prometheus.Histogram
 	storeCalls     *prometheus.HistogramVec
+	pushDeliveries *prometheus.CounterVec
 	logEvents      *prometheus.CounterVec
 	loginsInFlight *level
 	openStreams    *level
@@ -88,6 +89,9 @@ func newCollectors() *collectors {
 			"Warnings and errors that the gate has logged, by the event before its first "+
 				"colon or semicolon; refusals of requests have metrics of their own."),
 			[]string{"level", "event"}),
+		pushDeliveries: prometheus.NewCounterVec(opts("push_deliveries_total",
+			"Attempts to deliver a push to the app: delivered or failed; dropped after a day."),
+			[]string{"result"}),
 		loginsInFlight: newLevel(prometheus.GaugeOpts(
 			opts("logins_in_flight", "Logins under way."))),
 		openStreams: newLevel(prometheus.GaugeOpts(opts("streams",
@@ -105,7 +109,7 @@ func newCollectors() *collectors {
 // register adds the collectors to a configuration's registry.
 func (c *collectors) register(reg *prometheus.Registry) error {
 	return RegisterMetrics(reg, c.wechatCalls, c.wechatDuration, c.cacheHits, c.cacheMisses,
-		c.foreignRecords,
+		c.foreignRecords, c.pushDeliveries,
 		c.damagedStores,
 		c.commits,
 		c.storeCalls,

@@ -3,6 +3,7 @@ package wechatapp
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 
 	"go.uber.org/zap"
@@ -32,6 +33,10 @@ type Push struct {
 	// Keep the record of a user who has cancelled the account, and only end the
 	// sessions. Default: the gate forgets the user.
 	KeepUsers bool `json:"keep_users,omitempty"`
+
+	// A path, as `/push`, on which the app gets every push, decrypted. No client can
+	// ask for it. Default: the app gets none.
+	Deliver string `json:"deliver,omitempty"`
 }
 
 // PushMode is the mode of a message push.
@@ -49,10 +54,21 @@ type PushReceiver struct {
 	*push.Receiver
 	Plain     bool
 	KeepUsers bool
+	Deliver   string // path of the app; empty: it gets no push
 }
 
 // PushReceiver returns how a mini program receives pushes, or nil when it does not.
 func (a *App) PushReceiver(appID string) *PushReceiver { return a.pushes[appID] }
+
+// DeliverPaths returns the paths on which apps get the pushes of mini programs.
+func (a *App) DeliverPaths(appIDs []string) (paths []string) {
+	for _, id := range appIDs {
+		if p := a.pushes[id]; p != nil && p.Deliver != "" && !slices.Contains(paths, p.Deliver) {
+			paths = append(paths, p.Deliver)
+		}
+	}
+	return paths
+}
 
 // TakesPushes reports whether any of the mini programs receives pushes.
 func (a *App) TakesPushes(appIDs []string) bool {
@@ -61,12 +77,15 @@ func (a *App) TakesPushes(appIDs []string) bool {
 
 func (p *Push) unmarshal(b *block.Block) error {
 	err := b.Sub(func(in *block.Block) error {
-		if in.D.Val() == "mode" {
+		switch in.D.Val() {
+		case "mode":
 			return in.Checked((*string)(&p.Mode), func(v string) error {
 				return PushMode(v).check()
 			})
+		case "deliver":
+			return in.Checked(&p.Deliver, checkDeliver)
 		}
-		return p.unmarshalLine(in, "token, aes_key, mode or forget")
+		return p.unmarshalLine(in, "token, aes_key, mode, forget or deliver")
 	})
 	if err != nil {
 		return err
@@ -130,6 +149,16 @@ func (p *Push) unmarshalForget(in *block.Block) error {
 	return err
 }
 
+// deliverPath is the form of a path that all servers read in one way.
+var deliverPath = regexp.MustCompile(`^(/[A-Za-z0-9_-]+)+$`)
+
+func checkDeliver(path string) error {
+	if !deliverPath.MatchString(path) {
+		return fmt.Errorf("deliver %q: write a plain path of your app, such as /push", path)
+	}
+	return nil
+}
+
 func (m PushMode) check() error {
 	switch m {
 	case "", PushSecure, PushCompatible, PushPlain:
@@ -143,6 +172,8 @@ func (p *Push) check() error {
 	switch err := p.Mode.check(); {
 	case err != nil:
 		return err
+	case p.Deliver != "" && checkDeliver(p.Deliver) != nil:
+		return checkDeliver(p.Deliver)
 	case p.Token == "":
 		return errors.New("push needs the Token of the WeChat console: " +
 			"add the line token {env.WX_PUSH_TOKEN}")
@@ -197,6 +228,7 @@ func (a *App) provisionPush(whose, appID string, p *Push) error {
 	}
 	a.pushes[appID] = &PushReceiver{
 		Receiver: receiver, Plain: p.Mode == PushPlain, KeepUsers: p.KeepUsers,
+		Deliver: p.Deliver,
 	}
 	a.warnPush(appID, p.Mode)
 	return nil

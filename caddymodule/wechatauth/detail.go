@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 )
 
 // detailed returns a refusal with what its client's developer has to know. It names a
@@ -11,6 +13,9 @@ import (
 func (h *Handler) detailed(d Decision, c Claims, r *http.Request) Decision {
 	switch {
 	case d.Why != "":
+	case d.Result == NotFound && !gate.Under(r.URL.Path, h.rules.Endpoints()) &&
+		len(h.deliverPaths()) > 0:
+		d.Why = "this path takes pushes of WeChat only, which the gate delivers"
 	case d.Result == NotFound:
 		d.Why = d.Problem.Detail + ": of the paths under " + h.rules.Endpoints() +
 			" the gate answers only " + strings.Join(h.paths(), ", ") +

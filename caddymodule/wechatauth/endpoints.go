@@ -17,6 +17,7 @@ type endpoint struct {
 	method string
 	also   string              // another method, or none
 	ask    string              // for a caller that uses another method
+	app    bool                // may ask the app (withNext)
 	open   bool                // answers whatever tokens a call presents, none among them
 	health bool                // for probes: HEAD, too, in every mode, without log and metric
 	on     func(*Handler) bool // nil: on every site
@@ -60,7 +61,7 @@ var endpoints = map[string]endpoint{
 		serve:  ownData("decrypt", (*Handler).decrypt),
 	},
 	"push/": {
-		method: http.MethodPost, also: http.MethodGet, open: true, on: takesPushes,
+		method: http.MethodPost, also: http.MethodGet, open: true, app: true, on: takesPushes,
 		ask:   "this is the URL of WeChat's message push",
 		serve: (*Handler).servePush,
 	},

@@ -169,6 +169,7 @@ type Handler struct {
 	merchants bool     // accepts those of third-party platforms beside apps
 	rules     *gate.Rules
 	signer    *assertion.Signer // nil: the site does not sign
+	appCalls  chan struct{}     // pushes on their way to the app
 	vary      []string          // names the token's headers; shared by all answers
 }
 
@@ -238,6 +239,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.rules, err = gate.New(h.Rules()); err != nil {
 		return err
 	}
+	h.provisionDeliver(ctx)
 	if err := h.provisionAssertion(ctx); err != nil {
 		return err
 	}
@@ -292,7 +294,7 @@ func (h *Handler) Rules() gate.Config {
 		Headers: h.Headers, Signed: h.Assertion != nil,
 		TokenHeader: h.TokenHeader, TokenPrefix: keyring.TokenPrefix,
 		Endpoints: h.Endpoints, EndpointNames: h.endpointNames(),
-		VerifyEndpoints: h.verifyEndpoints(), Tickets: h.Tickets,
+		VerifyEndpoints: h.verifyEndpoints(), Tickets: h.Tickets, Reserved: h.deliverPaths(),
 		Public: h.Public, Optional: h.Optional, Required: h.Required,
 	}
 }
@@ -331,6 +333,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case Refuse:
 		return h.refuse(w, r, h.detailed(d, c, r))
 	case Answer:
+		if endpoints[c.Route.Endpoint].app {
+			r = withNext(r, next)
+		}
 		return h.serveEndpoint(w, r, c)
 	case Check:
 		s, answer := newStream(w, r)

@@ -58,6 +58,10 @@ func (h *Handler) receive(
 	w http.ResponseWriter, r *http.Request, to *wechatapp.PushReceiver,
 	act func(context.Context, *wechatapp.Live, push.Message) error,
 ) error {
+	if p := wechatapp.PushAttemptOf(r); p != nil {
+		h.redeliver(r, to, p)
+		return reply.NoContent(w, r)
+	}
 	if r.Method == http.MethodGet {
 		q, err := readProof(r, to)
 		if err != nil {
@@ -78,8 +82,14 @@ func (h *Handler) receive(
 	defer cancel()
 	seen := pushbox.Seen{Facts: live.Core}
 	again, err := seen.Has(ctx, in.digest, time.Now())
+	answer, result := func() string { return push.Success }, pushRepeated
 	if err == nil && !again {
-		if err = act(ctx, live, in.message); err == nil {
+		result = pushTaken
+		err = act(ctx, live, in.message)
+		if err == nil && to.Deliver != "" {
+			answer, err = h.deliver(ctx, r, live, to, in)
+		}
+		if err == nil {
 			err = seen.Add(ctx, in.digest, in.query.Time().Add(pushMemory), time.Now())
 		}
 	}
@@ -89,17 +99,16 @@ func (h *Handler) receive(
 	case err != nil:
 		return h.failPush(w, r, to.ID(), in.message, err)
 	}
-	result := pushTaken
-	if again {
-		result = pushRepeated
-	}
 	metrics.pushed(eventOf(in.message), result)
-	return reply.Text(w, r, push.Success)
+	return reply.Text(w, r, answer())
 }
 
 // received is a push that WeChat has made.
 type received struct {
 	query   push.Query
+	format  push.Format // of the envelope
+	text    []byte      // decrypted
+	with    push.Key    // that opened it
 	message push.Message
 	digest  pushbox.Digest
 }
@@ -141,22 +150,23 @@ func readPush(
 	if err != nil {
 		return in, errors.Join(push.ErrMalformed, err)
 	}
-	text := body
+	in.text = body
 	if to.Plain {
 		err = to.Signed(in.query)
 	} else {
 		var e push.Envelope
 		if e, err = push.ReadEnvelope(body); err == nil {
-			text, _, err = to.Open(in.query, e.Encrypt)
+			in.format = e.Format
+			in.text, in.with, err = to.Open(in.query, e.Encrypt)
 		}
 	}
 	if err == nil {
 		err = timely(in.query)
 	}
 	if err == nil {
-		in.message, err = push.ReadMessage(text)
+		in.message, err = push.ReadMessage(in.text)
 	}
-	in.digest = to.Digest(text)
+	in.digest = to.Digest(in.text)
 	return in, err
 }
 

@@ -1,7 +1,11 @@
 package wechatauth
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
@@ -11,6 +15,7 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/apptest"
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
+	"github.com/wxgate/wxgate/caddymodule/internal/pushbox"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/push"
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
@@ -342,5 +347,132 @@ func TestPush_StoreDown_IsRepeated(t *testing.T) {
 	w.push(push.JSON, message)
 	if s, record := w.valid(token, "ada"); s || record {
 		t.Errorf("session %v, record %v", s, record)
+	}
+}
+
+// slowApp is an app behind the gate that answers when it is let.
+type slowApp struct {
+	status int
+	body   string
+	let    chan struct{} // nil: at once
+
+	calls chan *http.Request
+}
+
+func (a *slowApp) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	a.calls <- r
+	if a.let != nil {
+		<-a.let
+	}
+	if a.status == 0 {
+		return errors.New("no upstream")
+	}
+	w.WriteHeader(a.status)
+	_, err := io.WriteString(w, a.body)
+	return err
+}
+
+// waiting returns how many pushes wait for the app.
+func (w *pushWorld) waiting() (n int) {
+	w.T.Helper()
+	for shard := range pushbox.Shards {
+		v, err := w.Live().Core.Fact(w.T.Context(), fmt.Sprintf("pushes due %02x", shard))
+		if err != nil {
+			w.T.Fatal(err)
+		}
+		if len(v) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func TestPush_Deliver_PromptAnswerGoesToWeChat(t *testing.T) {
+	const message = `{"MsgType":"text","Content":"hi"}`
+	for _, tt := range []struct {
+		name    string
+		app     slowApp
+		answer  string
+		waiting int
+	}{
+		{"answer", slowApp{status: 200, body: ` {"a":1} `}, `{"a":1}`, 0},
+		{"success", slowApp{status: 200, body: "success\n"}, "", 0},
+		{"empty", slowApp{status: 204}, "", 0},
+		{"too long", slowApp{status: 200, body: strings.Repeat("x", 65<<10)}, "", 0},
+		{"refused", slowApp{status: 500, body: "no"}, "", 1},
+		{"away", slowApp{}, "", 1},
+	} {
+		w := newPushWorld(t, `,"deliver":"/push"`)
+		tt.app.calls = make(chan *http.Request, 1)
+		q, body := sealed(w.wechat, push.JSON, message)
+		r, rec := caddytest.Request("POST", "/wx/push/"+caddytest.AppID+"?"+q.Encode(), "secret")
+		r.Header.Set("Cookie", "x=secret")
+		r.Body = caddytest.Body(body)
+		if err := w.gate.ServeHTTP(rec, r, &tt.app); err != nil {
+			t.Fatal(err)
+		}
+		got := rec.Body.String()
+		if tt.answer == "" && got != "success" || tt.answer != "" && w.opened(got) != tt.answer {
+			t.Errorf("%s: %d %s", tt.name, rec.Code, got)
+		}
+		req := <-tt.app.calls
+		said, _ := io.ReadAll(req.Body)
+		if req.URL.Path != "/push" || string(said) != message || len(req.Header) != 3 ||
+			req.Header.Get("X-WX-SOURCE") != "wx_push" ||
+			req.Header.Get("X-WX-APPID") != caddytest.AppID {
+			t.Errorf("%s: the app got %s %v %s", tt.name, req.URL, req.Header, said)
+		}
+		for deadline := time.Now().Add(20 * time.Second); w.waiting() != tt.waiting; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d wait, want %d", tt.name, w.waiting(), tt.waiting)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// opened decrypts a reply as WeChat does.
+func (w *pushWorld) opened(body string) string {
+	w.T.Helper()
+	var reply struct {
+		Encrypt, MsgSignature, Nonce string
+		TimeStamp                    json.Number
+	}
+	if err := json.Unmarshal([]byte(body), &reply); err != nil {
+		w.T.Fatalf("%s: %v", body, err)
+	}
+	text, _, err := w.wechat.Open(push.Query{
+		MsgSignature: reply.MsgSignature, Timestamp: reply.TimeStamp.String(), Nonce: reply.Nonce,
+	}, reply.Encrypt)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return string(text)
+}
+
+// WeChat does not wait for a slow app, which gets the push once all the same.
+func TestPush_Deliver_SlowApp_GetsItOnce(t *testing.T) {
+	w := newPushWorld(t, `,"deliver":"/push"`)
+	app := &slowApp{status: 200, let: make(chan struct{}), calls: make(chan *http.Request, 9)}
+	for range 2 { // and WeChat repeats it
+		q, body := sealed(w.wechat, push.JSON, `{"MsgType":"text","FromUserName":"o1"}`)
+		r, rec := caddytest.Request("POST", "/wx/push/"+caddytest.AppID+"?"+q.Encode(), "")
+		r.Body = caddytest.Body(body)
+		if err := w.gate.ServeHTTP(rec, r, app); err != nil || rec.Body.String() != "success" {
+			t.Fatalf("%s, %v", rec.Body, err)
+		}
+	}
+	if w.waiting() != 1 {
+		t.Error("the push is not kept")
+	}
+	close(app.let)
+	for deadline := time.Now().Add(20 * time.Second); w.waiting() != 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the push waits on")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if len(app.calls) != 1 {
+		t.Errorf("the app was called %d times", len(app.calls))
 	}
 }

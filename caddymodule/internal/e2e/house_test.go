@@ -91,8 +91,8 @@ var house = map[string]row{
 	"caddymodule/wechatapp": {
 		ours: []string{
 			"caddymodule/logformat",
-			"assertion", "block", "component", "judge", "keyring", "limit", "session", "store",
-			"store/bolt", "weixin", "weixin/push",
+			"assertion", "block", "component", "judge", "keyring", "limit", "pushbox", "session",
+			"store", "store/bolt", "weixin", "weixin/push",
 		},
 		foreign: []string{anyModule},
 	},
@@ -139,7 +139,7 @@ var house = map[string]row{
 		foreign: []string{"go.uber.org/zap", "golang.org/x/sync"},
 	},
 	internalRoot + "/keyring": {},
-	internalRoot + "/pushbox": {},
+	internalRoot + "/pushbox": {ours: []string{"keyring"}},
 	internalRoot + "/span": {
 		foreign: []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace"},
 	},

@@ -55,6 +55,20 @@ func ValidateEndpoints(prefix string) error {
 	return fmt.Errorf("endpoints prefix %q: %s; write a plain path such as /wx", prefix, fault)
 }
 
+// newReserved returns the areas of Config.Reserved.
+func newReserved(paths []string, own *endpoints) (areas []endpoints, err error) {
+	for _, p := range paths {
+		if ValidateEndpoints(p) != nil {
+			return nil, fmt.Errorf("path %q: write a plain path such as /push", p)
+		}
+		if own.holds(p) {
+			return nil, errUnderEndpoints(p, own)
+		}
+		areas = append(areas, endpoints{prefix: p, segments: splitPath(p), suffixes: true})
+	}
+	return areas, nil
+}
+
 func notInPrefix(c rune) bool {
 	return c >= 0x80 || foldTable[c] == '-' && c != '-' && c != '_' && c != '/'
 }

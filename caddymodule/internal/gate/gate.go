@@ -42,6 +42,10 @@ type Config struct {
 	// name: their class, Required or Optional. Each answers for every path below it.
 	VerifyEndpoints map[string]Class
 
+	// Reserved are plain paths, as /push, that no client may ask for, nor anything below
+	// them: the gate itself sends requests there.
+	Reserved []string
+
 	// Tickets makes the query parameter TicketParam the gate's own.
 	Tickets bool
 
@@ -63,6 +67,7 @@ type Rules struct {
 	headers     [len(Headers)]string // canonical names
 	signed      bool
 	endpoints   endpoints
+	reserved    []endpoints
 	required    []endpoints // nil: all paths that no rule opens
 	rules       []rule
 }
@@ -94,6 +99,10 @@ func New(c Config) (*Rules, error) {
 		return nil, err
 	}
 	own := newEndpoints(c.Endpoints, c.EndpointNames, c.VerifyEndpoints)
+	reserved, err := newReserved(c.Reserved, &own)
+	if err != nil {
+		return nil, err
+	}
 	rules, err := newRules(c.Public, c.Optional, &own)
 	if err != nil {
 		return nil, err
@@ -111,6 +120,7 @@ func New(c Config) (*Rules, error) {
 		headers:     headers,
 		signed:      c.Signed,
 		endpoints:   own,
+		reserved:    reserved,
 		rules:       rules,
 	}, nil
 }

@@ -113,6 +113,23 @@ func (g *Rules) Inject(r *http.Request, id Identity) error {
 	return nil
 }
 
+// SourcePush is the value of X-WX-SOURCE with a push of WeChat's. No client gets it.
+const SourcePush = "wx_push"
+
+// InjectPush sets the identity headers of a request that the gate makes of a push: its
+// mini program, and the user where the push names one. A value that is not visible
+// ASCII is left out.
+func (g *Rules) InjectPush(r *http.Request, appID, openID, unionID string) {
+	values := Identity{AppID: appID, OpenID: openID, UnionID: unionID, Source: SourcePush}
+	for i, name := range g.headers {
+		if values[i] == "" || !isVisible(values[i]) {
+			delete(r.Header, name)
+		} else {
+			r.Header[name] = []string{values[i]}
+		}
+	}
+}
+
 // Show copies the identity headers of a judged r to an answer, each of them, empty
 // when r has none: some proxies leave a client's own header in place otherwise
 // (docs/threats.md#t48). It appends the names of the empty ones to empty. Without

@@ -17,7 +17,7 @@ const (
 	Optional              // no token, or a valid one
 	Public                // nothing; tokens are ignored
 	Endpoint              // one of the gate's own endpoints
-	NotFound              // below the gate's own prefix, but no endpoint: never the app's
+	NotFound              // below the gate's own prefix and no endpoint, or reserved
 )
 
 // Route is the classification of a request.
@@ -41,6 +41,12 @@ func (g *Rules) Route(r *http.Request) Route {
 		}
 	}
 	normal, decoded, ok := normalize(escaped)
+	for i := range g.reserved {
+		if area := &g.reserved[i]; ok && area.holds(decoded) || area.mayReach(escaped) ||
+			r.URL.Opaque != "" && area.mayReach("/"+r.URL.Opaque) {
+			return Route{Class: NotFound}
+		}
+	}
 	switch {
 	case !ok || r.URL.Opaque != "": // the proxy sends Opaque ("GET x:wx/login") as the path
 		if g.endpoints.mayReach(escaped) ||

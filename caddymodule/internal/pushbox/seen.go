@@ -1,5 +1,6 @@
 // Package pushbox owns what gates remember of WeChat's pushes, in facts of the store:
-// which they have taken. All gates of a store share it, and it survives a restart.
+// which they have taken, and which an app has yet to get. All gates of a store share it,
+// and it survives a restart.
 //
 // It must not know HTTP, the protocol of pushes or what a push asks for.
 package pushbox

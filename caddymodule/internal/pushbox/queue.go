@@ -1,0 +1,186 @@
+package pushbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+)
+
+const (
+	// Keep is how long a push waits for its app.
+	Keep = 24 * time.Hour
+
+	// Lease is how long an attempt may take. A gate that ends during one leaves the
+	// push to another gate after it.
+	Lease = 15 * time.Second
+
+	// Shards is the number of facts that hold pushes; those of one user share one.
+	Shards = 16
+
+	maxDue      = 512     // pushes in one fact
+	maxDueBytes = 2 << 20 // of their bodies
+)
+
+// ErrFull means that too many pushes wait for their app.
+var ErrFull = errors.New("too many pushes wait for the app")
+
+// ErrLost means that a fact with pushes did not open: a master key is gone.
+var ErrLost = errors.New("kept pushes do not open: a master key is missing")
+
+// Due is a push that its app has yet to get. The store has it sealed.
+type Due struct {
+	ID          string `json:"id"` // of the message, the same for each retry of WeChat's
+	AppID       string `json:"appid"`
+	OpenID      string `json:"openid,omitempty"`
+	UnionID     string `json:"unionid,omitempty"`
+	From        string `json:"from"` // pushes of one sender keep their order
+	Host        string `json:"host"` // to which WeChat sent it
+	Path        string `json:"path"` // of that URL
+	ContentType string `json:"type"`
+	Body        []byte `json:"body"`
+
+	Since time.Time `json:"since"`
+	Next  time.Time `json:"next"` // no attempt before
+	Tries int       `json:"tries"`
+}
+
+// Shard returns the fact of a push.
+func (d Due) Shard() int {
+	h := fnv.New32a()
+	h.Write([]byte(d.AppID + " " + d.From))
+	return int(h.Sum32() % Shards)
+}
+
+// behind reports whether d waits until its app has other.
+func (d Due) behind(other Due) bool { return other.AppID == d.AppID && other.From == d.From }
+
+// Queue keeps pushes until their app has them: at least once each, and those of one
+// sender in their order.
+type Queue struct {
+	Facts Facts
+	Ring  *keyring.Ring
+}
+
+func dueFact(shard int) string { return fmt.Sprintf("pushes due %02x", shard) }
+
+// Add keeps a push durably. With first the caller has the lease of it and delivers it
+// at once; else pushes of the same sender wait before it. A push that is kept already
+// stays as it is. The error is ErrFull or that of Facts.
+func (q Queue) Add(ctx context.Context, d Due, now time.Time) (first bool, err error) {
+	d.Since, d.Next = now, now.Add(Lease)
+	full := false
+	_, err = q.edit(ctx, d.Shard(), func(list []Due) []Due {
+		first, full = !slices.ContainsFunc(list, d.behind), false
+		size := len(d.Body)
+		for _, one := range list {
+			size += len(one.Body)
+			if one.ID == d.ID && one.AppID == d.AppID {
+				return list
+			}
+		}
+		if full = len(list) >= maxDue || size > maxDueBytes; full {
+			return list
+		}
+		if !first {
+			d.Next = now
+		}
+		return append(list, d)
+	})
+	if err == nil && full {
+		err = ErrFull
+	}
+	return first && err == nil, err
+}
+
+// Claim returns the pushes of a shard whose turn it is, with a lease of each, and drops
+// those that have waited for too long. The error is ErrLost or that of Facts.
+func (q Queue) Claim(
+	ctx context.Context, shard int, now time.Time,
+) (due, dropped []Due, err error) {
+	lost, err := q.edit(ctx, shard, func(list []Due) []Due {
+		due, dropped = nil, nil
+		var kept []Due
+		for _, d := range list {
+			switch {
+			case now.Sub(d.Since) >= Keep:
+				dropped = append(dropped, d)
+				continue
+			case !now.Before(d.Next) && !slices.ContainsFunc(kept, d.behind):
+				d.Next = now.Add(Lease)
+				due = append(due, d)
+			}
+			kept = append(kept, d)
+		}
+		return kept
+	})
+	if err == nil && lost {
+		err = ErrLost
+	}
+	return due, dropped, err
+}
+
+// Done ends an attempt: the app has the push, or it comes again later, and more seldom.
+func (q Queue) Done(ctx context.Context, d Due, delivered bool, now time.Time) error {
+	_, err := q.edit(ctx, d.Shard(), func(list []Due) []Due {
+		i := slices.IndexFunc(list, func(one Due) bool {
+			return one.ID == d.ID && one.AppID == d.AppID
+		})
+		switch {
+		case i < 0:
+		case delivered:
+			list = slices.Delete(list, i, i+1)
+		default:
+			list[i].Tries++
+			list[i].Next = now.Add(min(time.Second<<min(list[i].Tries, 6), time.Minute))
+		}
+		return list
+	})
+	return err
+}
+
+// edit replaces the list of a shard by what change returns of it. It calls change again
+// whenever another gate was faster. lost says that a list did not open; it counts as
+// empty.
+func (q Queue) edit(
+	ctx context.Context, shard int, change func([]Due) []Due,
+) (lost bool, err error) {
+	name := dueFact(shard)
+	was, err := q.Facts.Fact(ctx, name)
+	for err == nil {
+		list, openErr := q.open(name, was)
+		lost = openErr != nil
+		before, _ := json.Marshal(list)
+		list = change(list)
+		after, _ := json.Marshal(list)
+		if bytes.Equal(before, after) {
+			return lost, nil
+		}
+		var value []byte
+		if len(list) > 0 {
+			value = q.Ring.SealShared(name, string(after))
+		}
+		was, err = q.Facts.SetFact(ctx, name, was, value)
+		if err != nil || bytes.Equal(was, value) {
+			return lost, err
+		}
+	}
+	return false, err
+}
+
+func (q Queue) open(name string, sealed []byte) (list []Due, err error) {
+	if len(sealed) == 0 {
+		return nil, nil
+	}
+	text, _, err := q.Ring.OpenShared(name, sealed)
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &list)
+	}
+	return list, err
+}
