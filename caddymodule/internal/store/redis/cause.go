@@ -101,8 +101,11 @@ func isTLS(err error) bool {
 }
 
 func isTimeout(err error) bool {
-	e, ok := errors.AsType[net.Error](err)
-	return ok && e.Timeout() || strings.HasPrefix(err.Error(), "no answer for")
+	e, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && e.Timeout()
 }
 
 // failed is the last failure of a link.

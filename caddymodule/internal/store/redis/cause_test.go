@@ -138,3 +138,14 @@ func TestClock_Differs_IsToldOnce(t *testing.T) {
 		t.Errorf("%d lines: %v", n, logs.All())
 	}
 }
+
+// TestTroubleOf_WrappedSilence_IsATimeOut: the lines name the server before the cause.
+func TestTroubleOf_WrappedSilence_IsATimeOut(t *testing.T) {
+	err := fmt.Errorf("redis:6379: %w", noAnswer(defaultPace.overdue))
+	if got := troubleOf(err); got.kind != "time-out" || got.cure == "" {
+		t.Errorf("%v is of the kind %q", err, got)
+	}
+	if got := troubleOf(errAgain).kind; got != "other" {
+		t.Errorf("%v is of the kind %q", errAgain, got)
+	}
+}

@@ -34,7 +34,14 @@ var defaultPace = pace{
 func (p pace) silence() time.Duration { return p.hopeless - 2*p.interval }
 
 // noAnswer is the reason why calls fail while a heartbeat waits for its answer.
-func noAnswer(waited time.Duration) error { return fmt.Errorf("no answer for %v", waited) }
+func noAnswer(waited time.Duration) error { return overdue(waited) }
+
+type overdue time.Duration
+
+func (o overdue) Error() string { return fmt.Sprintf("no answer for %v", time.Duration(o)) }
+
+// Timeout tells troubleOf the kind, also where the error is wrapped.
+func (overdue) Timeout() bool { return true }
 
 // contact is a set of live connections: a tracker to each primary, and the client
 // for requests. The client outlives the contact: it serves while the link makes a
