@@ -37,9 +37,9 @@ A store is
 	              addresses and passwords from there
 
 The command does not change the source. It adds to the target: sessions are added, and of
-two records of a user the later login counts. Blocks go along, and the keys of assertions
-if the target has none and seal_key opens them. Run it again after an error, or to copy
-newer logins.
+two records of a user the later login counts. Blocks go along; so do the keys of
+assertions and the state of each component, if the target has none and seal_key opens
+them. Run it again after an error, or to copy newer logins.
 
 To change the store while the gate runs, with new.Caddyfile as the new configuration:
 
@@ -116,6 +116,7 @@ type migrated struct {
 	Keys     []string       `json:"keys"`       // master keys that the sessions need
 
 	AssertionKeys bool `json:"assertion_keys"` // the target has those of the source
+	Components    int  `json:"components"`     // third-party platforms whose state went along
 
 	since bool
 }
@@ -140,6 +141,9 @@ func (r migrated) write(out io.Writer) error {
 	}
 	if r.AssertionKeys {
 		fmt.Fprintln(out, "The keys of assertions are there now, too.")
+	}
+	if r.Components > 0 {
+		fmt.Fprintf(out, "The state of %s.\n", cli.Amount(r.Components, "third-party platform"))
 	}
 	if r.Damaged > 0 {
 		damaged := cli.Amount(int(r.Damaged), "record")
@@ -191,6 +195,9 @@ func (m *migration) run(ctx context.Context) (r migrated, err error) {
 	}
 	r.AssertionKeys, err = assertion.CopyKeys(ctx, stores.from.source, stores.to.store, stores.ring)
 	if err != nil {
+		return r, err
+	}
+	if r.Components, err = stores.copyPlatforms(ctx); err != nil {
 		return r, err
 	}
 	if err := m.copy(ctx, stores, &r); err != nil {

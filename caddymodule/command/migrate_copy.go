@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/component"
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -50,6 +51,23 @@ func (m *migration) copy(ctx context.Context, stores *migrateStores, r *migrated
 		return err
 	}
 	return flush()
+}
+
+// copyPlatforms copies the state of the third-party platforms, and returns of how many.
+func (s *migrateStores) copyPlatforms(ctx context.Context) (n int, err error) {
+	for _, id := range s.platforms {
+		if s.ring == nil {
+			break
+		}
+		copied, err := component.Copy(ctx, id, s.from.source, s.to.store, s.ring)
+		if err != nil {
+			return n, err
+		}
+		if copied {
+			n++
+		}
+	}
+	return n, nil
 }
 
 func (s *migrateStores) copyBlocks(ctx context.Context) (int, error) {

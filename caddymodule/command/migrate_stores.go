@@ -25,7 +25,9 @@ type migrateStores struct {
 	to    migrateTarget
 	since *bolt.Snapshot // nil: all is copied
 	ring  *keyring.Ring  // of the configuration; nil when only files are involved
-	done  []func() error // closes what is open
+
+	platforms []string       // third-party platforms of the configuration
+	done      []func() error // closes what is open
 }
 
 // dumpedStore is the part of a store that the source needs.
@@ -185,7 +187,7 @@ func (s *migrateStores) configured(
 			keyless(a.SealKey),
 		)
 	}
-	s.ring = a.KeyRing()
+	s.ring, s.platforms = a.KeyRing(), a.PlatformIDs()
 	if st, err = a.Opener().Open(caddy.Log().Named("store")); err != nil {
 		return "", nil, fmt.Errorf("opening session store: %w", err)
 	}

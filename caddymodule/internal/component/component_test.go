@@ -14,6 +14,8 @@ import (
 
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 	"github.com/wxgate/wxgate/caddymodule/internal/component"
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/push"
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
@@ -399,6 +401,29 @@ func TestReseal_MasterKeys(t *testing.T) {
 	if got := lost.state(shop); got != component.Authorized {
 		t.Errorf("state %s", got)
 	}
+}
+
+// TestCopy_AnotherStore_GoesOn: with the same ticket, tokens and merchants.
+func TestCopy_AnotherStore_GoesOn(t *testing.T) {
+	w := newWorld(t)
+	old := w.ready()
+	w.pushed(w.sim.Authorize(t.Context(), platformID, shop))
+	w.must(old.Work(t.Context()))
+	w.data = memstore.NewData()
+	next := w.gate()
+	foreign := newRing(t, caddytest.NewMasterKeys(1)...)
+	for ring, want := range map[*keyring.Ring]bool{foreign: false, w.ring: true} {
+		copied, err := component.Copy(t.Context(), platformID, old.store, next.store, ring)
+		if err != nil || copied != want {
+			t.Errorf("copied %v, %v", copied, err)
+		}
+	}
+	w.must(next.Work(t.Context()))
+	if _, err := next.logIn(shop); err != nil {
+		t.Error(err)
+	}
+	w.calls("api_component_token", 1)
+	w.calls("api_query_auth", 1)
 }
 
 // TestRun_Push_WorkBegins: no one waits for the next look.

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
 // hub is the state of a platform but for its merchants. Times are Unix seconds of the
@@ -270,4 +273,35 @@ func (p *Platform) editMerchant(
 		return true
 	})
 	return err
+}
+
+// FactReader is the part of a store that state is read from.
+type FactReader interface {
+	Fact(ctx context.Context, name string) ([]byte, error)
+}
+
+// Copy puts the state of a platform into another store, sealed as it is, where that has
+// none, and reports whether there was any. A ring that does not open it copies nothing.
+func Copy(
+	ctx context.Context, appID string, from FactReader, to Facts, ring *keyring.Ring,
+) (copied bool, err error) {
+	p := New(Config{Credentials: weixin.Credentials{ID: appID}, Ring: ring})
+	names := []string{p.hubFact()}
+	for i := range shards {
+		names = append(names, p.shardFact(i))
+	}
+	for _, name := range names {
+		sealed, err := from.Fact(ctx, name)
+		if err == nil && sealed != nil {
+			if _, _, unopened := ring.OpenShared(name, sealed); unopened != nil {
+				continue
+			}
+			copied = true
+			_, err = to.SetFact(ctx, name, nil, sealed)
+		}
+		if err != nil {
+			return copied, fmt.Errorf("copying third-party platform: %w", err)
+		}
+	}
+	return copied, nil
 }

@@ -70,8 +70,8 @@ var house = map[string]row{
 	"caddymodule/command": {
 		ours: []string{
 			"caddymodule/admin", "caddymodule/wechatapp", "caddymodule/wechatauth",
-			"assertion", "cli", "judge", "keyring", "probe", "session", "store", "store/bolt",
-			"weixin",
+			"assertion", "cli", "component", "judge", "keyring", "probe", "session", "store",
+			"store/bolt", "weixin",
 		},
 		foreign: []string{anyModule},
 	},
