@@ -107,6 +107,9 @@ func (c *Component) check() error {
 	if c.Mode != "" {
 		return errors.New("a component knows secure mode only: take out the mode")
 	}
+	if c.Deliver != "" {
+		return errors.New("a component delivers no pushes to the app: take out deliver")
+	}
 	if err := c.Push.check(); err != nil {
 		return fmt.Errorf("its ticket comes by push: %w", err)
 	}
