@@ -43,7 +43,8 @@ func init() { caddy.RegisterModule(API{}) }
 //	POST /wechat/component/link            {"component", "redirect_uri"}: where to authorise
 //	POST /wechat/component/repair          {"component", "reset"}: read WeChat's list
 //
-// It shows no token, no key and no more of a session's digest than names it. The
+// Where mini programs belong to several Open Platform accounts, a unionid goes with an
+// "open_platform". It shows no token, no key and no more of a session's digest than names it. The
 // commands `wechat status`, `sessions`, `revoke`, `forget`, `block`, `unblock`,
 // `blocked`, `backup`, `keys` and `component` use it.
 type API struct{}

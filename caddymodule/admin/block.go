@@ -46,6 +46,9 @@ func serveBlock(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) er
 	if err := t.checkApp(r.Context(), live); err != nil {
 		return err
 	}
+	if err := t.resolve(live.App.Person); err != nil {
+		return err
+	}
 	b.Blocked = t.blocked()
 	n, err := block(context.WithoutCancel(r.Context()), live, kind, t, b)
 	more := []zap.Field{zap.String("reason", b.Reason)}
@@ -64,7 +67,7 @@ func serveBlock(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) er
 }
 
 func (t adminTarget) blocked() session.Blocked {
-	return session.Blocked{AppID: t.AppID, OpenID: t.OpenID, UnionID: t.UnionID}
+	return session.Blocked{AppID: t.AppID, OpenID: t.OpenID, Person: t.person()}
 }
 
 // readBlock takes what a body says of a block, all but the target. The error is a

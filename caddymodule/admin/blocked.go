@@ -65,8 +65,12 @@ func writeBlocked(out io.Writer, a blockedAnswer) error {
 			}
 			return c
 		}, b.Reason)
+		unionID := name(b.UnionID)
+		if b.OpenPlatform != "" {
+			unionID += " of " + cli.Text(b.OpenPlatform)
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", name(b.AppID), name(b.OpenID),
-			name(b.UnionID), cli.Time(b.Since), cli.Time(b.Until), cmp.Or(reason, "-"))
+			unionID, cli.Time(b.Since), cli.Time(b.Until), cmp.Or(reason, "-"))
 	}
 	return t.Flush()
 }

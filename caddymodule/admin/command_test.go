@@ -118,7 +118,12 @@ func TestAdminTables(t *testing.T) {
 			Since:   at("2026-05-04T03:02:01Z"), Until: at("2026-05-06T03:02:01Z"),
 			Reason: "卖票 \"x\"\x1b[31m",
 		},
-		{Blocked: session.Blocked{UnionID: "uAda"}, Since: at("2026-05-01T00:00:00Z")},
+		{
+			Blocked: session.Blocked{
+				Person: session.Person{UnionID: "uAda", OpenPlatform: "brand"},
+			},
+			Since: at("2026-05-01T00:00:00Z"),
+		},
 	}}
 	keys := keysAnswer{
 		Keys: []keyRow{
@@ -215,9 +220,9 @@ aabbccdd  signs       -
 			)
 		}, "\nForgot 2 users with 1 live session.\n"},
 		{"blocked", func(w io.Writer) error { return writeBlocked(w, blocks) }, `
-APPID               OPENID          UNIONID  SINCE                 UNTIL                 REASON
-wx0123456789abcdef  "o\x1b[31mBob"  -        2026-05-04 03:02:01Z  2026-05-06 03:02:01Z  卖票 "x"?[31m
--                   -               uAda     2026-05-01 00:00:00Z  -                     -
+APPID               OPENID          UNIONID        SINCE                 UNTIL                 REASON
+wx0123456789abcdef  "o\x1b[31mBob"  -              2026-05-04 03:02:01Z  2026-05-06 03:02:01Z  卖票 "x"?[31m
+-                   -               uAda of brand  2026-05-01 00:00:00Z  -                     -
 `},
 		{"nobody to forget", func(w io.Writer) error {
 			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})
@@ -289,6 +294,10 @@ func TestAdminCommands(t *testing.T) {
 			"sessions by unionid", sessionsCommand(), here + " --unionid u-ada", 0,
 			"openid      ada",
 		},
+		{
+			"sessions of an Open Platform account", sessionsCommand(),
+			here + " --unionid u-ada --open-platform default", 0, "openid      ada",
+		},
 		{"nobody", sessionsCommand(), here + " --unionid u?&=x", 0, "No such user"},
 		{"keys", keysCommand(), here, 0, "signs"},
 		{"no gate", statusCommand(), nowhere, cli.Unreachable, "127.0.0.1:1"},
@@ -342,6 +351,15 @@ func TestAdminCommands(t *testing.T) {
 		{
 			"revoke two", revokeCommand(), here + " --unionid u --appid " + caddytest.AppID,
 			cli.Failed, "the gate refuses: name one target",
+		},
+		{
+			"revoke of an unknown account", revokeCommand(),
+			here + " --yes --unionid u --open-platform brand", cli.Failed,
+			"no such Open Platform account",
+		},
+		{
+			"revoke of an account without yes", revokeCommand(),
+			here + " --unionid u --open-platform default", cli.Failed, "--yes",
 		},
 		{"revoke all without yes", revokeCommand(), here + " --all", cli.Failed, "--yes"},
 		{

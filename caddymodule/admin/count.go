@@ -31,12 +31,13 @@ func serveCount(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) er
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	kind, t := "", adminTarget{
 		AppID: q.Get("appid"), OpenID: q.Get("openid"), UnionID: q.Get("unionid"),
+		OpenPlatform: q.Get("open_platform"),
 	}
 	switch {
 	case err != nil:
 	case asksFor(q, "appid", "openid"):
 		kind = "user"
-	case asksFor(q, "unionid"):
+	case asksForPerson(q):
 		kind = "unionid"
 	case asksFor(q, "appid"):
 		kind = "app"
@@ -46,6 +47,9 @@ func serveCount(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) er
 	if kind == "" {
 		const forms = "ask for ?appid=…&openid=…, ?unionid=…, ?appid=… or ?all=true"
 		return refusal(http.StatusBadRequest, forms, nil)
+	}
+	if err := t.resolve(live.App.Person); err != nil {
+		return err
 	}
 	known, n, err := count(r.Context(), live, kind, t)
 	if err != nil {
@@ -75,7 +79,7 @@ func known(
 	ctx context.Context, live *wechatapp.Live, kind string, t adminTarget,
 ) ([]session.UserInfo, error) {
 	if kind == "unionid" {
-		return live.Sessions.UsersByUnionID(ctx, t.UnionID)
+		return live.Sessions.UsersByUnionID(ctx, t.person())
 	}
 	u, err := live.Sessions.User(ctx, t.user())
 	switch {
@@ -109,7 +113,7 @@ func (c *adminClient) askFirst(
 ) error {
 	return consent.Ask(cmd, func() string {
 		q := make(url.Values)
-		for _, name := range []string{"appid", "openid", "unionid", "all"} {
+		for _, name := range []string{"appid", "openid", "unionid", "open_platform", "all"} {
 			if v, ok := body[name]; ok {
 				q.Set(name, fmt.Sprint(v))
 			}

@@ -29,6 +29,9 @@ func serveForget(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
+	if err := t.resolve(live.App.Person); err != nil {
+		return err
+	}
 	n, err := forget(
 		context.WithoutCancel(r.Context()), live, kind, t,
 	) // what was begun is finished, as with a revocation
@@ -54,7 +57,7 @@ func forget(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 	if kind == "user" {
 		err = live.Sessions.Forget(ctx, t.user(), session.EndForgotten)
 	} else {
-		_, err = live.Sessions.ForgetUnionID(ctx, t.UnionID, session.EndForgotten)
+		_, err = live.Sessions.ForgetUnionID(ctx, t.person(), session.EndForgotten)
 	}
 	if err != nil || unknown != nil {
 		return nil, err

@@ -41,6 +41,9 @@ func serveRevoke(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 	if err := t.checkApp(r.Context(), live); err != nil {
 		return err
 	}
+	if err := t.resolve(live.App.Person); err != nil {
+		return err
+	}
 	// What was begun is finished, whether or not the caller waits for it.
 	n, err := revoke(context.WithoutCancel(r.Context()), live, kind, t)
 	t.audit(r, "sessions revoked", kind, n, err)
@@ -81,7 +84,7 @@ func revoke(ctx context.Context, live *wechatapp.Live, kind string, t adminTarge
 	case "user":
 		err = s.RevokeUser(ctx, t.user(), session.EndRevoked)
 	case "unionid":
-		_, err = s.RevokeUnionID(ctx, t.UnionID, session.EndRevoked)
+		_, err = s.RevokeUnionID(ctx, t.person(), session.EndRevoked)
 	case "app":
 		err = s.RevokeApp(ctx, t.AppID)
 	default:
@@ -116,13 +119,14 @@ session to end.
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			body := t.given(cmd)
+			_, person := body["open_platform"]
 			switch {
 			case len(body) == 0:
 				return cli.Failed, errors.New(
 					"say whose sessions: --appid and --openid, --unionid, --appid, or --all; " +
 						"see --help",
 				)
-			case len(body) == 1:
+			case len(body) == 1 || person:
 				err := c.askFirst(cmd, &consent, "This ends the sessions of many", body)
 				if err != nil {
 					return cli.Failed, err
@@ -152,7 +156,7 @@ session to end.
 	f.StringVar(&t.AppID, "appid", "", "`APPID` of the mini program; alone, everybody in it")
 	f.StringVar(&t.OpenID, "openid", "", "`OPENID` of the user")
 	f.StringVar(&t.Session, "session", "", "`ID` of one session of the user")
-	f.StringVar(&t.UnionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
+	unionIDFlags(cmd, &t.UnionID, &t.OpenPlatform)
 	f.BoolVar(&t.All, "all", false, "Every session there is")
 	consent.Flag(cmd)
 	c.flags(cmd)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -64,8 +65,12 @@ func serveSessions(live *wechatapp.Live, w http.ResponseWriter, r *http.Request)
 		} else if errors.Is(err, session.ErrUnknownUser) {
 			err = nil // nobody
 		}
-	case asksFor(q, "unionid"):
-		users, err = live.Sessions.UsersByUnionID(r.Context(), q.Get("unionid"))
+	case asksForPerson(q):
+		t := adminTarget{UnionID: q.Get("unionid"), OpenPlatform: q.Get("open_platform")}
+		if err := t.resolve(live.App.Person); err != nil {
+			return err
+		}
+		users, err = live.Sessions.UsersByUnionID(r.Context(), t.person())
 	default:
 		const forms = "ask for ?appid=…&openid=… or for ?unionid=…"
 		return refusal(http.StatusBadRequest, forms, nil)
@@ -88,6 +93,11 @@ func asksFor(q url.Values, names ...string) bool {
 		}
 	}
 	return len(q) == len(names)
+}
+
+// asksForPerson reports whether a query is for a unionid.
+func asksForPerson(q url.Values) bool {
+	return asksFor(q, "unionid") || asksFor(q, "unionid", "open_platform")
 }
 
 func rowsOf(u session.UserInfo) userAnswer {
@@ -121,7 +131,7 @@ func rowsOf(u session.UserInfo) userAnswer {
 // sessionsCommand is `wxgate wechat sessions`.
 func sessionsCommand() *cobra.Command {
 	var c adminClient
-	var appID, openID, unionID string
+	var appID, openID, unionID, platform string
 	cmd := &cobra.Command{
 		Use:   "sessions {--appid APPID --openid OPENID | --unionid UNIONID}",
 		Short: "Lists the sessions of a user",
@@ -135,13 +145,13 @@ stand the last five that have ended, each with its reason and time.
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 			q := make(url.Values)
 			for name, value := range map[string]string{
-				"appid": appID, "openid": openID, "unionid": unionID,
+				"appid": appID, "openid": openID, "unionid": unionID, "open_platform": platform,
 			} {
-				if cmd.Flags().Changed(name) {
+				if cmd.Flags().Changed(strings.ReplaceAll(name, "_", "-")) {
 					q.Set(name, value)
 				}
 			}
-			if !asksFor(q, "appid", "openid") && !asksFor(q, "unionid") {
+			if !asksFor(q, "appid", "openid") && !asksForPerson(q) {
 				return cli.Failed, errors.New("say whose: --appid and --openid, or --unionid")
 			}
 			return ask(
@@ -156,7 +166,7 @@ stand the last five that have ended, each with its reason and time.
 	f := cmd.Flags()
 	f.StringVar(&appID, "appid", "", "`APPID` of the mini program")
 	f.StringVar(&openID, "openid", "", "`OPENID` of the user")
-	f.StringVar(&unionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
+	unionIDFlags(cmd, &unionID, &platform)
 	c.flags(cmd)
 	c.jsonFlag(cmd)
 	return cmd

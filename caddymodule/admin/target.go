@@ -24,9 +24,31 @@ type adminTarget struct {
 	Session string `json:"session,omitempty"`
 	UnionID string `json:"unionid,omitempty"`
 	All     bool   `json:"all,omitempty"`
+
+	OpenPlatform string `json:"open_platform,omitempty"` // may go with unionid
 }
 
 func (t adminTarget) user() session.User { return session.User{AppID: t.AppID, OpenID: t.OpenID} }
+
+func (t adminTarget) person() session.Person {
+	return session.Person{UnionID: t.UnionID, OpenPlatform: t.OpenPlatform}
+}
+
+// resolve finds by App.Person or App.FormerPerson the Open Platform account of a
+// unionid. The error is a refusal.
+func (t *adminTarget) resolve(
+	person func(unionID, platform string) (session.Person, error),
+) error {
+	if t.UnionID == "" {
+		return nil
+	}
+	who, err := person(t.UnionID, t.OpenPlatform)
+	if err != nil {
+		return refusal(http.StatusBadRequest, err.Error(), nil)
+	}
+	t.OpenPlatform = who.OpenPlatform
+	return nil
+}
 
 // targetKinds are the kinds of targets by the members that name them, exactly
 // these and no other.
@@ -76,7 +98,11 @@ func matchTarget(obj reply.Object, kinds ...string) (kind string, t adminTarget,
 	for _, kind := range kinds {
 		members := targetKinds[kind]
 		missing := func(name string) bool { _, ok := obj[name]; return !ok }
-		if len(obj) == len(members) && !slices.ContainsFunc(members, missing) &&
+		want := len(members)
+		if _, given := obj["open_platform"]; given && kind == "unionid" {
+			want++
+		}
+		if len(obj) == want && !slices.ContainsFunc(members, missing) &&
 			t.All == (kind == "all") {
 			return kind, t, nil
 		}
@@ -92,6 +118,7 @@ func matchTarget(obj reply.Object, kinds ...string) (kind string, t adminTarget,
 func (t *adminTarget) read(obj reply.Object) (err error) {
 	for name, dst := range map[string]*string{
 		"appid": &t.AppID, "openid": &t.OpenID, "unionid": &t.UnionID, "session": &t.Session,
+		"open_platform": &t.OpenPlatform,
 	} {
 		if *dst, err = obj.Text(name); err != nil {
 			return err
@@ -134,9 +161,9 @@ func (t adminTarget) given(cmd *cobra.Command) map[string]any {
 	body := make(map[string]any)
 	for name, value := range map[string]any{
 		"appid": t.AppID, "openid": t.OpenID, "session": t.Session, "unionid": t.UnionID,
-		"all": t.All,
+		"open_platform": t.OpenPlatform, "all": t.All,
 	} {
-		if cmd.Flags().Changed(name) {
+		if cmd.Flags().Changed(strings.ReplaceAll(name, "_", "-")) {
 			body[name] = value
 		}
 	}
@@ -148,7 +175,15 @@ func (t *adminTarget) userFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.AppID, "appid", "", "`APPID` of the mini program")
 	f.StringVar(&t.OpenID, "openid", "", "`OPENID` of the user")
-	f.StringVar(&t.UnionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
+	unionIDFlags(cmd, &t.UnionID, &t.OpenPlatform)
+}
+
+// unionIDFlags adds the flags that name all users with a unionid.
+func unionIDFlags(cmd *cobra.Command, unionID, platform *string) {
+	f := cmd.Flags()
+	f.StringVar(unionID, "unionid", "", "`UNIONID` of the user, in all mini programs")
+	f.StringVar(platform, "open-platform", "", "`NAME` of the Open Platform account that the "+
+		"unionid belongs to, or the appid of a merchant; needed where there are several")
 }
 
 // whom is given for commands that are about a user, who must be named.
@@ -167,6 +202,7 @@ func (t adminTarget) audit(
 	fields := append(more, zap.String("target", kind))
 	for name, value := range map[string]string{
 		"appid": t.AppID, "openid": t.OpenID, "unionid": t.UnionID, "session": t.Session,
+		"open_platform": t.OpenPlatform,
 	} {
 		if value != "" {
 			fields = append(fields, zap.String(name, value))

@@ -23,6 +23,9 @@ func serveUnblock(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) 
 	if err != nil {
 		return err
 	}
+	if err := t.resolve(live.App.FormerPerson); err != nil {
+		return err
+	}
 	held, err := live.Sessions.Unblock(context.WithoutCancel(r.Context()), t.blocked())
 	if err == nil && !held {
 		return refusal(http.StatusNotFound,

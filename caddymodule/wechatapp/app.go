@@ -67,6 +67,7 @@ func init() { caddy.RegisterModule(new(App)) }
 //		app <appid> <secret> [<previous secret>] {
 //			token_file       <path>
 //			cloud_token_file <path>
+//			open_platform    <name>
 //			push {
 //				token   <placeholder>
 //				aes_key <placeholder> [<previous placeholder>]
@@ -256,6 +257,11 @@ func (a *App) provisionApps() error {
 		source, err := m.tokenFile()
 		if err != nil {
 			return err
+		}
+		if m.OpenPlatform != "" {
+			if err := checkOpenPlatform(m.OpenPlatform); err != nil {
+				return err
+			}
 		}
 		a.apps = append(a.apps, weixin.Credentials{
 			ID: id, Secret: secret, Previous: previous, TokenFile: source,
@@ -461,6 +467,7 @@ func (a *App) open() error {
 		RememberPhone: a.Phone.Remember, DataMaxAge: time.Duration(a.Decrypt.MaxAge),
 		UnionIDBound: auditUnionID,
 		Merchant:     live.Merchant,
+		Groups:       a.groups(),
 	})
 	if err := checkKeys(core, live.Sessions); err != nil {
 		return err

@@ -126,11 +126,13 @@ func (a *App) unmarshalApp(d *caddyfile.Dispenser) error {
 			err = in.Checked(&m.TokenFile, checkTokenFile)
 		case "cloud_token_file":
 			err = in.Checked(&m.CloudTokenFile, checkTokenFile)
+		case "open_platform":
+			err = in.Checked(&m.OpenPlatform, checkOpenPlatform)
 		case "push":
 			m.Push = cmp.Or(m.Push, new(Push))
 			err = m.Push.unmarshal(in)
 		default:
-			err = in.Unknown("token_file, cloud_token_file or push")
+			err = in.Unknown("token_file, cloud_token_file, open_platform or push")
 		}
 		if err == nil && m.TokenFile != "" && m.CloudTokenFile != "" {
 			err = d.Err(errTwoTokens)

@@ -75,7 +75,7 @@ var wrongOptions = []caddytest.Wrong{
 		"unknown word of app",
 		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n token /t # here\n}"),
 		"unknown word \"token\"",
-		"token_file, cloud_token_file or push",
+		"token_file, cloud_token_file, open_platform or push",
 	},
 	{
 		"component without a block",
@@ -178,6 +178,17 @@ var wrongOptions = []caddytest.Wrong{
 		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n" +
 			" token_file /t\n token_file /t # here\n}"),
 		"given twice",
+	},
+	{
+		"Open Platform account without a name",
+		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n open_platform # here\n}"),
+		"open_platform",
+	},
+	{
+		"Open Platform account named as an appid",
+		caddytest.Apps("app " + caddytest.AppID + " {env.WX_SECRET} {\n open_platform " +
+			caddytest.OtherAppID + " # here\n}"),
+		"choose any other name",
 	},
 	{
 		"two token files",

@@ -38,6 +38,12 @@ type MiniProgram struct {
 	// containers, `/.tencentcloudbase/wx/cloudbase_access_token`.
 	CloudTokenFile string `json:"cloud_token_file,omitempty"`
 
+	// The WeChat Open Platform account that the mini program's unionids belong to, by a
+	// name of your choice. A unionid means the same person only in the mini programs of
+	// one name: revocation, blocks, forget and lists by unionid stay within it. Default:
+	// `default`, one account for all mini programs without a name.
+	OpenPlatform string `json:"open_platform,omitempty"`
+
 	// Message push. Default: the gate receives none.
 	Push *Push `json:"push,omitempty"`
 }

@@ -39,7 +39,9 @@ type World struct {
 type Option func(*config)
 
 type config struct {
-	store, path, baseURL, fields, push string
+	store, path, baseURL, fields string
+
+	push string // more JSON fields of the first mini program
 
 	platform string // JSON of the components
 	alone    bool   // no mini program has an entry of its own
@@ -63,6 +65,11 @@ func WithPush(json string) Option {
 		c.push = `, "push": {"token": "{env.WX_PUSH_TOKEN}", "aes_key": "{env.WX_PUSH_KEY}"` +
 			json + `}`
 	}
+}
+
+// InOpenPlatform gives the first mini program an Open Platform account of its own.
+func InOpenPlatform(name string) Option {
+	return func(c *config) { c.push += fmt.Sprintf(`, "open_platform": %q`, name) }
 }
 
 // PlatformID is the AppID of the third-party platform of WithPlatform.

@@ -15,12 +15,13 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// Blocked is whom a block keeps out: a user of one mini program, or with UnionID alone
-// every user with that unionid, one who logs in for the first time among them.
+// Blocked is whom a block keeps out: a user of one mini program, or with a Person alone
+// every user with that unionid in the group, one who logs in for the first time among
+// them.
 type Blocked struct {
-	AppID   string `json:"appid,omitempty"`
-	OpenID  string `json:"openid,omitempty"`
-	UnionID string `json:"unionid,omitempty"`
+	AppID  string `json:"appid,omitempty"`
+	OpenID string `json:"openid,omitempty"`
+	Person
 }
 
 // Block keeps users from logging in. It is no part of a user's record, so it outlives
@@ -58,7 +59,7 @@ func (s *Service) Block(ctx context.Context, b Block) (users int, err error) {
 		return 0, err
 	}
 	if b.UnionID != "" {
-		return s.RevokeUnionID(ctx, b.UnionID, EndBlocked)
+		return s.RevokeUnionID(ctx, b.Person, EndBlocked)
 	}
 	return 1, s.RevokeUser(ctx, User{AppID: b.AppID, OpenID: b.OpenID}, EndBlocked)
 }
@@ -162,11 +163,11 @@ func parseBlocks(v []byte) (list []Block, err error) {
 
 // notBlocked returns ErrBlocked when a block holds for a user whose unionid is this;
 // an unknown one is empty.
-func (c *Core) notBlocked(ctx context.Context, id User, unionID string) error {
+func (s *Service) notBlocked(ctx context.Context, id User, unionID string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	find := func(who Blocked) {
 		group.Go(func() error {
-			list, err := c.blocks(ctx, who.fact())
+			list, err := s.cfg.Core.blocks(ctx, who.fact())
 			if slices.ContainsFunc(list, func(b Block) bool { return b.Blocked == who }) {
 				err = fmt.Errorf("%w: openid %s of %s", ErrBlocked, id.OpenID, id.AppID)
 			}
@@ -175,7 +176,7 @@ func (c *Core) notBlocked(ctx context.Context, id User, unionID string) error {
 	}
 	find(Blocked{AppID: id.AppID, OpenID: id.OpenID})
 	if unionID != "" {
-		find(Blocked{UnionID: unionID})
+		find(Blocked{Person: s.person(id.AppID, unionID)})
 	}
 	return group.Wait()
 }

@@ -15,7 +15,7 @@ import (
 
 var (
 	byOpenID  = session.Blocked{AppID: appA, OpenID: "alice"}
-	byUnionID = session.Blocked{UnionID: "union"}
+	byUnionID = session.Blocked{Person: person("union")}
 )
 
 func (g *gate) block(who session.Blocked, until time.Time) {
@@ -68,7 +68,7 @@ func TestThreat50_Block_Users_AreKeptOut(t *testing.T) {
 			byUnionID,
 			[]bool{true, true, false, true, false},
 			func(g *gate) error {
-				_, err := g.ForgetUnionID(context.Background(), "union", endForgotten)
+				_, err := g.ForgetUnionID(context.Background(), person("union"), endForgotten)
 				return err
 			},
 		},
@@ -121,7 +121,7 @@ func TestBlock_UnionIDLearntLate_IsCaught(t *testing.T) {
 	p := newPlatform()
 	g := newGate(t, on(p))
 	token := g.cached("alice")
-	g.block(session.Blocked{UnionID: "found"}, time.Time{})
+	g.block(session.Blocked{Person: person("found")}, time.Time{})
 	g.accept(token) // what is not known cannot be blocked
 	_, err := g.OpenData(t.Context(), alice, seal(p.key("alice"), object(alice, "found")))
 	if !errors.Is(err, session.ErrBlocked) {
@@ -212,7 +212,7 @@ func TestBlock_Parallel_NoneIsLost(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 600 {
 		wg.Go(func() {
-			gates[i%2].block(session.Blocked{UnionID: fmt.Sprint("u", i)}, time.Time{})
+			gates[i%2].block(session.Blocked{Person: person(fmt.Sprint("u", i))}, time.Time{})
 		})
 	}
 	wg.Wait()

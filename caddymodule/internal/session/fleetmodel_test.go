@@ -411,7 +411,7 @@ func (m *fleetModel) revokeAll(t *rapid.T) {
 func (m *fleetModel) revokeUnion(t *rapid.T) {
 	n, union := m.draw(t), rapid.SampledFrom([]string{"u1", "u2"}).Draw(t, "unionid")
 	call := func() error {
-		_, err := n.RevokeUnionID(context.Background(), union, endRevoked)
+		_, err := n.RevokeUnionID(context.Background(), person(union), endRevoked)
 		return err
 	}
 	has := func(s *fleetSession) bool { return m.data.Users[s.user].UnionID == union }

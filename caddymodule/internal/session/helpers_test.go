@@ -37,6 +37,9 @@ const (
 
 var alice = user("alice")
 
+// person is a unionid where there is one group.
+func person(unionID string) session.Person { return session.Person{UnionID: unionID} }
+
 var (
 	phone = netip.MustParseAddr("203.0.113.7")
 	other = netip.MustParseAddr("203.0.113.8")
@@ -342,7 +345,7 @@ var endings = map[string]func(*gate, session.Login) error{
 	},
 	"all": func(g *gate, _ session.Login) error { return g.RevokeAll(context.Background()) },
 	"unionid": func(g *gate, _ session.Login) error {
-		_, err := g.RevokeUnionID(context.Background(), "union", endRevoked)
+		_, err := g.RevokeUnionID(context.Background(), person("union"), endRevoked)
 		return err
 	},
 	"max per user": func(g *gate, _ session.Login) (err error) {

@@ -168,10 +168,10 @@ func (s *Service) exchange(
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	c := s.cfg.Core
-	if err := c.notBlocked(ctx, l.User, l.UnionID); err != nil {
+	if err := s.notBlocked(ctx, l.User, l.UnionID); err != nil {
 		return Login{}, wrap("logging in", err)
 	}
-	res, err := c.storeLogin(ctx, l)
+	res, err := s.storeLogin(ctx, l)
 	if err != nil {
 		return Login{}, wrap("storing login", err)
 	}
@@ -206,13 +206,14 @@ func (c *Core) ready(ctx context.Context) error {
 // It asks for blocks last: one that is made meanwhile is seen here, or was not yet made
 // when the session was on record, which then ends with the others of the user. The
 // unionid may be known from the record alone. No client has the token yet.
-func (c *Core) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
+func (s *Service) storeLogin(ctx context.Context, l store.Login) (store.LoginResult, error) {
+	c := s.cfg.Core
 	for {
 		ctx, end := c.storeCall(ctx, "login")
 		res, err := c.store.Login(ctx, l)
 		end(err)
 		if c.asked(writing, err) == nil {
-			if err = c.notBlocked(ctx, l.User, res.UnionID); err == nil {
+			if err = s.notBlocked(ctx, l.User, res.UnionID); err == nil {
 				return res, nil
 			}
 		}

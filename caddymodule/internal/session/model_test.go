@@ -559,7 +559,7 @@ func (m *model) revokeUnion(t *rapid.T) {
 		t.Skip("nobody") // whose answer could get lost
 	}
 	m.revoke(t, "RevokeUser", func() error {
-		_, err := m.gate.RevokeUnionID(context.Background(), unionID, endRevoked)
+		_, err := m.gate.RevokeUnionID(context.Background(), person(unionID), endRevoked)
 		return err
 	}, hit)
 }

@@ -139,7 +139,7 @@ func (s *Service) bind(ctx context.Context, u store.User, unionID string) error 
 	// A block by unionid could not keep out who was not known by it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	err = s.cfg.Core.notBlocked(ctx, u.ID, unionID)
+	err = s.notBlocked(ctx, u.ID, unionID)
 	if errors.Is(err, ErrBlocked) {
 		err = errors.Join(err, s.RevokeUser(ctx, u.ID, EndBlocked))
 	}

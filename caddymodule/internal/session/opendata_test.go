@@ -303,7 +303,8 @@ func TestP3_OpenData_UnionID_IsAtEveryGate(t *testing.T) {
 		if want := []bound{{alice, false}, {alice, true}}; !reflect.DeepEqual(told, want) {
 			t.Errorf("told %v, want %v", told, want)
 		}
-		if ids, err := a.UsersByUnionID(t.Context(), "second"); err != nil || len(ids) != 1 {
+		if ids, err := a.UsersByUnionID(t.Context(), person("second")); err != nil ||
+			len(ids) != 1 {
 			t.Errorf("found by it: %v, %v", ids, err)
 		}
 	})

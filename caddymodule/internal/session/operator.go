@@ -143,7 +143,8 @@ func (s *Service) info(ctx context.Context, ref store.SessionRef) (SessionInfo, 
 	case now >= ref.Expires.UnixMilli():
 		i.State = StateExpired
 	case err != nil, ses.Epochs != rec.Current,
-		pending.covers(ref.Digest, ses.User, rec.UnionID, ses.Created.UnixMilli(), now):
+		pending.covers(ref.Digest, ses.User, s.person(ses.User.AppID, rec.UnionID),
+			ses.Created.UnixMilli(), now):
 		i.State = StateRevoked
 	case s.idle(ses.UsedUntil.UnixMilli(), now):
 		i.State = StateIdle
@@ -162,9 +163,9 @@ func (s *Service) lastSeen(ses store.Session, now int64) time.Time {
 }
 
 // UsersByUnionID returns what is known of the users with a unionid, in all mini
-// programs. None is no error.
-func (s *Service) UsersByUnionID(ctx context.Context, unionID string) ([]UserInfo, error) {
-	ids, err := s.byUnionID(ctx, unionID)
+// programs of its group. None is no error.
+func (s *Service) UsersByUnionID(ctx context.Context, who Person) ([]UserInfo, error) {
+	ids, err := s.cfg.Core.usersOf(ctx, who, s.cfg.Groups)
 	if err != nil {
 		return nil, wrap("finding users", err)
 	}
@@ -244,10 +245,11 @@ func (s *Service) CountLive(ctx context.Context, appID string) (n Live, err erro
 	return n, wrap("counting sessions", err)
 }
 
-func (s *Service) byUnionID(ctx context.Context, unionID string) ([]User, error) {
-	c := s.cfg.Core
-	ids, err := c.store.ByUnionID(ctx, unionID)
-	return ids, c.asked(reading, err)
+// usersOf returns the users that a person has. The store finds those of all groups.
+func (c *Core) usersOf(ctx context.Context, who Person, groups *Groups) ([]User, error) {
+	ids, err := c.store.ByUnionID(ctx, who.UnionID)
+	elsewhere := func(id User) bool { return groups.Of(id.AppID) != who.OpenPlatform }
+	return slices.DeleteFunc(ids, elsewhere), c.asked(reading, err)
 }
 
 // Stats is what an operator sees of the sessions as a whole.

@@ -133,7 +133,7 @@ func TestUsersByUnionID_AllMiniPrograms(t *testing.T) {
 	g.login("other/union", inApp(appB))
 	g.login("bob/another")
 	g.login("carol")
-	users, err := g.UsersByUnionID(t.Context(), "union")
+	users, err := g.UsersByUnionID(t.Context(), person("union"))
 	g.must(err)
 	var got []string
 	for _, u := range users {
@@ -144,7 +144,8 @@ func TestUsersByUnionID_AllMiniPrograms(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	for _, nobody := range []string{"", "unio", "nobody"} {
-		if users, err := g.UsersByUnionID(t.Context(), nobody); err != nil || len(users) != 0 {
+		if users, err := g.UsersByUnionID(t.Context(), person(nobody)); err != nil ||
+			len(users) != 0 {
 			t.Errorf("%q: %v, %v", nobody, users, err)
 		}
 	}
@@ -219,7 +220,7 @@ func TestP3_RevokeUnionID_AllMiniPrograms(t *testing.T) {
 	gone := []string{g.cached("alice/union"), g.cached("alice"), elsewhere("other/union")}
 	keep := []string{g.cached("bob/another"), g.cached("carol"), elsewhere("alice")}
 	for _, nobody := range []string{"", "unio"} {
-		if n, err := g.RevokeUnionID(ctx, nobody, endRevoked); n != 0 || err != nil {
+		if n, err := g.RevokeUnionID(ctx, person(nobody), endRevoked); n != 0 || err != nil {
 			t.Errorf("%q: %d, %v", nobody, n, err)
 		}
 	}
@@ -227,7 +228,7 @@ func TestP3_RevokeUnionID_AllMiniPrograms(t *testing.T) {
 		g.accept(token)
 	}
 	g.settle()
-	if n, err := g.RevokeUnionID(ctx, "union", endRevoked); n != 2 || err != nil {
+	if n, err := g.RevokeUnionID(ctx, person("union"), endRevoked); n != 2 || err != nil {
 		t.Fatalf("%d users, %v", n, err)
 	}
 	for _, token := range gone {
@@ -244,7 +245,7 @@ func TestForgetUnionID_AllMiniPrograms(t *testing.T) {
 	g := newGate(t)
 	gone := []string{g.login("alice/union").Token, g.login("other/union", inApp(appB)).Token}
 	keep := g.login("bob/another").Token
-	if n, err := g.ForgetUnionID(ctx, "union", endForgotten); n != 2 || err != nil {
+	if n, err := g.ForgetUnionID(ctx, person("union"), endForgotten); n != 2 || err != nil {
 		t.Fatalf("%d users, %v", n, err)
 	}
 	for _, token := range gone {
@@ -260,7 +261,7 @@ func TestForgetUnionID_AllMiniPrograms(t *testing.T) {
 		t.Errorf("known of somebody else is %+v, %v", u, err)
 	}
 	for _, unionID := range []string{"union", "nobody", ""} {
-		if n, err := g.ForgetUnionID(ctx, unionID, endForgotten); n != 0 || err != nil {
+		if n, err := g.ForgetUnionID(ctx, person(unionID), endForgotten); n != 0 || err != nil {
 			t.Errorf("%q: %d users, %v", unionID, n, err)
 		}
 	}
@@ -279,11 +280,11 @@ func TestRevokeUnionID_OneFails_OthersEnd(t *testing.T) {
 		failed = true
 		return store.ErrUnavailable
 	}
-	n, err := g.RevokeUnionID(t.Context(), "union", endRevoked)
+	n, err := g.RevokeUnionID(t.Context(), person("union"), endRevoked)
 	if unavailable(t, err); n != 1 {
 		t.Errorf("%d users", n)
 	}
-	if n, err := g.RevokeUnionID(t.Context(), "union", endRevoked); n != 2 || err != nil {
+	if n, err := g.RevokeUnionID(t.Context(), person("union"), endRevoked); n != 2 || err != nil {
 		t.Errorf("again: %d users, %v", n, err)
 	}
 }
@@ -298,9 +299,9 @@ func TestP4_Operator_StoreDown_IsUnavailable(t *testing.T) {
 	g.store.SetDown(true)
 	for name, call := range map[string]func() error{
 		"User":           func() error { _, err := g.User(ctx, alice); return err },
-		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, "union"); return err },
+		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, person("union")); return err },
 		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l), endRevoked) },
-		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, "u", 0); return err },
+		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, person("u"), 0); return err },
 		"Stats":          func() error { _, err := g.Stats(ctx); return err },
 		"StoreHealth":    func() error { return g.StoreHealth(ctx) },
 		"StoreIdentity":  func() error { _, err := g.StoreIdentity(ctx); return err },

@@ -41,10 +41,10 @@ const (
 
 // revocation names what ends.
 type revocation struct {
-	kind    revocationKind
-	digest  store.Digest // ofSession
-	user    User         // ofUser; its appid: ofApp
-	unionID string       // ofUnionID
+	kind   revocationKind
+	digest store.Digest // ofSession
+	user   User         // ofUser; its appid: ofApp
+	person Person       // ofUnionID
 }
 
 type revocationKind uint8
@@ -63,6 +63,7 @@ type pendingState struct {
 	until  time.Time // no session that it covers lives longer
 	again  bool      // the store has taken it once
 	why    Reason
+	groups *Groups // those in which a person was meant
 }
 
 type pendingSet map[revocation]pendingState
@@ -71,7 +72,7 @@ type pendingSet map[revocation]pendingState
 // the time now. A session from the future was made by a clock that is ahead: nothing
 // tells whether that was before the revocation, so it counts as before.
 func (m *pendingSet) covers(
-	d store.Digest, u User, unionID string, created, now int64,
+	d store.Digest, u User, person Person, created, now int64,
 ) bool {
 	if m == nil {
 		return false
@@ -79,7 +80,7 @@ func (m *pendingSet) covers(
 	for _, r := range [...]revocation{
 		{kind: ofSession, digest: d},
 		{kind: ofUser, user: u},
-		{kind: ofUnionID, unionID: unionID},
+		{kind: ofUnionID, person: person},
 		{kind: ofApp, user: User{AppID: u.AppID}},
 		{kind: ofAll},
 	} {
@@ -115,6 +116,7 @@ type revocations struct {
 
 type takenRevocation struct {
 	revocation
+	groups *Groups
 	why    Reason
 	at     time.Time // by this process
 	before time.Time // by the clock of the store: covers sessions created until then
@@ -131,14 +133,17 @@ func (o *revocations) allow(ttl time.Duration) {
 // in the cache. One that failed for want of the store becomes pending, which
 // covers all that a mark would and leaves the other sessions in the cache,
 // where an outage needs them.
-func (o *revocations) record(r revocation, why Reason, err error) {
+func (o *revocations) record(r revocation, groups *Groups, why Reason, err error) {
 	now := time.Now()
 	if errors.Is(err, ErrUnavailable) {
 		before := o.core.clock(now)
 		if o.core.shared != nil {
 			before = before.Add(clockSkew)
 		}
-		if o.add(false, takenRevocation{revocation: r, why: why, at: now, before: before}) {
+		taken := takenRevocation{
+			revocation: r, groups: groups, why: why, at: now, before: before,
+		}
+		if o.add(false, taken) {
 			return
 		}
 	}
@@ -146,7 +151,9 @@ func (o *revocations) record(r revocation, why Reason, err error) {
 	if err == nil {
 		o.settle(r)
 		before := o.core.clock(now)
-		o.remember(takenRevocation{revocation: r, why: why, at: now, before: before})
+		o.remember(takenRevocation{
+			revocation: r, groups: groups, why: why, at: now, before: before,
+		})
 	}
 }
 
@@ -172,7 +179,7 @@ func (o *revocations) add(again bool, list ...takenRevocation) bool {
 		for _, r := range list {
 			p := pendingState{
 				before: r.before.UnixMilli(), until: r.at.Add(o.longest), again: again,
-				why: r.why,
+				why: r.why, groups: r.groups,
 			}
 			if r.kind == ofSession {
 				p.before = math.MaxInt64 // its name is never used again
@@ -318,7 +325,8 @@ func (o *revocations) retry() {
 		case err == nil:
 			log.Info("revocation carried out after all", r.fields()...)
 			o.remember(takenRevocation{
-				revocation: r, why: p.why, at: time.Now(), before: time.UnixMilli(p.before),
+				revocation: r, groups: p.groups, why: p.why, at: time.Now(),
+				before: time.UnixMilli(p.before),
 			})
 		case expired || c.closing.Err() != nil || !errors.Is(err, ErrUnavailable):
 			log.Error("revocation given up",
@@ -372,8 +380,8 @@ func (o *revocations) carryOut(r revocation, p pendingState) error {
 	case ofUser:
 		return o.endUser(ctx, r.user, p)
 	case ofUnionID:
-		ids, err := c.store.ByUnionID(ctx, r.unionID)
-		if c.asked(reading, err) != nil {
+		ids, err := c.usersOf(ctx, r.person, p.groups)
+		if err != nil {
 			return err
 		}
 		for _, id := range ids {
@@ -421,7 +429,13 @@ func (r revocation) fields() []zap.Field {
 	case ofUser:
 		return []zap.Field{zap.String("target", "user"), app, zap.String("openid", r.user.OpenID)}
 	case ofUnionID:
-		return []zap.Field{zap.String("target", "unionid"), zap.String("unionid", r.unionID)}
+		fields := []zap.Field{
+			zap.String("target", "unionid"), zap.String("unionid", r.person.UnionID),
+		}
+		if r.person.OpenPlatform != "" {
+			fields = append(fields, zap.String("open_platform", r.person.OpenPlatform))
+		}
+		return fields
 	case ofApp:
 		return []zap.Field{zap.String("target", "app"), app}
 	}

@@ -102,35 +102,35 @@ func (c *Core) revoke(doing string, r revocation, why Reason, call func() error)
 	}
 	defer c.uses.done()
 	err := c.asked(writing, call())
-	c.revocations.record(r, why, err)
+	c.revocations.record(r, nil, why, err)
 	return wrap(doing, err)
 }
 
 // RevokeUnionID ends every session of the users with a unionid, in all mini
-// programs, and returns how many users that were. When one fails it goes on
+// programs of its group, and returns how many users that were. When one fails it goes on
 // with the others. The caller repeats a call that returned an error.
 func (s *Service) RevokeUnionID(
-	ctx context.Context, unionID string, why Reason,
+	ctx context.Context, who Person, why Reason,
 ) (users int, err error) {
-	return s.eachWith(ctx, unionID, "revoking unionid", why, s.RevokeUser)
+	return s.eachWith(ctx, who, "revoking unionid", why, s.RevokeUser)
 }
 
 // ForgetUnionID is Forget for the users with a unionid, as RevokeUnionID is
 // RevokeUser.
 func (s *Service) ForgetUnionID(
-	ctx context.Context, unionID string, why Reason,
+	ctx context.Context, who Person, why Reason,
 ) (users int, err error) {
-	return s.eachWith(ctx, unionID, "forgetting unionid", why, s.Forget)
+	return s.eachWith(ctx, who, "forgetting unionid", why, s.Forget)
 }
 
 func (s *Service) eachWith(
-	ctx context.Context, unionID, doing string, why Reason,
+	ctx context.Context, who Person, doing string, why Reason,
 	end func(context.Context, User, Reason) error,
 ) (users int, err error) {
-	c, all := s.cfg.Core, revocation{kind: ofUnionID, unionID: unionID}
-	ids, err := s.byUnionID(ctx, unionID)
+	c, all := s.cfg.Core, revocation{kind: ofUnionID, person: who}
+	ids, err := c.usersOf(ctx, who, s.cfg.Groups)
 	if err != nil {
-		c.revocations.record(all, why, err)
+		c.revocations.record(all, s.cfg.Groups, why, err)
 		return 0, wrap(doing, err)
 	}
 	for _, id := range ids {

@@ -36,6 +36,9 @@ type Config struct {
 	// Apps. The error is ErrUnknownApp or wraps ErrUnavailable.
 	Merchant func(ctx context.Context, appID string) (weixin.Credentials, error)
 
+	// Groups bounds what a unionid means; nil: one group.
+	Groups *Groups
+
 	// MaxSessions bounds the sessions in the cache; 0 keeps the bound as it is.
 	MaxSessions int64
 
@@ -209,8 +212,11 @@ const maxAhead = 24 * time.Hour
 // of this process, and notes its use.
 func (s *Service) judge(e *entry, at time.Time, pending *pendingSet) error {
 	now := s.cfg.Core.clock(at).UnixMilli()
-	if pending != nil && pending.covers(e.digest, e.user(), e.unionID(), e.created, now) {
-		return ErrRevoked
+	if pending != nil {
+		person := s.person(e.appID, e.unionID())
+		if pending.covers(e.digest, e.user(), person, e.created, now) {
+			return ErrRevoked
+		}
 	}
 	until := e.usedUntil.Load()
 	if e.created > now+maxAhead.Milliseconds() && ClockUnset(time.UnixMilli(now)) {
