@@ -15,14 +15,22 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
-// counted compares the counts of a store with a walk over its pages.
+// counted compares the counts of a store with a walk over its pages, at a moment when
+// no sweep comes between the two.
 func counted(t *testing.T, s *Store, when string) {
 	t.Helper()
-	got, err := s.Stats(t.Context())
-	must(t, err)
 	o := s.open.Load()
-	must(t, o.db.View(func(tx *bolt.Tx) error {
-		want, err := checkPages(tx, o.file)
+	eventually(t, func() bool {
+		got, err := s.Stats(t.Context())
+		must(t, err)
+		var want census
+		must(t, o.db.View(func(tx *bolt.Tx) (err error) {
+			want, err = checkPages(tx, o.file)
+			return err
+		}))
+		if again, err := s.Stats(t.Context()); err != nil || again != got {
+			return false
+		}
 		if got.Sessions != want.rows[sess] || got.Users != want.rows[user] {
 			t.Errorf("%s: counted %d sessions and %d users, there are %d and %d", when,
 				got.Sessions, got.Users, want.rows[sess], want.rows[user])
@@ -31,8 +39,8 @@ func counted(t *testing.T, s *Store, when string) {
 		if page := int64(o.db.Info().PageSize); used != want.used {
 			t.Errorf("%s: counted %d pages, there are %d", when, used/page, want.used/page)
 		}
-		return err
-	}))
+		return true
+	})
 }
 
 // The counts are those of a walk after any changes, over starts, and after commits
