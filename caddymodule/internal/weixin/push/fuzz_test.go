@@ -21,6 +21,9 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, encrypt string, message []byte) {
+		if encrypt == "" {
+			t.Skip("Sign takes it for a push in plain mode")
+		}
 		const stamp, nonce = "1714112445", "415670741"
 		q := push.Query{Timestamp: stamp, Nonce: nonce}
 		q.MsgSignature = r.Sign(encrypt, nonce, q.Time()).Get("msg_signature")
