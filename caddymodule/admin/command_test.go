@@ -120,7 +120,7 @@ func TestAdminTables(t *testing.T) {
 		},
 		{
 			Blocked: session.Blocked{
-				Person: session.Person{UnionID: "uAda", OpenPlatform: "brand"},
+				Person: session.Person{UnionID: "uA", OpenPlatform: "b"},
 			},
 			Since: at("2026-05-01T00:00:00Z"),
 		},
@@ -220,9 +220,9 @@ aabbccdd  signs       -
 			)
 		}, "\nForgot 2 users with 1 live session.\n"},
 		{"blocked", func(w io.Writer) error { return writeBlocked(w, blocks) }, `
-APPID               OPENID          UNIONID        SINCE                 UNTIL                 REASON
-wx0123456789abcdef  "o\x1b[31mBob"  -              2026-05-04 03:02:01Z  2026-05-06 03:02:01Z  卖票 "x"?[31m
--                   -               uAda of brand  2026-05-01 00:00:00Z  -                     -
+APPID               OPENID          UNIONID  SINCE                 UNTIL                 REASON
+wx0123456789abcdef  "o\x1b[31mBob"  -        2026-05-04 03:02:01Z  2026-05-06 03:02:01Z  卖票 "x"?[31m
+-                   -               uA of b  2026-05-01 00:00:00Z  -                     -
 `},
 		{"nobody to forget", func(w io.Writer) error {
 			return writeForgotten(w, forgetAnswer{Target: "user", Forgotten: new(ended)})

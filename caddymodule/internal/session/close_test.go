@@ -19,6 +19,7 @@ import (
 func everyCall(g *gate, token string) map[string]func() error {
 	ctx := context.Background()
 	login, data, pay := request("alice#late", phone), session.SealedData{}, weixin.Payment{}
+	one, all := person("u"), person("union")
 	return map[string]func() error{
 		"Authenticate":    func() error { _, err := g.Authenticate(ctx, token); return err },
 		"Login":           func() error { _, err := g.Login(ctx, login); return err },
@@ -26,12 +27,12 @@ func everyCall(g *gate, token string) map[string]func() error {
 		"RevokeUser":      func() error { return g.RevokeUser(ctx, alice, endRevoked) },
 		"RevokeApp":       func() error { return g.RevokeApp(ctx, appA) },
 		"RevokeAll":       func() error { return g.RevokeAll(ctx) },
-		"RevokeUnionID":   func() error { _, err := g.RevokeUnionID(ctx, person("u"), 0); return err },
+		"RevokeUnionID":   func() error { _, err := g.RevokeUnionID(ctx, one, 0); return err },
 		"Forget":          func() error { return g.Forget(ctx, alice, endForgotten) },
-		"ForgetUnionID":   func() error { _, err := g.ForgetUnionID(ctx, person("u"), 0); return err },
+		"ForgetUnionID":   func() error { _, err := g.ForgetUnionID(ctx, one, 0); return err },
 		"EndByID":         func() error { return g.EndByID(ctx, alice, "0123456789", endRevoked) },
 		"User":            func() error { _, err := g.User(ctx, alice); return err },
-		"UsersByUnionID":  func() error { _, err := g.UsersByUnionID(ctx, person("union")); return err },
+		"UsersByUnionID":  func() error { _, err := g.UsersByUnionID(ctx, all); return err },
 		"Stats":           func() error { _, err := g.Stats(ctx); return err },
 		"OpenData":        func() error { _, err := g.OpenData(ctx, alice, data); return err },
 		"Phone":           func() error { _, err := g.Phone(ctx, alice, "123"); return err },

@@ -297,11 +297,12 @@ func TestP4_Operator_StoreDown_IsUnavailable(t *testing.T) {
 	g.accept(l.Token)
 	g.settle()
 	g.store.SetDown(true)
+	one, all := person("u"), person("union")
 	for name, call := range map[string]func() error{
 		"User":           func() error { _, err := g.User(ctx, alice); return err },
-		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, person("union")); return err },
+		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, all); return err },
 		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l), endRevoked) },
-		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, person("u"), 0); return err },
+		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, one, 0); return err },
 		"Stats":          func() error { _, err := g.Stats(ctx); return err },
 		"StoreHealth":    func() error { return g.StoreHealth(ctx) },
 		"StoreIdentity":  func() error { _, err := g.StoreIdentity(ctx); return err },
