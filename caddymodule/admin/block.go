@@ -105,7 +105,11 @@ func block(
 	ctx context.Context, live *wechatapp.Live, kind string, t adminTarget, b session.Block,
 ) (*ended, error) {
 	users, unknown := known(ctx, live, kind, t)
-	if _, err := live.Sessions.Block(ctx, b); err != nil || unknown != nil {
+	_, err := live.Sessions.Block(ctx, b)
+	if err == nil {
+		err = tell(ctx, live, wechatapp.EventBlocked, kind, t, users, unknown, b.Until)
+	}
+	if err != nil || unknown != nil {
 		return nil, err
 	}
 	return countLive(users...), nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,11 @@ func serveForget(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) e
 // forget removes what is known of a target and returns how much it was.
 func forget(ctx context.Context, live *wechatapp.Live, kind string, t adminTarget) (*ended, error) {
 	users, unknown := known(ctx, live, kind, t)
-	var err error
+	err := tell(ctx, live, wechatapp.EventForgotten, kind, t, users, unknown, time.Time{})
+	if err != nil { // a repeat must find the users, so they only lose their sessions
+		_, revokeErr := revoke(ctx, live, kind, t)
+		return nil, errors.Join(err, revokeErr)
+	}
 	if kind == "user" {
 		err = live.Sessions.Forget(ctx, t.user(), session.EndForgotten)
 	} else {

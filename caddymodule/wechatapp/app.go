@@ -74,11 +74,14 @@ func init() { caddy.RegisterModule(new(App)) }
 //				mode    secure|compatible|plain
 //				forget  no
 //				deliver <path>
+//				events_to <path>
 //			}
 //		}
 //		component <appid> <secret> {
 //			token           <placeholder>
 //			aes_key         <placeholder> [<previous placeholder>]
+//			deliver         <path>
+//			events_to       <path>
 //			on_unauthorized end_sessions
 //			merchant_rate   <rate>
 //		}

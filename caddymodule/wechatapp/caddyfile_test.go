@@ -104,7 +104,8 @@ var wrongOptions = []caddytest.Wrong{
 	{
 		"unknown word of component",
 		caddytest.Apps(platformLine + " {\n mode secure # here\n}"),
-		`unknown word "mode"`, "token, aes_key, forget, on_unauthorized or merchant_rate",
+		`unknown word "mode"`,
+		"token, aes_key, forget, deliver, events_to, on_unauthorized or merchant_rate",
 	},
 	{
 		"component on_unauthorized",
@@ -159,11 +160,19 @@ var wrongOptions = []caddytest.Wrong{
 	{
 		"unknown word in push",
 		inApp("push {\nkey x # here\n}"), `unknown word "key"`,
-		"token, aes_key, mode, forget or deliver",
+		"token, aes_key, mode, forget, deliver or events_to",
 	},
 	{
 		"deliver a pattern", inApp("push {\ndeliver /push/* # here\n}"),
 		"write a plain path of your app, such as /push",
+	},
+	{
+		"events_to a URL", inApp("push {\nevents_to http://app/events # here\n}"),
+		"write a plain path of your app, such as /wx-events",
+	},
+	{
+		"events_to twice",
+		inApp("push {\nevents_to /events\nevents_to /events # here\n}"), "given twice",
 	},
 	{
 		"push twice", inApp(pushLines + "push { # here\n}"), "push is given twice",

@@ -91,7 +91,8 @@ func (c *Component) unmarshalLine(in *block.Block) error {
 	case "merchant_rate":
 		return in.Checked(&c.MerchantRate, checkRate)
 	}
-	return c.Push.unmarshalLine(in, "token, aes_key, forget, on_unauthorized or merchant_rate")
+	return c.Push.unmarshalLine(in,
+		"token, aes_key, forget, deliver, events_to, on_unauthorized or merchant_rate")
 }
 
 func checkOnUnauthorized(v string) error {
@@ -106,9 +107,6 @@ func checkOnUnauthorized(v string) error {
 func (c *Component) check() error {
 	if c.Mode != "" {
 		return errors.New("a component knows secure mode only: take out the mode")
-	}
-	if c.Deliver != "" {
-		return errors.New("a component delivers no pushes to the app: take out deliver")
 	}
 	if err := c.Push.check(); err != nil {
 		return fmt.Errorf("its ticket comes by push: %w", err)

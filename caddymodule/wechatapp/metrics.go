@@ -90,7 +90,8 @@ func newCollectors() *collectors {
 				"colon or semicolon; refusals of requests have metrics of their own."),
 			[]string{"level", "event"}),
 		pushDeliveries: prometheus.NewCounterVec(opts("push_deliveries_total",
-			"Attempts to deliver a push to the app: delivered or failed; dropped after a day."),
+			"Attempts to deliver a push or an event to the app: delivered or failed; "+
+				"dropped after a day, an event after 7."),
 			[]string{"result"}),
 		loginsInFlight: newLevel(prometheus.GaugeOpts(
 			opts("logins_in_flight", "Logins under way."))),

@@ -37,6 +37,11 @@ type Push struct {
 	// A path, as `/push`, on which the app gets every push, decrypted. No client can
 	// ask for it. Default: the app gets none.
 	Deliver string `json:"deliver,omitempty"`
+
+	// A path, as `/events`, on which the app is told of users whose data it should
+	// delete, signed with the key of `assertion`, which each site of the mini program
+	// must have. No client can ask for it. Default: the app is told nothing.
+	EventsTo string `json:"events_to,omitempty"`
 }
 
 // PushMode is the mode of a message push.
@@ -55,16 +60,24 @@ type PushReceiver struct {
 	Plain     bool
 	KeepUsers bool
 	Deliver   string // path of the app; empty: it gets no push
+	EventsTo  string // path of the app; empty: it gets no event
 }
 
 // PushReceiver returns how a mini program receives pushes, or nil when it does not.
 func (a *App) PushReceiver(appID string) *PushReceiver { return a.pushes[appID] }
 
-// DeliverPaths returns the paths on which apps get the pushes of mini programs.
+// DeliverPaths returns the paths on which apps get pushes and events of mini programs,
+// and of those of third-party platforms.
 func (a *App) DeliverPaths(appIDs []string) (paths []string) {
-	for _, id := range appIDs {
-		if p := a.pushes[id]; p != nil && p.Deliver != "" && !slices.Contains(paths, p.Deliver) {
-			paths = append(paths, p.Deliver)
+	for _, id := range append(a.PlatformIDs(), appIDs...) {
+		p := a.pushes[id]
+		if p == nil {
+			continue
+		}
+		for _, path := range []string{p.Deliver, p.EventsTo} {
+			if path != "" && !slices.Contains(paths, path) {
+				paths = append(paths, path)
+			}
 		}
 	}
 	return paths
@@ -82,10 +95,8 @@ func (p *Push) unmarshal(b *block.Block) error {
 			return in.Checked((*string)(&p.Mode), func(v string) error {
 				return PushMode(v).check()
 			})
-		case "deliver":
-			return in.Checked(&p.Deliver, checkDeliver)
 		}
-		return p.unmarshalLine(in, "token, aes_key, mode, forget or deliver")
+		return p.unmarshalLine(in, "token, aes_key, mode, forget, deliver or events_to")
 	})
 	if err != nil {
 		return err
@@ -107,6 +118,10 @@ func (p *Push) unmarshalLine(in *block.Block, known string) error {
 		return p.unmarshalKeys(in)
 	case "forget":
 		return p.unmarshalForget(in)
+	case "deliver":
+		return in.Checked(&p.Deliver, checkDeliver)
+	case "events_to":
+		return in.Checked(&p.EventsTo, checkEventsTo)
 	}
 	return in.Unknown(known)
 }
@@ -159,6 +174,13 @@ func checkDeliver(path string) error {
 	return nil
 }
 
+func checkEventsTo(path string) error {
+	if !deliverPath.MatchString(path) {
+		return fmt.Errorf("events_to %q: write a plain path of your app, such as /wx-events", path)
+	}
+	return nil
+}
+
 func (m PushMode) check() error {
 	switch m {
 	case "", PushSecure, PushCompatible, PushPlain:
@@ -174,6 +196,10 @@ func (p *Push) check() error {
 		return err
 	case p.Deliver != "" && checkDeliver(p.Deliver) != nil:
 		return checkDeliver(p.Deliver)
+	case p.EventsTo != "" && checkEventsTo(p.EventsTo) != nil:
+		return checkEventsTo(p.EventsTo)
+	case p.EventsTo != "" && p.EventsTo == p.Deliver:
+		return errors.New("deliver and events_to have the same path: give each its own")
 	case p.Token == "":
 		return errors.New("push needs the Token of the WeChat console: " +
 			"add the line token {env.WX_PUSH_TOKEN}")
@@ -228,7 +254,7 @@ func (a *App) provisionPush(whose, appID string, p *Push) error {
 	}
 	a.pushes[appID] = &PushReceiver{
 		Receiver: receiver, Plain: p.Mode == PushPlain, KeepUsers: p.KeepUsers,
-		Deliver: p.Deliver,
+		Deliver: p.Deliver, EventsTo: p.EventsTo,
 	}
 	a.warnPush(appID, p.Mode)
 	return nil

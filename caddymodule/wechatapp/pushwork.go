@@ -29,19 +29,32 @@ func (l *Live) PushQueue() pushbox.Queue {
 	return pushbox.Queue{Facts: l.Core, Ring: l.App.ring}
 }
 
-// pushSites are the servers whose sites deliver pushes to an app.
+// PushSite is a site that gives pushes and events to its app.
+type PushSite struct {
+	Server    *caddyhttp.Server
+	Host      string // a name of the site
+	Endpoints string // prefix of its endpoints
+	Serves    func(appID string) bool
+}
+
+// pushSites are the sites that deliver pushes to an app, and their servers.
 type pushSites struct {
 	mu      sync.Mutex
+	sites   []PushSite
 	servers []*caddyhttp.Server
 }
 
-// DeliverPushesBy makes the App send a push that waits through the routes of a server,
-// where a site that delivers it takes it (PushOf).
-func (a *App) DeliverPushesBy(srv *caddyhttp.Server) {
+// DeliverPushesBy makes the App send a push that waits through the routes of the server
+// of a site, where a site that delivers it takes it (PushAttemptOf).
+func (a *App) DeliverPushesBy(site PushSite) {
 	a.pushSites.mu.Lock()
 	defer a.pushSites.mu.Unlock()
-	if srv != nil && !slices.Contains(a.pushSites.servers, srv) {
-		a.pushSites.servers = append(a.pushSites.servers, srv)
+	if site.Server == nil {
+		return
+	}
+	a.pushSites.sites = append(a.pushSites.sites, site)
+	if !slices.Contains(a.pushSites.servers, site.Server) {
+		a.pushSites.servers = append(a.pushSites.servers, site.Server)
 	}
 }
 
@@ -76,9 +89,15 @@ func (a *App) deliverPushes(ctx context.Context, live *Live) error {
 		}
 		for _, d := range dropped {
 			metrics.pushDeliveries.WithLabelValues("dropped").Inc()
-			Logger("").Error("push dropped: the app did not take it",
+			fields := []zap.Field{
 				zap.String("appid", d.AppID), zap.Time("since", d.Since),
-				zap.Int("attempts", d.Tries))
+				zap.Int("attempts", d.Tries),
+			}
+			if d.Event != "" {
+				fields = append(fields, zap.String("event", d.Event),
+					zap.String("openid", d.OpenID))
+			}
+			Logger("").Error("push dropped: the app did not take it", fields...)
 		}
 		for _, d := range due {
 			group.Go(func() error {
@@ -131,6 +150,16 @@ func (a *App) redeliver(ctx context.Context, d pushbox.Due) (delivered bool) {
 	attempt := &PushAttempt{Due: d}
 	a.pushSites.mu.Lock()
 	servers := slices.Clone(a.pushSites.servers)
+	if d.Host == "" { // no request of WeChat's has brought it
+		i := slices.IndexFunc(a.pushSites.sites, func(s PushSite) bool { return s.Serves(d.AppID) })
+		if i < 0 {
+			servers = nil // another gate has the site
+		} else {
+			site := a.pushSites.sites[i]
+			d.Host, d.Path = site.Host, site.Endpoints+d.Path
+			servers = []*caddyhttp.Server{site.Server}
+		}
+	}
 	a.pushSites.mu.Unlock()
 	for _, srv := range servers {
 		r, err := http.NewRequestWithContext(

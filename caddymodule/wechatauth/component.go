@@ -19,7 +19,7 @@ var componentEndpoints = map[string]endpoint{
 		serve: (*Handler).serveComponentEvents,
 	},
 	"/callback/": {
-		method: http.MethodPost, open: true,
+		method: http.MethodPost, open: true, app: true,
 		ask:   "WeChat sends the pushes for an authorised mini program here, by POST",
 		serve: (*Handler).serveComponentCallback,
 	},
@@ -64,13 +64,13 @@ func (h *Handler) serveComponentEvents(w http.ResponseWriter, r *http.Request, _
 	if to == nil {
 		return h.refusePush(w, r, id, push.ErrReceiver)
 	}
-	return h.receive(w, r, to,
-		func(ctx context.Context, live *wechatapp.Live, m push.Message) error {
+	return h.receive(w, r, to, mailbox{appID: id}, // tickets and codes are not the app's
+		func(ctx context.Context, live *wechatapp.Live, in received) error {
 			p := live.Platform(id)
 			if p == nil {
 				return push.ErrReceiver
 			}
-			return p.Take(ctx, m)
+			return p.Take(ctx, in.message)
 		})
 }
 
@@ -84,16 +84,16 @@ func (h *Handler) serveComponentCallback(w http.ResponseWriter, r *http.Request,
 	if to == nil || !h.merchants && !slices.Contains(h.apps, merchant) {
 		return h.refusePush(w, r, id, push.ErrReceiver)
 	}
-	keep := to.KeepUsers
+	box := mailbox{merchant, to}
 	if own := h.app.PushReceiver(merchant); own != nil {
-		keep = own.KeepUsers // its own line holds
+		box.lines = own // its own lines hold
 	}
-	return h.receive(w, r, to,
-		func(ctx context.Context, live *wechatapp.Live, m push.Message) error {
+	return h.receive(w, r, to, box,
+		func(ctx context.Context, live *wechatapp.Live, in received) error {
 			if err := authorised(ctx, live.Platform(id), merchant); err != nil {
 				return err
 			}
-			return consume(ctx, r, live, merchant, keep, m)
+			return consume(ctx, r, live, box, in)
 		})
 }
 

@@ -2,10 +2,14 @@ package wechatauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/assertion"
+	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 	"github.com/wxgate/wxgate/caddymodule/internal/pushbox"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin/push"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
@@ -47,7 +53,35 @@ func (h *Handler) provisionDeliver(ctx caddy.Context) {
 	}
 	h.appCalls = make(chan struct{}, maxAppCalls)
 	srv, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	h.app.DeliverPushesBy(srv)
+	host := siteHost(srv)
+	if host == "" && h.Assertion != nil {
+		if u, err := url.Parse(h.Assertion.Issuer); err == nil {
+			host = u.Hostname()
+		}
+	}
+	h.app.DeliverPushesBy(wechatapp.PushSite{
+		Server: srv, Host: cmp.Or(host, "localhost"), Endpoints: h.rules.Endpoints(),
+		Serves: func(appID string) bool {
+			return !h.Cloudrun && (h.merchants || slices.Contains(h.apps, appID))
+		},
+	})
+}
+
+// errEventsUnsigned refuses events that an app could not tell from a client's.
+var errEventsUnsigned = errors.New("events_to needs assertion, whose key signs the events: " +
+	"add assertion { audience <name of the app> } to wechat_auth")
+
+// checkEvents refuses a site whose app is to get events and that signs nothing.
+func (h *Handler) checkEvents() error {
+	if h.Assertion != nil || h.Cloudrun || h.app == nil {
+		return nil
+	}
+	for _, id := range append(h.app.PlatformIDs(), h.apps...) {
+		if to := h.app.PushReceiver(id); to != nil && to.EventsTo != "" {
+			return errEventsUnsigned
+		}
+	}
+	return nil
 }
 
 type nextKey struct{}
@@ -70,11 +104,11 @@ func (a appAnswer) ok() bool { return a.status/100 == 2 }
 // first, so an app that is slow or away gets it later.
 func (h *Handler) deliver(
 	ctx context.Context, r *http.Request, live *wechatapp.Live, to *wechatapp.PushReceiver,
-	in received,
+	box mailbox, in received,
 ) (finish func() (answer string), err error) {
 	m := in.message
 	d := pushbox.Due{
-		ID: hex.EncodeToString(in.digest[:]), AppID: to.ID(),
+		ID: hex.EncodeToString(in.digest[:]), AppID: box.appID,
 		OpenID: m.OpenID, UnionID: m.UnionID, From: m.OpenID + " " + m.From,
 		Host: r.Host, Path: r.URL.Path,
 		ContentType: m.In.ContentType(), Body: in.text,
@@ -83,12 +117,13 @@ func (h *Handler) deliver(
 	if err != nil || !first {
 		return func() string { return push.Success }, err
 	}
-	return func() string { return h.deliverNow(r, live, to, in, d) }, nil
+	return func() string { return h.deliverNow(r, live, to, box, in, d) }, nil
 }
 
 // deliverNow makes the first attempt, which goes on when WeChat has had its answer.
 func (h *Handler) deliverNow(
-	r *http.Request, live *wechatapp.Live, to *wechatapp.PushReceiver, in received, d pushbox.Due,
+	r *http.Request, live *wechatapp.Live, to *wechatapp.PushReceiver, box mailbox, in received,
+	d pushbox.Due,
 ) string {
 	select {
 	case h.appCalls <- struct{}{}:
@@ -101,7 +136,7 @@ func (h *Handler) deliverNow(
 		defer func() { <-h.appCalls }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), appTimeout)
 		defer cancel()
-		a := h.callApp(ctx, r, to.Deliver, d)
+		a := h.callApp(ctx, r, box.lines.Deliver, d)
 		answers <- a
 		live.PushDone(d, a.ok())
 	}()
@@ -120,9 +155,18 @@ func (h *Handler) deliverNow(
 	}
 }
 
-// redeliver makes another attempt with a push that has waited.
-func (h *Handler) redeliver(r *http.Request, to *wechatapp.PushReceiver, p *wechatapp.PushAttempt) {
-	p.End(h.callApp(r.Context(), r, to.Deliver, p.Due).ok())
+// redeliver makes another attempt with a push that has waited, or one with an event.
+func (h *Handler) redeliver(r *http.Request, box mailbox, p *wechatapp.PushAttempt) {
+	path := ""
+	switch {
+	case box.lines == nil:
+	case p.Due.Event != "":
+		path = box.lines.EventsTo
+	default:
+		path = box.lines.Deliver
+	}
+	// The configuration may have lost the line since.
+	p.End(path != "" && h.callApp(r.Context(), r, path, p.Due).ok())
 }
 
 // callApp sends a push to the app, through the handlers behind the gate. Nothing of r
@@ -138,7 +182,17 @@ func (h *Handler) callApp(
 	}
 	req.Host, req.RequestURI, req.RemoteAddr = d.Host, path, r.RemoteAddr
 	req.Header.Set("Content-Type", d.ContentType)
-	h.rules.InjectPush(req, d.AppID, d.OpenID, d.UnionID)
+	id := gate.Identity{
+		gate.AppID: d.AppID, gate.OpenID: d.OpenID, gate.UnionID: d.UnionID,
+		gate.Source: gate.SourcePush,
+	}
+	if d.Event != "" {
+		id[gate.Source] = gate.SourceEvent
+		if id[gate.Assertion], err = h.signEvent(ctx, d); err != nil {
+			return appAnswer{}
+		}
+	}
+	h.rules.InjectPush(req, id)
 	w := &appWriter{header: make(http.Header)}
 	req = caddyhttp.PrepareRequest(req, caddy.NewReplacer(), w, srv)
 	setPlaceholders(req, d.OpenID, d.UnionID, d.AppID)
@@ -157,6 +211,20 @@ func (h *Handler) callApp(
 		return appAnswer{}
 	}
 	return w.answer
+}
+
+// signEvent returns the proof that an event is the gate's.
+func (h *Handler) signEvent(ctx context.Context, d pushbox.Due) (string, error) {
+	if h.signer == nil {
+		return "", errEventsUnsigned
+	}
+	live, err := h.app.Live(ctx)
+	if err != nil {
+		return "", err
+	}
+	return h.signer.Event(live.Assertions, assertion.User{
+		OpenID: d.OpenID, AppID: d.AppID, UnionID: d.UnionID,
+	}, d.Event, strings.TrimPrefix(d.ID, "event "), d.Body)
 }
 
 // appWriter keeps the beginning of an answer.

@@ -15,7 +15,7 @@ func (h *Handler) detailed(d Decision, c Claims, r *http.Request) Decision {
 	case d.Why != "":
 	case d.Result == NotFound && !gate.Under(r.URL.Path, h.rules.Endpoints()) &&
 		len(h.deliverPaths()) > 0:
-		d.Why = "this path takes pushes of WeChat only, which the gate delivers"
+		d.Why = "this path takes pushes and events only, which the gate delivers"
 	case d.Result == NotFound:
 		d.Why = d.Problem.Detail + ": of the paths under " + h.rules.Endpoints() +
 			" the gate answers only " + strings.Join(h.paths(), ", ") +

@@ -240,7 +240,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.provisionDeliver(ctx)
-	if err := h.provisionAssertion(ctx); err != nil {
+	if err := errors.Join(h.checkEvents(), h.provisionAssertion(ctx)); err != nil {
 		return err
 	}
 	if !h.Cloudrun {
@@ -333,7 +333,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case Refuse:
 		return h.refuse(w, r, h.detailed(d, c, r))
 	case Answer:
-		if endpoints[c.Route.Endpoint].app {
+		if endpointOf(c.Route.Endpoint).app {
 			r = withNext(r, next)
 		}
 		return h.serveEndpoint(w, r, c)

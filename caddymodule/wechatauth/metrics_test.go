@@ -116,6 +116,7 @@ func TestMetricsClosedLabels(t *testing.T) {
 			"authorisation", "other", "taken", "repeated", "failed", "malformed",
 			"wrong_signature", "not_decrypted", "other_receiver", "late",
 		},
+		"caddy_wechat_push_deliveries_total": {"delivered", "failed", "dropped"},
 		"caddy_wechat_store_call_duration_seconds": {
 			"login", "lookup", "ok", "unavailable", "canceled",
 		},

@@ -1,7 +1,9 @@
 package wechatauth
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -43,10 +45,18 @@ func (h *Handler) servePush(w http.ResponseWriter, r *http.Request, _ string) er
 	if to == nil || !slices.Contains(h.apps, appID) {
 		return h.refusePush(w, r, appID, push.ErrReceiver)
 	}
-	act := func(ctx context.Context, live *wechatapp.Live, m push.Message) error {
-		return consume(ctx, r, live, appID, to.KeepUsers, m)
-	}
-	return h.receive(w, r, to, act)
+	box := mailbox{appID, to}
+	return h.receive(w, r, to, box,
+		func(ctx context.Context, live *wechatapp.Live, in received) error {
+			return consume(ctx, r, live, box, in)
+		})
+}
+
+// mailbox is a mini program and whose lines say what befalls its pushes. Without lines the
+// app gets none.
+type mailbox struct {
+	appID string
+	lines *wechatapp.PushReceiver
 }
 
 // receive answers one call of WeChat to a receiver. act carries a message out; it may
@@ -55,11 +65,11 @@ func (h *Handler) servePush(w http.ResponseWriter, r *http.Request, _ string) er
 // WeChat hears success only after act, so that nothing that was acknowledged is lost;
 // after anything else it sends the push again.
 func (h *Handler) receive(
-	w http.ResponseWriter, r *http.Request, to *wechatapp.PushReceiver,
-	act func(context.Context, *wechatapp.Live, push.Message) error,
+	w http.ResponseWriter, r *http.Request, to *wechatapp.PushReceiver, box mailbox,
+	act func(context.Context, *wechatapp.Live, received) error,
 ) error {
 	if p := wechatapp.PushAttemptOf(r); p != nil {
-		h.redeliver(r, to, p)
+		h.redeliver(r, box, p)
 		return reply.NoContent(w, r)
 	}
 	if r.Method == http.MethodGet {
@@ -85,9 +95,9 @@ func (h *Handler) receive(
 	answer, result := func() string { return push.Success }, pushRepeated
 	if err == nil && !again {
 		result = pushTaken
-		err = act(ctx, live, in.message)
-		if err == nil && to.Deliver != "" {
-			answer, err = h.deliver(ctx, r, live, to, in)
+		err = act(ctx, live, in)
+		if err == nil && box.lines != nil && box.lines.Deliver != "" {
+			answer, err = h.deliver(ctx, r, live, to, box, in)
 		}
 		if err == nil {
 			err = seen.Add(ctx, in.digest, in.query.Time().Add(pushMemory), time.Now())
@@ -173,20 +183,26 @@ func readPush(
 // consume does what the law asks for when WeChat tells of a user. What is no such event,
 // and a user who is not known, needs nothing.
 func consume(
-	ctx context.Context, r *http.Request, live *wechatapp.Live, appID string, keepUsers bool,
-	m push.Message,
+	ctx context.Context, r *http.Request, live *wechatapp.Live, box mailbox, in received,
 ) error {
-	user := session.User{AppID: appID, OpenID: m.OpenID}
+	m := in.message
+	user := session.User{AppID: box.appID, OpenID: m.OpenID}
 	fields := []zap.Field{zap.String("appid", user.AppID), zap.String("openid", user.OpenID)}
 	var err error
 	switch {
 	case m.OpenID == "":
 		return nil
-	case m.Event == push.UserCancelled && keepUsers:
-		err = live.Sessions.RevokeUser(ctx, user, store.EndCancelled)
+	case m.Event == push.UserCancelled && box.lines.KeepUsers:
+		err = errors.Join(
+			tellCancelled(ctx, r, live, wechatapp.EventCancelled, user, in),
+			live.Sessions.RevokeUser(ctx, user, store.EndCancelled))
 		wechatapp.Audit(r, "user cancelled the account; sessions ended", err, fields...)
 	case m.Event == push.UserCancelled:
-		err = live.Sessions.Forget(ctx, user, store.EndCancelled)
+		end := live.Sessions.Forget
+		if err = tellCancelled(ctx, r, live, wechatapp.EventForgotten, user, in); err != nil {
+			end = live.Sessions.RevokeUser // the retry must find the unionid
+		}
+		err = errors.Join(err, end(ctx, user, store.EndCancelled))
 		wechatapp.Audit(r, "user cancelled the account; forgotten", err, fields...)
 	case m.Event == push.UserRevoked:
 		phone := slices.ContainsFunc(m.RevokeInfo, revokesPhone)
@@ -200,6 +216,29 @@ func consume(
 		wechatapp.Audit(r, "WeChat changed a user's profile", nil, fields...)
 	}
 	return err
+}
+
+// tellCancelled keeps the event for the app before the user is gone: its unionid is in
+// the record, and a retry of WeChat's keeps the same one.
+func tellCancelled(
+	ctx context.Context, r *http.Request, live *wechatapp.Live, event string, user session.User,
+	in received,
+) error {
+	if !live.App.SendsEvents() {
+		return nil
+	}
+	e := wechatapp.Event{
+		Event: event, AppID: user.AppID, OpenID: user.OpenID, UnionID: in.message.UnionID,
+		Reason: wechatapp.ReasonCancelled,
+	}
+	known, err := live.Sessions.User(ctx, user)
+	switch {
+	case err == nil:
+		e.UnionID = cmp.Or(e.UnionID, known.UnionID)
+	case !errors.Is(err, session.ErrUnknownUser):
+		return err
+	}
+	return live.Tell(ctx, hex.EncodeToString(in.digest[:]), r, e)
 }
 
 // revokesPhone reports whether a number of a RevokeInfo stands for the telephone number,

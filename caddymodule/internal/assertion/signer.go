@@ -1,6 +1,8 @@
 package assertion
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"sync"
 	"time"
 
@@ -72,14 +74,40 @@ type claims struct {
 	UnionID  string `json:"unionid,omitempty"`
 	IssuedAt int64  `json:"iat"`
 	Expiry   int64  `json:"exp"`
+	*eventClaims
+}
+
+// eventClaims are those of a proof that an event is the gate's, which an identity has not.
+type eventClaims struct {
+	ID     string `json:"jti"`
+	Event  string `json:"event"`
+	Digest string `json:"body_sha256"` // base64url
 }
 
 func (s *Signer) sign(set *set, u User, now time.Time) (string, error) {
+	return s.serialize(set, u, now, nil)
+}
+
+func (s *Signer) serialize(set *set, u User, now time.Time, e *eventClaims) (string, error) {
 	return jwt.Signed(set.signs(now).signer).Claims(claims{
 		Issuer: s.issuer, Audience: s.audience,
 		Subject: u.OpenID, AppID: u.AppID, UnionID: u.UnionID,
-		IssuedAt: now.Unix(), Expiry: now.Add(Life).Unix(),
+		IssuedAt: now.Unix(), Expiry: now.Add(Life).Unix(), eventClaims: e,
 	}).Serialize()
+}
+
+// Event returns the proof that a message about a user, which body holds, is the gate's.
+// id is the same at each attempt to deliver it. The error is ErrNoKey.
+func (s *Signer) Event(keys *Keys, u User, event, id string, body []byte) (string, error) {
+	now := time.Now()
+	set, err := keys.current(now)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(body)
+	return s.serialize(set, u, now, &eventClaims{
+		ID: id, Event: event, Digest: base64.RawURLEncoding.EncodeToString(sum[:]),
+	})
 }
 
 // shardOf spreads users by their openids, which end at random (FNV-1a).

@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
@@ -27,7 +32,12 @@ type pushApp struct {
 
 	mu  sync.Mutex
 	got []string // source, AppID, openid and body of each push that it has taken
+
+	events []event // that it has taken
 }
+
+// event is what an app got on the path of events_to.
+type event struct{ proof, body string }
 
 func newPushApp(t *testing.T) *pushApp {
 	a := new(pushApp)
@@ -41,6 +51,11 @@ func newPushApp(t *testing.T) *pushApp {
 			a.mu.Lock()
 			a.got = append(a.got, fmt.Sprintf("%s %s %s %s", r.Header["X-Wx-Source"],
 				r.Header["X-Wx-Appid"], r.Header["X-Wx-Openid"], body))
+			a.mu.Unlock()
+		}
+		if r.URL.Path == "/wx-events" {
+			a.mu.Lock()
+			a.events = append(a.events, event{r.Header.Get("X-Wx-Assertion"), string(body)})
 			a.mu.Unlock()
 		}
 		if strings.Contains(string(body), "question") {
@@ -81,6 +96,7 @@ func newPushWorld(t *testing.T) (*world, *pushApp) {
 				token {env.WX_PUSH_TOKEN}
 				aes_key {env.WX_PUSH_KEY}
 				deliver /push
+				events_to /wx-events
 			}
 		}
 		api {
@@ -88,7 +104,8 @@ func newPushWorld(t *testing.T) (*world, *pushApp) {
 		}
 	}
 }
-`, w.admin, appA, w.wechat.URL)+siteAt(w.addr, "\twechat_auth {\n\t\toptional /*\n\t}\n"+
+`, w.admin, appA, w.wechat.URL)+siteAt(w.addr, "\twechat_auth {\n\t\toptional /*\n"+
+		"\t\tassertion {\n\t\t\taudience orders\n\t\t\tissuer https://api.example.com\n\t\t}\n\t}\n"+
 		"\treverse_proxy "+strings.TrimPrefix(a.URL, "http://")))
 	w.run(t, "--adapter", "caddyfile", "--config", w.home+"/Caddyfile")
 	err := w.wechat.SetPush(t.Context(), appA, weixintest.PushSettings{
@@ -128,7 +145,9 @@ func TestPush_AppDownAndGateKilled_NothingIsLost(t *testing.T) {
 	if got := a.taken(t, 1); got[0] != want {
 		t.Errorf("the app got %s, want %s", got[0], want)
 	}
-	for _, target := range []string{"/push", "/PUSH/", "/push/x", "/x/..%2fpush", "/%70ush"} {
+	for _, target := range []string{
+		"/push", "/PUSH/", "/push/x", "/x/..%2fpush", "/%70ush", "/wx-events",
+	} {
 		for _, header := range []string{"X-WX-SOURCE: wx_push", bearer(token)} {
 			r := w.post(t, target, `{"Event":"x"}`, header)
 			if r.status != 404 || !r.fromGate() {
@@ -162,5 +181,36 @@ func TestPush_AppDownAndGateKilled_NothingIsLost(t *testing.T) {
 	who := `[wx_push] [` + appA + `] [` + w.wechat.OpenID(appA, "alice") + `] {`
 	if len(cancelled) == 0 || !strings.HasPrefix(cancelled[0], who) {
 		t.Errorf("cancelled: %q", cancelled)
+	}
+	w.checkForgottenEvent(t, a)
+}
+
+// checkForgottenEvent waits until the app has heard that alice is forgotten, with a proof
+// that the published keys verify.
+func (w *world) checkForgottenEvent(t *testing.T, a *pushApp) {
+	t.Helper()
+	var got event
+	eventually(t, "an event", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if len(a.events) > 0 {
+			got = a.events[0]
+		}
+		return len(a.events) > 0
+	})
+	var claims struct {
+		Subject string `json:"sub"`
+		Event   string `json:"event"`
+		Digest  string `json:"body_sha256"`
+	}
+	parsed, err := jwt.ParseSigned(got.proof, []jose.SignatureAlgorithm{jose.ES256})
+	if err == nil {
+		err = parsed.Claims(w.keySet(t, 1), &claims)
+	}
+	sum := sha256.Sum256([]byte(got.body))
+	if err != nil || claims.Subject != w.wechat.OpenID(appA, "alice") ||
+		claims.Event != "forgotten" ||
+		claims.Digest != base64.RawURLEncoding.EncodeToString(sum[:]) {
+		t.Errorf("%v: %+v of %s", err, claims, got.body)
 	}
 }

@@ -113,14 +113,16 @@ func (g *Rules) Inject(r *http.Request, id Identity) error {
 	return nil
 }
 
-// SourcePush is the value of X-WX-SOURCE with a push of WeChat's. No client gets it.
-const SourcePush = "wx_push"
+// Values of X-WX-SOURCE that no client gets.
+const (
+	SourcePush  = "wx_push"  // a push of WeChat's
+	SourceEvent = "wx_event" // an event of the gate's
+)
 
-// InjectPush sets the identity headers of a request that the gate makes of a push: its
-// mini program, and the user where the push names one. A value that is not visible
+// InjectPush sets the identity headers of a request that the gate makes of a push or an
+// event: its mini program, and the user where it names one. A value that is not visible
 // ASCII is left out.
-func (g *Rules) InjectPush(r *http.Request, appID, openID, unionID string) {
-	values := Identity{AppID: appID, OpenID: openID, UnionID: unionID, Source: SourcePush}
+func (g *Rules) InjectPush(r *http.Request, values Identity) {
 	for i, name := range g.headers {
 		if values[i] == "" || !isVisible(values[i]) {
 			delete(r.Header, name)

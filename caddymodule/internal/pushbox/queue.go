@@ -17,6 +17,10 @@ const (
 	// Keep is how long a push waits for its app.
 	Keep = 24 * time.Hour
 
+	// KeepEvent is Keep for an event of the gate's own: nobody sends it again, and an app
+	// that misses it keeps what it should delete.
+	KeepEvent = 7 * 24 * time.Hour
+
 	// Lease is how long an attempt may take. A gate that ends during one leaves the
 	// push to another gate after it.
 	Lease = 15 * time.Second
@@ -26,6 +30,7 @@ const (
 
 	maxDue      = 512     // pushes in one fact
 	maxDueBytes = 2 << 20 // of their bodies
+	moreEvents  = 4       // times as much room for events, so that pushes leave them some
 )
 
 // ErrFull means that too many pushes wait for their app.
@@ -46,8 +51,10 @@ type Due struct {
 	ContentType string `json:"type"`
 	Body        []byte `json:"body"`
 
+	Event string `json:"event,omitempty"` // of the gate's own; empty: a push of WeChat's
+
 	Since time.Time `json:"since"`
-	Next  time.Time `json:"next"` // no attempt before
+	Next  time.Time `json:"next"` // no attempt before; Add: zero for now
 	Tries int       `json:"tries"`
 }
 
@@ -56,6 +63,21 @@ func (d Due) Shard() int {
 	h := fnv.New32a()
 	h.Write([]byte(d.AppID + " " + d.From))
 	return int(h.Sum32() % Shards)
+}
+
+func (d Due) keep() time.Duration {
+	if d.Event != "" {
+		return KeepEvent
+	}
+	return Keep
+}
+
+// room returns how many pushes, and bytes of them, the fact of d may hold.
+func (d Due) room() (pushes, size int) {
+	if d.Event != "" {
+		return maxDue * moreEvents, maxDueBytes * moreEvents
+	}
+	return maxDue, maxDueBytes
 }
 
 // behind reports whether d waits until its app has other.
@@ -72,12 +94,13 @@ func dueFact(shard int) string { return fmt.Sprintf("pushes due %02x", shard) }
 
 // Add keeps a push durably. With first the caller has the lease of it and delivers it
 // at once; else pushes of the same sender wait before it. A push that is kept already
-// stays as it is. The error is ErrFull or that of Facts.
+// stays as it is. One with a Next is never first: it waits until then. The error is
+// ErrFull or that of Facts.
 func (q Queue) Add(ctx context.Context, d Due, now time.Time) (first bool, err error) {
-	d.Since, d.Next = now, now.Add(Lease)
-	full := false
+	d.Since = now
+	later, full := !d.Next.IsZero(), false
 	_, err = q.edit(ctx, d.Shard(), func(list []Due) []Due {
-		first, full = !slices.ContainsFunc(list, d.behind), false
+		first, full = !later && !slices.ContainsFunc(list, d.behind), false
 		size := len(d.Body)
 		for _, one := range list {
 			size += len(one.Body)
@@ -85,10 +108,14 @@ func (q Queue) Add(ctx context.Context, d Due, now time.Time) (first bool, err e
 				return list
 			}
 		}
-		if full = len(list) >= maxDue || size > maxDueBytes; full {
+		pushes, most := d.room()
+		if full = len(list) >= pushes || size > most; full {
 			return list
 		}
-		if !first {
+		switch {
+		case first:
+			d.Next = now.Add(Lease)
+		case !later:
 			d.Next = now
 		}
 		return append(list, d)
@@ -109,7 +136,7 @@ func (q Queue) Claim(
 		var kept []Due
 		for _, d := range list {
 			switch {
-			case now.Sub(d.Since) >= Keep:
+			case now.Sub(d.Since) >= d.keep():
 				dropped = append(dropped, d)
 				continue
 			case !now.Before(d.Next) && !slices.ContainsFunc(kept, d.behind):

@@ -191,3 +191,46 @@ func TestQueue_AtRest_IsSealed(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// An event waits until its time, behind those of its user, for longer than a push, and
+// has room when pushes have none.
+func TestQueue_Event_OutlivesPushes(t *testing.T) {
+	b := newBox(t)
+	event := func(id string, next time.Duration) (first bool, err error) {
+		d := due(id, "alice")
+		d.Event, d.Next = "forgotten", noon.Add(next)
+		return b.Add(t.Context(), d, noon)
+	}
+	if first, err := event("1", 3*time.Second); first || err != nil {
+		t.Error(first, err)
+	}
+	if first, err := event("2", time.Second); first || err != nil {
+		t.Error(first, err)
+	}
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{2 * time.Second, ""}, {3 * time.Second, "1"}} {
+		if got, _ := b.claim(noon.Add(step.after)); got != step.want {
+			t.Errorf("after %v: %q, want %q", step.after, got, step.want)
+		}
+	}
+	b.done("1", "alice", true, noon)
+	if got, dropped := b.claim(noon.Add(pushbox.Keep)); got != "2" || dropped != "" {
+		t.Errorf("due %q, dropped %q", got, dropped)
+	}
+	if got, dropped := b.claim(noon.Add(pushbox.KeepEvent)); got != "" || dropped != "2" {
+		t.Errorf("due %q, dropped %q", got, dropped)
+	}
+	big := due("3", "alice")
+	big.Body = make([]byte, 2<<20)
+	if _, err := b.Add(t.Context(), big, noon); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Add(t.Context(), due("4", "alice"), noon); !errors.Is(err, pushbox.ErrFull) {
+		t.Errorf("push: %v", err)
+	}
+	if _, err := event("5", 0); err != nil {
+		t.Errorf("event: %v", err)
+	}
+}
