@@ -13,7 +13,6 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
-	"github.com/wxgate/wxgate/caddymodule/internal/session"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
@@ -36,7 +35,7 @@ type dumpedStore interface {
 	User(ctx context.Context, id store.UserID) (store.User, error)
 	Lookup(ctx context.Context, d store.Digest) (store.Record, error)
 	MasterKeys(ctx context.Context) (map[store.MasterKeyID]time.Time, error)
-	session.FactReader
+	store.FactReader
 }
 
 type migrateSource struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 const (
@@ -50,23 +51,12 @@ const (
 // yet, or not for so long that another gate may have rotated the key.
 var ErrNoKey = errors.New("no assertion key")
 
-// FactReader is the part of a store that its copy has, too.
-type FactReader interface {
-	Fact(ctx context.Context, name string) ([]byte, error)
-}
-
-// Facts keep the keys (store.Store).
-type Facts interface {
-	FactReader
-	SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error)
-}
-
 // fact is the name of the keys in the store.
 const fact = "assertion"
 
 // Box is where a configuration finds the keys, and what opens them.
 type Box struct {
-	Facts  Facts
+	Facts  store.Facts
 	Ring   *keyring.Ring
 	Shared bool // other gates use the same store
 }
@@ -241,7 +231,9 @@ func (k *Keys) keep(b Box, keys []*key, sealed []byte, asked time.Time) {
 // CopyKeys puts the keys of one store into another that has none, sealed as they are, so
 // that verifiers see no change. It reports whether it has. A ring that does not open
 // them copies nothing; a nil ring is not asked.
-func CopyKeys(ctx context.Context, from FactReader, to Facts, ring *keyring.Ring) (bool, error) {
+func CopyKeys(
+	ctx context.Context, from store.FactReader, to store.Facts, ring *keyring.Ring,
+) (bool, error) {
 	sealed, err := from.Fact(ctx, fact)
 	if err == nil && ring != nil {
 		if _, _, err := open(ring, sealed); err != nil {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -39,12 +40,6 @@ const (
 	listEvery = 30 * time.Minute // between two readings of WeChat's list
 	callTime  = 30 * time.Second // bounds work that no caller waits for alone
 )
-
-// Facts keep the state (session.Core).
-type Facts interface {
-	Fact(ctx context.Context, name string) ([]byte, error)
-	SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error)
-}
 
 // Calls are the calls of WeChat (weixin.Client). Their errors are *weixin.Error.
 type Calls interface {
@@ -71,7 +66,7 @@ type Config struct {
 	Credentials weixin.Credentials // its appid and AppSecret
 
 	Memory *Memory
-	Facts  Facts
+	Facts  store.Facts
 	Ring   *keyring.Ring
 	Calls  Calls
 	Shared bool             // other gates use the same facts

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -131,12 +133,11 @@ func (m merchants) clone() merchants {
 // with few others.
 const shards = 256
 
-// shardOf returns the fact of a merchant, by FNV-1a.
+// shardOf returns the fact of a merchant.
 func shardOf(appID string) int {
-	h := uint32(2166136261)
-	for i := range len(appID) {
-		h = (h ^ uint32(appID[i])) * 16777619
-	}
+	f := fnv.New32a()
+	f.Write([]byte(appID))
+	h := f.Sum32()
 	return int(h>>24 ^ h>>16&0xff ^ h>>8&0xff ^ h&0xff)
 }
 
@@ -198,31 +199,34 @@ func edit[T any](
 	ctx context.Context, p *Platform, at *atomic.Pointer[kept[T]], name string,
 	clone func(T) T, change func(*T) bool,
 ) (out T, err error) {
-	k, err := load(ctx, p, at, name)
-	for err == nil {
-		next := clone(k.value)
-		if !change(&next) && !k.stale {
-			return k.value, nil
-		}
-		text, err := json.Marshal(next)
+	var made *kept[T]
+	err = store.EditFact(ctx, p.cfg.Facts, name, func(sealed []byte) ([]byte, error) {
+		made = nil
+		k, err := open(p, name, sealed, at.Load())
 		if err != nil {
-			return out, err
+			return nil, err
 		}
-		sealed := p.cfg.Ring.SealShared(name, string(text))
-		now, err := p.cfg.Facts.SetFact(ctx, name, k.sealed, sealed)
+		at.Store(k)
+		out = clone(k.value)
+		if !change(&out) && !k.stale {
+			out = k.value
+			return sealed, nil
+		}
+		text, err := json.Marshal(out)
 		if err != nil {
-			return out, err
+			return nil, err
 		}
-		if bytes.Equal(now, sealed) {
-			at.Store(&kept[T]{sealed: sealed, value: next})
-			return next, nil
-		}
-		k, err = open[T](p, name, now, nil)
-		if err != nil {
-			return out, err
-		}
+		made = &kept[T]{sealed: p.cfg.Ring.SealShared(name, string(text)), value: out}
+		return made.sealed, nil
+	})
+	if err != nil {
+		var none T
+		return none, err
 	}
-	return out, err
+	if made != nil {
+		at.Store(made)
+	}
+	return out, nil
 }
 
 func (p *Platform) loadHub(ctx context.Context) (hub, error) {
@@ -275,15 +279,10 @@ func (p *Platform) editMerchant(
 	return err
 }
 
-// FactReader is the part of a store that state is read from.
-type FactReader interface {
-	Fact(ctx context.Context, name string) ([]byte, error)
-}
-
 // Copy puts the state of a platform into another store, sealed as it is, where that has
 // none, and reports whether there was any. A ring that does not open it copies nothing.
 func Copy(
-	ctx context.Context, appID string, from FactReader, to Facts, ring *keyring.Ring,
+	ctx context.Context, appID string, from store.FactReader, to store.Facts, ring *keyring.Ring,
 ) (copied bool, err error) {
 	p := New(Config{Credentials: weixin.Credentials{ID: appID}, Ring: ring})
 	names := []string{p.hubFact()}

@@ -132,14 +132,15 @@ var house = map[string]row{
 		},
 	},
 	internalRoot + "/assertion": {
-		ours: []string{"keyring"}, foreign: []string{"github.com/go-jose/go-jose/v4"},
+		ours:    []string{"keyring", "store"},
+		foreign: []string{"github.com/go-jose/go-jose/v4"},
 	},
 	internalRoot + "/component": {
-		ours:    []string{"keyring", "weixin", "weixin/push"},
+		ours:    []string{"keyring", "store", "weixin", "weixin/push"},
 		foreign: []string{"go.uber.org/zap", "golang.org/x/sync"},
 	},
 	internalRoot + "/keyring": {},
-	internalRoot + "/pushbox": {ours: []string{"keyring"}},
+	internalRoot + "/pushbox": {ours: []string{"keyring", "store"}},
 	internalRoot + "/span": {
 		foreign: []string{"go.opentelemetry.io/otel", "go.opentelemetry.io/otel/trace"},
 	},

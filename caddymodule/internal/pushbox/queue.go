@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 const (
@@ -86,7 +87,7 @@ func (d Due) behind(other Due) bool { return other.AppID == d.AppID && other.Fro
 // Queue keeps pushes until their app has them: at least once each, and those of one
 // sender in their order.
 type Queue struct {
-	Facts Facts
+	Facts store.Facts
 	Ring  *keyring.Ring
 }
 
@@ -179,26 +180,21 @@ func (q Queue) edit(
 	ctx context.Context, shard int, change func([]Due) []Due,
 ) (lost bool, err error) {
 	name := dueFact(shard)
-	was, err := q.Facts.Fact(ctx, name)
-	for err == nil {
+	err = store.EditFact(ctx, q.Facts, name, func(was []byte) ([]byte, error) {
 		list, openErr := q.open(name, was)
 		lost = openErr != nil
 		before, _ := json.Marshal(list)
 		list = change(list)
 		after, _ := json.Marshal(list)
-		if bytes.Equal(before, after) {
-			return lost, nil
+		switch {
+		case bytes.Equal(before, after):
+			return was, nil
+		case len(list) == 0:
+			return nil, nil
 		}
-		var value []byte
-		if len(list) > 0 {
-			value = q.Ring.SealShared(name, string(after))
-		}
-		was, err = q.Facts.SetFact(ctx, name, was, value)
-		if err != nil || bytes.Equal(was, value) {
-			return lost, err
-		}
-	}
-	return false, err
+		return q.Ring.SealShared(name, string(after)), nil
+	})
+	return lost, err
 }
 
 func (q Queue) open(name string, sealed []byte) (list []Due, err error) {

@@ -13,13 +13,9 @@ import (
 	"fmt"
 	"slices"
 	"time"
-)
 
-// Facts keep what this package remembers (store.Store).
-type Facts interface {
-	Fact(ctx context.Context, name string) ([]byte, error)
-	SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error)
-}
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
 
 // Digest names a push.
 type Digest [sha256.Size]byte
@@ -33,7 +29,7 @@ const (
 )
 
 // Seen remembers pushes until they cannot come again.
-type Seen struct{ Facts Facts }
+type Seen struct{ Facts store.Facts }
 
 func seenFact(d Digest) string { return fmt.Sprintf("pushes seen %02x", d[0]%seenFacts) }
 
@@ -48,16 +44,10 @@ func (s Seen) Has(ctx context.Context, d Digest, now time.Time) (bool, error) {
 // Add remembers a push until a time. It does so durably. The error is that of Facts.
 func (s Seen) Add(ctx context.Context, d Digest, until, now time.Time) error {
 	entry := binary.BigEndian.AppendUint32(slices.Clone(d[:seenDigest]), uint32(until.Unix()))
-	was, err := s.Facts.Fact(ctx, seenFact(d))
-	for err == nil {
+	return store.EditFact(ctx, s.Facts, seenFact(d), func(was []byte) ([]byte, error) {
 		list := append(entries(was, now), entry)
-		value := bytes.Join(list[max(0, len(list)-maxSeen):], nil)
-		was, err = s.Facts.SetFact(ctx, seenFact(d), was, value)
-		if bytes.Equal(was, value) {
-			return err
-		}
-	}
-	return err
+		return bytes.Join(list[max(0, len(list)-maxSeen):], nil), nil
+	})
 }
 
 // entries returns the entries of a fact that hold at a time, oldest first. A damaged

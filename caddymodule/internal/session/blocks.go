@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -98,22 +97,13 @@ func (s *Service) editBlocks(
 func editBlocks(
 	ctx context.Context, st store.Store, name string, change func([]Block) []Block,
 ) error {
-	was, err := st.Fact(ctx, name)
-	for err == nil {
+	return store.EditFact(ctx, st, name, func(was []byte) ([]byte, error) {
 		list, _ := parseBlocks(was)
-		var value []byte
 		if list = change(list); len(list) == 0 && was == nil {
-			return nil
+			return nil, nil
 		}
-		if value, err = json.Marshal(list); err != nil || bytes.Equal(value, was) {
-			return err
-		}
-		was, err = st.SetFact(ctx, name, was, value)
-		if bytes.Equal(was, value) {
-			return err
-		}
-	}
-	return err
+		return json.Marshal(list)
+	})
 }
 
 // Blocks returns the blocks that hold, the newest first.
@@ -181,16 +171,11 @@ func (s *Service) notBlocked(ctx context.Context, id User, unionID string) error
 	return group.Wait()
 }
 
-// FactReader is the part of a store that blocks are read from.
-type FactReader interface {
-	Fact(ctx context.Context, name string) ([]byte, error)
-}
-
 // CopyBlocks adds the blocks of one store that hold to another, and returns how many
 // that were. It leaves alone whom the target blocks by itself, and with since, an
 // earlier state of the source, the blocks that are in there, too.
 func CopyBlocks(
-	ctx context.Context, from FactReader, since FactReader, to store.Store,
+	ctx context.Context, from, since store.FactReader, to store.Store,
 ) (n int, err error) {
 	for i := range blockFacts {
 		name := blockFact(byte(i))
@@ -222,7 +207,7 @@ func CopyBlocks(
 
 func (b Block) same(other Block) bool { return b.Blocked == other.Blocked }
 
-func readBlocks(ctx context.Context, from FactReader, name string) ([]Block, error) {
+func readBlocks(ctx context.Context, from store.FactReader, name string) ([]Block, error) {
 	v, err := from.Fact(ctx, name)
 	if err != nil {
 		return nil, err
