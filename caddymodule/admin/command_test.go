@@ -73,7 +73,12 @@ func TestAdminTables(t *testing.T) {
 		},
 	}
 	down := statusAnswer{
-		Version: up.Version, Store: storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2}, Cache: cacheStatus{Sessions: 1, Max: 5}, WeChat: wechatStatus{BaseURL: "https://api.weixin.qq.com", BreakerOpen: true, CallsRefused: true},
+		Version: up.Version,
+		Store:   storeStatus{Name: "bolt:/a b", Heard: "12.345s", Owed: 2},
+		Cache:   cacheStatus{Sessions: 1, Max: 5},
+		WeChat: wechatStatus{
+			BaseURL: "https://api.weixin.qq.com", BreakerOpen: true, CallsRefused: true,
+		},
 		Logins: loginStatus{
 			MaxInFlight: 512,
 			PerClient:   "1/s",

@@ -167,16 +167,13 @@ func (p *Push) unmarshalForget(in *block.Block) error {
 // deliverPath is the form of a path that all servers read in one way.
 var deliverPath = regexp.MustCompile(`^(/[A-Za-z0-9_-]+)+$`)
 
-func checkDeliver(path string) error {
-	if !deliverPath.MatchString(path) {
-		return fmt.Errorf("deliver %q: write a plain path of your app, such as /push", path)
-	}
-	return nil
-}
+func checkDeliver(path string) error { return checkAppPath("deliver", path, "/push") }
 
-func checkEventsTo(path string) error {
+func checkEventsTo(path string) error { return checkAppPath("events_to", path, "/wx-events") }
+
+func checkAppPath(word, path, example string) error {
 	if !deliverPath.MatchString(path) {
-		return fmt.Errorf("events_to %q: write a plain path of your app, such as /wx-events", path)
+		return fmt.Errorf("%s %q: write a plain path of your app, such as %s", word, path, example)
 	}
 	return nil
 }
@@ -191,13 +188,16 @@ func (m PushMode) check() error {
 
 // check refuses a Push that cannot work, whatever its secrets are.
 func (p *Push) check() error {
-	switch err := p.Mode.check(); {
+	err := p.Mode.check()
+	if err == nil && p.Deliver != "" {
+		err = checkDeliver(p.Deliver)
+	}
+	if err == nil && p.EventsTo != "" {
+		err = checkEventsTo(p.EventsTo)
+	}
+	switch {
 	case err != nil:
 		return err
-	case p.Deliver != "" && checkDeliver(p.Deliver) != nil:
-		return checkDeliver(p.Deliver)
-	case p.EventsTo != "" && checkEventsTo(p.EventsTo) != nil:
-		return checkEventsTo(p.EventsTo)
 	case p.EventsTo != "" && p.EventsTo == p.Deliver:
 		return errors.New("deliver and events_to have the same path: give each its own")
 	case p.Token == "":

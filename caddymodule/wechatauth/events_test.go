@@ -59,13 +59,7 @@ func eventServer(t *testing.T, site string) (s *server, app chan told) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, web, err := provision(t, string(out))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewServer(web.Servers["srv0"])
-	t.Cleanup(srv.Close)
-	return &server{World: w.Start(), addr: srv.Listener.Addr().String()}, app
+	return startServer(t, string(out)), app
 }
 
 // wechat sends a request for the site and wants a status.

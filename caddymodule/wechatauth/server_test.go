@@ -53,7 +53,13 @@ func newServer(t *testing.T, sites string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, web, err := provision(t, string(out))
+	return startServer(t, string(out))
+}
+
+// startServer starts a configuration, as JSON.
+func startServer(t *testing.T, config string) *server {
+	t.Helper()
+	w, web, err := provision(t, config)
 	if err != nil {
 		t.Fatal(err)
 	}

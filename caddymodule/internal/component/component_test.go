@@ -325,16 +325,21 @@ func TestDoubted_ListTells(t *testing.T) {
 	}
 }
 
-func TestWork_ThousandMerchants_PagesOfTheList(t *testing.T) {
-	var ids []string
-	for i := range 1234 {
+// newCrowd is a world of n merchants whose authorisation no gate has heard.
+func newCrowd(t testing.TB, n int) (w *world, ids []string) {
+	for i := range n {
 		ids = append(ids, fmt.Sprintf("wx%016x", i))
 	}
-	w := newWorld(t, ids...)
+	w = newWorld(t, ids...)
 	w.receives(nil)
 	for _, id := range ids {
-		_, _ = w.sim.Authorize(w.t.Context(), platformID, id) // nobody hears
+		_, _ = w.sim.Authorize(w.t.Context(), platformID, id)
 	}
+	return w, ids
+}
+
+func TestWork_ThousandMerchants_PagesOfTheList(t *testing.T) {
+	w, ids := newCrowd(t, 1234)
 	g := w.ready()
 	all, err := g.Merchants(t.Context())
 	if w.must(err); len(all) != len(ids) {
@@ -447,15 +452,7 @@ func TestRun_Push_WorkBegins(t *testing.T) {
 }
 
 func BenchmarkAllows_5000Merchants(b *testing.B) {
-	var ids []string
-	for i := range 5000 {
-		ids = append(ids, fmt.Sprintf("wx%016x", i))
-	}
-	w := newWorld(b, ids...)
-	w.receives(nil)
-	for _, id := range ids {
-		_, _ = w.sim.Authorize(w.t.Context(), platformID, id)
-	}
+	w, ids := newCrowd(b, 5000)
 	g := w.ready()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
