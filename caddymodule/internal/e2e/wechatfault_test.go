@@ -76,7 +76,7 @@ var faults = []fault{
 	answers("empty", ""),
 	answers("no openid", `{`+goodKey+`}`),
 	answers("openid with CR LF", `{"openid":"o1\r\nX-Wx-Openid: victim",`+goodKey+`}`),
-	answers("huge", `{"openid":"o1",`+goodKey+`,"x":"`+strings.Repeat("x", 1<<20)+`"}`),
+	answers("huge", `{"openid":"o1",`+goodKey+`,"x":"`+strings.Repeat("x", 1<<17)+`"}`),
 	{
 		name: "errcode beside an openid", status: 401, code: "code_invalid",
 		inject: weixintest.Fault{
