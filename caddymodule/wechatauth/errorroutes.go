@@ -26,7 +26,14 @@ func (c *cleaner) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 				caddyhttp.SetVar(r.Context(), tokenVar, takenToken(token))
 			}
 		}
-		clearPlaceholders(r)
+		repl := replacer(r)
+		repl.DeleteByPrefix(userPrefix)
+		repl.Map(func(name string) (any, bool) { // until a gate sets its own
+			if isJudged(r) {
+				return nil, false
+			}
+			return noUser(name)
+		})
 	}
 	return next.ServeHTTP(w, r)
 }

@@ -24,16 +24,26 @@ func placeholder(r *http.Request, name string) string {
 	return s
 }
 
+// setPlaceholders tells who the user is. All placeholders of a user that it does not
+// know become empty: an earlier handler, such as basic_auth, may have set them, and an
+// unknown placeholder would reach the app as its own name. Map costs less than Set.
 func setPlaceholders(r *http.Request, openID, unionID, appID string) {
 	repl := replacer(r)
-	repl.Set(userOpenID, openID)
-	repl.Set(userUnionID, unionID)
-	repl.Set(userAppID, appID)
+	repl.DeleteByPrefix(userPrefix)
+	repl.Map(func(name string) (any, bool) {
+		switch name {
+		case userOpenID:
+			return openID, true
+		case userUnionID:
+			return unionID, true
+		case userAppID:
+			return appID, true
+		}
+		return "", strings.HasPrefix(name, userPrefix)
+	})
 }
 
-// clearPlaceholders makes all placeholders of a user empty. An earlier handler, such
-// as basic_auth, may have set them, and an unknown placeholder would reach the app as
-// its own name. Set would allocate here; Map does not.
+// clearPlaceholders makes all placeholders of a user empty. It allocates nothing.
 func clearPlaceholders(r *http.Request) {
 	repl := replacer(r)
 	repl.DeleteByPrefix(userPrefix)

@@ -27,7 +27,7 @@ func (g *Rules) Clean(r *http.Request) (f Found, err error) {
 	for name, values := range r.Header {
 		k, canonical := g.names.classify(name)
 		if k != credential && !f.Token {
-			f.Token = slices.ContainsFunc(values, g.HoldsToken)
+			f.Token = g.holdToken(values)
 		}
 		switch k {
 		case owned, h2cSettings:
@@ -52,8 +52,8 @@ func (g *Rules) Clean(r *http.Request) (f Found, err error) {
 			}
 		case trailerHeader:
 			declared = cmp.Or(g.declaresReserved(values), declared)
-		default:
-			f.Routing = f.Routing || routes(name)
+		case routing:
+			f.Routing = true
 		}
 	}
 	c.rewrite(r)
@@ -91,23 +91,6 @@ func (g *Rules) ScrubsLike(other *Rules) bool {
 		slices.Equal(g.sources, other.sources)
 }
 
-// routingNames are the headers, folded, by which some apps route in place of path and
-// method.
-var routingNames = func() (t nameTable) {
-	for _, name := range []string{
-		"x-original-url", "x-original-uri", "x-original-path", "x-original-method",
-		"x-rewrite-url", "x-rewrite-uri", "x-rewrite-path", "x-override-url", "x-override-uri",
-		"x-http-method-override", "x-http-method", "x-method-override", "x-override-method",
-		"x-http-path-override", "x-path-override",
-		"x-forwarded-uri", "x-forwarded-url", "x-forwarded-path", "x-forwarded-method",
-		"unencoded-url",
-	} {
-		t.list = append(t.list, namedKind{folded: name, kind: routing})
-		t.lengths |= lengthBit(name)
-	}
-	return t
-}()
-
 // DropRouting removes, in any spelling, the headers by which an app may route
 // elsewhere than the path says. It is for paths that a rule opened
 // (docs/threats.md#t44).
@@ -116,17 +99,8 @@ func (g *Rules) DropRouting(r *http.Request, f Found) {
 		return
 	}
 	for name := range r.Header {
-		if routes(name) {
+		if k, _ := g.names.classify(name); k == routing {
 			delete(r.Header, name)
 		}
 	}
-}
-
-// routes reports whether some apps route by a header. All its names begin with x or u.
-func routes(name string) bool {
-	if name == "" || name[0]|0x20 != 'x' && name[0]|0x20 != 'u' {
-		return false
-	}
-	k, _ := routingNames.classify(name)
-	return k == routing
 }

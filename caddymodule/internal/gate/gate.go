@@ -60,7 +60,7 @@ type Config struct {
 
 // Rules is an immutable, validated Config. It is safe for concurrent use.
 type Rules struct {
-	names       nameTable
+	names       *nameTable
 	sources     []source
 	tokenPrefix string
 	tickets     bool

@@ -75,36 +75,49 @@ type namedKind struct {
 	kind              kind
 }
 
-// nameTable classifies header names by their fold. The list is short, and
-// lengths (bit n: it holds a name of n bytes) spares most names the search.
-type nameTable struct {
-	list    []namedKind
-	lengths uint64
+// routingNames are the headers, folded, by which some apps route in place of path and
+// method.
+var routingNames = []string{
+	"x-original-url", "x-original-uri", "x-original-path", "x-original-method",
+	"x-rewrite-url", "x-rewrite-uri", "x-rewrite-path", "x-override-url", "x-override-uri",
+	"x-http-method-override", "x-http-method", "x-method-override", "x-override-method",
+	"x-http-path-override", "x-path-override",
+	"x-forwarded-uri", "x-forwarded-url", "x-forwarded-path", "x-forwarded-method",
+	"unencoded-url",
 }
 
-func newNameTable(identity []string, sources []source) nameTable {
-	t := nameTable{list: []namedKind{
-		{"connection", "Connection", connection},
-		{"upgrade", "Upgrade", upgrade},
-		{"http2-settings", "Http2-Settings", h2cSettings},
-		{"-protocol", ":protocol", pseudo},
-		{"trailer", "Trailer", trailerHeader},
-	}}
+// nameTable classifies header names by their fold. It lists them by length, which
+// spares most names the search; the last list is that of all longer ones.
+type nameTable [48][]namedKind
+
+func newNameTable(identity []string, sources []source) *nameTable {
+	t := new(nameTable)
+	t.add("connection", "Connection", connection)
+	t.add("upgrade", "Upgrade", upgrade)
+	t.add("http2-settings", "Http2-Settings", h2cSettings)
+	t.add("-protocol", ":protocol", pseudo)
+	t.add("trailer", "Trailer", trailerHeader)
 	for _, s := range sources {
-		t.list = append(t.list, namedKind{fold(s.name), s.name, credential})
+		t.add(fold(s.name), s.name, credential)
 	}
 	for _, name := range identity {
 		if !hasOwnedPrefix(name) {
-			t.list = append(t.list, namedKind{fold(name), name, owned})
+			t.add(fold(name), name, owned)
 		}
 	}
-	for _, n := range t.list {
-		t.lengths |= lengthBit(n.folded)
+	for _, name := range routingNames { // last: a name above may be one of these
+		t.add(name, "", routing)
 	}
 	return t
 }
 
-func lengthBit(name string) uint64 { return 1 << min(len(name), 63) }
+// ofLength returns the list for a name.
+func (t *nameTable) ofLength(name string) *[]namedKind { return &t[min(len(name), len(t)-1)] }
+
+func (t *nameTable) add(folded, canonical string, k kind) {
+	list := t.ofLength(folded)
+	*list = append(*list, namedKind{folded, canonical, k})
+}
 
 // classify returns what name means and, for a listed name, whether it is
 // spelled canonically.
@@ -112,11 +125,9 @@ func (t *nameTable) classify(name string) (k kind, canonical bool) {
 	if hasOwnedPrefix(name) {
 		return owned, false
 	}
-	if t.lengths&lengthBit(name) == 0 {
-		return ordinary, false
-	}
-	for i := range t.list {
-		if n := &t.list[i]; foldsTo(name, n.folded) {
+	list := *t.ofLength(name)
+	for i := range list {
+		if n := &list[i]; foldsTo(name, n.folded) {
 			return n.kind, name == n.canonical
 		}
 	}

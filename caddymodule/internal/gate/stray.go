@@ -2,7 +2,6 @@ package gate
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 )
 
@@ -19,7 +18,7 @@ func (g *Rules) Stray(r *http.Request, f Found) (found string) {
 		return ""
 	}
 	for name, values := range r.Header {
-		if !slices.ContainsFunc(values, g.HoldsToken) {
+		if !g.holdToken(values) {
 			continue
 		}
 		found = name
@@ -48,7 +47,7 @@ func (g *Rules) Stray(r *http.Request, f Found) (found string) {
 // Credential.
 func (g *Rules) tokenLeft(r *http.Request) bool {
 	for i := range g.sources {
-		if slices.ContainsFunc(r.Header[g.sources[i].name], g.HoldsToken) {
+		if g.holdToken(r.Header[g.sources[i].name]) {
 			return true
 		}
 	}
@@ -59,11 +58,21 @@ func (g *Rules) tokenLeft(r *http.Request) bool {
 // that a configured header replaces, or "".
 func (g *Rules) Unread(r *http.Request) string {
 	for _, s := range g.sources {
-		if !s.used && slices.ContainsFunc(r.Header[s.name], g.HoldsToken) {
+		if !s.used && g.holdToken(r.Header[s.name]) {
 			return s.name
 		}
 	}
 	return ""
+}
+
+// holdToken reports whether one of the values of a header has a token in it.
+func (g *Rules) holdToken(values []string) bool {
+	for _, v := range values {
+		if len(v) > minToken && g.HoldsToken(v) {
+			return true
+		}
+	}
+	return false
 }
 
 // HoldsToken reports whether a text has a token in it, percent-encoded or not.
