@@ -384,6 +384,7 @@ func (a *App) Start() error {
 		a.held.release() // at once: the process may end before Cleanup's linger
 		return err
 	}
+	ballast()
 	started.add(a)
 	a.live.Load().Sessions.Resize()
 	a.renewStore()
