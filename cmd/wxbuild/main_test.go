@@ -58,6 +58,9 @@ func TestCheck_WrongManifest_NamesMember(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if testing.Short() && strings.HasPrefix(name, "plugin") {
+				t.Skip("the go command takes long; the check is that of the Caddy version")
+			}
 			changed := strings.Replace(string(text), tt.old, tt.new, 1)
 			changed = strings.Replace(changed, `"new": "`, `"new": "`+root+"/", 1)
 			file := filepath.Join(t.TempDir(), "x.json")

@@ -135,7 +135,7 @@ func TestP5_WrongAnswers_OpenTheBreaker(t *testing.T) {
 func TestHealth_FewBrokenConnections_AreNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(t)
-		for range 20 {
+		for range 6 {
 			p.logins(100, 10*time.Millisecond)
 			p.sim.Inject(weixintest.Fault{Kind: weixintest.FaultReset, Times: 3})
 		}
@@ -152,10 +152,10 @@ func TestHealth_HalfWrong_OneLineEach(t *testing.T) {
 		p := newPlay(t)
 		p.logins(50, 10*time.Millisecond)
 		p.sim.Inject(weixintest.Fault{Kind: weixintest.FaultHTML, Times: -1, Every: 2})
-		if failed := p.logins(1000, 10*time.Millisecond); failed != 500 {
-			t.Errorf("%d of 1000 logins fail, want 500", failed)
+		if failed := p.logins(300, 10*time.Millisecond); failed != 150 {
+			t.Errorf("%d of 300 logins fail, want 150", failed)
 		}
-		if h := p.c.Logins(); h.Calls < 999 || h.Failed != 500 {
+		if h := p.c.Logins(); h.Calls < 299 || h.Failed != 150 {
 			t.Errorf("%d of %d calls failed since %v", h.Failed, h.Calls, h.Since)
 		}
 		p.changed(weixin.Partly)
@@ -171,7 +171,7 @@ func TestHealth_HalfWrong_OneLineEach(t *testing.T) {
 func TestHealth_Flapping_IsOneOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(t)
-		for range 20 {
+		for range 6 {
 			p.sim.Inject(weixintest.Fault{Kind: weixintest.FaultStatus, Times: -1})
 			p.logins(200, 20*time.Millisecond)
 			p.sim.Reset()

@@ -286,14 +286,16 @@ func TestThreat29_EveryBitMatters(t *testing.T) {
 	}
 }
 
-// Every accepted change of a character means the same bytes.
+// Every accepted change of a character means the same bytes. A short run tries an
+// eighth of the characters in place of a letter or digit.
 func TestThreat29_EveryCharacterMatters(t *testing.T) {
 	for _, v := range []vector{d1, d3} {
 		texts := []string{v.Key, v.Sealed, v.IV}
 		for part, s := range texts {
 			for i := range len(s) {
 				for c := range 256 {
-					if byte(c) == s[i] {
+					few := testing.Short() && !strings.Contains("+/=", s[i:i+1])
+					if byte(c) == s[i] || few && c%8 != i%8 {
 						continue
 					}
 					args := append([]string(nil), texts...)
