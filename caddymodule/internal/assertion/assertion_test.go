@@ -156,6 +156,7 @@ func TestP12_Rotation_NoVerificationFails(t *testing.T) {
 		used := make(map[string]bool)
 		var ids []string
 		for i := range 60 * 6 {
+			time.Sleep(step)
 			now := time.Now()
 			switch i {
 			case 30, 31, 150:
@@ -184,6 +185,12 @@ func TestP12_Rotation_NoVerificationFails(t *testing.T) {
 			tokens = slices.DeleteFunc(tokens, func(s dated[string]) bool {
 				return now.Sub(s.at) > Life/2
 			})
+			for _, k := range gates[0].List() {
+				used[k.ID] = used[k.ID] || k.Signs
+			}
+			if testing.Short() && i%3 != 0 {
+				continue
+			}
 			for _, tok := range slices.Concat(tokens[:2], tokens[len(tokens)-2:]) {
 				for _, set := range slices.Concat(sets[:2], sets[len(sets)-2:]) {
 					if err := verify(tok.val, set.val, issuer, audience, now); err != nil {
@@ -192,10 +199,6 @@ func TestP12_Rotation_NoVerificationFails(t *testing.T) {
 					}
 				}
 			}
-			for _, k := range gates[0].List() {
-				used[k.ID] = used[k.ID] || k.Signs
-			}
-			time.Sleep(step)
 		}
 		if len(used) != 3 || ids[0] != ids[1] || ids[2] == ids[0] ||
 			!used[ids[0]] || !used[ids[2]] {

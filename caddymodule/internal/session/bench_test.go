@@ -102,18 +102,6 @@ func benchmarkCached(b *testing.B, newGate func() *gate) {
 	}
 }
 
-// forgetful caches nothing, so that every check goes to the store.
-type forgetful struct{}
-
-func (forgetful) Get(uint64) (*session.Entry, bool)                            { return nil, false }
-func (forgetful) SetWithTTL(uint64, *session.Entry, int64, time.Duration) bool { return false }
-func (forgetful) UpdateMaxCost(int64)                                          {}
-func (forgetful) MaxCost() int64                                               { return 0 }
-func (forgetful) RemainingCost() int64                                         { return 0 }
-func (forgetful) IterValues(func(*session.Entry) bool)                         {}
-func (forgetful) Del(uint64)                                                   {}
-func (forgetful) Close()                                                       {}
-
 func boltGate(b *testing.B) *gate {
 	s, err := bolt.Open(bolt.Config{Path: filepath.Join(b.TempDir(), "sessions.db")})
 	if err != nil {

@@ -8,10 +8,49 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
 )
 
+// forgetful caches nothing, so that every check goes to the store.
+type forgetful struct{}
+
+func (forgetful) Get(uint64) (*session.Entry, bool)                            { return nil, false }
+func (forgetful) SetWithTTL(uint64, *session.Entry, int64, time.Duration) bool { return false }
+func (forgetful) UpdateMaxCost(int64)                                          {}
+func (forgetful) MaxCost() int64                                               { return 0 }
+func (forgetful) RemainingCost() int64                                         { return 0 }
+func (forgetful) IterValues(func(*session.Entry) bool)                         {}
+func (forgetful) Del(uint64)                                                   {}
+func (forgetful) Close()                                                       {}
+
+// steadyCache keeps for good what it gets. It has no ticker, unlike ristretto, which
+// makes a bubble that lasts for days slow.
+type steadyCache struct {
+	forgetful
+	entries sync.Map
+}
+
+func (c *steadyCache) SetWithTTL(key uint64, e *session.Entry, _ int64, _ time.Duration) bool {
+	c.entries.Store(key, e)
+	return true
+}
+
+func (c *steadyCache) Get(key uint64) (*session.Entry, bool) {
+	e, ok := c.entries.Load(key)
+	if !ok {
+		return nil, false
+	}
+	return e.(*session.Entry), true
+}
+
+// steady gives a gate a steadyCache.
+func (g *gate) steady() *gate {
+	g.core.SetEntries(new(steadyCache))
+	return g
+}
+
 // faultCache is a cache that does everything wrong: it drops and delays what it
 // gets, applies it in another order, forgets, brings back old entries, ignores
 // times to live, and mixes up keys.
 type faultCache struct {
+	forgetful
 	mu      sync.Mutex
 	rng     *rand.Rand
 	now     map[uint64]*session.Entry
@@ -73,14 +112,6 @@ func (c *faultCache) Get(key uint64) (*session.Entry, bool) {
 	e, ok := c.now[key]
 	return e, ok
 }
-
-func (c *faultCache) UpdateMaxCost(int64)  {}
-func (c *faultCache) MaxCost() int64       { return 0 }
-func (c *faultCache) RemainingCost() int64 { return 0 }
-func (c *faultCache) Close()               {}
-
-func (c *faultCache) IterValues(func(*session.Entry) bool) {}
-func (c *faultCache) Del(uint64)                           {}
 
 // drop forgets everything at once; late writes and old entries may still come
 // back.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,10 @@ const (
 	endForgotten = session.EndForgotten
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // each of some hundred gates has a cache of its own
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	appA = "wxaaaaaaaaaaaaaaaa"

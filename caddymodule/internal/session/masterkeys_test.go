@@ -52,7 +52,7 @@ func testRotation(t *testing.T, open opener) {
 		g := newGate(t, func(cc *session.CoreConfig, cfg *session.Config) {
 			cc.Store, mem = open(data)
 			cfg.Keys, cfg.TTL = newKeys(t, ring...), ttl
-		})
+		}).steady()
 		g.store = mem
 		return g
 	}
@@ -148,6 +148,7 @@ func (m *keyModel) start(ttl time.Duration, ring []string) *keyNode {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	core.SetEntries(new(steadyCache))
 	cfg := session.Config{
 		Core: core, WeChat: new(wechat), Apps: []weixin.Credentials{{ID: appA}},
 		Keys: keys, TTL: ttl,

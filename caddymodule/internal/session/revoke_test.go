@@ -179,9 +179,9 @@ func TestP3_Revocation_AnswerLost_EndsHere(t *testing.T) {
 // accepted, and none before it began is refused
 // (docs/stores.md#cache-protocol).
 func TestP3_RevokeRace(t *testing.T) {
-	rounds, validators := 1500, 3
+	rounds, validators := 800, 3
 	if testing.Short() {
-		rounds = 400
+		rounds = 100
 	}
 	for _, name := range []string{"session", "user", "log out all", "forget", "app", "all"} {
 		t.Run(name, func(t *testing.T) {

@@ -31,8 +31,9 @@ func (g *gate) open(token string) *stream {
 // TestP10_EachEnding_ClosesTheStreams: at the gate of the ending and at another one,
 // within a second while it hears of it, and within max_staleness and a little when not.
 func TestP10_EachEnding_ClosesTheStreams(t *testing.T) {
+	const expiry = 2 * time.Minute
 	all := map[string]func(*gate, session.Login) error{
-		"expiry": func(*gate, session.Login) error { time.Sleep(2 * time.Hour); return nil },
+		"expiry": func(*gate, session.Login) error { time.Sleep(expiry); return nil },
 	}
 	for name, end := range endings {
 		all[name] = end
@@ -42,7 +43,11 @@ func TestP10_EachEnding_ClosesTheStreams(t *testing.T) {
 			"reported": memstore.Come, "lost": memstore.Lost,
 		} {
 			bubble(t, fmt.Sprint(name, " ", label), func(t *testing.T) {
-				gates, links := newFleet(t, 2, with(func(c *session.Config) { c.MaxPerUser = 2 }))
+				gates, links := newFleet(t, 2, with(func(c *session.Config) {
+					if c.MaxPerUser = 2; name == "expiry" {
+						c.TTL = expiry
+					}
+				}))
 				a, b := gates[0], gates[1]
 				l := a.login("alice/union")
 				here, there := a.open(l.Token), b.open(l.Token)
@@ -145,10 +150,10 @@ func TestP10_Done_IsNotEnded(t *testing.T) {
 // TestIdle_OpenStream_IsAUse: the session of an open stream does not become idle.
 func TestIdle_OpenStream_IsAUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 48*time.Hour, time.Hour }))
+		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 8*time.Hour, 5*time.Minute })).steady()
 		token, other := g.login("alice").Token, g.login("bob").Token
 		s := g.open(token)
-		time.Sleep(5 * time.Hour)
+		time.Sleep(25 * time.Minute)
 		if s.ended.Load() != 0 {
 			t.Error("the stream was ended")
 		}

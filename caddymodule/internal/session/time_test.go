@@ -93,7 +93,7 @@ func TestIdle_InUse_LivesToTheEnd(t *testing.T) {
 		{2 * time.Minute, 4 * time.Second, 900 * time.Millisecond, time.Second},
 	} {
 		bubble(t, tt.idle.String()+" "+tt.pace.String(), func(t *testing.T) {
-			g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle }))
+			g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle })).steady()
 			token := g.login("alice").Token
 			for d := tt.pace; d < tt.ttl; d += tt.pace {
 				time.Sleep(tt.pace)
@@ -230,7 +230,7 @@ func TestIdle_GatesWithOtherTimeouts(t *testing.T) {
 		node := func(idle time.Duration) *gate {
 			return newGate(t, func(cc *session.CoreConfig, c *session.Config) {
 				cc.Store, c.Keys, c.TTL, c.Idle = memstore.New(data), keys, nodeTTL, idle
-			})
+			}).steady()
 		}
 		seldom, often := node(0), node(20*time.Second)
 		token := seldom.login("alice").Token
@@ -310,7 +310,7 @@ func newIdleNode(t *testing.T, idle time.Duration) *idleNode {
 func (n *idleNode) open(idle time.Duration) {
 	n.gate = newGate(n.t, func(cc *session.CoreConfig, c *session.Config) {
 		cc.Store, c.Keys, c.TTL, c.Idle = memstore.New(n.data), n.keys, nodeTTL, idle
-	})
+	}).steady()
 }
 
 func (n *idleNode) service(idle time.Duration) *session.Service {
