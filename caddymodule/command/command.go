@@ -6,6 +6,7 @@
 package command
 
 import (
+	"errors"
 	"slices"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -62,7 +63,13 @@ func init() {
 			for _, c := range cmd.Commands() {
 				c.GroupID = groupOf(c.Name())
 			}
-			cli.Uniform(cmd)
+			cli.Uniform(cmd, exitOfCaddy)
 		},
 	})
+}
+
+// exitOfCaddy adds the exit status to an error in the type that Caddy's main looks for.
+func exitOfCaddy(status int, err error) error {
+	run := func(caddycmd.Flags) (int, error) { return status, nil }
+	return errors.Join(err, caddycmd.WrapCommandFuncForCobra(run)(new(cobra.Command), nil))
 }

@@ -1,12 +1,18 @@
 package command
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/cli"
 )
 
 // unnamed finds an option that takes "string" or another type of Go.
@@ -39,4 +45,19 @@ func TestCommands_Help_IsGroupedAndSpellsPlaceholders(t *testing.T) {
 		}
 	}
 	judge(root)
+}
+
+// TestCommands_ExitStatus_ReachesCaddy: Caddy's main looks for a type that it does not
+// export, and a status of 1 needs none.
+func TestCommands_ExitStatus_ReachesCaddy(t *testing.T) {
+	for status, want := range map[int]bool{cli.Failed: false, cli.Unreachable: true} {
+		err := exitOfCaddy(status, io.EOF)
+		all := err.(interface{ Unwrap() []error }).Unwrap()
+		got := slices.ContainsFunc(all, func(err error) bool {
+			return fmt.Sprintf("%T", err) == "*caddycmd.exitError"
+		})
+		if got != want || !errors.Is(err, io.EOF) {
+			t.Errorf("status %d: %q", status, all)
+		}
+	}
 }

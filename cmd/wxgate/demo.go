@@ -155,18 +155,17 @@ func runDemo(ctx context.Context, out io.Writer, page string, once bool) (err er
 	if once {
 		return nil
 	}
-	l, err := listenForPage(page)
-	if err != nil {
-		return fmt.Errorf("starting playground: %w", err)
-	}
-	closePage := d.play.Start(l, playground.Config{
+	url, closePage, err := servePage(&d.play, page, playground.Config{
 		Users: []string{demoUser, "bob"}, WeChat: d.wechat,
 		Sites: []playground.Site{{
 			URL: d.gate, Prefix: "/wx", Token: "Authorization: Bearer ", Apps: []string{demoApp},
 		}},
 	})
+	if err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, closePage()) }()
-	fmt.Fprintf(out, tryIt, d.api.URL, demoApp, demoUser, d.gate, l.Addr())
+	fmt.Fprintf(out, tryIt, d.api.URL, demoApp, demoUser, d.gate, url)
 	<-ctx.Done()
 	fmt.Fprintln(out)
 	return nil
@@ -182,7 +181,7 @@ The gate's Caddyfile:
 `
 
 const tryIt = `
-In your browser, a pretend phone to try it with: http://%[5]s
+In your browser, a pretend phone to try it with: %[5]s
 
 It stays up until you press Ctrl-C. Try, in another terminal:
 
@@ -234,7 +233,7 @@ func startDemo() (_ *demo, err error) {
 	if err := json.Unmarshal(config, &tapped); err != nil {
 		return nil, err
 	}
-	playground.Tap(tapped)
+	addTaps(tapped)
 	if config, err = json.Marshal(tapped); err != nil {
 		return nil, err
 	}

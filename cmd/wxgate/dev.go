@@ -91,7 +91,7 @@ func runDev(ctx context.Context, out io.Writer, o devOptions) (err error) {
 	}
 	url, err := d.openPage()
 	if err != nil {
-		return fmt.Errorf("starting playground: %w", err)
+		return err
 	}
 	fmt.Fprintf(out, "\nIn your browser, a pretend phone to try it with: %s\n\n"+
 		"It stays up until you press Ctrl-C.\n", url)
@@ -170,10 +170,6 @@ func (d *dev) simulate(l net.Listener) {
 
 // openPage serves the playground and returns its URL.
 func (d *dev) openPage() (string, error) {
-	l, err := listenForPage(d.page)
-	if err != nil {
-		return "", err
-	}
 	cfg := playground.Config{Users: d.users, WeChat: d.wechat}
 	for _, s := range d.sites {
 		if s.gate != nil {
@@ -185,8 +181,11 @@ func (d *dev) openPage() (string, error) {
 			})
 		}
 	}
-	d.ends = append(d.ends, d.play.Start(l, cfg))
-	return "http://" + l.Addr().String(), nil
+	url, stop, err := servePage(&d.play, d.page, cfg)
+	if err == nil {
+		d.ends = append(d.ends, stop)
+	}
+	return url, err
 }
 
 func (d *dev) stop() error {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/wxgate/wxgate/cmd/internal/playground"
 	"github.com/wxgate/wxgate/cmd/internal/wxsim"
 )
 
@@ -65,7 +64,7 @@ func (d *dev) rewrite(config []byte) ([]byte, error) {
 	for i, s := range d.sites {
 		s.server["listen"] = []string{s.addr}
 		if s.gate != nil {
-			playground.Tap(s.server["routes"])
+			addTaps(s.server["routes"])
 		}
 		servers[fmt.Sprintf("site%d", i)] = s.server
 	}
@@ -301,22 +300,6 @@ func listen(addr, cure string) (net.Listener, error) {
 		return nil, fmt.Errorf("%w; %s", err, cure)
 	}
 	return l, nil
-}
-
-// pageAddress is the address of the playground, unless another program has it.
-const pageAddress = "127.0.0.1:8790"
-
-// listenForPage takes an address of the developer's choice, or else the usual one or any
-// that is free: the page is printed, and no reason to refuse the rest.
-func listenForPage(addr string) (net.Listener, error) {
-	const cure = "choose another with --page-listen"
-	if addr != "" {
-		return listen(addr, cure)
-	}
-	if l, err := listen(pageAddress, cure); err == nil {
-		return l, nil
-	}
-	return listen("127.0.0.1:0", cure)
 }
 
 // eachHandler visits all HTTP handlers in a part of a configuration.

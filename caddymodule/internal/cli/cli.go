@@ -1,7 +1,7 @@
 // Package cli owns what the commands of wxgate share: exit statuses, and how text,
 // times, sizes and amounts look on a terminal.
 //
-// It must not know any command.
+// It must not know any command, nor Caddy.
 package cli
 
 import (
@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 )
 
@@ -20,20 +19,20 @@ const (
 	Unreachable = 2 // the gate or the store does not answer
 )
 
-// exit is an error that the command has printed, with the exit status for Caddy.
-type exit struct{ said, status error }
+// exit is an error that the command has printed, with its exit status.
+type exit struct {
+	error
+	ExitCode int
+}
 
-func (e *exit) Error() string   { return e.said.Error() }
-func (e *exit) Unwrap() []error { return []error{e.said, e.status} }
+func (e *exit) Unwrap() error { return e.error }
 
 // ExitWith prints why a command ends, in the one form that all have, and returns the
 // error that ends it with a status.
 func ExitWith(cmd *cobra.Command, status int, err error) error {
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", cmd.CommandPath(), err)
-	// Caddy carries the status in a type of its own; 1 is what any error ends with.
-	run := func(caddycmd.Flags) (int, error) { return status, nil }
-	return &exit{err, caddycmd.WrapCommandFuncForCobra(run)(cmd, nil)}
+	return &exit{err, status}
 }
 
 // Run adapts a function that returns an exit status to cobra. A nil error is exit

@@ -13,13 +13,28 @@ import (
 )
 
 // Uniform makes all errors of a command and of those below it look the same: one line,
-// without the usage, which --help shows.
-func Uniform(cmd *cobra.Command) {
+// without the usage, which --help shows. carry puts the exit status into each error.
+func Uniform(cmd *cobra.Command, carry func(status int, err error) error) {
+	// end prints an error that is not printed yet.
+	end := func(cmd *cobra.Command, err error, hint string) error {
+		if err == nil {
+			return nil
+		}
+		said, ok := errors.AsType[*exit](err)
+		if !ok {
+			err = ExitWith(cmd, Failed, fmt.Errorf("%w%s", err, hint))
+			said = err.(*exit)
+		}
+		return carry(said.ExitCode, err)
+	}
+	misused := func(cmd *cobra.Command, err error) error {
+		return end(cmd, err, fmt.Sprintf("; see `%s --help`", cmd.CommandPath()))
+	}
 	cmd.SilenceUsage = true
 	if cmd.Run == nil && cmd.RunE == nil {
 		return
 	}
-	args, run := cmd.Args, cmd.RunE
+	args, run, badFlag := cmd.Args, cmd.RunE, cmd.FlagErrorFunc()
 	cmd.Args = func(cmd *cobra.Command, list []string) error {
 		var err error
 		if args != nil {
@@ -31,32 +46,14 @@ func Uniform(cmd *cobra.Command) {
 		return misused(cmd, err)
 	}
 	cmd.RunE = func(cmd *cobra.Command, list []string) error {
-		return said(cmd, run(cmd, list))
+		return end(cmd, run(cmd, list), "")
 	}
 	for _, c := range cmd.Commands() {
-		Uniform(c)
+		Uniform(c, carry)
 	}
-	cmd.SetFlagErrorFunc(misusedBy(cmd.FlagErrorFunc()))
-}
-
-func misusedBy(f func(*cobra.Command, error) error) func(*cobra.Command, error) error {
-	return func(cmd *cobra.Command, err error) error { return misused(cmd, f(cmd, err)) }
-}
-
-// misused ends a command whose arguments are wrong.
-func misused(cmd *cobra.Command, err error) error {
-	if err == nil || errors.As(err, new(*exit)) {
-		return err
-	}
-	return said(cmd, fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath()))
-}
-
-// said ends a command with status 1 unless its error has been printed.
-func said(cmd *cobra.Command, err error) error {
-	if err == nil || errors.As(err, new(*exit)) {
-		return err
-	}
-	return ExitWith(cmd, Failed, err)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return misused(cmd, badFlag(cmd, err))
+	})
 }
 
 // isTerminal is replaced by tests.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,8 +12,13 @@ import (
 )
 
 // TestUniform_Errors_HaveOneShape: one line that begins with the command, whoever finds
-// the error, and never the usage.
+// the error, never the usage, and one exit status.
 func TestUniform_Errors_HaveOneShape(t *testing.T) {
+	var carried []int
+	carry := func(status int, err error) error {
+		carried = append(carried, status)
+		return err
+	}
 	tree := func() *cobra.Command {
 		root := &cobra.Command{Use: "wxgate"}
 		parent := &cobra.Command{
@@ -33,7 +39,7 @@ func TestUniform_Errors_HaveOneShape(t *testing.T) {
 		verb.AddCommand(plain)
 		parent.AddCommand(verb)
 		root.AddCommand(parent)
-		Uniform(parent)
+		Uniform(parent, carry)
 		return root
 	}
 	for args, want := range map[string]string{
@@ -47,6 +53,7 @@ func TestUniform_Errors_HaveOneShape(t *testing.T) {
 		"wechat verb plain --odd": "wxgate wechat verb plain: unknown flag: --odd; see ",
 	} {
 		cmd := tree()
+		carried = nil
 		var out bytes.Buffer
 		cmd.SetOut(&out)
 		cmd.SetErr(&out)
@@ -56,6 +63,16 @@ func TestUniform_Errors_HaveOneShape(t *testing.T) {
 		if (err != nil) != (want != "") || lines != min(len(want), 1) ||
 			!strings.HasPrefix(out.String(), want) {
 			t.Errorf("%q: %v, %q, want %q", args, err, &out, want)
+		}
+		var statuses []int
+		if want != "" {
+			statuses = []int{Failed}
+		}
+		if strings.HasSuffix(want, "refused\n") {
+			statuses = []int{Unreachable}
+		}
+		if !slices.Equal(carried, statuses) {
+			t.Errorf("%q: exit statuses %v, want %v", args, carried, statuses)
 		}
 	}
 }

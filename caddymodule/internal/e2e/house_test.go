@@ -43,15 +43,12 @@ var house = map[string]row{
 	"cmd/wxgate": {
 		ours: []string{
 			"cmd/internal/playground", "cmd/internal/wxsim",
-			"caddymodule", "caddymodule/logformat", "caddymodule/redisstore",
-			"caddymodule/weixintest",
+			"caddymodule", "caddymodule/command", "caddymodule/logformat",
+			"caddymodule/redisstore", "caddymodule/weixintest",
 		},
 		foreign: []string{anyModule},
 	},
-	"cmd/internal/playground": {
-		ours:    []string{"caddymodule/command", "caddymodule/weixintest"},
-		foreign: []string{caddyModule},
-	},
+	"cmd/internal/playground": {ours: []string{"caddymodule/weixintest"}},
 	"cmd/wxsim":          {ours: []string{"cmd/internal/wxsim"}},
 	"cmd/internal/wxsim": {ours: []string{"caddymodule/weixintest"}},
 	"cmd/wxbuild":        {foreign: []string{"github.com/caddyserver/xcaddy"}},
@@ -108,8 +105,7 @@ var house = map[string]row{
 	internalRoot + "/judge": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/block": {foreign: []string{caddyModule}, caddy: true},
 	internalRoot + "/cli": {
-		foreign: []string{caddyModule, "github.com/spf13/cobra", "golang.org/x/term"},
-		caddy:   true,
+		foreign: []string{"github.com/spf13/cobra", "golang.org/x/term"},
 	},
 	internalRoot + "/caddytest": {
 		ours: []string{"keyring", "store", "store/bolt", "weixin"}, foreign: []string{anyModule},

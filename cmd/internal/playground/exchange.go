@@ -13,8 +13,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"github.com/wxgate/wxgate/caddymodule/command"
 )
 
 // Limits of one exchange. What is more is cut, and the page says so.
@@ -37,8 +35,8 @@ type request struct {
 
 // exchange is one request on all its way.
 type exchange struct {
-	Sent    *Message      `json:"sent"`
-	Explain []command.Row `json:"explain"`
+	Sent    *Message `json:"sent"`
+	Explain []Row    `json:"explain"`
 	// Passed is the request behind the gate, nil when the gate did not pass it on.
 	Passed *Message `json:"passed"`
 	// App is the request that the app received, nil when none went there.
@@ -69,7 +67,7 @@ func (s *Server) exchange(r *http.Request, in request) (any, error) {
 		return nil, r.Context().Err()
 	}
 	site := s.cfg.Sites[in.Site]
-	x := &exchange{Sent: sent, Explain: explain(site, in)}
+	x := &exchange{Sent: sent, Explain: s.explain(site, in)}
 	rec := new(record)
 	x.Answer, err = roundTrip(r.Context(), site.addr(), in.Method, raw, rec)
 	var m mistake
@@ -83,14 +81,14 @@ func (s *Server) exchange(r *http.Request, in request) (any, error) {
 }
 
 // explain returns the rows of wxgate wechat explain for a request.
-func explain(site Site, in request) []command.Row {
+func (s *Server) explain(site Site, in request) []Row {
 	headers := make([]string, len(in.Headers))
 	for i, h := range in.Headers {
 		headers[i] = h[0] + ": " + h[1]
 	}
-	rows, err := command.ExplainRunning(in.Method, site.URL+escape(in.Path), headers)
+	rows, err := s.cfg.Explain(in.Method, site.URL+escape(in.Path), headers)
 	if err != nil {
-		return []command.Row{{Name: "decision", Text: err.Error()}}
+		return []Row{{Name: "decision", Text: err.Error()}}
 	}
 	return rows
 }

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // exchangeCode asks the simulator for the user of a code.
@@ -48,17 +46,16 @@ func startGate(t *testing.T, app http.Handler) (base string) {
 		r.Out.Header.Set("Via", "a proxy")
 		r.Out.Header.Del("X-Dropped")
 	}}
-	last := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+	last := func(w http.ResponseWriter, r *http.Request) error {
 		if r.URL.Path == "/own" {
 			_, err := fmt.Fprint(w, "no app is asked")
 			return err
 		}
-		return tap{App: true, Wire: true}.ServeHTTP(w, r, caddyhttp.HandlerFunc(
-			func(w http.ResponseWriter, r *http.Request) error {
-				proxy.ServeHTTP(w, r)
-				return nil
-			}))
-	})
+		return Tap{App: true, Wire: true}.Look(r, func(r *http.Request) error {
+			proxy.ServeHTTP(w, r)
+			return nil
+		})
+	}
 	gate := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refused" {
 			w.Header().Set("X-Wxgate", "1")
@@ -66,7 +63,7 @@ func startGate(t *testing.T, app http.Handler) (base string) {
 			return
 		}
 		r.Header.Set("X-Wx-Openid", "o-ada")
-		_ = tap{}.ServeHTTP(w, r, last)
+		_ = Tap{}.Look(r, func(r *http.Request) error { return last(w, r) })
 	}))
 	t.Cleanup(gate.Close)
 	return gate.URL
@@ -270,7 +267,7 @@ func TestTapped_Handlers_StandAtTheirPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	Tap(config)
+	AddTaps(config)
 	got, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)

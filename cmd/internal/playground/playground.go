@@ -2,9 +2,8 @@
 // beside it what the gate makes of each request. It serves the page, sends the
 // requests of the page to the gates, and looks at what the app receives.
 //
-// It must not know how dev and demo build a configuration. wxgate run never serves it:
-// only dev and demo import it, and the handler that looks (Tap) is no module of Caddy
-// before they ask for it.
+// It must not know Caddy, nor how dev and demo build a configuration. wxgate run never serves it:
+// only dev and demo use it, and make a handler of Caddy of the Tap.
 package playground
 
 import (
@@ -38,6 +37,14 @@ type Config struct {
 	Sites  []Site
 	Users  []string
 	WeChat *weixintest.Simulator
+	// Explain tells what the gates do with a request. Headers are written 'Name: value'.
+	Explain func(method, url string, headers []string) ([]Row, error)
+}
+
+// Row is one line of an explanation. An empty Name continues the row before.
+type Row struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
 }
 
 // UserShape is the shape of a user's name.

@@ -2,6 +2,7 @@ package playground
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -34,6 +35,9 @@ func startPage(t *testing.T, gate string) (s *Server, base string) {
 			{URL: gate, Prefix: "/wx", Token: "Authorization: Bearer ", Apps: []string{appID}},
 		},
 		Users: []string{"ada"}, WeChat: sim,
+		Explain: func(method, url string, headers []string) ([]Row, error) {
+			return nil, fmt.Errorf("%s %s %q", method, url, headers)
+		},
 	})
 	t.Cleanup(func() {
 		if err := stop(); err != nil {

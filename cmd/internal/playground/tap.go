@@ -8,42 +8,31 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// tap looks at the requests of the page on their way, and at no other: they are known
+// Tap looks at the requests of the page on their way, and at no other: they are known
 // by the connection they came on, so the app sees no mark of it. A tap stands behind
 // each gate, and before each reverse_proxy. There it asks Go's HTTP client which
 // headers it writes, so that the page shows what is on the wire. It wraps no answer.
-type tap struct {
+type Tap struct {
 	App  bool `json:"app,omitempty"`  // before a reverse_proxy
 	Wire bool `json:"wire,omitempty"` // its transport tells what it writes
 }
 
-// CaddyModule tells Caddy of the handler.
-func (tap) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "http.handlers.wxgate_tap",
-		New: func() caddy.Module { return new(tap) },
-	}
-}
+// TapName is the name of the Tap among the handlers of Caddy.
+const TapName = "wxgate_tap"
 
-var register = sync.OnceFunc(func() { caddy.RegisterModule(tap{}) })
-
-// Tap puts taps into a part of Caddy's configuration in JSON, which it changes: routes,
-// or the whole. It makes the handler known to Caddy.
-func Tap(config any) {
-	register()
+// AddTaps puts taps into a part of Caddy's configuration in JSON, which it changes:
+// routes, or the whole.
+func AddTaps(config any) {
 	switch v := config.(type) {
 	case []any:
 		for _, e := range v {
-			Tap(e)
+			AddTaps(e)
 		}
 	case map[string]any:
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			Tap(v[name])
+			AddTaps(v[name])
 		}
 		if list, ok := v["handle"].([]any); ok {
 			v["handle"] = tapped(list)
@@ -59,25 +48,26 @@ func tapped(list []any) (out []any) {
 			transport, _ := h["transport"].(map[string]any)
 			protocol, _ := transport["protocol"].(string)
 			out = append(out, map[string]any{
-				"handler": "wxgate_tap", "app": true, "wire": protocol == "" || protocol == "http",
+				"handler": TapName, "app": true, "wire": protocol == "" || protocol == "http",
 			})
 		}
 		out = append(out, e)
 		if h["handler"] == "wechat_auth" {
-			out = append(out, map[string]any{"handler": "wxgate_tap"})
+			out = append(out, map[string]any{"handler": TapName})
 		}
 	}
 	return out
 }
 
-func (t tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+// Look looks at a request and gives it to the next handler.
+func (t Tap) Look(r *http.Request, next func(*http.Request) error) error {
 	rec := inFlight.find(r)
 	switch {
 	case rec == nil:
-		return next.ServeHTTP(w, r)
+		return next(r)
 	case !t.App:
 		rec.pass(r)
-		return next.ServeHTTP(w, r)
+		return next(r)
 	}
 	rec.begin(r)
 	if t.Wire {
@@ -86,7 +76,7 @@ func (t tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &heard{r.Body, rec}
 	}
-	err := next.ServeHTTP(w, r)
+	err := next(r)
 	if !t.Wire && err == nil {
 		rec.met(true, true)
 	}
