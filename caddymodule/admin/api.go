@@ -1,6 +1,6 @@
 // Package admin owns the operator's verbs against the running gate: the routes
 // /wechat/* of Caddy's admin API and the commands that call them, one file a verb
-// with its answer type, route and command. So it has more than 14 files.
+// with its answer type, route and command.
 //
 // It must not know the handlers of sites.
 package admin

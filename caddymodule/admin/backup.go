@@ -83,11 +83,11 @@ The backup does not hold the master key. Keep a copy of the key file, or of what
 seal_key names, elsewhere: the backup is useless without it.
 `,
 		Args: cobra.ExactArgs(1),
-		RunE: cli.Run(
-			func(cmd *cobra.Command, args []string) (int, error) { return c.backup(cmd, args[0]) },
-		),
+		RunE: cli.Run(func(cmd *cobra.Command, args []string) (int, error) {
+			return c.backup(cmd, args[0])
+		}),
 	}
-	c.flags(cmd)
+	c.addressFlags(cmd)
 	return cmd
 }
 

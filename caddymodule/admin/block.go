@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -155,13 +157,7 @@ forget leaves a block in place: a forgotten user stays blocked.
 					return cli.Failed, err
 				}
 			}
-			return ask(
-				&c, cmd,
-				func() (*http.Response, int, error) {
-					return c.send("POST", "/wechat/block", body)
-				},
-				writeBlock,
-			)
+			return ask(&c, cmd, "POST", "/wechat/block", body, writeBlock)
 		}),
 	}
 	t.userFlags(cmd)
@@ -170,7 +166,6 @@ forget leaves a block in place: a forgotten user stays blocked.
 	f.StringVar(&reason, "reason", "", "`TEXT` that says why, for the list of blocks and the log")
 	consent.Flag(cmd)
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }
 
@@ -185,4 +180,113 @@ func writeBlock(out io.Writer, a blockAnswer) error {
 	}
 	_, err := fmt.Fprintln(out, said+".")
 	return err
+}
+
+// unblockAnswer is what POST /wechat/unblock tells when it is done.
+type unblockAnswer struct {
+	Target string `json:"target"` // user or unionid
+}
+
+// serveUnblock takes any mini program, one that is no longer configured, too.
+func serveUnblock(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
+	kind, t, err := readTarget(w, r, "user", "unionid")
+	if err != nil {
+		return err
+	}
+	if err := t.resolve(live.App.FormerPerson); err != nil {
+		return err
+	}
+	held, err := live.Sessions.Unblock(context.WithoutCancel(r.Context()), t.blocked())
+	if err == nil && !held {
+		return refusal(http.StatusNotFound,
+			"no block of that "+kind+" holds: `wechat blocked` lists those that do", nil)
+	}
+	t.audit(r, "user unblocked", kind, nil, err)
+	if err != nil {
+		return storeRefusal(err)
+	}
+	return answerAdmin(w, unblockAnswer{Target: kind})
+}
+
+// unblockCommand is `wxgate wechat unblock`.
+func unblockCommand() *cobra.Command {
+	var c adminClient
+	var t adminTarget
+	cmd := &cobra.Command{
+		Use:   "unblock {--appid APPID --openid OPENID | --unionid UNIONID}",
+		Short: "Lets a blocked user log in again",
+		Long: `
+Removes the block of a user, or of a unionid, as it was made: a block by unionid does not
+end with the openid of one user. The exit status is 1 when there is no such block.
+`,
+		Args: cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			body, err := t.whom(cmd)
+			if err != nil {
+				return cli.Failed, err
+			}
+			return ask(&c, cmd, "POST", "/wechat/unblock", body, writeUnblocked)
+		}),
+	}
+	t.userFlags(cmd)
+	c.flags(cmd)
+	return cmd
+}
+
+func writeUnblocked(out io.Writer, _ unblockAnswer) error {
+	_, err := fmt.Fprintln(out, "Unblocked.")
+	return err
+}
+
+// blockedAnswer is what GET /wechat/blocked tells.
+type blockedAnswer struct {
+	Blocked []session.Block `json:"blocked"` // newest first; never null
+}
+
+func serveBlocked(live *wechatapp.Live, w http.ResponseWriter, r *http.Request) error {
+	all, err := live.Sessions.Blocks(r.Context())
+	if err != nil {
+		return storeRefusal(err)
+	}
+	return answerAdmin(w, blockedAnswer{Blocked: append([]session.Block{}, all...)})
+}
+
+// blockedCommand is `wxgate wechat blocked`.
+func blockedCommand() *cobra.Command {
+	var c adminClient
+	cmd := &cobra.Command{
+		Use:   "blocked",
+		Short: "Lists the users who are kept from logging in",
+		Args:  cobra.NoArgs,
+		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
+			return ask(&c, cmd, "GET", "/wechat/blocked", nil, writeBlocked)
+		}),
+	}
+	c.flags(cmd)
+	return cmd
+}
+
+func writeBlocked(out io.Writer, a blockedAnswer) error {
+	if len(a.Blocked) == 0 {
+		_, err := fmt.Fprintln(out, "No user is blocked.")
+		return err
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "APPID\tOPENID\tUNIONID\tSINCE\tUNTIL\tREASON")
+	for _, b := range a.Blocked {
+		name := func(s string) string { return cli.Text(cmp.Or(s, "-")) }
+		reason := strings.Map(func(c rune) rune {
+			if notShown(c) {
+				return '?'
+			}
+			return c
+		}, b.Reason)
+		unionID := name(b.UnionID)
+		if b.OpenPlatform != "" {
+			unionID += " of " + cli.Text(b.OpenPlatform)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", name(b.AppID), name(b.OpenID),
+			unionID, cli.Time(b.Since), cli.Time(b.Until), cmp.Or(reason, "-"))
+	}
+	return t.Flush()
 }

@@ -21,8 +21,14 @@ type adminClient struct {
 	json                     bool
 }
 
-// flags adds the flags that Caddy's own commands have for it.
+// flags adds addressFlags and --json.
 func (c *adminClient) flags(cmd *cobra.Command) {
+	c.addressFlags(cmd)
+	cmd.Flags().BoolVar(&c.json, "json", false, "Print JSON")
+}
+
+// addressFlags adds the flags that Caddy's own commands have for it.
+func (c *adminClient) addressFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(
 		&c.address, "address", "",
@@ -35,11 +41,6 @@ func (c *adminClient) flags(cmd *cobra.Command) {
 	f.StringVarP(
 		&c.adapter, "adapter", "a", "", "`NAME` of the config adapter for --config",
 	)
-}
-
-// jsonFlag adds --json.
-func (c *adminClient) jsonFlag(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&c.json, "json", false, "Print JSON")
 }
 
 // send makes a call and returns its answer, which is a success, or else the
@@ -93,10 +94,10 @@ func refusalOf(answer string) error {
 // ask makes a call and prints its answer: as it came for --json, or else as
 // text writes it. The answer is also in into, if given.
 func ask[T any](
-	c *adminClient, cmd *cobra.Command, call func() (*http.Response, int, error),
+	c *adminClient, cmd *cobra.Command, method, uri string, body any,
 	text func(io.Writer, T) error, into ...*T,
 ) (int, error) {
-	resp, status, err := call()
+	resp, status, err := c.send(method, uri, body)
 	if err != nil {
 		return status, err
 	}

@@ -200,17 +200,10 @@ access token fail; unauthorized, which have withdrawn.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
-			return ask(
-				&c, cmd,
-				func() (*http.Response, int, error) {
-					return c.send("GET", "/wechat/component", nil)
-				},
-				writeComponents,
-			)
+			return ask(&c, cmd, "GET", "/wechat/component", nil, writeComponents)
 		}),
 	}
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }
 
@@ -273,21 +266,16 @@ domain of the component, and tells the gate by a push.
 	cmd.RunE = cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 		b := body()
 		b["redirect_uri"] = *back
-		return ask(
-			&c, cmd,
-			func() (*http.Response, int, error) {
-				return c.send("POST", "/wechat/component/link", b)
-			},
-			func(out io.Writer, l componentLink) error {
-				_, err := fmt.Fprintf(out, "On a computer, until %s:\n\n  %s\n\n"+
-					"In WeChat:\n\n  %s\n", cli.Time(l.Expires), cli.Text(l.PC), cli.Text(l.H5))
-				return err
-			},
-		)
+		return ask(&c, cmd, "POST", "/wechat/component/link", b, writeLink)
 	})
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
+}
+
+func writeLink(out io.Writer, l componentLink) error {
+	_, err := fmt.Fprintf(out, "On a computer, until %s:\n\n  %s\n\nIn WeChat:\n\n  %s\n",
+		cli.Time(l.Expires), cli.Text(l.PC), cli.Text(l.H5))
+	return err
 }
 
 // componentRepairCommand is `wxgate wechat component repair`.
@@ -310,15 +298,8 @@ minutes.
 	cmd.RunE = cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
 		b := body()
 		b["reset"] = *reset
-		return ask(
-			&c, cmd,
-			func() (*http.Response, int, error) {
-				return c.send("POST", "/wechat/component/repair", b)
-			},
-			writeComponent,
-		)
+		return ask(&c, cmd, "POST", "/wechat/component/repair", b, writeComponent)
 	})
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }

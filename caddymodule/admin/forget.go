@@ -100,19 +100,12 @@ The command tells how many users that are and asks; without a terminal it needs 
 			if err != nil {
 				return cli.Failed, err
 			}
-			return ask(
-				&c, cmd,
-				func() (*http.Response, int, error) {
-					return c.send("POST", "/wechat/forget", body)
-				},
-				writeForgotten,
-			)
+			return ask(&c, cmd, "POST", "/wechat/forget", body, writeForgotten)
 		}),
 	}
 	t.userFlags(cmd)
 	consent.Flag(cmd)
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }
 

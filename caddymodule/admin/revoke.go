@@ -133,19 +133,13 @@ session to end.
 				}
 			}
 			var answer revokeAnswer
-			status, err := ask(
-				&c, cmd,
-				func() (*http.Response, int, error) {
-					return c.send("POST", "/wechat/revoke", body)
-				},
-				func(out io.Writer, a revokeAnswer) error {
-					if a.nobody() {
-						return nil // the error says it
-					}
-					return writeRevoked(out, t, a)
-				},
-				&answer,
-			)
+			write := func(out io.Writer, a revokeAnswer) error {
+				if a.nobody() {
+					return nil // the error says it
+				}
+				return writeRevoked(out, t, a)
+			}
+			status, err := ask(&c, cmd, "POST", "/wechat/revoke", body, write, &answer)
 			if err == nil && answer.nobody() {
 				return cli.Failed, errors.New("nobody had a live session: nothing was ended")
 			}
@@ -160,7 +154,6 @@ session to end.
 	f.BoolVar(&t.All, "all", false, "Every session there is")
 	consent.Flag(cmd)
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }
 

@@ -154,13 +154,7 @@ stand the last five that have ended, each with its reason and time.
 			if !asksFor(q, "appid", "openid") && !asksForPerson(q) {
 				return cli.Failed, errors.New("say whose: --appid and --openid, or --unionid")
 			}
-			return ask(
-				&c, cmd,
-				func() (*http.Response, int, error) {
-					return c.send("GET", "/wechat/sessions?"+q.Encode(), nil)
-				},
-				writeSessions,
-			)
+			return ask(&c, cmd, "GET", "/wechat/sessions?"+q.Encode(), nil, writeSessions)
 		}),
 	}
 	f := cmd.Flags()
@@ -168,7 +162,6 @@ stand the last five that have ended, each with its reason and time.
 	f.StringVar(&openID, "openid", "", "`OPENID` of the user")
 	unionIDFlags(cmd, &unionID, &platform)
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }
 

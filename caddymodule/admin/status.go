@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/cli"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
@@ -248,15 +249,10 @@ refuses, 2 when it is unreachable.
 `,
 		Args: cobra.NoArgs,
 		RunE: cli.Run(func(cmd *cobra.Command, _ []string) (int, error) {
-			return ask(
-				&c, cmd,
-				func() (*http.Response, int, error) { return c.send("GET", "/wechat/status", nil) },
-				writeStatus,
-			)
+			return ask(&c, cmd, "GET", "/wechat/status", nil, writeStatus)
 		}),
 	}
 	c.flags(cmd)
-	c.jsonFlag(cmd)
 	return cmd
 }
 
@@ -411,4 +407,45 @@ func AskStatus(address, config, adapter string) (sum Summary, status int, err er
 		sum.WeChat = s.WeChat.Logins.LastError
 	}
 	return sum, 0, nil
+}
+
+// contactStatus is the state of the connection to a store that gates share.
+type contactStatus struct {
+	Since       time.Time `json:"since,omitzero"` // it has been up, or down
+	LastSuccess time.Time `json:"last_success,omitzero"`
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	ClockAhead  string    `json:"clock_ahead,omitempty"` // of the server's; empty when they agree
+}
+
+// contactOf returns nil for a store without a connection.
+func contactOf(c store.Contact) *contactStatus {
+	if c.Since.IsZero() && c.LastError == nil {
+		return nil
+	}
+	at := func(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+	s := &contactStatus{Since: at(c.Since), LastSuccess: at(c.LastSuccess)}
+	if c.LastError != nil {
+		s.LastError, s.LastErrorAt = c.LastError.Error(), at(c.LastErrorAt)
+	}
+	if c.ClockAhead != 0 {
+		s.ClockAhead = c.ClockAhead.Round(time.Millisecond).String()
+	}
+	return s
+}
+
+// write prints the state for a person.
+func (s *contactStatus) write(row func(name, format string, args ...any)) {
+	if s == nil {
+		return
+	}
+	if !s.Since.IsZero() {
+		row("", "so since %s", s.Since.Format(time.RFC3339))
+	}
+	if s.ClockAhead != "" {
+		row("", "the clock of this machine is %s ahead of the server's", s.ClockAhead)
+	}
+	if s.LastError != "" {
+		row("", "last error %s: %s", s.LastErrorAt.Format(time.RFC3339), s.LastError)
+	}
 }
