@@ -215,7 +215,9 @@ func TestThreat31_MethodsAndTypes(t *testing.T) {
 // TestAdminRevoke: each target ends its sessions and no other, and what is not
 // exactly one target ends none.
 func TestAdminRevoke(t *testing.T) {
-	for i, tt := range []struct {
+	w := apptest.Started(t)
+	s := adminServer(t)
+	for _, tt := range []struct {
 		body   string // %s: the id of the first session
 		status int
 		said   string
@@ -296,38 +298,32 @@ func TestAdminRevoke(t *testing.T) {
 		{`[{"all":true}]`, 400, "not a JSON object", ""},
 		{`{"unionid":"` + strings.Repeat("u", reply.MaxBody) + `"}`, 413, "longer than", ""},
 	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			w := apptest.Started(t)
-			tokens := []string{
-				loginKnown(w, caddytest.AppID, "ada"),
-				loginKnown(w, caddytest.AppID, "ada"),
-				loginKnown(w, caddytest.AppID, "bob"),
-				loginKnown(w, caddytest.OtherAppID, "ada"),
-				loginKnown(w, removedApp, "cy"),
-			}
-			for _, token := range tokens {
-				if !alive(w, token) {
-					t.Fatal("a token is dead before")
-				}
-			}
-			body := strings.ReplaceAll(tt.body, "%s", sessionID(tokens[0]))
-			status, said := adminDo(t, adminServer(t), "POST", "/wechat/revoke", body, jsonHeader())
-			if status != tt.status || !strings.Contains(said, tt.said) {
-				t.Errorf("%s: %d %s, want %d %s", body, status, said, tt.status, tt.said)
-			}
-			for i, token := range tokens {
-				if ended := strings.Contains(tt.ended, fmt.Sprint(i)); alive(w, token) == ended {
-					t.Errorf("%s: session %d: ended %v, want %v", body, i, !ended, ended)
-				}
-			}
+		tokens := logInAnew(w, s, [][2]string{
+			{caddytest.AppID, "ada"},
+			{caddytest.AppID, "ada"},
+			{caddytest.AppID, "bob"},
+			{caddytest.OtherAppID, "ada"},
+			{removedApp, "cy"},
 		})
+		body := strings.ReplaceAll(tt.body, "%s", sessionID(tokens[0]))
+		status, said := adminDo(t, s, "POST", "/wechat/revoke", body, jsonHeader())
+		if status != tt.status || !strings.Contains(said, tt.said) {
+			t.Errorf("%s: %d %s, want %d %s", body, status, said, tt.status, tt.said)
+		}
+		for i, token := range tokens {
+			if ended := strings.Contains(tt.ended, fmt.Sprint(i)); alive(w, token) == ended {
+				t.Errorf("%s: session %d: ended %v, want %v", body, i, !ended, ended)
+			}
+		}
 	}
 }
 
 // TestAdminForget: who is named is unknown from then on and logged out, nobody
 // else is, and what names not one person forgets nobody.
 func TestAdminForget(t *testing.T) {
-	for i, tt := range []struct {
+	w := apptest.Started(t)
+	s := adminServer(t)
+	for _, tt := range []struct {
 		body   string
 		status int
 		said   string
@@ -363,38 +359,34 @@ func TestAdminForget(t *testing.T) {
 			"one target", "",
 		},
 	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			w := apptest.Started(t)
-			tokens := []string{
-				loginKnown(w, caddytest.AppID, "ada"),
-				loginKnown(w, caddytest.AppID, "ada"),
-				loginKnown(w, caddytest.AppID, "bob"),
-				loginKnown(w, caddytest.OtherAppID, "ada"),
-			}
-			s := adminServer(t)
-			for again := range 2 {
-				status, said := adminDo(t, s, "POST", "/wechat/forget", tt.body, jsonHeader())
-				if status != tt.status || again == 0 && !strings.Contains(said, tt.said) ||
-					again == 1 && status == 200 && !strings.Contains(said, `"users":0`) {
-					t.Errorf("%s: %d %s, want %d %s", tt.body, status, said, tt.status, tt.said)
-				}
-			}
-			for i, id := range []string{
-				caddytest.AppID + "&openid=ada", caddytest.AppID + "&openid=ada",
-				caddytest.AppID + "&openid=bob", caddytest.OtherAppID + "&openid=ada",
-			} {
-				gone := strings.Contains(tt.gone, fmt.Sprint(i))
-				known := read[sessionsAnswer](
-					t, second(adminDo(t, s, "GET", "/wechat/sessions?appid="+id, "", nil)),
-				).Users
-				if alive(w, tokens[i]) == gone || (len(known) == 0) != gone {
-					t.Errorf(
-						"%s: session %d lives: %v, its user is known as %+v", tt.body, i,
-						alive(w, tokens[i]), known,
-					)
-				}
-			}
+		tokens := logInAnew(w, s, [][2]string{
+			{caddytest.AppID, "ada"},
+			{caddytest.AppID, "ada"},
+			{caddytest.AppID, "bob"},
+			{caddytest.OtherAppID, "ada"},
 		})
+		for again := range 2 {
+			status, said := adminDo(t, s, "POST", "/wechat/forget", tt.body, jsonHeader())
+			if status != tt.status || again == 0 && !strings.Contains(said, tt.said) ||
+				again == 1 && status == 200 && !strings.Contains(said, `"users":0`) {
+				t.Errorf("%s: %d %s, want %d %s", tt.body, status, said, tt.status, tt.said)
+			}
+		}
+		for i, id := range []string{
+			caddytest.AppID + "&openid=ada", caddytest.AppID + "&openid=ada",
+			caddytest.AppID + "&openid=bob", caddytest.OtherAppID + "&openid=ada",
+		} {
+			gone := strings.Contains(tt.gone, fmt.Sprint(i))
+			known := read[sessionsAnswer](
+				t, second(adminDo(t, s, "GET", "/wechat/sessions?appid="+id, "", nil)),
+			).Users
+			if alive(w, tokens[i]) == gone || (len(known) == 0) != gone {
+				t.Errorf(
+					"%s: session %d lives: %v, its user is known as %+v", tt.body, i,
+					alive(w, tokens[i]), known,
+				)
+			}
+		}
 	}
 }
 
@@ -409,7 +401,26 @@ func (e telling) Code2Session(
 	return s, err
 }
 
-// known logs in a user whose unionid is known.
+// logInAnew ends all sessions, and logs users in whose unionid is known, given as AppID
+// and openid each.
+func logInAnew(w *apptest.World, s *httptest.Server, users [][2]string) (tokens []string) {
+	w.T.Helper()
+	status, said := adminDo(w.T, s, "POST", "/wechat/revoke", `{"all":true}`, jsonHeader())
+	if status != http.StatusOK {
+		w.T.Fatalf("revoking all: %d %s", status, said)
+	}
+	for _, u := range users {
+		tokens = append(tokens, loginKnown(w, u[0], u[1]))
+	}
+	for _, token := range tokens {
+		if !alive(w, token) {
+			w.T.Fatal("a token is dead before")
+		}
+	}
+	return tokens
+}
+
+// loginKnown logs in a user whose unionid is known.
 func loginKnown(w *apptest.World, appid, openid string) string {
 	w.T.Helper()
 	s := session.New(

@@ -13,8 +13,10 @@ import (
 // TestBlock_Target_IsLoggedOut: a block ends the sessions of whom it names and is listed;
 // a body that is no block changes nothing.
 func TestBlock_Target_IsLoggedOut(t *testing.T) {
+	w := apptest.Started(t)
+	s := adminServer(t)
 	const ada = `"appid":"` + caddytest.AppID + `","openid":"ada"`
-	for i, tt := range []struct {
+	for _, tt := range []struct {
 		body   string
 		status int
 		said   string
@@ -43,48 +45,43 @@ func TestBlock_Target_IsLoggedOut(t *testing.T) {
 		{`{` + ada + `,"reason":"` + strings.Repeat("x", 201) + `"}`, 400, "reason", ""},
 		{`{"unionid":""}`, 400, "unionid is empty", ""},
 	} {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			w := apptest.Started(t)
-			tokens := []string{
-				loginKnown(w, caddytest.AppID, "ada"), loginKnown(w, caddytest.AppID, "bob"),
-				loginKnown(w, caddytest.OtherAppID, "ada"),
-			}
-			s := adminServer(t)
-			status, said := adminDo(t, s, "POST", "/wechat/block", tt.body, jsonHeader())
-			if status != tt.status || !strings.Contains(said, tt.said) {
-				t.Errorf("%s: %d %s, want %d %s", tt.body, status, said, tt.status, tt.said)
-			}
-			for i, token := range tokens {
-				if alive(w, token) == strings.Contains(tt.gone, fmt.Sprint(i)) {
-					t.Errorf("%s: session %d lives: %v", tt.body, i, alive(w, token))
-				}
-			}
-			list := read[blockedAnswer](t,
-				second(adminDo(t, s, "GET", "/wechat/blocked", "", nil))).Blocked
-			if (len(list) == 1) != (status == 200) {
-				t.Fatalf("%s: blocked %+v", tt.body, list)
-			}
-			for _, b := range list {
-				long := !b.Until.IsZero() && time.Until(b.Until) < 71*time.Hour
-				if time.Since(b.Since) > time.Hour || long ||
-					b.Until.IsZero() == strings.Contains(tt.body, `"for"`) {
-					t.Errorf("%s: %+v", tt.body, b)
-				}
-			}
-			for _, want := range []int{200, 404} { // a second time there is none
-				if status != 200 {
-					break
-				}
-				got, said := adminDo(t, s, "POST", "/wechat/unblock", strip(tt.body), jsonHeader())
-				if got != want {
-					t.Errorf("unblocking %s: %d %s", tt.body, got, said)
-				}
-			}
-			if status, said := adminDo(t, s, "GET", "/wechat/blocked", "", nil); status != 200 ||
-				strings.TrimSpace(said) != `{"blocked":[]}` {
-				t.Errorf("%d %s", status, said)
-			}
+		tokens := logInAnew(w, s, [][2]string{
+			{caddytest.AppID, "ada"}, {caddytest.AppID, "bob"}, {caddytest.OtherAppID, "ada"},
 		})
+		status, said := adminDo(t, s, "POST", "/wechat/block", tt.body, jsonHeader())
+		if status != tt.status || !strings.Contains(said, tt.said) {
+			t.Errorf("%s: %d %s, want %d %s", tt.body, status, said, tt.status, tt.said)
+		}
+		for i, token := range tokens {
+			if alive(w, token) == strings.Contains(tt.gone, fmt.Sprint(i)) {
+				t.Errorf("%s: session %d lives: %v", tt.body, i, alive(w, token))
+			}
+		}
+		list := read[blockedAnswer](t,
+			second(adminDo(t, s, "GET", "/wechat/blocked", "", nil))).Blocked
+		if (len(list) == 1) != (status == 200) {
+			t.Fatalf("%s: blocked %+v", tt.body, list)
+		}
+		for _, b := range list {
+			long := !b.Until.IsZero() && time.Until(b.Until) < 71*time.Hour
+			if time.Since(b.Since) > time.Hour || long ||
+				b.Until.IsZero() == strings.Contains(tt.body, `"for"`) {
+				t.Errorf("%s: %+v", tt.body, b)
+			}
+		}
+		for _, want := range []int{200, 404} { // a second time there is none
+			if status != 200 {
+				break
+			}
+			got, said := adminDo(t, s, "POST", "/wechat/unblock", strip(tt.body), jsonHeader())
+			if got != want {
+				t.Errorf("unblocking %s: %d %s", tt.body, got, said)
+			}
+		}
+		if status, said := adminDo(t, s, "GET", "/wechat/blocked", "", nil); status != 200 ||
+			strings.TrimSpace(said) != `{"blocked":[]}` {
+			t.Errorf("%d %s", status, said)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -16,77 +17,82 @@ import (
 // Sessions: 0 of the account brand, 1 without a name, 2 of a mini program that is not
 // configured.
 func TestOpenPlatform_SeveralAccounts_NamesOne(t *testing.T) {
-	brand := apptest.InOpenPlatform("brand")
-	for _, tt := range []struct {
-		name     string
-		options  []apptest.Option
-		platform string
-		gone     string // the session; "" with said: refused
-		said     string
+	type row struct {
+		name, platform string
+		gone           string // the sessions; "" with said: refused
+		said           string
+	}
+	for _, group := range []struct {
+		options []apptest.Option
+		rows    []row
 	}{
-		{"bare", []apptest.Option{brand}, "", "", "name one with open_platform: brand, default"},
-		{"named", []apptest.Option{brand}, "brand", "0", ""},
-		{"default", []apptest.Option{brand}, "default", "1", ""},
-		{"not configured", []apptest.Option{brand}, removedApp, "2", ""},
-		{"unknown", []apptest.Option{brand}, "bran", "", "there is brand, default"},
-		{
-			"configured appid",
-			[]apptest.Option{brand},
-			caddytest.AppID, "",
-			"no such Open Platform account",
-		},
-		{
-			"bare beside merchants",
-			[]apptest.Option{apptest.WithPlatform("")},
-			"", "",
-			"default, the appid of a merchant",
-		},
-		{"merchant", []apptest.Option{apptest.WithPlatform("")}, removedApp, "2", ""},
-		{"beside merchants", []apptest.Option{apptest.WithPlatform("")}, "default", "01", ""},
-		{"one account", nil, "", "012", ""},
-		{"one account by name", nil, "default", "012", ""},
-		{"unknown beside one", nil, "brand", "", "there is default"},
+		{[]apptest.Option{apptest.InOpenPlatform("brand")}, []row{
+			{"bare", "", "", "name one with open_platform: brand, default"},
+			{"named", "brand", "0", ""},
+			{"default", "default", "1", ""},
+			{"not configured", removedApp, "2", ""},
+			{"unknown", "bran", "", "there is brand, default"},
+			{"configured appid", caddytest.AppID, "", "no such Open Platform account"},
+		}},
+		{[]apptest.Option{apptest.WithPlatform("")}, []row{
+			{"bare beside merchants", "", "", "default, the appid of a merchant"},
+			{"merchant", removedApp, "2", ""},
+			{"beside merchants", "default", "01", ""},
+		}},
+		{nil, []row{
+			{"one account", "", "012", ""},
+			{"one account by name", "default", "012", ""},
+			{"unknown beside one", "brand", "", "there is default"},
+		}},
 	} {
-		for _, verb := range []string{"revoke", "forget", "block"} {
-			t.Run(tt.name+" "+verb, func(t *testing.T) {
-				w := apptest.Started(t, tt.options...)
-				tokens := []string{
-					loginKnown(w, caddytest.AppID, "ada"),
-					loginKnown(w, caddytest.OtherAppID, "ada"),
-					loginKnown(w, removedApp, "ada"),
-				}
-				s := adminServer(t)
-				q, more := "?unionid=u-ada", ""
-				if tt.platform != "" {
-					q += "&open_platform=" + url.QueryEscape(tt.platform)
-					more = fmt.Sprintf(`,"open_platform":%q`, tt.platform)
-				}
-				body := `{"unionid":"u-ada"` + more + `}`
-				want := 200
-				if tt.gone == "" {
-					want = 400
-				}
-				ask := func(method, path, body string, n int) {
-					t.Helper()
-					status, said := adminDo(t, s, method, path, body, jsonHeader())
-					if status != want || !strings.Contains(said, tt.said) ||
-						want == 200 && n >= 0 && strings.Count(said, `"appid"`) != n {
-						t.Errorf("%s %s: %d %s", path, body, status, said)
-					}
-				}
-				ask("GET", "/wechat/sessions"+q, "", len(tt.gone))
-				ask("GET", "/wechat/count"+q, "", -1)
-				ask("POST", "/wechat/"+verb, body, -1)
-				for i, token := range tokens {
-					if alive(w, token) == strings.Contains(tt.gone, fmt.Sprint(i)) {
-						t.Errorf("session %d lives: %v", i, alive(w, token))
-					}
-				}
-				if verb == "block" && (want == 200 || tt.platform == "") {
-					ask("POST", "/wechat/unblock", body, -1)
-				}
-			})
+		w := apptest.Started(t, group.options...)
+		s := adminServer(t)
+		for _, tt := range group.rows {
+			for _, verb := range []string{"revoke", "forget", "block"} {
+				t.Run(tt.name+" "+verb, func(t *testing.T) {
+					checkAccount(t, w, s, verb, tt.platform, tt.gone, tt.said)
+				})
+			}
 		}
+	}
+}
+
+// checkAccount runs a verb on the unionid of a user of three mini programs, in an account.
+// It ends the sessions whose numbers are in gone, or is refused with said.
+func checkAccount(
+	t *testing.T, w *apptest.World, s *httptest.Server, verb, platform, gone, said string,
+) {
+	tokens := logInAnew(w, s, [][2]string{
+		{caddytest.AppID, "ada"}, {caddytest.OtherAppID, "ada"}, {removedApp, "ada"},
+	})
+	q, more := "?unionid=u-ada", ""
+	if platform != "" {
+		q += "&open_platform=" + url.QueryEscape(platform)
+		more = fmt.Sprintf(`,"open_platform":%q`, platform)
+	}
+	body := `{"unionid":"u-ada"` + more + `}`
+	want := 200
+	if gone == "" {
+		want = 400
+	}
+	ask := func(method, path, body string, n int) {
+		t.Helper()
+		status, answer := adminDo(t, s, method, path, body, jsonHeader())
+		if status != want || !strings.Contains(answer, said) ||
+			want == 200 && n >= 0 && strings.Count(answer, `"appid"`) != n {
+			t.Errorf("%s %s: %d %s", path, body, status, answer)
+		}
+	}
+	ask("GET", "/wechat/sessions"+q, "", len(gone))
+	ask("GET", "/wechat/count"+q, "", -1)
+	ask("POST", "/wechat/"+verb, body, -1)
+	for i, token := range tokens {
+		if alive(w, token) == strings.Contains(gone, fmt.Sprint(i)) {
+			t.Errorf("session %d lives: %v", i, alive(w, token))
+		}
+	}
+	if verb == "block" && (want == 200 || platform == "") {
+		ask("POST", "/wechat/unblock", body, -1)
 	}
 }
 
