@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	mathrand "math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -124,3 +125,129 @@ func randomBytes(n int) []byte {
 }
 
 func randomHex(n int) string { return hex.EncodeToString(randomBytes(n)) }
+
+// exchangesPerMinute is WeChat's limit of exchanges for one user
+// (docs/wechat.md#code2session-limits).
+const exchangesPerMinute = 100
+
+// code2Session is GET /sns/jscode2session (docs/wechat.md#code2session). Only
+// parameters in the query count.
+func (s *Simulator) code2Session(q *query) (any, int) {
+	appid, secret, value := q.Get("appid"), q.Get("secret"), q.Get("js_code")
+	q.call.noteCode(value)
+	switch {
+	case appid == "":
+		return nil, 41002
+	case secret == "":
+		return nil, 41004
+	case value == "":
+		return nil, 41008
+	case q.Get("grant_type") != "authorization_code":
+		return nil, 40002
+	}
+	a := s.apps[appid]
+	if a == nil {
+		return nil, 40013
+	}
+	q.call.AppID = a.id
+	if secret != a.secret {
+		return nil, 40125
+	}
+	return s.spend(q, a, value)
+}
+
+// spend exchanges a code of a mini program.
+func (s *Simulator) spend(q *query, a *app, value string) (any, int) {
+	c := s.find(value, loginCode, q.now)
+	if c == nil || c.app != a {
+		return nil, 40029
+	}
+	u := c.user
+	q.call.noteUser(u)
+	if c.used {
+		return nil, 40163
+	}
+	if !u.mayExchange(q.now) {
+		return nil, 45011 // the code stays good for the next minute
+	}
+	c.used = true
+	if u.opts.Blocked {
+		return nil, 40226
+	}
+	return struct {
+		SessionKey string `json:"session_key"`
+		OpenID     string `json:"openid"`
+		UnionID    string `json:"unionid,omitempty"`
+	}{s.key(u), u.openid, u.unionID()}, 0
+}
+
+func (u *user) mayExchange(now time.Time) bool {
+	if m := now.Truncate(time.Minute); !m.Equal(u.minute) {
+		u.minute, u.exchanges = m, 0
+	}
+	u.exchanges++
+	return u.exchanges <= exchangesPerMinute
+}
+
+// watermark tells whom and of when data is (docs/wechat.md#decryption).
+type watermark struct {
+	Timestamp int64  `json:"timestamp"`
+	AppID     string `json:"appid"`
+}
+
+// exchange spends the code of a JSON body {"code": ...}. Anything but a fresh
+// code of the right kind and mini program earns the errcode bad.
+func (s *Simulator) exchange(q *query, kind codeKind, bad int) (*code, int) {
+	var in struct {
+		Code string `json:"code"`
+	}
+	if code := q.decode(&in); code != 0 {
+		return nil, code
+	}
+	if in.Code == "" {
+		return nil, 41008
+	}
+	q.call.noteCode(in.Code)
+	c := s.find(in.Code, kind, q.now)
+	if c == nil || c.app != q.app || c.used {
+		return nil, bad
+	}
+	c.used = true
+	return c, 0
+}
+
+// phoneNumber is POST /wxa/business/getuserphonenumber
+// (docs/wechat.md#phone-code).
+func (s *Simulator) phoneNumber(q *query) (any, int) {
+	c, code := s.exchange(q, phoneCode, 40029)
+	if code != 0 {
+		return nil, code
+	}
+	type phoneInfo struct {
+		PhoneNumber     string    `json:"phoneNumber"`
+		PurePhoneNumber string    `json:"purePhoneNumber"`
+		CountryCode     string    `json:"countryCode"`
+		Watermark       watermark `json:"watermark"`
+	}
+	info := phoneInfo{c.phone, c.phone, "86", watermark{q.now.Unix(), q.app.id}}
+	if country, pure, foreign := strings.Cut(c.phone, "-"); foreign {
+		info.PhoneNumber, info.PurePhoneNumber, info.CountryCode = country+pure, pure, country
+	}
+	return struct {
+		outcome
+		PhoneInfo phoneInfo `json:"phone_info"`
+	}{succeeded(), info}, 0
+}
+
+// pluginOpenPID is POST /wxa/getpluginopenpid. Codes that are wrong in any way
+// are answered alike (docs/wechat.md#plugin-openpid).
+func (s *Simulator) pluginOpenPID(q *query) (any, int) {
+	c, code := s.exchange(q, pluginCode, 1007)
+	if code != 0 {
+		return nil, code
+	}
+	return struct {
+		outcome
+		OpenPID string `json:"openpid"`
+	}{succeeded(), c.openpid}, 0
+}

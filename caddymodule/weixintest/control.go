@@ -13,21 +13,15 @@ import (
 
 const controlPrefix = "/_sim/"
 
-// who names a user in a control request.
-type who struct {
-	AppID string `json:"appid"`
-	User  string `json:"user"`
-}
-
-type phoneRequest struct {
-	AppID string `json:"appid"`
-	Phone string `json:"phone"`
-}
-
-type secretRequest struct {
-	AppID  string `json:"appid"`
-	Secret string `json:"secret"`
-}
+// The bodies of control requests. JSON ignores the case of names.
+type (
+	who           struct{ AppID, User string } // names a user
+	phoneRequest  struct{ AppID, Phone string }
+	pluginRequest struct{ Plugin, Host, User string }
+	secretRequest struct{ AppID, Secret string }
+	merchant      struct{ Component, AppID string } // of a third-party platform
+	eventsRequest struct{ Component, URL string }
+)
 
 type pushURLRequest struct {
 	AppID string `json:"appid"`
@@ -37,22 +31,6 @@ type pushURLRequest struct {
 type pushRequest struct {
 	AppID string `json:"appid"`
 	Push
-}
-
-type pluginRequest struct {
-	Plugin string `json:"plugin"`
-	Host   string `json:"host"`
-	User   string `json:"user"`
-}
-
-type componentRequest struct {
-	Component string `json:"component"`
-	AppID     string `json:"appid"`
-}
-
-type eventsRequest struct {
-	Component string `json:"component"`
-	URL       string `json:"url"`
 }
 
 type encryptRequest struct {
@@ -77,27 +55,19 @@ type faultRequest struct {
 	Delay duration `json:"delay"`
 }
 
-type callsAnswer struct {
-	Counts map[string]int `json:"counts"`
-	Calls  []Call         `json:"calls"`
-}
-
-type codeAnswer struct {
-	Code string `json:"code"`
-}
-
 // controlHandler is the control API of the package comment. An answer of nil
 // becomes 204.
 func (s *Simulator) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("POST /_sim/code", control(func(in who) (any, error) {
-		return codeAnswer{s.Code(in.AppID, in.User)}, s.checkApp(in.AppID)
+		return map[string]string{"code": s.Code(in.AppID, in.User)}, s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/phone_code", control(func(in phoneRequest) (any, error) {
-		return codeAnswer{s.PhoneCode(in.AppID, in.Phone)}, s.checkApp(in.AppID)
+		return map[string]string{"code": s.PhoneCode(in.AppID, in.Phone)}, s.checkApp(in.AppID)
 	}))
 	mux.Handle("POST /_sim/plugin_code", control(func(in pluginRequest) (any, error) {
-		return codeAnswer{s.PluginCode(in.Plugin, in.Host, in.User)}, s.checkApp(in.Plugin)
+		code := s.PluginCode(in.Plugin, in.Host, in.User)
+		return map[string]string{"code": code}, s.checkApp(in.Plugin)
 	}))
 	mux.Handle("POST /_sim/encrypt", control(func(in encryptRequest) (any, error) {
 		return s.Encrypt(in.AppID, in.User, in.Data)
@@ -135,20 +105,20 @@ func (s *Simulator) controlHandler() http.Handler {
 	mux.Handle("POST /_sim/push", control(func(in pushRequest) (any, error) {
 		return s.Push(context.Background(), in.AppID, in.Push)
 	}))
-	mux.Handle("POST /_sim/component/ticket", control(func(in componentRequest) (any, error) {
+	mux.Handle("POST /_sim/component/ticket", control(func(in merchant) (any, error) {
 		return s.PushTicket(context.Background(), in.Component)
 	}))
-	mux.Handle("POST /_sim/component/authorize", control(func(in componentRequest) (any, error) {
+	mux.Handle("POST /_sim/component/authorize", control(func(in merchant) (any, error) {
 		return s.Authorize(context.Background(), in.Component, in.AppID)
 	}))
-	mux.Handle("POST /_sim/component/unauthorize", control(func(in componentRequest) (any, error) {
+	mux.Handle("POST /_sim/component/unauthorize", control(func(in merchant) (any, error) {
 		return s.Unauthorize(context.Background(), in.Component, in.AppID)
 	}))
 	mux.Handle("POST /_sim/component/events_url", control(func(in eventsRequest) (any, error) {
 		return nil, s.SetEventsURL(in.Component, in.URL)
 	}))
 	mux.Handle("POST /_sim/component/lose_refresh_tokens", control(
-		func(in componentRequest) (any, error) { return nil, s.LoseRefreshTokens(in.Component) }))
+		func(in merchant) (any, error) { return nil, s.LoseRefreshTokens(in.Component) }))
 	mux.Handle("POST /_sim/expire_tokens", control(func(struct{}) (any, error) {
 		s.ExpireTokens()
 		return nil, nil
@@ -158,7 +128,10 @@ func (s *Simulator) controlHandler() http.Handler {
 		return nil, nil
 	}))
 	mux.Handle("GET /_sim/calls", control(func(struct{}) (any, error) {
-		return callsAnswer{s.allCounts(), s.Calls()}, nil
+		return struct {
+			Counts map[string]int `json:"counts"`
+			Calls  []Call         `json:"calls"`
+		}{s.allCounts(), s.Calls()}, nil
 	}))
 	return localOnly(mux)
 }

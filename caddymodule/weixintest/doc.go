@@ -3,8 +3,7 @@ Package weixintest simulates api.weixin.qq.com, the server side of WeChat Mini
 Program login, for tests and trials, like net/http/httptest. It owns the
 behaviour of that service as its callers see it, including the ways in which it
 fails; it knows nothing of wxgate and shares no code with its client, so that a
-mistake in one cannot hide in the other. Each of its files is one call of WeChat or
-one part of the simulator.
+mistake in one cannot hide in the other.
 
 	func TestLogin(t *testing.T) {
 		weixin := weixintest.NewServer(weixintest.Config{

@@ -84,98 +84,58 @@ func (q *query) decode(v any) int {
 	return 0
 }
 
-// message returns WeChat's text for an errcode (docs/wechat.md#errcodes,
+// messages are WeChat's texts for errcodes (docs/wechat.md#errcodes,
 // #check-session-key, #stable-token, #other-ids).
+var messages = map[int]string{
+	-1:    "system error",
+	1007:  "openpid not exist",
+	40001: "invalid credential, access_token is invalid or not latest",
+	40002: "invalid grant_type",
+	40003: "invalid openid",
+	40007: "invalid media_id",
+	40013: "invalid appid",
+	40014: "invalid access_token",
+	40029: "invalid code",
+	40037: "invalid template_id",
+	40066: "invalid url",
+	40094: "invalid component credential",
+	40097: "invalid args",
+	40125: "invalid appsecret, view more at http://t.cn/RAEkdVq",
+	40163: "code been used",
+	40164: "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist",
+	40169: "invalid scene",
+	40170: "args count exceed count limit",
+	40226: "code blocked",
+	41001: "access_token missing",
+	41002: "appid missing",
+	41004: "appsecret missing",
+	41005: "media data missing",
+	41008: "missing code",
+	41018: "component_appid missing",
+	41021: "component_access_token missing",
+	42001: "access_token expired",
+	43001: "require GET method",
+	43002: "require POST method",
+	44002: "empty post data",
+	45009: "reach max api daily quota limit",
+	45011: "api minute-quota reach limit  mustslower  retry next minute",
+	47001: "data format error",
+	61003: "component is not authorized by this account",
+	61004: "access clientip is not registered requestIP: 203.0.113.7",
+	61005: "component ticket is expired",
+	61006: "component ticket is invalid",
+	61009: "code is invalid",
+	61010: "code is expired",
+	61011: "invalid component",
+	61023: "refresh_token is invalid",
+	87009: "invalid signature",
+	89002: "open not exists",
+	89300: "invalid order",
+}
+
 func message(code int) string {
-	switch code {
-	case -1:
-		return "system error"
-	case 1007:
-		return "openpid not exist"
-	case 40001:
-		return "invalid credential, access_token is invalid or not latest"
-	case 40002:
-		return "invalid grant_type"
-	case 40003:
-		return "invalid openid"
-	case 40007:
-		return "invalid media_id"
-	case 40013:
-		return "invalid appid"
-	case 40014:
-		return "invalid access_token"
-	case 40029:
-		return "invalid code"
-	case 40037:
-		return "invalid template_id"
-	case 40066:
-		return "invalid url"
-	case 40097:
-		return "invalid args"
-	case 40125:
-		return "invalid appsecret, view more at http://t.cn/RAEkdVq"
-	case 40164:
-		return "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist"
-	case 40163:
-		return "code been used"
-	case 40169:
-		return "invalid scene"
-	case 40226:
-		return "code blocked"
-	case 41001:
-		return "access_token missing"
-	case 41002:
-		return "appid missing"
-	case 41004:
-		return "appsecret missing"
-	case 41005:
-		return "media data missing"
-	case 41008:
-		return "missing code"
-	case 42001:
-		return "access_token expired"
-	case 43001:
-		return "require GET method"
-	case 43002:
-		return "require POST method"
-	case 44002:
-		return "empty post data"
-	case 45009:
-		return "reach max api daily quota limit"
-	case 45011:
-		return "api minute-quota reach limit  mustslower  retry next minute"
-	case 47001:
-		return "data format error"
-	case 40094:
-		return "invalid component credential"
-	case 40170:
-		return "args count exceed count limit"
-	case 41018:
-		return "component_appid missing"
-	case 41021:
-		return "component_access_token missing"
-	case 61003:
-		return "component is not authorized by this account"
-	case 61004:
-		return "access clientip is not registered requestIP: 203.0.113.7"
-	case 61005:
-		return "component ticket is expired"
-	case 61006:
-		return "component ticket is invalid"
-	case 61009:
-		return "code is invalid"
-	case 61010:
-		return "code is expired"
-	case 61011:
-		return "invalid component"
-	case 61023:
-		return "refresh_token is invalid"
-	case 87009:
-		return "invalid signature"
-	case 89002:
-		return "open not exists"
-	case 89300:
-		return "invalid order"
+	if text, known := messages[code]; known {
+		return text
 	}
 	return "errcode " + strconv.Itoa(code)
 }

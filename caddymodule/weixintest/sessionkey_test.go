@@ -1,11 +1,16 @@
 package weixintest_test
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,33 +41,17 @@ func signedWith(
 	return call(t, s, "GET", path+"?"+q.Encode(), "")
 }
 
-// Test vectors of docs/wechat.md#check-session-key.
-func TestCheckSession_Vectors_Match(t *testing.T) {
+// TestCheckSession_VectorM2 is of docs/wechat.md#check-session-key; the client's test has
+// the others.
+func TestCheckSession_VectorM2_Matches(t *testing.T) {
 	s := weixintest.New(config())
-	for name, v := range map[string]struct{ key, signature string }{
-		"M2": {
-			"o0q0otL8aEzpcZL/FT9WsQ==",
-			"46e043c5525c2d817c44be603d30837a808a1d930d038f6fdc3e62a201fed128",
-		},
-		"M3": {
-			"HyVFkGl5F5OQWJZZaNzBBg==",
-			"252b75c92698025afe925b29cca5517fdf9ee67aae072cf3225ebf3a53783058",
-		},
-		"M4": {
-			"tiihtNczf5v6AKRyjwEUhQ==",
-			"7154f9f8b4b76b92f541cbf0e37d48840fa06e5e42da92a6f80168a1516a4735",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s.SetUser(appA, "alice", weixintest.UserOptions{SessionKey: v.key})
-			a := signedWith(t, s, checkPath, "alice", v.signature, "hmac_sha256")
-			if a.raw != `{"errcode":0,"errmsg":"ok"}` {
-				t.Errorf("answer %s", a.raw)
-			}
-		})
+	const signature = "46e043c5525c2d817c44be603d30837a808a1d930d038f6fdc3e62a201fed128"
+	s.SetUser(appA, "alice", weixintest.UserOptions{SessionKey: "o0q0otL8aEzpcZL/FT9WsQ=="})
+	a := signedWith(t, s, checkPath, "alice", signature, "hmac_sha256")
+	if a.raw != `{"errcode":0,"errmsg":"ok"}` {
+		t.Errorf("answer %s", a.raw)
 	}
 	const swapped = "960b00797a7ea423d40216c7e6e9c227ce79ab6535f7bd1b47eac64555a08085"
-	s.SetUser(appA, "alice", weixintest.UserOptions{SessionKey: "o0q0otL8aEzpcZL/FT9WsQ=="})
 	wantErrCode(t, signedWith(t, s, checkPath, "alice", swapped, "hmac_sha256"), 87009)
 }
 
@@ -168,4 +157,98 @@ func TestUserEncryptKey_Hours_Rotate(t *testing.T) {
 		}
 		wantErrCode(t, signed(t, s, encryptKeyPath, "alice", "stale"), 87009)
 	})
+}
+
+func TestEncrypt_VectorS1_Signature(t *testing.T) {
+	const rawData = `{"nickName":"Band","gender":1,"language":"zh_CN","city":"Guangzhou",` +
+		`"province":"Guangdong","country":"CN",` +
+		`"avatarUrl":"http://wx.qlogo.cn/mmopen/vi_32/1vZvI39NWFQ9XM4LtQpFrQJ1xlgZxx3w7bQxKARol6503Iuswjjn6nIGBiaycAjAtpujxyzYsrztuuICqIM5ibXQ/0"}`
+	s := weixintest.New(config())
+	s.SetUser(appA, "band", weixintest.UserOptions{SessionKey: "HyVFkGl5F5OQWJZZaNzBBg=="})
+	d, err := s.Encrypt(appA, "band", json.RawMessage(rawData))
+	const signature = "75e81ceda165f4ffa64f4068af58c64b8f54b88c"
+	if err != nil || d.RawData != rawData || d.Signature != signature {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+func TestEncrypt_Objects_OpenWithKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := weixintest.New(config())
+		const own = `{"watermark":{}}`
+		mark := fmt.Sprintf(`"watermark":{"timestamp":%d,"appid":"%s"}}`, time.Now().Unix(), appA)
+		for name, c := range map[string]struct {
+			data        any
+			raw, sealed string
+		}{
+			"struct":      {struct{ A string }{"<&>"}, `{"A":"<&>"}`, `{"A":"<&>",` + mark},
+			"empty":       {struct{}{}, `{}`, `{` + mark},
+			"own mark":    {json.RawMessage(own), own, own},
+			"white space": {json.RawMessage(" { \"a\" : 1 } "), `{"a":1}`, `{"a":1,` + mark},
+		} {
+			d, err := s.Encrypt(appA, "alice", c.data)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			plain, err := unseal(s.SessionKey(appA, "alice"), d.IV, d.EncryptedData)
+			if err != nil || plain != c.sealed || d.RawData != c.raw {
+				t.Errorf("%s: %v, raw %s, sealed %s", name, err, d.RawData, plain)
+			}
+		}
+		old := s.SessionKey(appA, "alice")
+		s.RotateKey(appA, "alice")
+		d, err := s.Encrypt(appA, "alice", struct{}{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := unseal(old, d.IV, d.EncryptedData)
+		if err == nil && strings.Contains(plain, appA) {
+			t.Error("data is sealed with a key that was rotated away")
+		}
+	})
+}
+
+func TestEncrypt_BadInput_Error(t *testing.T) {
+	s := weixintest.New(config())
+	s.SetUser(appA, "short", weixintest.UserOptions{SessionKey: "AAEC"})
+	s.SetUser(appA, "garbled", weixintest.UserOptions{SessionKey: "?"})
+	for name, c := range map[string]struct {
+		appid, user string
+		data        any
+	}{
+		"unknown appid": {"wx0000000000000000", "alice", struct{}{}},
+		"array":         {appA, "alice", []int{1}},
+		"null":          {appA, "alice", nil},
+		"not JSON":      {appA, "alice", func() {}},
+		"short key":     {appA, "short", struct{}{}},
+		"garbled key":   {appA, "garbled", struct{}{}},
+	} {
+		if d, err := s.Encrypt(c.appid, c.user, c.data); err == nil {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
+// unseal decrypts honest input (docs/wechat.md#decryption).
+func unseal(key, iv, sealed string) (string, error) {
+	var raw [3][]byte
+	for i, text := range []string{key, iv, sealed} {
+		b, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return "", err
+		}
+		raw[i] = b
+	}
+	block, err := aes.NewCipher(raw[0])
+	if err != nil {
+		return "", err
+	}
+	buf := raw[2]
+	cipher.NewCBCDecrypter(block, raw[1]).CryptBlocks(buf, buf)
+	pad := int(buf[len(buf)-1])
+	if pad < 1 || pad > aes.BlockSize ||
+		strings.Count(string(buf[len(buf)-pad:]), string(rune(pad))) != pad {
+		return "", fmt.Errorf("padding of %d", pad)
+	}
+	return string(buf[:len(buf)-pad]), nil
 }

@@ -35,7 +35,7 @@ func BenchmarkDecodeSession(b *testing.B) {
 	body := []byte(goodBody)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, e := weixin.DecodeSession(200, body); e != nil {
+		if _, e := weixin.Decoders["code2session"](200, body); e != nil {
 			b.Fatal(e)
 		}
 	}

@@ -7,7 +7,7 @@
 // renewed. No AppSecret, code, session_key, access token or request URL leaves
 // it through an error (docs/threats.md#t28). It does not know sessions, stores
 // or Caddy, and it writes no log: [Config.Observe] reports each call, and
-// [Config.LoginsChanged] each change that lasts. Of its many files, most are one call.
+// [Config.LoginsChanged] each change that lasts.
 package weixin
 
 import (

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
+	"github.com/wxgate/wxgate/caddymodule/weixintest"
 )
 
 func TestThreat28_CredentialsPrintNoSecret(t *testing.T) {
@@ -86,4 +89,128 @@ func canaryForms(secrets ...string) []string {
 			strings.ReplaceAll(list, " ", ","))
 	}
 	return forms
+}
+
+const newSecret = "fedcba9876543210fedcba9876543210"
+
+// rotated is testApp with the new AppSecret configured before the reset.
+var rotated = weixin.Credentials{ID: testApp.ID, Secret: newSecret, Previous: testApp.Secret}
+
+// withTwoSecrets returns a client of a simulator that records changes of the AppSecret
+// in use.
+func withTwoSecrets(t *testing.T) (*weixin.Client, *weixintest.Server, func() []string) {
+	t.Helper()
+	sim := weixintest.NewServer(simulated)
+	t.Cleanup(sim.Close)
+	var mu sync.Mutex
+	var changes []string
+	c := newClient(t, weixin.Config{
+		BaseURL: sim.URL,
+		SecretChanged: func(appID string, in weixin.SecretInUse) {
+			mu.Lock()
+			defer mu.Unlock()
+			changes = append(changes, fmt.Sprint(appID, " ", in))
+		},
+	})
+	return c, sim, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(changes)
+	}
+}
+
+// TestSecrets_Reset_IsNoOutage: no login fails around a reset in the console, and no
+// code is sent with a refused AppSecret twice.
+func TestSecrets_Reset_IsNoOutage(t *testing.T) {
+	c, sim, changes := withTwoSecrets(t)
+	login := func(calls int) {
+		t.Helper()
+		sim.Reset()
+		_, err := c.Code2Session(t.Context(), rotated, sim.Code(testApp.ID, "alice"))
+		if n := sim.Count(loginPath); err != nil || n != calls {
+			t.Errorf("%v, %d calls, want %d", err, n, calls)
+		}
+	}
+	login(2) // the new one is not valid yet
+	login(1)
+	if in := c.SecretInUse(rotated); in != weixin.PreviousSecret {
+		t.Errorf("%s in use before the reset", in)
+	}
+	sim.SetSecret(testApp.ID, newSecret)
+	login(2)
+	login(1)
+	if in := c.SecretInUse(rotated); in != weixin.CurrentSecret {
+		t.Errorf("%s in use after the reset", in)
+	}
+	want := []string{testApp.ID + " previous", testApp.ID + " current"}
+	if got := changes(); !slices.Equal(got, want) {
+		t.Errorf("changes %q", got)
+	}
+}
+
+func TestSecrets_Token_TriesTheOther(t *testing.T) {
+	c, _, changes := withTwoSecrets(t)
+	if _, err := c.Tokens().Token(t.Context(), rotated); err != nil {
+		t.Error(err)
+	}
+	if got := changes(); len(got) != 1 || c.SecretInUse(rotated) != weixin.PreviousSecret {
+		t.Errorf("changes %q", got)
+	}
+}
+
+// TestSecrets_BothRefused_NothingChanges: two tries a login, and a client's bad code
+// does not make a good AppSecret a bad one.
+func TestSecrets_BothRefused_NothingChanges(t *testing.T) {
+	c, sim, changes := withTwoSecrets(t)
+	sim.SetSecret(testApp.ID, "neither")
+	_, err := c.Code2Session(t.Context(), rotated, sim.Code(testApp.ID, "alice"))
+	if e := wantClass(t, err, weixin.ClassMisconfigured); e.ErrCode != 40125 {
+		t.Error(e)
+	}
+	sim.SetSecret(testApp.ID, newSecret)
+	for range 3 {
+		_, err = c.Code2Session(t.Context(), rotated, goodCode)
+		wantClass(t, err, weixin.ClassCodeInvalid)
+	}
+	if n := sim.Count(loginPath); n != 5 || len(changes()) > 0 {
+		t.Errorf("%d calls, changes %q", n, changes())
+	}
+	// An answer that is not WeChat's proves no AppSecret.
+	sim.SetSecret(testApp.ID, testApp.Secret)
+	sim.Inject(weixintest.Fault{Kind: weixintest.FaultErrCode, ErrCode: 40125})
+	sim.Inject(weixintest.Fault{Kind: weixintest.FaultHTML})
+	_, err = c.Code2Session(t.Context(), rotated, sim.Code(testApp.ID, "alice"))
+	wantClass(t, err, weixin.ClassProtocol)
+	if len(changes()) > 0 {
+		t.Errorf("changes %q", changes())
+	}
+}
+
+// TestSecrets_ManyLogins_OneChange: logins at once meet the reset together.
+func TestSecrets_ManyLogins_OneChange(t *testing.T) {
+	c, sim, changes := withTwoSecrets(t)
+	var wg sync.WaitGroup
+	for i := range 32 {
+		code := sim.Code(testApp.ID, fmt.Sprint("user ", i))
+		wg.Go(func() {
+			if _, err := c.Code2Session(t.Context(), rotated, code); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := changes(); len(got) != 1 {
+		t.Errorf("changes %q", got)
+	}
+}
+
+func TestSecrets_Malformed_MakesNoCall(t *testing.T) {
+	c, sim, _ := withTwoSecrets(t)
+	app := rotated
+	app.Previous = "with a blank"
+	_, err := c.Code2Session(t.Context(), app, goodCode)
+	wantClass(t, err, weixin.ClassMisconfigured)
+	if n := len(sim.Calls()); n > 0 {
+		t.Errorf("%d calls", n)
+	}
 }

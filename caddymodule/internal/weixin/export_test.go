@@ -28,11 +28,6 @@ func (c *Client) TrustOnly(pool *x509.CertPool) {
 	c.pooled.TLSClientConfig.RootCAs, c.fresh.TLSClientConfig.RootCAs = pool, pool
 }
 
-// DecodeSession judges one answer of code2Session.
-func DecodeSession(status int, body []byte) (Session, *Error) {
-	return decodeSession(answer{status: status, body: body})
-}
-
 // Grant is a decoded access token.
 type Grant struct {
 	Token string

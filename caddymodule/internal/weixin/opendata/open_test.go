@@ -286,15 +286,15 @@ func TestThreat29_EveryBitMatters(t *testing.T) {
 	}
 }
 
-// Every accepted change of a character means the same bytes. A short run tries an
-// eighth of the characters in place of a letter or digit.
+// Every accepted change of a character means the same bytes. In the midst of a text an
+// eighth of the characters takes the place of each letter and digit.
 func TestThreat29_EveryCharacterMatters(t *testing.T) {
 	for _, v := range []vector{d1, d3} {
 		texts := []string{v.Key, v.Sealed, v.IV}
 		for part, s := range texts {
 			for i := range len(s) {
 				for c := range 256 {
-					few := testing.Short() && !strings.Contains("+/=", s[i:i+1])
+					few := i > 8 && i < len(s)-8 && !strings.Contains("+/=", s[i:i+1])
 					if byte(c) == s[i] || few && c%8 != i%8 {
 						continue
 					}
