@@ -59,8 +59,8 @@ func BenchmarkLookup(b *testing.B) {
 // session, pipelined over the same kind of connection.
 func BenchmarkLogin(b *testing.B) {
 	const n = 20_000
-	f := newFixture(b,
-		redistest.With("appendonly yes"), redistest.With("appendfsync everysec"))
+	f := fixtureAt(b, redistest.Start(b,
+		redistest.With("appendonly yes"), redistest.With("appendfsync everysec")))
 	fill(b, f, n)
 	b.Run("store", func(b *testing.B) {
 		b.ReportAllocs()

@@ -49,6 +49,7 @@ func TestOutage_EachCause_IsNamedWithItsCure(t *testing.T) {
 		"TLS to a plain server": {nil, func(s *redistest.Server) Config {
 			c := at(s)
 			c.TLS = &tls.Config{InsecureSkipVerify: true}
+			c.DialTimeout = 500 * time.Millisecond
 			return c
 		}, "TLS|time-out"}, // the server waits for the rest of what it takes for a command
 		"unknown authority": {redistest.WithTLS(), func(s *redistest.Server) Config {
@@ -105,7 +106,7 @@ func TestOutage_EachCause_IsNamedWithItsCure(t *testing.T) {
 // TestContact_Refusals_AreNamed: what a healthy server refuses.
 func TestContact_Refusals_AreNamed(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
+	f := fixtureAt(t, redistest.Start(t))
 	if c := f.Contact(); !c.Up || c.LastSuccess.IsZero() || c.Since.IsZero() {
 		t.Errorf("the contact is %+v", c)
 	}

@@ -52,7 +52,8 @@ type Config struct {
 
 	Logger *zap.Logger // nil means no log
 
-	pace pace // of the heartbeat; only tests set it
+	pace  pace // of the heartbeat; only tests set it
+	queue int  // of one data connection, as a power of two; only tests set it
 }
 
 // Sentinel says how to ask the sentinels for the primary.
@@ -82,6 +83,7 @@ func (c Config) complete() (Config, error) {
 	setDefault(&c.ReadTimeout, DefaultReadTimeout)
 	setDefault(&c.WriteTimeout, DefaultWriteTimeout)
 	setDefault(&c.pace, defaultPace)
+	setDefault(&c.queue, dataQueue)
 	setDefault(&c.Logger, zap.NewNop())
 	return c, nil
 }
@@ -141,7 +143,7 @@ func (l *link) dataClient(v view) (rueidis.Client, error) {
 	o.InitAddress = v.addresses()
 	o.ForceSingleClient = !l.cfg.Cluster
 	o.Dialer.KeepAlive, o.ConnWriteTimeout = l.cfg.pace.interval, l.cfg.pace.silence()
-	o.RingScaleEachConn = dataQueue
+	o.RingScaleEachConn = l.cfg.queue
 	o.AlwaysPipelining = true
 	var connected atomic.Bool
 	connecting, done := context.WithCancel(l.ctx)

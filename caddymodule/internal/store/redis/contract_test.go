@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
@@ -83,7 +82,6 @@ func TestContract_EachTopology_LeastRights(t *testing.T) {
 				fresh.Addresses, fresh.Sentinel = cfg.Addresses, cfg.Sentinel
 				fresh.Cluster = cfg.Cluster
 				fresh.Username, fresh.Password = cfg.Username, cfg.Password
-				fresh.pace = pace{50 * time.Millisecond, 5 * time.Second, 10 * time.Second}
 				return fresh
 			})
 			if run := flag.Lookup("test.run").Value.String(); strings.Count(run, "/") < 2 {

@@ -24,19 +24,19 @@ const roundsEnv = "WXGATE_TEST_KILL_ROUNDS"
 // disk may cost some (docs/stores.md#redis-durability).
 func TestP2_ServerKilled_KeepsEachLogin(t *testing.T) {
 	t.Parallel()
-	rounds := 3
+	kills := rounds(3, 1)
 	if v := os.Getenv(roundsEnv); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {
 			t.Fatalf("%s=%q", roundsEnv, v)
 		}
-		rounds = n
+		kills = n
 	}
 	quick := func(c *Config) { c.WriteTimeout = time.Second } // of calls to the dead server
-	f := newFixtureWith(t, quick,
-		redistest.With("appendonly yes"), redistest.With("appendfsync always"))
+	f := fixtureAt(t, redistest.Start(t,
+		redistest.With("appendonly yes"), redistest.With("appendfsync always")), quick)
 	total := 0
-	for range rounds {
+	for range kills {
 		acked := loginsUntil(t, f, 100, f.srv.Kill)
 		f.srv.Restart()
 		lost := 0
@@ -56,7 +56,7 @@ func TestP2_ServerKilled_KeepsEachLogin(t *testing.T) {
 		}
 		total += len(acked)
 	}
-	t.Logf("%d kills: %d logins acknowledged", rounds, total)
+	t.Logf("%d kills: %d logins acknowledged", kills, total)
 }
 
 // loginsUntil logs in from many goroutines, calls kill after n acknowledged logins, and
@@ -124,7 +124,7 @@ func TestRevocation_Answered_IsAtReplica(t *testing.T) {
 	for key := range revocations {
 		await(t, "the replica has all", func() bool { return get(key) != "" })
 	}
-	for range 200 {
+	for range rounds(200, 20) {
 		for key, revoke := range revocations {
 			before := get(key)
 			must(t, revoke())

@@ -18,10 +18,10 @@ import (
 
 // farFixture is a store that takes its server for far away, through a proxy that
 // counts the commands for users' records.
-func farFixture(t *testing.T, opts ...redistest.Option) (f *fixture, users *atomic.Int64) {
+func farFixture(t *testing.T, srv *redistest.Server) (f *fixture, users *atomic.Int64) {
 	t.Helper()
 	users = new(atomic.Int64)
-	f = newFixture(t, opts...)
+	f = fixtureAt(t, srv)
 	p := redistest.StartProxy(t, f.srv.Addr)
 	p.LoseWhen(func(request []byte) *redistest.Loss {
 		users.Add(int64(bytes.Count(request, []byte(f.cfg.Prefix+"u:{"))))
@@ -38,7 +38,7 @@ func farFixture(t *testing.T, opts ...redistest.Option) (f *fixture, users *atom
 // what two rounds get.
 func TestLookup_FarAway_TakesOneRound(t *testing.T) {
 	t.Parallel()
-	f, users := farFixture(t)
+	f, users := farFixture(t, redistest.Shared(t))
 	for _, n := range []int{1, 18, 28, 36, 37, 44, 45, 46, 100, 127} {
 		l := mustLogin(t, f, newLogin(userOf(strings.Repeat("o", n))))
 		users.Store(0)
@@ -66,7 +66,7 @@ func TestLookup_FarAway_AsksTwiceIfItMust(t *testing.T) {
 	t.Parallel()
 	t.Run("long name", func(t *testing.T) {
 		t.Parallel()
-		f, _ := farFixture(t)
+		f, _ := farFixture(t, redistest.Shared(t))
 		l := mustLogin(t, f, newLogin(userOf(strings.Repeat("o", 128))))
 		if !accepted(t, f, l.Digest) || f.noFar.Load() {
 			t.Error("refused, or the script is no longer used")
@@ -74,7 +74,7 @@ func TestLookup_FarAway_AsksTwiceIfItMust(t *testing.T) {
 	})
 	t.Run("scripts that declare no keys are forbidden", func(t *testing.T) {
 		t.Parallel()
-		f, _ := farFixture(t)
+		f, _ := farFixture(t, redistest.Start(t))
 		l := mustLogin(t, f, newLogin(userOf("oAlice")))
 		f.do("ACL", "SETUSER", "default", "-eval", "-evalsha")
 		if !accepted(t, f, l.Digest) || !f.noFar.Load() {
@@ -83,7 +83,7 @@ func TestLookup_FarAway_AsksTwiceIfItMust(t *testing.T) {
 	})
 	t.Run("record damaged", func(t *testing.T) {
 		t.Parallel()
-		f, _ := farFixture(t)
+		f, _ := farFixture(t, redistest.Shared(t))
 		l := mustLogin(t, f, newLogin(userOf("oAlice")))
 		for _, value := range []string{"", "\x01", f.get(sessionKey(l.Digest))[:60]} {
 			f.do("SET", f.cfg.Prefix+sessionKey(l.Digest), value)
@@ -109,7 +109,6 @@ func TestLink_FarAway_WarnsOnce(t *testing.T) {
 	p.Delay(20 * time.Millisecond)
 	cfg := config(p.Addr)
 	cfg.Logger, cfg.ReadTimeout = zap.New(core), 60*time.Millisecond
-	cfg.pace = pace{defaultPace.interval, 5 * time.Second, 10 * time.Second}
 	s := mustOpen(t, cfg)
 	far := func() int { return logs.FilterMessageSnippet("redis is far away").Len() }
 	await(t, "the warning", func() bool { return far() > 0 })

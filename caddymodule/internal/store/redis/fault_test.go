@@ -128,7 +128,7 @@ func TestNote_Damaged_KeepsNoSessionAlive(t *testing.T) {
 func TestStore_KeyOfAnotherKind_IsReplaced(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
-	f := newFixtureWith(t, func(c *Config) { c.Logger = zap.New(core) })
+	f := newFixture(t, func(c *Config) { c.Logger = zap.New(core) })
 	ctx, id := t.Context(), userOf("oAlice")
 	stream := func(name string) {
 		f.do("DEL", f.cfg.Prefix+name)
@@ -240,19 +240,13 @@ func TestP4_CallsFail_IsLoggedOnce(t *testing.T) {
 	notShort(t)
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
-	p := redistest.StartProxy(t, redistest.Start(t).Addr)
+	p := redistest.StartProxy(t, redistest.Shared(t).Addr)
 	cfg := config(p.Addr)
 	cfg.Logger, cfg.ReadTimeout = zap.New(core), 200*time.Millisecond
 	s := mustOpen(t, cfg)
-	beats := func() {
-		heard := s.Heard()
-		await(t, "two more heartbeats have answers", func() bool {
-			return s.Heard().Sub(heard) > 300*time.Millisecond
-		})
-	}
 	check := func(want int) {
 		t.Helper()
-		beats()
+		beats(t, s)
 		if n := logs.FilterMessageSnippet("calls to redis fail").Len(); n != want {
 			t.Errorf("%d lines, want %d: %v", n, want, logs.All())
 		}
@@ -262,7 +256,7 @@ func TestP4_CallsFail_IsLoggedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	beats()
+	beats(t, s)
 	p.ForgetData()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)

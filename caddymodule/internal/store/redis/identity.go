@@ -61,6 +61,13 @@ const identityEvery = 20
 func (l *link) checkIdentity(c *contact) bool {
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.pace.overdue)
 	defer cancel()
+	l.wg.Go(func() { // the library would try again until the end of ctx
+		select {
+		case <-c.gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	keys := layout(l.cfg.Prefix)
 	n := 1
 	if l.cfg.Cluster {

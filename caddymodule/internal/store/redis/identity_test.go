@@ -3,6 +3,7 @@ package redis
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -23,7 +24,7 @@ type watched struct {
 func openWatched(t *testing.T, cfg Config) *watched {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
-	cfg.Logger = zap.New(core)
+	cfg.Logger, cfg.pace.interval = zap.New(core), 10*time.Millisecond
 	w := &watched{logs: logs, replaced: make(chan store.Change, 100)}
 	s, err := Open(cfg)
 	must(t, err)
@@ -163,11 +164,9 @@ func TestIdentity_OnePrimaryEmptied_IsTold(t *testing.T) {
 	}
 }
 
-// beats waits for more heartbeats.
+// beats waits for more heartbeats, of which one checks the identity.
 func beats(t *testing.T, s *Store) {
 	t.Helper()
-	heard := s.Heard()
-	await(t, "more heartbeats have answers", func() bool {
-		return s.Heard().Sub(heard) > defaultPace.interval
-	})
+	heard, wait := s.Heard(), (identityEvery+2)*s.config().pace.interval
+	await(t, "more heartbeats have answers", func() bool { return s.Heard().Sub(heard) > wait })
 }

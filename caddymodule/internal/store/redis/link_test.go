@@ -32,11 +32,13 @@ type reported struct {
 	at time.Time
 }
 
-// openLink starts a link that the test ends.
+// openLink starts a link that the test ends. Without a pace it is patient.
 func openLink(t testing.TB, cfg Config) *gate {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	cfg.Logger = zap.New(core)
+	setDefault(&cfg.pace, patient)
+	cfg.queue = 8
 	cfg, err := cfg.complete()
 	must(t, err)
 	g := &gate{link: newLink(cfg), logs: logs}
@@ -157,7 +159,7 @@ func TestLink_EachWay_Connects(t *testing.T) {
 
 func TestLink_WrongConfiguration_SaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	plain := redistest.Start(t)
+	plain := redistest.Shared(t)
 	locked := redistest.Start(t, redistest.Password("open-sesame"))
 	secure := redistest.Start(t, redistest.WithTLS())
 	noCert, noCA := secure.TLS.Clone(), secure.TLS.Clone()
@@ -190,6 +192,9 @@ func TestLink_WrongConfiguration_SaysWhatIsWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test.cfg.Addresses = []string{test.at}
+			if test.says != "" {
+				test.cfg.DialTimeout = 10 * time.Second
+			}
 			g := openLink(t, test.cfg)
 			const line = "no contact with redis"
 			await(t, "it is logged", func() bool { return g.logged(line) > 0 })
@@ -200,7 +205,10 @@ func TestLink_WrongConfiguration_SaysWhatIsWrong(t *testing.T) {
 			if strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%q must not be told", err)
 			}
-			time.Sleep(3 * longestPause)
+			for range 2 {
+				last := g.lastFailed.Load()
+				await(t, "it is tried again", func() bool { return g.lastFailed.Load() != last })
+			}
 			if n := g.logged(line); n != 1 || !g.heard().IsZero() {
 				t.Errorf("logged %d times, heard at %v", n, g.heard())
 			}

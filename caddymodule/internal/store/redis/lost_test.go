@@ -34,7 +34,7 @@ type loss struct {
 
 // newLossy returns a store behind the proxy, and one beside it.
 func newLossy(t testing.TB, edit ...func(*Config)) (p *lossy, s, beside *Store) {
-	srv := redistest.Start(t)
+	srv := redistest.Shared(t)
 	p = &lossy{Proxy: redistest.StartProxy(t, srv.Addr)}
 	p.LoseWhen(p.lossOf)
 	cfg := config(p.Addr)

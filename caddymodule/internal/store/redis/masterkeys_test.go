@@ -106,7 +106,7 @@ func TestMasterKeys_BesideFirstRelease_SeeEachOther(t *testing.T) {
 func TestMasterKeys_DamagedOrEnded_AreSkipped(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.WarnLevel)
-	f := newFixtureWith(t, func(c *Config) { c.Logger = zap.New(core) })
+	f := newFixture(t, func(c *Config) { c.Logger = zap.New(core) })
 	mustLogin(t, f, newLogin(userOf("oAlice")))
 	want := needsOf(t, f)
 	const old = "0102030405060708090a0b0c"

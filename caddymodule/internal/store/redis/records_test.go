@@ -44,7 +44,7 @@ func TestConfig_OnlyAddresses_HasDefaults(t *testing.T) {
 // to report.
 func TestOpen_EngineUp_IsReady(t *testing.T) {
 	t.Parallel()
-	s, err := Open(config(redistest.Start(t).Addr))
+	s, err := Open(config(redistest.Shared(t).Addr))
 	must(t, err)
 	defer s.Close()
 	must(t, s.Health(t.Context()))
@@ -224,7 +224,7 @@ func TestP6_CommandUnknown_ErrorShowsNoRecord(t *testing.T) {
 	for _, name := range []string{"GET", "EVALSHA", "HGETALL", "SMEMBERS"} {
 		opts = append(opts, redistest.With("rename-command "+name+` ""`))
 	}
-	f := newFixtureWith(t, func(c *Config) { c.Logger = zap.New(core) }, opts...)
+	f := fixtureAt(t, redistest.Start(t, opts...), func(c *Config) { c.Logger = zap.New(core) })
 	l := newLogin(userOf("oAlice"))
 	l.Key.Box = []byte("box box box")
 	var said []string
@@ -257,7 +257,7 @@ func TestP6_CommandUnknown_ErrorShowsNoRecord(t *testing.T) {
 // engine is unavailable.
 func TestP4_EngineHangs_CallsAreBounded(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
+	f := fixtureAt(t, redistest.Start(t))
 	l := mustLogin(t, f, newLogin(userOf("oAlice")))
 	cfg := f.cfg
 	cfg.ReadTimeout, cfg.WriteTimeout = 30*time.Millisecond, 60*time.Millisecond
@@ -274,8 +274,8 @@ func TestP4_EngineHangs_CallsAreBounded(t *testing.T) {
 // TestTouch_Outage_IsWrittenAfterIt: notes wait in an outage, as far as there is room.
 func TestTouch_Outage_IsWrittenAfterIt(t *testing.T) {
 	t.Parallel()
-	short := func(c *Config) { c.WriteTimeout = 3 * time.Second } // of the trial write
-	f := newFixtureWith(t, short, redistest.With("appendonly yes"))
+	short := func(c *Config) { c.WriteTimeout = time.Second } // of the trial write
+	f := fixtureAt(t, redistest.Start(t, redistest.With("appendonly yes")), short)
 	var all []store.Login
 	for i := range 20 {
 		all = append(all, mustLogin(t, f, newLogin(userOf(fmt.Sprint("o", i)))))
@@ -307,19 +307,22 @@ func TestTouch_Outage_IsWrittenAfterIt(t *testing.T) {
 // and those of a fleet whose prefix the pattern could match.
 func TestStats_Many_CountsOnlyOwn(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, redistest.With("maxmemory 64mb"))
-	const n = 3000
-	for i := range n {
-		f.do("SET", fmt.Sprint("foreign:s:{", i, "}"), "x")
-		f.do("SET", fmt.Sprint("wxYgateY1Y:s:{", i, "}"), "x", "PX", "100000000")
-	}
+	f := fixtureAt(t, redistest.Start(t, redistest.With("maxmemory 64mb")))
+	at := strings.Index(f.cfg.Prefix, "[") + 1
+	foreign := "wxgateY" + f.cfg.Prefix[at:at+1] + "Y:" // as the prefix reads as a pattern
+	f.do("EVAL", `for i = 1, 3000 do
+		redis.call('SET', 'foreign:s:{' .. i .. '}', 'x')
+		redis.call('SET', ARGV[1] .. 's:{' .. i .. '}', 'x', 'PX', '100000000')
+	end`, "0", foreign)
+	n := rounds(1500, 300)
+	users := 2 * n / 3
 	var last time.Time
-	for i := range n / 2 {
-		last = mustLogin(t, f, newLogin(userOf(fmt.Sprint("o", i%1000)))).Expires
+	for i := range n {
+		last = mustLogin(t, f, newLogin(userOf(fmt.Sprint("o", i%users)))).Expires
 	}
 	st, err := f.Stats(t.Context())
 	must(t, err)
-	if st.Sessions != n/2 || st.Users != 1000 || st.LastExpiry.Before(last) ||
+	if st.Sessions != int64(n) || st.Users != int64(users) || st.LastExpiry.Before(last) ||
 		st.LastExpiry.After(last.Add(time.Minute)) {
 		t.Errorf("%+v, last session until %v", st, last)
 	}

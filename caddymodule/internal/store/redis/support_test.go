@@ -31,9 +31,10 @@ func TestMain(m *testing.M) {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
 	if !chosen {
-		_ = flag.Set("test.parallel", "10")
+		_ = flag.Set("test.parallel", "20")
 	}
 	code := m.Run()
+	redistest.EndShared()
 	var left error
 	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
 		if left = goleak.Find(); left == nil {
@@ -45,6 +46,14 @@ func TestMain(m *testing.M) {
 	os.Exit(max(code, 1))
 }
 
+// rounds returns n, or few with -short.
+func rounds(n, few int) int {
+	if testing.Short() {
+		return few
+	}
+	return n
+}
+
 // notShort skips a test that waits for seconds.
 func notShort(t testing.TB) {
 	t.Helper()
@@ -54,7 +63,7 @@ func notShort(t testing.TB) {
 }
 
 // patience limits the wait for something that must happen before long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // await waits until ok, and fails the test after patience.
 func await(t testing.TB, what string, ok func() bool) {
@@ -81,6 +90,13 @@ func must(t tb, err error) {
 	}
 }
 
+// patient is the heartbeat of tests that are not about silence: a busy machine makes
+// no outage for them.
+var patient = pace{100 * time.Millisecond, 10 * time.Second, 20 * time.Second}
+
+// brisk notices silence, but not before a busy machine has had its time.
+var brisk = pace{50 * time.Millisecond, 2 * time.Second, 2500 * time.Millisecond}
+
 var prefixes atomic.Int64
 
 // config is for a busy machine, with keys of its own, and special characters of
@@ -92,6 +108,8 @@ func config(addr string) Config {
 		DialTimeout:  5 * time.Second,
 		ReadTimeout:  5 * time.Second,
 		WriteTimeout: 10 * time.Second,
+		pace:         patient,
+		queue:        8, // the default costs megabytes
 	}
 }
 
@@ -118,7 +136,7 @@ func mustOpen(t testing.TB, cfg Config) *Store {
 	return s
 }
 
-// fixture is a store on a server of its own, and a connection beside it.
+// fixture is a store on the shared server or one of its own, and a connection beside it.
 type fixture struct {
 	*Store
 	t   testing.TB
@@ -127,16 +145,18 @@ type fixture struct {
 	c   rueidis.Client
 }
 
-func newFixture(t testing.TB, opts ...redistest.Option) *fixture {
+// newFixture uses the shared server.
+func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
 	t.Helper()
-	return newFixtureWith(t, func(*Config) {}, opts...)
+	return fixtureAt(t, redistest.Shared(t), edit...)
 }
 
-func newFixtureWith(t testing.TB, edit func(*Config), opts ...redistest.Option) *fixture {
+func fixtureAt(t testing.TB, srv *redistest.Server, edit ...func(*Config)) *fixture {
 	t.Helper()
-	srv := redistest.Start(t, opts...)
 	cfg := config(srv.Addr)
-	edit(&cfg)
+	for _, e := range edit {
+		e(&cfg)
+	}
 	return &fixture{Store: mustOpen(t, cfg), t: t, srv: srv, cfg: cfg, c: raw(t, srv.Addr)}
 }
 

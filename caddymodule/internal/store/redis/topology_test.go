@@ -12,11 +12,13 @@ import (
 )
 
 func sentinelConfig(w *redistest.Watched) Config {
-	return Config{Addresses: w.Addresses(), Sentinel: &Sentinel{Master: w.Master}}
+	return Config{
+		Addresses: w.Addresses(), Sentinel: &Sentinel{Master: w.Master}, pace: defaultPace,
+	}
 }
 
 func clusterConfig(c *redistest.Cluster) Config {
-	return Config{Addresses: c.Addresses(), Cluster: true}
+	return Config{Addresses: c.Addresses(), Cluster: true, pace: defaultPace}
 }
 
 func TestSentinels_Asked_FindThePrimary(t *testing.T) {

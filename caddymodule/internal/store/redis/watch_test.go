@@ -246,11 +246,11 @@ func TestP3_Fault_NothingIsMissed(t *testing.T) {
 	}
 	for name, happens := range map[string]func(world){
 		"nothing":                 func(world) { time.Sleep(time.Second) },
-		"the connection is ended": repeat(10, func(w world) { killTrackers(w.t, w.s) }),
+		"the connection is ended": repeat(rounds(10, 2), func(w world) { killTrackers(w.t, w.s) }),
 		"all connections are ended": repeat(10, func(w world) {
 			w.s.Do("CLIENT", "KILL", "TYPE", "normal")
 		}),
-		"kill -9": repeat(3, func(w world) {
+		"kill -9": repeat(rounds(3, 1), func(w world) {
 			w.s.Kill()
 			w.stalls(pace.overdue)
 			w.s.Restart()
@@ -313,8 +313,8 @@ func TestP3_Fault_NothingIsMissed(t *testing.T) {
 			t.Parallel()
 			s := redistest.Start(t, redistest.With("appendonly yes"))
 			p := redistest.StartProxy(t, s.Addr)
-			revoking := openLink(t, Config{Addresses: []string{s.Addr}})
-			listening := openLink(t, Config{Addresses: []string{p.Addr}})
+			revoking := openLink(t, Config{Addresses: []string{s.Addr}, pace: pace})
+			listening := openLink(t, Config{Addresses: []string{p.Addr}, pace: pace})
 			w := world{watchOver(t, revoking, listening), s, p}
 			happens(w)
 			w.heals()
@@ -347,7 +347,7 @@ func TestP3_EngineEmptied_IsReported(t *testing.T) {
 // A login writes keys without the invalidation prefix.
 func TestLink_OtherKeys_AreNotReported(t *testing.T) {
 	t.Parallel()
-	g := upLink(t, redistest.Start(t).Addr)
+	g := upLink(t, redistest.Shared(t).Addr)
 	for _, key := range []string{"s:{01}", "u:{01}", "t:{01}", "k", "ii:"} {
 		must(t, g.set(t, g.cfg.Prefix+key))
 	}

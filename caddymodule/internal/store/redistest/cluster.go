@@ -17,7 +17,7 @@ type Cluster struct {
 const slots = 16384
 
 // StartCluster starts n primaries with the given number of replicas each, on Redis
-// 7.0 or later. The cluster fails over a node that has not answered for a second.
+// 7.0 or later. With replicas it fails over a node that has not answered for a second.
 func StartCluster(tb testing.TB, n, replicas int, opts ...Option) *Cluster {
 	tb.Helper()
 	c := new(Cluster)
@@ -33,6 +33,11 @@ func StartCluster(tb testing.TB, n, replicas int, opts ...Option) *Cluster {
 		s.Do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last))
 	}
 	c.join(replicas)
+	if replicas == 0 { // then a slow node would only be an outage, as on a busy machine
+		for _, s := range c.Primaries {
+			s.Do("CONFIG", "SET", "cluster-node-timeout", "60000")
+		}
+	}
 	return c
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,12 +69,7 @@ func Start(tb testing.TB, opts ...Option) *Server {
 // newServer chooses a free port and a directory.
 func newServer(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, Dir: tb.TempDir(), binary: find(tb)}
-	s.setPort(freePort(tb))
-	s.lines = []string{
-		"bind 127.0.0.1", "protected-mode no", "daemonize no", "dir " + s.Dir, `save ""`,
-		"repl-diskless-sync-delay 0",
-	}
+	s := makeServer(tb, tb.TempDir())
 	tb.Cleanup(func() {
 		if s.proc != nil {
 			s.proc.kill()
@@ -84,6 +80,54 @@ func newServer(tb testing.TB) *Server {
 		}
 	})
 	return s
+}
+
+func makeServer(tb testing.TB, dir string) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, Dir: dir, binary: find(tb)}
+	s.setPort(freePort(tb))
+	s.lines = []string{
+		"bind 127.0.0.1", "protected-mode no", "daemonize no", "dir " + s.Dir, `save ""`,
+		"repl-diskless-sync-delay 0",
+	}
+	return s
+}
+
+var shared struct {
+	sync.Mutex
+	s *Server
+}
+
+// Shared returns the one server that tests of this process share. Each of them has
+// keys of its own there, and leaves settings and other connections alone.
+func Shared(tb testing.TB) *Server {
+	tb.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.s == nil {
+		find(tb) // skips before there is a directory
+		dir, err := os.MkdirTemp("", "redistest")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		s := makeServer(tb, dir)
+		s.start()
+		shared.s = s
+	}
+	s := *shared.s
+	s.tb = tb
+	return &s
+}
+
+// EndShared ends the server of Shared, for TestMain.
+func EndShared() {
+	shared.Lock()
+	defer shared.Unlock()
+	if s := shared.s; s != nil {
+		s.Kill()
+		os.RemoveAll(s.Dir)
+		shared.s = nil
+	}
 }
 
 // find returns the path of the server's binary. Without one it skips the test, or

@@ -1,6 +1,7 @@
 package redistest_test
 
 import (
+	"flag"
 	"io"
 	"net"
 	"testing"
@@ -11,7 +12,19 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/internal/store/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs all tests at a time, since they wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "10")
+	goleak.VerifyTestMain(m)
+}
+
+func TestShared_TwoTests_OneServer(t *testing.T) {
+	t.Parallel()
+	defer redistest.EndShared()
+	redistest.Shared(t).Do("SET", "k", "v")
+	redistest.Shared(t).Await(redistest.Has("v"), "GET", "k")
+}
 
 func TestServer_KilledAndRestarted_KeepsData(t *testing.T) {
 	for name, opts := range map[string][]redistest.Option{
@@ -34,6 +47,7 @@ func TestServer_KilledAndRestarted_KeepsData(t *testing.T) {
 }
 
 func TestServer_Paused_DoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t)
 	s.Pause()
 	if ping(t, s.Addr, 200*time.Millisecond) {
@@ -48,6 +62,9 @@ func TestServer_Paused_DoesNotAnswer(t *testing.T) {
 func TestWatched_Failover_PromotesReplica(t *testing.T) {
 	for name, n := range map[string]int{"one sentinel": 1, "three sentinels": 3} {
 		t.Run(name, func(t *testing.T) {
+			if n > 1 && testing.Short() {
+				t.Skip("a vote takes seconds; run without -short")
+			}
 			t.Parallel()
 			w := redistest.StartReplicaWithSentinel(t, n)
 			w.Failover()
@@ -57,6 +74,9 @@ func TestWatched_Failover_PromotesReplica(t *testing.T) {
 }
 
 func TestCluster_PrimaryKilled_PromotesReplica(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a vote takes seconds; run without -short")
+	}
 	t.Parallel()
 	c := redistest.StartCluster(t, 3, 1)
 	c.Primaries[0].Kill()
@@ -64,6 +84,7 @@ func TestCluster_PrimaryKilled_PromotesReplica(t *testing.T) {
 }
 
 func TestProxy_EachFault_IsSeen(t *testing.T) {
+	t.Parallel()
 	p := redistest.StartProxy(t, redistest.Start(t).Addr)
 	answers := func(what string, want bool, wait time.Duration) {
 		t.Helper()

@@ -17,8 +17,8 @@ type Watched struct {
 	tb testing.TB
 }
 
-// StartReplicaWithSentinel starts two servers with the options, and n sentinels that
-// declare a primary down after half a second without an answer.
+// StartReplicaWithSentinel starts two servers with the options, and n sentinels. They
+// have the patience for a busy machine until AwaitPromotion.
 func StartReplicaWithSentinel(tb testing.TB, n int, opts ...Option) *Watched {
 	tb.Helper()
 	w := &Watched{tb: tb, Master: "mymaster"}
@@ -32,7 +32,7 @@ func StartReplicaWithSentinel(tb testing.TB, n int, opts ...Option) *Watched {
 		s.lines = []string{
 			"bind 127.0.0.1", "protected-mode no", "dir " + s.Dir,
 			fmt.Sprintf("sentinel monitor %s 127.0.0.1 %s %d", w.Master, w.Primary.Port(), n/2+1),
-			"sentinel down-after-milliseconds " + w.Master + " 500",
+			"sentinel down-after-milliseconds " + w.Master + " 60000",
 			"sentinel failover-timeout " + w.Master + " 3000",
 		}
 		if w.Primary.password != "" {
@@ -58,7 +58,7 @@ func (w *Watched) Failover() {
 	var err error
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if err = w.Sentinels[0].Try("SENTINEL", "FAILOVER", w.Master).Error(); err == nil {
-			w.AwaitPromotion()
+			w.awaitPromotion()
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -66,8 +66,17 @@ func (w *Watched) Failover() {
 	w.tb.Fatalf("failing over: %v", err)
 }
 
-// AwaitPromotion returns when all sentinels name the replica as the primary.
+// AwaitPromotion makes the sentinels declare a primary down after half a second
+// without an answer. It returns when all of them name the replica as the primary.
 func (w *Watched) AwaitPromotion() {
+	w.tb.Helper()
+	for _, s := range w.Sentinels {
+		s.Do("SENTINEL", "SET", w.Master, "down-after-milliseconds", "500")
+	}
+	w.awaitPromotion()
+}
+
+func (w *Watched) awaitPromotion() {
 	w.tb.Helper()
 	for _, s := range w.Sentinels {
 		s.Await(Has("address="+w.Replica.Addr), "INFO", "sentinel")
