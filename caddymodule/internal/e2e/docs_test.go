@@ -10,19 +10,20 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // docsRoot is where the project's documents are, seen from the module's root.
 const docsRoot = "caddymodule/docs"
 
-// sources returns the text of every file with one of the suffixes, by its path
-// from the module's root with slashes. Folders that begin with a dot are
+// repository returns the text of every file by its path from the module's root
+// with slashes, where a test reads its kind. Folders that begin with a dot are
 // skipped, .github excepted.
-func sources(tb testing.TB, suffixes ...string) map[string]string {
-	tb.Helper()
+var repository = sync.OnceValue(func() map[string]string {
 	found := make(map[string]string)
-	walk := func(name string, entry fs.DirEntry, err error) error {
+	readable := regexp.MustCompile(`\.(?:go|md|sh|js|py)$|Caddyfile$`)
+	err := filepath.WalkDir(moduleRoot, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -37,16 +38,28 @@ func sources(tb testing.TB, suffixes ...string) map[string]string {
 			}
 			return nil
 		}
-		ends := func(s string) bool { return strings.HasSuffix(from, s) }
-		if slices.ContainsFunc(suffixes, ends) {
+		if readable.MatchString(from) {
 			text, err := os.ReadFile(name)
 			found[from] = string(text)
 			return err
 		}
 		return nil
+	})
+	if err != nil {
+		panic(err)
 	}
-	if err := filepath.WalkDir(moduleRoot, walk); err != nil {
-		tb.Fatal(err)
+	return found
+})
+
+// sources returns the files of the repository with one of the suffixes.
+func sources(tb testing.TB, suffixes ...string) map[string]string {
+	tb.Helper()
+	found := make(map[string]string)
+	for name, text := range repository() {
+		ends := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
+		if slices.ContainsFunc(suffixes, ends) {
+			found[name] = text
+		}
 	}
 	if len(found) == 0 {
 		tb.Fatalf("no file ends in any of %q", suffixes)

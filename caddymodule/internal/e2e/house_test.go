@@ -1,17 +1,15 @@
 package e2e_test
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
+	"go/build"
 	"go/parser"
 	"go/token"
-	"io"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -170,147 +168,129 @@ var house = map[string]row{
 	"examples/apps/go":    {foreign: []string{"go.etcd.io/bbolt"}},
 }
 
-// goPackage is what go list says of a package.
+// goPackage is a package of this module, test files apart.
 type goPackage struct {
-	Dir, ImportPath, Name string
-	GoFiles               []string
-	Imports, Deps         []string
-	Standard              bool
-	Module                *goModule
+	Name    string
+	GoFiles []string
+	Docs    []string // its package comments
+	Imports []string
 }
 
-type goModule struct {
-	Path, Dir string
-	Main      bool
-}
+// modulePath begins the import path of every package of this module.
+const modulePath = "github.com/wxgate/wxgate/"
 
-// packages lists the module's packages and all that they depend on, by import
-// path. Every test here needs the list and it takes seconds.
+// packages reads the module's packages, by place: the directory seen from the
+// module's root, which is the key of the table.
 var packages = sync.OnceValues(func() (map[string]*goPackage, error) {
-	cmd := exec.Command(
-		"go", "list", "-deps", "-json=Dir,ImportPath,Name,GoFiles,Imports,Deps,Standard,Module",
-		"./...",
-	)
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return nil, fmt.Errorf("finding the module: %w", err)
-	}
-	cmd.Dir = strings.TrimSpace(string(root))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("listing packages: %w\n%s", err, &stderr)
-	}
-	listed := make(map[string]*goPackage)
-	dec := json.NewDecoder(strings.NewReader(string(out)))
-	for {
-		p := new(goPackage)
-		if err := dec.Decode(p); errors.Is(err, io.EOF) {
-			return listed, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("reading go list's answer: %w", err)
+	found := make(map[string]*goPackage)
+	for name, text := range repository() {
+		dir, file := path.Split(name)
+		ours, err := build.Default.MatchFile(filepath.Join(moduleRoot, dir), file)
+		if err != nil {
+			return nil, err
 		}
-		listed[p.ImportPath] = p
+		if !ours || strings.HasSuffix(file, "_test.go") || strings.Contains(name, "testdata/") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), name, text,
+			parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		place := strings.TrimSuffix(dir, "/")
+		if found[place] == nil {
+			found[place] = &goPackage{Name: parsed.Name.Name}
+		}
+		p := found[place]
+		p.GoFiles = append(p.GoFiles, file)
+		if parsed.Doc != nil {
+			p.Docs = append(p.Docs, parsed.Doc.Text())
+		}
+		for _, spec := range parsed.Imports {
+			if name, _ := strconv.Unquote(spec.Path.Value); !slices.Contains(p.Imports, name) {
+				p.Imports = append(p.Imports, name)
+			}
+		}
 	}
+	return found, nil
 })
 
-// listedPackages returns the packages and the module's root.
-func listedPackages(t *testing.T) (all map[string]*goPackage, root string) {
+// listedPackages returns the packages.
+func listedPackages(t *testing.T) map[string]*goPackage {
 	t.Helper()
 	all, err := packages()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range all {
-		if p.own() {
-			return all, p.Module.Dir
-		}
-	}
-	t.Fatal("go list names no package of this module")
-	return nil, ""
-}
-
-func (p *goPackage) own() bool { return p.Module != nil && p.Module.Main }
-
-// place is the package's directory seen from the module's root, the key of the table.
-func (p *goPackage) place() string {
-	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, p.Module.Path), "/")
+	return all
 }
 
 func TestArrowsPointDown(t *testing.T) {
-	all, _ := listedPackages(t)
-	for _, complaint := range complaints(all) {
+	for _, complaint := range complaints(listedPackages(t)) {
 		t.Error(complaint)
 	}
 }
 
 // complaints holds every package of the module against its row.
-func complaints(all map[string]*goPackage) []string {
-	var found []string
-	for _, p := range all {
-		if !p.own() {
-			continue
-		}
-		r, placed := house[p.place()]
+func complaints(all map[string]*goPackage) (found []string) {
+	complain := func(format string, args ...any) {
+		found = append(found, fmt.Sprintf(format, args...))
+	}
+	for place, p := range all {
+		r, placed := house[place]
 		if !placed {
-			found = append(
-				found,
-				fmt.Sprintf(
-					"%s is not in the table: say there what it may import, "+
-						"and in caddymodule/README.md what it owns",
-					p.place(),
-				),
-			)
+			complain("%s is not in the table: say there what it may import, and in "+
+				"caddymodule/README.md what it owns", place)
 			continue
 		}
 		code := func(name string) bool { return name != "doc.go" }
 		if r.tests && slices.ContainsFunc(p.GoFiles, code) {
-			found = append(
-				found, fmt.Sprintf("%s holds tests only, but has %q", p.place(), p.GoFiles),
-			)
+			complain("%s holds tests only, but has %q", place, p.GoFiles)
 		}
-		if strings.HasPrefix(p.place(), internalRoot+"/") && !r.caddy {
-			if i := slices.IndexFunc(p.Deps, isCaddy); i >= 0 {
-				found = append(
-					found,
-					fmt.Sprintf(
-						"%s depends on %s, and nothing in there may know of Caddy", p.place(),
-						p.Deps[i],
-					),
-				)
+		if strings.HasPrefix(place, internalRoot+"/") && !r.caddy {
+			if through := wayToCaddy(all, place); through != "" {
+				complain("%s depends on %s, and nothing in there may know of Caddy", place, through)
 			}
 		}
-		found = append(found, badImports(all, p, r)...)
+		for _, name := range p.Imports {
+			dep, own := strings.CutPrefix(name, modulePath)
+			first, _, _ := strings.Cut(name, "/")
+			within := func(module string) bool {
+				return name == module || strings.HasPrefix(name, module+"/")
+			}
+			switch {
+			case own:
+				if !slices.Contains(r.ours, strings.TrimPrefix(dep, internalRoot+"/")) {
+					complain("%s imports %s, which is not below it", place, dep)
+				}
+			case !strings.Contains(first, "."): // the standard library
+			case !slices.Contains(r.foreign, anyModule) && !slices.ContainsFunc(r.foreign, within):
+				complain("%s imports %s: its row allows the standard library and %q", place, name,
+					r.foreign)
+			}
+		}
 	}
 	slices.Sort(found)
 	return found
 }
 
-func badImports(all map[string]*goPackage, p *goPackage, r row) []string {
-	var found []string
-	for _, name := range p.Imports {
-		dep := all[name]
-		switch {
-		case dep == nil || dep.Standard: // "C" and "unsafe" are not listed
-		case dep.own():
-			if !slices.Contains(r.ours, strings.TrimPrefix(dep.place(), internalRoot+"/")) {
-				found = append(
-					found,
-					fmt.Sprintf("%s imports %s, which is not below it", p.place(), dep.place()),
-				)
+// wayToCaddy returns a package of Caddy that one of ours imports, itself or by others
+// of ours.
+func wayToCaddy(all map[string]*goPackage, place string) string {
+	if all[place] == nil {
+		return ""
+	}
+	for _, name := range all[place].Imports {
+		if isCaddy(name) {
+			return name
+		}
+		if dep, own := strings.CutPrefix(name, modulePath); own {
+			if through := wayToCaddy(all, dep); through != "" {
+				return through
 			}
-		case !slices.Contains(r.foreign, anyModule) && !slices.Contains(r.foreign, dep.Module.Path):
-			found = append(
-				found,
-				fmt.Sprintf(
-					"%s imports %s: its row allows the standard library and %q", p.place(), name,
-					r.foreign,
-				),
-			)
 		}
 	}
-	return found
+	return ""
 }
 
 func isCaddy(importPath string) bool {
@@ -319,12 +299,11 @@ func isCaddy(importPath string) bool {
 
 // TestArrowsAreJudged shows that the judge of TestArrowsPointDown is not blind.
 func TestArrowsAreJudged(t *testing.T) {
-	const ours = "example.org/x"
+	ours := strings.TrimSuffix(modulePath, "/")
 	tests := []struct {
 		place   string
 		files   []string
 		imports []string
-		deps    []string
 		want    string
 	}{
 		{place: internalRoot + "/gate", imports: []string{"net/http"}},
@@ -342,12 +321,13 @@ func TestArrowsAreJudged(t *testing.T) {
 			want: "which is not below it",
 		},
 		{
-			place: internalRoot + "/store/bolt", imports: []string{caddyModule},
+			place: internalRoot + "/store/bolt", imports: []string{"example.org/x"},
 			want: "its row allows the standard library",
 		},
+		{place: internalRoot + "/limit", imports: []string{"golang.org/x/time/rate"}},
 		{
-			place: internalRoot + "/limit", deps: []string{caddyModule + "/modules/caddyhttp"},
-			want: "may know of Caddy",
+			place: internalRoot + "/limit", imports: []string{ours + "/" + internalRoot + "/block"},
+			want: "limit depends on " + caddyModule + ", and nothing in there may know of Caddy",
 		},
 		{
 			place:   "caddymodule/wechatapp",
@@ -357,10 +337,7 @@ func TestArrowsAreJudged(t *testing.T) {
 			place: "caddymodule/wechatapp", imports: []string{ours + "/caddymodule/wechatauth"},
 			want: "which is not below it",
 		},
-		{
-			place: internalRoot + "/block", imports: []string{caddyModule},
-			deps: []string{caddyModule},
-		},
+		{place: internalRoot + "/block", imports: []string{caddyModule}},
 		{
 			place: "caddymodule", imports: []string{ours + "/caddymodule/weixintest"},
 			want: "which is not below it",
@@ -380,84 +357,40 @@ func TestArrowsAreJudged(t *testing.T) {
 		},
 		{place: internalRoot + "/newcomer", want: "is not in the table"},
 	}
-	module := &goModule{Path: ours, Main: true}
 	for _, tt := range tests {
-		all := map[string]*goPackage{
-			"net/http":  {ImportPath: "net/http", Standard: true},
-			caddyModule: {ImportPath: caddyModule, Module: &goModule{Path: caddyModule}},
-		}
+		all := make(map[string]*goPackage)
 		for place := range house {
-			all[ours+"/"+place] = &goPackage{ImportPath: ours + "/" + place, Module: module}
+			all[place] = &goPackage{}
 		}
-		all[ours+"/"+tt.place] = &goPackage{
-			ImportPath: ours + "/" + tt.place, Module: module,
-			GoFiles: tt.files, Imports: tt.imports, Deps: tt.deps,
-		}
-		got := complaints(all)
-		switch {
-		case tt.want == "" && len(got) > 0:
-			t.Errorf("%s importing %q: got %q, want no complaint", tt.place, tt.imports, got)
-		case tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)):
+		all[internalRoot+"/block"].Imports = []string{caddyModule}
+		all[tt.place] = &goPackage{GoFiles: tt.files, Imports: tt.imports}
+		got := strings.Join(complaints(all), "\n")
+		if !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
 			t.Errorf("%s importing %q: got %q, want %q", tt.place, tt.imports, got, tt.want)
 		}
 	}
 }
 
 func TestEveryPackageHasAComment(t *testing.T) {
-	all, _ := listedPackages(t)
-	for _, p := range all {
-		if !p.own() || len(p.GoFiles) == 0 {
-			continue
-		}
+	for place, p := range listedPackages(t) {
 		want := []string{"Package " + p.Name + " "}
 		if p.Name == "main" {
-			name := path.Base(p.ImportPath)
+			name := path.Base(place)
 			want = []string{"Command " + name + " ", strings.ToUpper(name[:1]) + name[1:] + " "}
 		}
-		var comments []string
-		for _, name := range p.GoFiles {
-			file, err := parser.ParseFile(
-				token.NewFileSet(), filepath.Join(p.Dir, name), nil,
-				parser.PackageClauseOnly|parser.ParseComments,
-			)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if file.Doc != nil {
-				firstLine, _, _ := strings.Cut(file.Doc.Text(), "\n")
-				comments = append(comments, firstLine)
-			}
-		}
-		begins := func(prefix string) bool { return strings.HasPrefix(comments[0], prefix) }
-		if len(comments) != 1 || !slices.ContainsFunc(want, begins) {
-			t.Errorf(
-				"%s: want exactly one package comment, beginning with one of %q; got %q", p.place(),
-				want, comments,
-			)
+		begins := func(prefix string) bool { return strings.HasPrefix(p.Docs[0], prefix) }
+		if len(p.Docs) != 1 || !slices.ContainsFunc(want, begins) {
+			t.Errorf("%s: want exactly one package comment, beginning with one of %q; got %q",
+				place, want, p.Docs)
 		}
 	}
 }
 
 // TestHouse_ManyFiles_HaveAReason holds that a package is small, or says why not.
 func TestHouse_ManyFiles_HaveAReason(t *testing.T) {
-	all, _ := listedPackages(t)
-	for _, p := range all {
-		if !p.own() || len(p.GoFiles) <= maxFiles {
-			continue
-		}
-		doc := ""
-		for _, name := range p.GoFiles {
-			file, err := parser.ParseFile(
-				token.NewFileSet(), filepath.Join(p.Dir, name), nil,
-				parser.PackageClauseOnly|parser.ParseComments,
-			)
-			if err != nil {
-				t.Fatal(err)
-			}
-			doc += file.Doc.Text()
-		}
-		if !strings.Contains(doc, "files") {
-			t.Errorf("%s has %d files, and its comment does not say why", p.place(), len(p.GoFiles))
+	for place, p := range listedPackages(t) {
+		if len(p.GoFiles) > maxFiles && !strings.Contains(strings.Join(p.Docs, ""), "files") {
+			t.Errorf("%s has %d files, and its comment does not say why", place, len(p.GoFiles))
 		}
 	}
 }
@@ -471,12 +404,11 @@ var topLevel = []string{
 // TestTopLevelIsTidy looks past names beginning with a dot and past what
 // .gitignore lists, such as a program just built.
 func TestTopLevelIsTidy(t *testing.T) {
-	_, root := listedPackages(t)
-	entries, err := os.ReadDir(root)
+	entries, err := os.ReadDir(moduleRoot)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ignored, err := os.ReadFile(filepath.Join(root, ".gitignore"))
+	ignored, err := os.ReadFile(filepath.Join(moduleRoot, ".gitignore"))
 	if err != nil {
 		t.Fatal(err)
 	}
