@@ -81,6 +81,7 @@ func keys[V any](m map[string]V) (names []string) {
 
 // site is one guarded site of a configuration.
 type site struct {
+	addr string
 	host string   // or the address, where any host will do
 	path string   // of the app
 	apps []string // mini programs that it accepts
@@ -89,13 +90,17 @@ type site struct {
 // patched is a configuration moved onto this machine.
 type patched struct {
 	json  []byte
-	apps  map[string]string // the environment variable of the secret of each mini program
+	apps  []string // mini programs
 	sites []site
 	api   string // address of the listener with a wechat_api, if there is one
 }
 
+// secretEnv names the variable with the secret of a mini program.
+func secretEnv(appID string) string { return "WX_SECRET_OF_" + appID }
+
 // patch changes the addresses of a configuration, and nothing else: the
-// listener, without TLS; the upstreams; the API of WeChat; the files.
+// listener, without TLS; the upstreams; the API of WeChat; where secrets and
+// sessions are; and how long a stop waits.
 func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string) (p patched) {
 	tb.Helper()
 	var c struct {
@@ -115,22 +120,18 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 	}
 	api["base_url"] = wechat
 	c.Apps.WeChat["api"] = api
-	if store, _ := c.Apps.WeChat["store"].(map[string]any); store["path"] != nil {
-		store["path"] = filepath.Join(tb.TempDir(), "sessions.db")
+	if store, _ := c.Apps.WeChat["store"].(map[string]any); store != nil {
+		delete(store, "path") // in the data folder
 	}
-	p.apps = make(map[string]string)
+	delete(c.Apps.HTTP, "shutdown_delay") // which the next configuration would wait for
 	for i, a := range c.Apps.WeChat["apps"].([]any) {
 		m := a.(map[string]any)
-		name := func(key string) string {
-			return strings.TrimSuffix(strings.TrimPrefix(m[key].(string), "{env."), "}")
+		id := m["appid"].(string)
+		if strings.HasPrefix(id, "{") {
+			id = fmt.Sprintf("wx%016d", i)
 		}
-		if id := m["appid"].(string); strings.HasPrefix(id, "{") {
-			m["appid"] = fmt.Sprintf("wx%016d", i)
-		}
-		if strings.HasPrefix(m["secret"].(string), "{file.") {
-			m["secret"] = "{env.WX_SECRET_FILE}" // the file is on another machine
-		}
-		p.apps[m["appid"].(string)] = name("secret")
+		m["appid"], m["secret"] = id, "{env."+secretEnv(id)+"}"
+		p.apps = append(p.apps, id)
 	}
 	guarding := 0
 	for _, server := range c.Apps.HTTP["servers"].(map[string]any) {
@@ -152,7 +153,7 @@ func patch(tb testing.TB, config []byte, listen, admin, upstream, wechat string)
 		delete(s, "tls_connection_policies")
 		for _, r := range s["routes"].([]any) {
 			route := r.(map[string]any)
-			guarded := site{host: listen, path: "/hello", apps: keys(p.apps)}
+			guarded := site{addr: listen, host: listen, path: "/hello", apps: p.apps}
 			walkJSON(route, func(m map[string]any) {
 				if required, ok := m["required"].([]any); ok && m["handler"] == "wechat_auth" {
 					guarded.path = strings.TrimSuffix(required[0].(string), "/*") + guarded.path
@@ -203,10 +204,12 @@ func walkJSON(v any, visit func(map[string]any)) {
 	}
 }
 
-// TestExamples_Run starts each Caddyfile with other addresses. On every site a
-// user of every mini program logs in and calls the app.
+// TestExamples_Run loads each Caddyfile with other addresses, one after another
+// into a gate for each kind of store. On every site a user of every mini program
+// logs in and calls the app.
 func TestExamples_Run(t *testing.T) {
 	t.Parallel()
+	configs := map[string]map[string][]byte{"bolt": {}, "redis": {}}
 	for name, text := range caddyfiles(t) {
 		if !strings.Contains(text, "wechat {") || !strings.Contains(text, "reverse_proxy") {
 			continue // it asks a gate elsewhere, or answers another proxy
@@ -214,46 +217,73 @@ func TestExamples_Run(t *testing.T) {
 		if strings.Contains(text, "\tcomponent ") {
 			continue // it waits for a ticket: its guide runs it
 		}
-		t.Run(name, func(t *testing.T) {
+		config, err := adapt(text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		store := "bolt"
+		if strings.Contains(text, "store redis") {
+			store = "redis"
+		}
+		configs[store][name] = config
+	}
+	for store, configs := range configs {
+		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			config, err := adapt(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			// The mini programs of the file, known to the simulator.
-			ids := keys(patch(t, config, "x:1", "x:2", "x:3", "http://x").apps)
-			w := prepareWorld(t, setup{apps: ids})
-			p := patch(t, config, w.addr, w.admin, w.app.addr, w.wechat.URL)
-			for id, variable := range p.apps {
-				w.env = append(w.env, variable+"="+secretOf(id))
-			}
-			w.env = append(w.env, "WX_PUSH_TOKEN=demoToken",
-				"WX_PUSH_KEY=abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG")
-			if strings.Contains(text, "store redis") {
-				w.env = append(w.env,
-					"REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr,
-					"REDIS_PASSWORD="+fleetPassword, "WX_SEAL_KEY="+fleetSealKey)
-			}
-			w.run(t, "--config", w.write(t, "caddy.json", string(p.json)))
-			if len(p.sites) == 0 {
-				t.Fatal("no site")
-			}
-			for _, s := range p.sites {
-				for _, id := range s.apps {
-					s.try(t, w, id)
-				}
-				raw(t, w.addr,
-					request(s.host, "GET", s.path, "")).problem(t, 401, "session_missing")
-			}
-			if p.api != "" {
-				openid := w.wechat.OpenID(ids[0], "ada")
-				body := map[string]any{"appid": ids[0], "openid": openid}
-				r := userCall(t, p.api, "checksession", body).object(t)
-				if r["valid"] != true {
-					t.Errorf("the app's side answers %v", r)
-				}
+			w := exampleWorld(t, store, configs)
+			for name, config := range configs {
+				t.Run(name, func(t *testing.T) { runExample(t, w, config) })
 			}
 		})
+	}
+}
+
+// exampleWorld starts a gate that knows the secrets of all mini programs of the
+// configurations.
+func exampleWorld(t *testing.T, store string, configs map[string][]byte) *world {
+	t.Helper()
+	env := []string{
+		"WX_PUSH_TOKEN=demoToken", "WX_PUSH_KEY=abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
+	}
+	if store == "redis" {
+		env = append(env,
+			"REDIS_ADDR="+redistest.Start(t, redistest.Password(fleetPassword)).Addr,
+			"REDIS_PASSWORD="+fleetPassword, "WX_SEAL_KEY="+fleetSealKey)
+	}
+	s := setup{env: env}
+	for _, config := range configs {
+		s.apps = append(s.apps, patch(t, config, "x:1", "x:2", "x:3", "http://x").apps...)
+	}
+	slices.Sort(s.apps)
+	s.apps = slices.Compact(s.apps)
+	for _, id := range s.apps {
+		s.env = append(s.env, secretEnv(id)+"="+secretOf(id))
+	}
+	return newWorld(t, s)
+}
+
+// runExample visits the sites of one configuration.
+func runExample(t *testing.T, w *world, config []byte) {
+	p := patch(t, config, freeAddr(t), w.admin, w.app.addr, w.wechat.URL)
+	if status, said := w.load(t, "application/json", string(p.json)); status != 200 {
+		t.Fatalf("loading: status %d: %s", status, said)
+	}
+	if len(p.sites) == 0 {
+		t.Fatal("no site")
+	}
+	for _, s := range p.sites {
+		for _, id := range s.apps {
+			s.try(t, w, id)
+		}
+		raw(t, s.addr, request(s.host, "GET", s.path, "")).problem(t, 401, "session_missing")
+	}
+	if p.api != "" {
+		openid := w.wechat.OpenID(p.apps[0], "ada")
+		body := map[string]any{"appid": p.apps[0], "openid": openid}
+		r := userCall(t, p.api, "checksession", body).object(t)
+		if r["valid"] != true {
+			t.Errorf("the app's side answers %v", r)
+		}
 	}
 }
 
@@ -261,8 +291,8 @@ func TestExamples_Run(t *testing.T) {
 func (s site) try(t *testing.T, w *world, appID string) {
 	t.Helper()
 	body := appBody(w.wechat.Code(appID, "ada"), appID)
-	token := raw(t, w.addr, request(s.host, "POST", "/wx/login", body)).session(t).Token
-	r := raw(t, w.addr, request(s.host, "GET", s.path, "", bearer(token)))
+	token := raw(t, s.addr, request(s.host, "POST", "/wx/login", body)).session(t).Token
+	r := raw(t, s.addr, request(s.host, "GET", s.path, "", bearer(token)))
 	if !r.fromApp() {
 		t.Fatalf("%s: the call is answered with %s", s.host, r)
 	}

@@ -33,7 +33,7 @@ func TestExample_OpenData(t *testing.T) {
 	w := prepareWorld(t, setup{})
 	upstream := freeAddr(t)
 	p := patch(t, config, w.addr, w.admin, upstream, w.wechat.URL)
-	w.env = append(w.env, p.apps[appA]+"="+secretOf(appA))
+	w.env = append(w.env, secretEnv(appA)+"="+secretOf(appA))
 	spawn(t, t.TempDir(), []string{"PORT=" + portOf(upstream), "WECHAT=http://" + p.api},
 		upstream, "node",
 		filepath.Join(example, "app.js"))

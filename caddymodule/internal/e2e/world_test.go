@@ -166,16 +166,22 @@ func (w *world) write(tb testing.TB, name, text string) string {
 	return path
 }
 
-// reload loads a configuration through the admin API, even if it is the same, and
+// reload loads a Caddyfile.
+func (w *world) reload(tb testing.TB, caddyfile string) (status int, said string) {
+	tb.Helper()
+	return w.load(tb, "text/caddyfile", caddyfile)
+}
+
+// load loads a configuration through the admin API, even if it is the same, and
 // returns the status and what was said. Caddy may drop a connection to the endpoint
 // that it is just replacing, so a load without an answer is repeated.
-func (w *world) reload(tb testing.TB, caddyfile string) (status int, said string) {
+func (w *world) load(tb testing.TB, contentType, config string) (status int, said string) {
 	tb.Helper()
 	r, err := reply{}, error(nil)
 	// The endpoint that a reload replaces may reset a connection that it has not taken.
 	for try := 0; r.status == 0 && try < 5; try++ {
-		r, err = exchange(w.admin, request(w.admin, "POST", "/load", caddyfile,
-			"Content-Type: text/caddyfile", "Cache-Control: must-revalidate"))
+		r, err = exchange(w.admin, request(w.admin, "POST", "/load", config,
+			"Content-Type: "+contentType, "Cache-Control: must-revalidate"))
 	}
 	if r.status == 0 {
 		tb.Fatalf("reloading: %v", err)
