@@ -59,6 +59,7 @@ func (w *world) database() string {
 // TestAdmin_Status holds that the command prints the answer of the gate, and
 // exits with 2 when none runs. TestAdminStatus checks the numbers.
 func TestAdmin_Status(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, both)
 	w.loginTo(t, appA, "ada")
@@ -214,8 +215,11 @@ func TestP2_Backup(t *testing.T) {
 		w.checkAlive(t, token, who)
 	}
 	w.checkAlive(t, w.login(t, "afterwards"), w.who(appA, "afterwards"))
-	w.gate.stop(t)
+	if testing.Short() {
+		return
+	}
 
+	w.gate.stop(t)
 	key := w.database() + ".key"
 	good, err := os.ReadFile(key)
 	if err != nil {
@@ -255,6 +259,7 @@ func (w *world) refusesToStart(tb testing.TB, reason string) {
 // a reload and a start without a needed key fail with its name and lose
 // nothing.
 func TestAdmin_RotateKeys(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := prepareWorld(t, setup{})
 	file := filepath.Join(w.home, "master.keys")
@@ -330,6 +335,7 @@ func TestAdmin_RotateKeys(t *testing.T) {
 // TestP6_AdminShowsNoSecret searches admin answers, the output and log of the
 // commands, and a backup for secrets.
 func TestP6_AdminShowsNoSecret(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	s := setup{options: "\tdebug"}
 	w := newWorld(t, s)
@@ -389,6 +395,7 @@ func TestP6_AdminShowsNoSecret(t *testing.T) {
 // TestP2_OverwrittenFile_ReloadOpensItAgain copies a backup over the file of a running
 // gate. The gate lives, status says what to do, and reload --force serves the backup.
 func TestP2_OverwrittenFile_ReloadOpensItAgain(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := newWorld(t, mixed)
 	ada := w.login(t, "ada")

@@ -179,7 +179,7 @@ func (s *stage) removal(t *testing.T) {
 func (p platform) test(t *testing.T) {
 	t.Helper()
 	t.Parallel()
-	if p.forks {
+	if p.long {
 		slow(t)
 	}
 	s := newStage(t, p)

@@ -36,7 +36,7 @@ func without(names []string, bytes string) []string {
 // php is PHP's own server with a router script. It makes "_" of "-", "." and
 // blanks, and headers of trailers.
 var php = platform{
-	name: "PHP", forks: true, needs: []string{"php"},
+	name: "PHP", long: true, needs: []string{"php"},
 	fooled: slices.Concat(asWritten, []string{
 		"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID", "X.WX.OPENID", "X.WX-OPENID",
 		"X-WX.OPENID", "X_WX.OPENID", "X WX OPENID: victim", "truth first", "all at once",
@@ -59,7 +59,7 @@ var php = platform{
 // the last one win. The scripts are called public, optional and admin, as a
 // site without a front controller has them.
 var cgi = platform{
-	name: "CGI", forks: true, few: true, needs: []string{"lighttpd", "php-cgi"},
+	name: "CGI", long: true, few: true, needs: []string{"lighttpd", "php-cgi"},
 	fooled:      slices.Concat(asWritten, aliases(), []string{"truth first", "all at once"}),
 	fooledCaddy: slices.Concat(asWritten, without(aliases(), "_.")),
 	misled:      unresolved,
@@ -90,7 +90,7 @@ setenv.set-environment = ("APP_SEEN" => %q, "PHP_INI_SCAN_DIR" => "")
 
 // fastCGI is PHP by FastCGI, with Caddy's own php_fastcgi and a front controller.
 var fastCGI = platform{
-	name: "FastCGI", forks: true, needs: []string{"php-cgi"}, fastCGI: true,
+	name: "FastCGI", long: true, needs: []string{"php-cgi"}, fastCGI: true,
 	fooledCaddy: asWritten,
 	start: func(tb testing.TB, dir, addr, seen string) string {
 		copyFile(tb, script(tb, "caller.php"), filepath.Join(dir, "index.php"))
@@ -102,7 +102,7 @@ var fastCGI = platform{
 
 // wsgi is Python's interface under gunicorn.
 var wsgi = platform{
-	name: "WSGI", forks: true, needs: []string{"gunicorn"},
+	name: "WSGI", long: true, needs: []string{"gunicorn"},
 	fooled: slices.Concat(asWritten,
 		[]string{"X_WX_OPENID", "x_wx_openid", "X_WX-OPENID", "X-WX_OPENID"}),
 	fooledCaddy: asWritten,
@@ -117,7 +117,7 @@ var wsgi = platform{
 
 // node is Node's http server.
 var node = platform{
-	name: "Node", needs: []string{"node"},
+	name: "Node", long: true, needs: []string{"node"},
 	fooled: asWritten, fooledCaddy: asWritten,
 	misled: unresolved[:2],
 	start: func(tb testing.TB, dir, addr, seen string) string {

@@ -29,7 +29,7 @@ type platform struct {
 	// to send requests on to it.
 	start func(tb testing.TB, dir, addr, seen string) (handler string)
 
-	forks   bool // too slow for a short run
+	long    bool // too slow for a short run
 	few     bool // a process for each request: half of them must do
 	fastCGI bool // there is no asking it without a web server
 

@@ -31,12 +31,14 @@ func (c canaries) find(tb testing.TB, where, text string) {
 	tb.Helper()
 	for what, secret := range c {
 		quoted := quote(secret)
-		for _, form := range []string{
+		forms := []string{
 			secret, url.QueryEscape(secret), url.PathEscape(secret), quoted[1 : len(quoted)-1],
 			hex.EncodeToString([]byte(secret)),
 			base64.StdEncoding.EncodeToString([]byte(secret)),
 			base64.RawURLEncoding.EncodeToString([]byte(secret)), fmt.Sprint([]byte(secret)),
-		} {
+		}
+		slices.Sort(forms)
+		for _, form := range slices.Compact(forms) {
 			if i := strings.Index(text, form); i >= 0 {
 				tb.Errorf("%s holds %s: …%s…", where, what,
 					text[max(i-200, 0):min(i+len(form)+80, len(text))])
@@ -156,7 +158,9 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 		refuse(strings.ReplaceAll(current, placeholder, "{"+literal+"}"), "application/json")
 		refuse(strings.ReplaceAll(current, placeholder, "{x."+literal+"}"), "application/json")
 	}
-	exercise()
+	if !testing.Short() {
+		exercise()
+	}
 
 	file := filepath.Join(w.home, "Caddyfile")
 	for _, args := range [][]string{

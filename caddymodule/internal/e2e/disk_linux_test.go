@@ -190,6 +190,7 @@ func files(t *testing.T, dir string) map[string]string {
 // TestStart_ReadOnly holds that a gate which may not write its store says so
 // and ends, changes nothing, and finds everything once it may write.
 func TestStart_ReadOnly(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	w := prepareWorld(t, setup{env: []string{plainEnv + "=1"}})
 	w.start(t)
@@ -239,6 +240,7 @@ func (w *world) damaged(t *testing.T) (name, text string) {
 // starts with nobody logged in, keeps the file aside, tells the operator in the
 // log and by a metric, and takes logins.
 func TestP4_DamagedFileThroughTheGate(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	pageSize := os.Getpagesize()
 	for name, damage := range map[string]func([]byte) []byte{
@@ -253,9 +255,6 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 		"cut to a page": func(b []byte) []byte { return b[:pageSize] },
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name != "zeroed" {
-				slow(t)
-			}
 			t.Parallel()
 			w := newWorld(t, mixed)
 			token := w.login(t, "ada")
@@ -302,13 +301,11 @@ func TestP4_DamagedFileThroughTheGate(t *testing.T) {
 // disk does. Cached sessions go on, other requests get 503, and the next start
 // finds the damage.
 func TestP4_FileLostUnderTheGate(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	// Every transaction begins with the first two pages; with them only trees are lost.
 	for pages := range 3 {
 		t.Run(fmt.Sprint(pages), func(t *testing.T) {
-			if pages > 0 {
-				slow(t)
-			}
 			t.Parallel()
 			testFileLost(t, pages)
 		})

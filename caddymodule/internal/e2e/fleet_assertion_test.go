@@ -14,6 +14,7 @@ import (
 // either, from before a rotation and after it, and over the restart of a gate. The model
 // in package assertion goes on to when the new key signs.
 func TestP12_Fleet_Rotation_NoVerificationFails(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	f := newFleet(t, setup{
 		auth: "\tassertion {\n\t\taudience orders\n\t\tissuer https://a.example.com\n\t}",

@@ -34,6 +34,7 @@ func TestP4_FleetStoreKilled(t *testing.T) {
 				default:
 				}
 				calls.Add(1)
+				time.Sleep(5 * time.Millisecond) // the outage is the subject, not the load
 				if wrong, err := clientOf(w, n, token); err != nil || wrong != "" {
 					t.Error(wrong, err)
 					return
@@ -87,6 +88,7 @@ func TestP4_FleetStoreKilled(t *testing.T) {
 // TestP4_FleetStalledStoreSpendsNoCode: a login that comes while Redis hangs is refused
 // before its code goes to WeChat, and the code is still good when Redis goes on.
 func TestP4_FleetStalledStoreSpendsNoCode(t *testing.T) {
+	slow(t)
 	f := newFleet(t, mixed)
 	body := codeBody(f.a.wechat.Code(appA, "ada"))
 	before := f.a.wechat.Count(exchangePath)
@@ -127,6 +129,7 @@ func clientOf(w *world, n int, token string) (wrong string, err error) {
 // TestP4_FleetStartsAlone starts a gate without its store. It serves routes
 // that need none, and recovers.
 func TestP4_FleetStartsAlone(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	f := prepareFleet(t, mixed)
 	f.a.start(t)

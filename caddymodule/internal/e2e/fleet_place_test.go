@@ -63,6 +63,7 @@ func TestFleet_Places(t *testing.T) {
 // read_timeout, a gate serves sessions that it has never seen. A busy machine may take
 // longer than a check waits, but the client's retry is served. One line says so.
 func TestP4_FleetFarRedis_ServesUncachedChecks(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	f := prepareFleet(t, mixed)
 	p := redistest.StartProxy(t, f.redis.Addr)
@@ -99,6 +100,7 @@ func TestP4_FleetFarRedis_ServesUncachedChecks(t *testing.T) {
 // TestP7_FleetStoreEmptied_IsToldAndNotReloadedTo: a reload does not move to a database
 // without sessions unless the operator writes so, and a FLUSHALL is one loud line.
 func TestP7_FleetStoreEmptied_IsToldAndNotReloadedTo(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	f := prepareFleet(t, mixed)
 	w := f.a
@@ -138,6 +140,7 @@ func TestP7_FleetStoreEmptied_IsToldAndNotReloadedTo(t *testing.T) {
 // TestP7_FleetPasswordChanges_IsTakenUp: a reload takes up a password that Redis has
 // already changed, and warns of one that Redis does not know yet. No user notices.
 func TestP7_FleetPasswordChanges_IsTakenUp(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	f := prepareFleet(t, mixed)
 	w := f.a

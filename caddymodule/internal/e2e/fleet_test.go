@@ -40,6 +40,7 @@ func TestFleet_OneSession(t *testing.T) {
 // TestFleet_Block_HoldsAtEachGate: a block at one gate ends the user's sessions at the
 // other, keeps the user out, and outlives a restart and forget.
 func TestFleet_Block_HoldsAtEachGate(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	f := newFleet(t, mixed)
 	token, bob := f.b.login(t, "ada"), f.b.login(t, "bob")
