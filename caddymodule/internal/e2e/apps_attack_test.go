@@ -114,7 +114,10 @@ func appAttacks() []attack {
 // TestThreat1to9_Headers checks each credential; here the app counts.
 func (s *stage) attacks(t *testing.T, addr string, rows []attack) {
 	none, bad, good := s.creds[0], s.creds[1], s.creds[2]
-	for _, r := range rows {
+	for i, r := range rows {
+		if s.few && i%3 > 0 {
+			continue
+		}
 		t.Run(r.Name, func(t *testing.T) {
 			routes := map[route][]credential{
 				public: {good}, optional: {none}, required: {bad, good},

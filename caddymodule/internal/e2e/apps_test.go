@@ -30,7 +30,7 @@ type platform struct {
 	start func(tb testing.TB, dir, addr, seen string) (handler string)
 
 	long    bool // too slow for a short run
-	few     bool // a process for each request: half of them must do
+	few     bool // a process for each request: some of them must do
 	fastCGI bool // there is no asking it without a web server
 
 	// What is known of it, by the names of the rows. An app that were not
