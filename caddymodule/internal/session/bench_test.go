@@ -2,21 +2,13 @@ package session_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
-	"github.com/wxgate/wxgate/caddymodule/internal/store"
-	"github.com/wxgate/wxgate/caddymodule/internal/store/bolt"
 	"github.com/wxgate/wxgate/caddymodule/internal/store/memstore"
 )
 
@@ -99,107 +91,5 @@ func benchmarkCached(b *testing.B, newGate func() *gate) {
 				}
 			})
 		})
-	}
-}
-
-func boltGate(b *testing.B) *gate {
-	s, err := bolt.Open(bolt.Config{Path: filepath.Join(b.TempDir(), "sessions.db")})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return newGate(b, func(cc *session.CoreConfig, c *session.Config) { cc.Store, c.Replay = s, 0 })
-}
-
-func BenchmarkMissOnBolt(b *testing.B) {
-	g := boltGate(b)
-	g.core.SetEntries(forgetful{})
-	tokens := make([]string, 1<<10)
-	var wg sync.WaitGroup
-	for i := range tokens {
-		wg.Go(func() { tokens[i] = g.login(fmt.Sprintf("o%027d/u%027d", i, i)).Token })
-	}
-	wg.Wait()
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if _, err := g.Authenticate(context.Background(), tokens[i&(len(tokens)-1)]); err != nil {
-			b.Fatal(err)
-		}
-		i++
-	}
-}
-
-func benchmarkRefused(b *testing.B, g *gate, tokens []string, want error) {
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		_, err := g.Authenticate(context.Background(), tokens[i%len(tokens)])
-		if !errors.Is(err, want) {
-			b.Fatal(err)
-		}
-		i++
-	}
-}
-
-func mint(keys *keyring.Ring, n int) []string {
-	tokens := make([]string, n)
-	for i := range tokens {
-		tokens[i] = keys.Mint(nobody)
-	}
-	return tokens
-}
-
-// BenchmarkForged: tokens of the right shape that bear the id of our key.
-func BenchmarkForged(b *testing.B) {
-	g := boltGate(b)
-	tokens := mint(g.keys, 1<<10)
-	for i, token := range tokens {
-		last := "A"
-		if token[44] == 'A' {
-			last = "B"
-		}
-		tokens[i] = token[:44] + last
-	}
-	benchmarkRefused(b, g, tokens, session.ErrForged)
-}
-
-func BenchmarkUnknownOnBolt(b *testing.B) {
-	g := boltGate(b)
-	g.login("alice")
-	benchmarkRefused(b, g, mint(g.keys, 1<<10), session.ErrUnknown)
-}
-
-func BenchmarkMalformed(b *testing.B) {
-	tokens := []string{"", "wxs_", "eyJhbGciOiJIUzI1NiJ9.e30.abcdefghijklmnopqrst"}
-	benchmarkRefused(b, newGate(b), tokens, session.ErrMalformed)
-}
-
-func BenchmarkLoginOnBolt(b *testing.B) {
-	g := boltGate(b)
-	b.ReportAllocs()
-	b.SetParallelism(32)
-	b.RunParallel(func(p *testing.PB) {
-		for p.Next() {
-			n := codes.Add(1)
-			req := request(fmt.Sprintf("o%d#%d", n%5000, n), phone)
-			if _, err := g.Login(context.Background(), req); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
-}
-
-// BenchmarkRevokeUser measures a revocation beside the store, with shards that
-// overflow now and then.
-func BenchmarkRevokeUser(b *testing.B) {
-	g := newGate(b)
-	b.ReportAllocs()
-	i := uint64(0)
-	for b.Loop() {
-		id := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, i))
-		who := store.UserID{AppID: appA, OpenID: string(id[:8])}
-		_ = g.RevokeUser(context.Background(), who, endRevoked)
-		i++
 	}
 }

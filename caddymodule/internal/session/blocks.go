@@ -32,8 +32,6 @@ type Block struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
-func (b Block) holds(now time.Time) bool { return b.Until.IsZero() || now.Before(b.Until) }
-
 // The blocks lie in facts of the store, each a JSON list, by the first byte of a digest
 // of whom they keep out: so a login reads few of them, and the list of all is 256 reads.
 const blockFacts = 256
@@ -80,8 +78,6 @@ func (s *Service) editBlocks(
 	}
 	defer c.uses.done()
 	err = editBlocks(ctx, c.store, who.fact(), func(list []Block) []Block {
-		now := time.Now()
-		list = slices.DeleteFunc(list, func(b Block) bool { return !b.holds(now) })
 		n := len(list)
 		list = slices.DeleteFunc(list, func(b Block) bool { return b.Blocked == who })
 		if held = len(list) < n; put != nil {
@@ -137,10 +133,10 @@ func (c *Core) blocks(ctx context.Context, name string) ([]Block, error) {
 		c.log.Error("damaged record in session store; treated as absent",
 			zap.String("kind", "blocks"), zap.String("key", name))
 	}
-	now := time.Now()
-	return slices.DeleteFunc(list, func(b Block) bool { return !b.holds(now) }), nil
+	return list, nil
 }
 
+// parseBlocks returns the blocks in a fact that hold.
 func parseBlocks(v []byte) (list []Block, err error) {
 	if v == nil {
 		return nil, nil
@@ -148,7 +144,9 @@ func parseBlocks(v []byte) (list []Block, err error) {
 	if err := json.Unmarshal(v, &list); err != nil {
 		return nil, fmt.Errorf("reading blocks: %w: %w", store.ErrDamaged, err)
 	}
-	return list, nil
+	now := time.Now()
+	over := func(b Block) bool { return !b.Until.IsZero() && !now.Before(b.Until) }
+	return slices.DeleteFunc(list, over), nil
 }
 
 // notBlocked returns ErrBlocked when a block holds for a user whose unionid is this;
@@ -212,7 +210,5 @@ func readBlocks(ctx context.Context, from store.FactReader, name string) ([]Bloc
 	if err != nil {
 		return nil, err
 	}
-	list, err := parseBlocks(v)
-	now := time.Now()
-	return slices.DeleteFunc(list, func(b Block) bool { return !b.holds(now) }), err
+	return parseBlocks(v)
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/span"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
@@ -31,7 +33,7 @@ type CoreConfig struct {
 
 	// OpenStreams counts the requests that have gone on for a while, and EndedStreams
 	// those that were closed with their session; nil for none.
-	OpenStreams  interface{ Add(n int64) int64 }
+	OpenStreams  Gauge
 	EndedStreams Counter
 
 	// Observe hears of each StoreCall; nil: nobody does.
@@ -40,6 +42,9 @@ type CoreConfig struct {
 
 // Counter is a metric that is cheap enough for the path of every request.
 type Counter interface{ Inc() }
+
+// Gauge is one that also falls.
+type Gauge interface{ Add(n int64) int64 }
 
 type noCounter struct{}
 
@@ -65,7 +70,7 @@ type Core struct {
 
 	log    *zap.Logger
 	audit  *zap.Logger
-	outage Outage
+	outage outage
 	uses   uses
 
 	answered atomic.Bool // the store has answered once
@@ -92,38 +97,19 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		return nil, err
 	}
 	c := &Core{
-		store: cfg.Store, cache: cache, log: cfg.Logger,
-		audit: cfg.Audit, observe: cfg.Observe,
-		hits: cfg.Hits, misses: cfg.Misses, foreignRecords: cfg.Foreign,
-		foreignLog: rate.Sometimes{First: 1, Interval: time.Minute},
+		store: cfg.Store, cache: cache, observe: cfg.Observe,
+		log:            cmp.Or(cfg.Logger, zap.NewNop()),
+		audit:          cmp.Or(cfg.Audit, zap.NewNop()),
+		hits:           cmp.Or[Counter](cfg.Hits, noCounter{}),
+		misses:         cmp.Or[Counter](cfg.Misses, noCounter{}),
+		replaced:       cmp.Or[Counter](cfg.Replaced, noCounter{}),
+		foreignRecords: cmp.Or[Counter](cfg.Foreign, noCounter{}),
+		foreignLog:     rate.Sometimes{First: 1, Interval: time.Minute},
 	}
-	if c.log == nil {
-		c.log = zap.NewNop()
-	}
-	if c.hits == nil {
-		c.hits = noCounter{}
-	}
-	if c.misses == nil {
-		c.misses = noCounter{}
-	}
-	if c.audit == nil {
-		c.audit = zap.NewNop()
-	}
-	c.streams.opened, c.streams.closed = cfg.OpenStreams, cfg.EndedStreams
-	if c.streams.opened == nil {
-		c.streams.opened = noCounter{}
-	}
-	if c.streams.closed == nil {
-		c.streams.closed = noCounter{}
-	}
-	if c.replaced = cfg.Replaced; c.replaced == nil {
-		c.replaced = noCounter{}
-	}
+	c.streams.opened = cmp.Or[Gauge](cfg.OpenStreams, noCounter{})
+	c.streams.closed = cmp.Or[Counter](cfg.EndedStreams, noCounter{})
 	c.clocked, _ = cfg.Store.(store.Clocked)
-	if c.foreignRecords == nil {
-		c.foreignRecords = noCounter{}
-	}
-	c.outage = Outage{Subject: "session store", Log: c.log}
+	c.outage.log = c.log
 	c.uses.over = make(chan struct{})
 	c.revocations.core = c
 	c.closing, c.close = context.WithCancel(context.Background())
@@ -134,7 +120,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		c.shared.Watch(c.changed)
 	}
 	_, reports := cfg.Store.(store.SelfReporting)
-	c.outage.Quiet = reports || c.shared != nil // they log their outages themselves
+	c.outage.quiet = reports || c.shared != nil // they log their outages themselves
 	return c, nil
 }
 
@@ -276,6 +262,54 @@ func (c *Core) asked(way way, err error) error {
 	return err
 }
 
+// StoreCall is one call of the store that a client waits for.
+type StoreCall struct {
+	Name   string // lookup or login
+	Result string // ok, unavailable, or canceled when the caller gave up
+	Took   time.Duration
+}
+
+// storeCall begins a StoreCall, which ends with the error of the store.
+func (c *Core) storeCall(ctx context.Context, name string) (context.Context, func(error)) {
+	ctx, call := span.Start(ctx, "session store", name)
+	began := time.Now()
+	return ctx, func(err error) {
+		result := "ok"
+		switch {
+		case errors.Is(err, context.Canceled):
+			result = "canceled"
+		case errors.Is(err, ErrUnavailable):
+			result = "unavailable"
+		}
+		call.End(result, result == "unavailable")
+		if c.observe != nil {
+			c.observe(StoreCall{Name: name, Result: result, Took: time.Since(began)})
+		}
+	}
+}
+
+// Fact is store.Store.Fact. The error wraps ErrUnavailable.
+func (c *Core) Fact(ctx context.Context, name string) ([]byte, error) {
+	if err := c.uses.begin(); err != nil {
+		return nil, err
+	}
+	defer c.uses.done()
+	value, err := c.store.Fact(ctx, name)
+	return value, c.asked(reading, err)
+}
+
+// SetFact is store.Store.SetFact. The error wraps ErrUnavailable.
+func (c *Core) SetFact(
+	ctx context.Context, name string, was, value []byte,
+) (now []byte, err error) {
+	if err := c.uses.begin(); err != nil {
+		return nil, err
+	}
+	defer c.uses.done()
+	now, err = c.store.SetFact(ctx, name, was, value)
+	return now, c.asked(writing, err)
+}
+
 // survive turns a panic into an error: on a goroutine of ours it would end the
 // process. It logs the panic's value only if that is Go's own, since another
 // may hold a secret.
@@ -293,12 +327,11 @@ func survive[T any](c *Core, f func() (T, error)) (out T, err error) {
 	return f()
 }
 
-// Outage logs once when a dependency of the gate goes away and once when it is
-// back, however many requests notice (docs/design.md#p4).
-type Outage struct {
-	Subject string // of the log lines, such as "session store"
-	Log     *zap.Logger
-	Quiet   bool // log at debug level: the dependency logs its outages itself
+// outage logs once when the store goes away and once when it is back, however many
+// requests notice (docs/design.md#p4).
+type outage struct {
+	log   *zap.Logger
+	quiet bool // log at debug level: the store logs its outages itself
 
 	down atomic.Uint32 // ways that have failed
 }
@@ -312,28 +345,24 @@ const (
 	reading
 )
 
-// Note records the outcome of one call: nil for an answer, an error for an
-// outage.
-func (o *Outage) Note(err error) { o.note(writing, err) }
-
-// note is Note for one way. The outage ends when all ways that failed work
-// again.
-func (o *Outage) note(w way, err error) {
+// note records the outcome of one call: nil for an answer, an error for an outage,
+// which ends when all ways that failed work again.
+func (o *outage) note(w way, err error) {
 	bit := uint32(w)
 	switch {
 	case err != nil && o.down.Load()&bit == 0 && o.down.Or(bit) == 0:
-		o.Log.Log(o.level(zap.ErrorLevel), o.Subject+" is unavailable", zap.Error(err))
+		o.log.Log(o.level(zap.ErrorLevel), "session store is unavailable", zap.Error(err))
 	case err == nil && o.down.Load()&bit != 0 && o.down.And(^bit) == bit:
-		o.Log.Log(o.level(zap.InfoLevel), o.Subject+" is back")
+		o.log.Log(o.level(zap.InfoLevel), "session store is back")
 	}
 }
 
-func (o *Outage) level(loud zapcore.Level) zapcore.Level {
-	if o.Quiet {
+func (o *outage) level(loud zapcore.Level) zapcore.Level {
+	if o.quiet {
 		return zap.DebugLevel
 	}
 	return loud
 }
 
-// Down reports whether the last call failed.
-func (o *Outage) Down() bool { return o.down.Load() != 0 }
+// isDown reports whether the last call failed.
+func (o *outage) isDown() bool { return o.down.Load() != 0 }

@@ -50,6 +50,9 @@ func (c *Core) SetEntries(l LossyCache) {
 	c.cache.entries = l
 }
 
+// Streams returns how many requests of valid sessions have gone on for a while.
+func (c *Core) Streams() int64 { return c.streams.long.Load() }
+
 // SettleCache returns when everything that was put into the cache can be found
 // there.
 func (c *Core) SettleCache() {

@@ -171,7 +171,7 @@ func TestMaxStaleness_Exceeded_AsksTheStore(t *testing.T) {
 // nothing is invalid, and all is well when the store is back.
 func TestP4_Fleet_StoreDown_CachedForMaxStaleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		logger, logged := watch(t)
+		logger, logged := watch(t, nil)
 		gates, links := newFleet(t, 2, logger)
 		g, link := gates[0], links[0]
 		cached, cold := g.login("alice").Token, g.login("bob").Token
@@ -402,6 +402,7 @@ func TestP4_TwoOutages_KeepTheCache(t *testing.T) {
 			return token
 		}
 		good, revoked, ended, unseen := cached("g"), cached("r"), cached("e"), cached("u")
+		left := cached("l")
 		lost := time.Now()
 		outage := func(d time.Duration) {
 			link.SetReports(memstore.Lost)
@@ -411,14 +412,17 @@ func TestP4_TwoOutages_KeepTheCache(t *testing.T) {
 		contact := func() { link.SetDown(false); link.Reconnect() }
 		outage(staleness / 3)
 		b.must(b.RevokeUser(t.Context(), user("r"), endRevoked))
+		b.must(b.Logout(t.Context(), left))
 		a.accept(revoked) // not known here yet
 		contact()
 		a.refuse(revoked, session.ErrInvalid)
+		a.refuse(left, session.ErrUnknown)
 		a.must(a.Logout(t.Context(), ended))
 		b.must(b.RevokeUser(t.Context(), user("u"), endRevoked))
 		outage(staleness / 3)
 		a.accept(good)
 		a.refuse(revoked, session.ErrUnavailable)
+		a.refuse(left, session.ErrUnavailable)
 		a.refuse(ended, session.ErrUnavailable)
 		a.refuse(unseen, session.ErrUnavailable) // reported while there was contact
 		contact()

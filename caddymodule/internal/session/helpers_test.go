@@ -138,9 +138,12 @@ type gate struct {
 	cfg    session.Config
 }
 
+// option changes what a gate is made of.
+type option = func(*session.CoreConfig, *session.Config)
+
 // newGate returns a gate on a store in memory. An edit may replace every part
 // but the core.
-func newGate(t testing.TB, edit ...func(*session.CoreConfig, *session.Config)) *gate {
+func newGate(t testing.TB, edit ...option) *gate {
 	t.Helper()
 	g := &gate{t: t, store: memstore.New(memstore.NewData()), wechat: new(wechat)}
 	cc := session.CoreConfig{Store: g.store, MaxSessions: 1 << 12}
@@ -182,11 +185,11 @@ func (g *gate) reload(edit func(*session.Config)) {
 	g.Service = session.New(g.cfg)
 }
 
-func with(f func(*session.Config)) func(*session.CoreConfig, *session.Config) {
+func with(f func(*session.Config)) option {
 	return func(_ *session.CoreConfig, c *session.Config) { f(c) }
 }
 
-func withCore(f func(*session.CoreConfig)) func(*session.CoreConfig, *session.Config) {
+func withCore(f func(*session.CoreConfig)) option {
 	return func(c *session.CoreConfig, _ *session.Config) { f(c) }
 }
 
@@ -203,9 +206,7 @@ func newKeys(t testing.TB, text ...string) *keyring.Ring {
 }
 
 // keeping makes a gate keep its sessions in data, under the given master keys.
-func keeping(
-	t testing.TB, data *memstore.Data, masters ...string,
-) func(*session.CoreConfig, *session.Config) {
+func keeping(t testing.TB, data *memstore.Data, masters ...string) option {
 	return func(cc *session.CoreConfig, c *session.Config) {
 		cc.Store, c.Keys = memstore.New(data), newKeys(t, masters...)
 	}
@@ -387,9 +388,7 @@ func newMasters(n int) (masters []string) {
 const staleness = 30 * time.Second
 
 // newFleet returns gates that share their data, keys and WeChat.
-func newFleet(
-	t testing.TB, n int, edit ...func(*session.CoreConfig, *session.Config),
-) (gates []*gate, links []*memstore.Shared) {
+func newFleet(t testing.TB, n int, edit ...option) (gates []*gate, links []*memstore.Shared) {
 	t.Helper()
 	data, keys, weChat := memstore.NewData(), newKeys(t), new(wechat)
 	for range n {
@@ -397,7 +396,7 @@ func newFleet(
 		shared := func(cc *session.CoreConfig, c *session.Config) {
 			cc.Store, c.Keys, c.WeChat, c.MaxStaleness = s, keys, weChat, staleness
 		}
-		g := newGate(t, append([]func(*session.CoreConfig, *session.Config){shared}, edit...)...)
+		g := newGate(t, append([]option{shared}, edit...)...)
 		g.store, g.wechat = s.Store, weChat
 		gates, links = append(gates, g), append(links, s)
 	}

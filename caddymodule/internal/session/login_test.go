@@ -23,7 +23,7 @@ func request(code string, client netip.Addr) session.LoginRequest {
 }
 
 // answering makes WeChat answer each code with alice, after f.
-func answering(f func(context.Context) error) func(*session.CoreConfig, *session.Config) {
+func answering(f func(context.Context) error) option {
 	alice := weixin.Session{OpenID: "alice", SessionKey: "k"}
 	return with(func(c *session.Config) {
 		c.WeChat = exchanger(func(

@@ -120,32 +120,6 @@ func (d SealedData) open(o opendata.Opener, sessionKey string) (opendata.Data, e
 	return o.Open(sessionKey, d.EncryptedData, d.IV)
 }
 
-// bind makes a unionid that became known that of the user. The empty one is no
-// news.
-func (s *Service) bind(ctx context.Context, u store.User, unionID string) error {
-	if unionID == "" || unionID == u.UnionID && s.proven(u.ID, unionID, u.Proof) {
-		return nil
-	}
-	res, err := s.amend(ctx, u.ID, store.Amendment{
-		UnionID: unionID,
-		Proof:   store.Proof(s.cfg.Keys.ProveUnionID(keyring.User(u.ID), unionID)),
-	})
-	if err == nil && res.UnionIDChanged && s.cfg.UnionIDBound != nil {
-		s.cfg.UnionIDBound(u.ID, res.UnionIDWas != "" && res.UnionIDWas != unionID)
-	}
-	if err != nil {
-		return err
-	}
-	// A block by unionid could not keep out who was not known by it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancel()
-	err = s.notBlocked(ctx, u.ID, unionID)
-	if errors.Is(err, ErrBlocked) {
-		err = errors.Join(err, s.RevokeUser(ctx, u.ID, EndBlocked))
-	}
-	return err
-}
-
 // amend changes the record of a user. As with a revocation the store has it
 // first and the cache is marked second, so no check that begins later is
 // answered from before it. It goes on without ctx: a change under way could

@@ -156,11 +156,8 @@ func TestThreat29_OpenData_Wrong_SameErrorForAll(t *testing.T) {
 		reason opendata.Reason
 	}{
 		"nothing":       {session.SealedData{}, false, opendata.ReasonIV},
-		"no iv":         {iv(""), false, opendata.ReasonIV},
 		"another iv":    {iv(block), true, opendata.ReasonObject},
-		"15 bytes":      {box(block[:20]), false, opendata.ReasonCiphertext},
 		"17 bytes":      {box(block[:22] + "A="), false, opendata.ReasonCiphertext},
-		"1 MB":          {box(strings.Repeat("A", 1<<20)), false, opendata.ReasonCiphertext},
 		"another block": {box(block), true, opendata.ReasonPadding},
 
 		"signature without data": {signed(nil, signature), false, opendata.ReasonSignature},
@@ -174,7 +171,6 @@ func TestThreat29_OpenData_Wrong_SameErrorForAll(t *testing.T) {
 			of(found + `,"watermark":{"timestamp":1,"appid":"` + appB + `"}`),
 			false, opendata.ReasonAppID,
 		},
-		"no watermark": {of(found), false, opendata.ReasonAppID},
 		"no time": {
 			of(found + `,"watermark":{"appid":"` + appA + `"}`), false, opendata.ReasonTime,
 		},
@@ -183,16 +179,8 @@ func TestThreat29_OpenData_Wrong_SameErrorForAll(t *testing.T) {
 			marked(`"openId":"bob","unionId":"found"`), false, opendata.ReasonOpenID,
 		},
 		"unionid without user": {marked(`"unionId":"found"`), false, opendata.ReasonUnionID},
-		"unionid with a blank": {marked(who + `"unionId":"a b"`), false, opendata.ReasonUnionID},
-		"unionid with a newline": {
-			marked(who + `"unionId":"a\r\nX-WX-OPENID: bob"`), false, opendata.ReasonUnionID,
-		},
-		"unionid too long": {
-			marked(who + `"unionId":"` + strings.Repeat("u", 129) + `"`),
-			false, opendata.ReasonUnionID,
-		},
-		"two unionids":        {marked(found + `,"unionId":"found"`), true, opendata.ReasonObject},
-		"half a phone number": {marked(found + `,"phoneNumber":"1"`), false, opendata.ReasonPhone},
+		"two unionids":         {marked(found + `,"unionId":"found"`), true, opendata.ReasonObject},
+		"half a phone number":  {marked(found + `,"phoneNumber":"1"`), false, opendata.ReasonPhone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gateOf(t, alice, newSessionKey(), key)

@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
@@ -162,27 +165,6 @@ func (s *Service) lastSeen(ses store.Session, now int64) time.Time {
 	return time.UnixMilli(max(noted, ses.Created.UnixMilli()))
 }
 
-// UsersByUnionID returns what is known of the users with a unionid, in all mini
-// programs of its group. None is no error.
-func (s *Service) UsersByUnionID(ctx context.Context, who Person) ([]UserInfo, error) {
-	ids, err := s.cfg.Core.usersOf(ctx, who, s.cfg.Groups)
-	if err != nil {
-		return nil, wrap("finding users", err)
-	}
-	var users []UserInfo
-	for _, id := range ids {
-		u, err := s.User(ctx, id)
-		if errors.Is(err, ErrUnknownUser) {
-			continue // gone in the meantime
-		}
-		if err != nil {
-			return nil, err
-		}
-		users = append(users, u)
-	}
-	return users, nil
-}
-
 // errFound ends a dump early.
 var errFound = errors.New("found")
 
@@ -245,13 +227,6 @@ func (s *Service) CountLive(ctx context.Context, appID string) (n Live, err erro
 	return n, wrap("counting sessions", err)
 }
 
-// usersOf returns the users that a person has. The store finds those of all groups.
-func (c *Core) usersOf(ctx context.Context, who Person, groups *Groups) ([]User, error) {
-	ids, err := c.store.ByUnionID(ctx, who.UnionID)
-	elsewhere := func(id User) bool { return groups.Of(id.AppID) != who.OpenPlatform }
-	return slices.DeleteFunc(ids, elsewhere), c.asked(reading, err)
-}
-
 // Stats is what an operator sees of the sessions as a whole.
 type Stats struct {
 	Store        store.Stats
@@ -284,7 +259,7 @@ func (s *Service) Local() Stats {
 	c := s.cfg.Core
 	limit := c.cache.entries.MaxCost()
 	st := Stats{
-		StoreDown:    c.outage.Down(),
+		StoreDown:    c.outage.isDown(),
 		CacheEntries: max(0, limit-c.cache.entries.RemainingCost()),
 		CacheMax:     limit,
 		LoginsKept:   c.logins.len(),
@@ -305,12 +280,6 @@ func (s *Service) Resize() {
 	c := s.cfg.Core
 	c.cache.resize(s.cfg.MaxSessions)
 	c.background(c.cache.trim)
-}
-
-// StoreHealth returns nil while the store is likely to take a login, else an error
-// that wraps ErrUnavailable. It is cheap.
-func (s *Service) StoreHealth(ctx context.Context) error {
-	return s.cfg.Core.store.Health(ctx)
 }
 
 // Ready returns an error that wraps ErrUnavailable unless the store is likely to take
@@ -345,6 +314,53 @@ func (s *Service) Counts(ctx context.Context) (st store.Stats, ok bool) {
 	}
 	st, err := s.cfg.Core.store.Stats(ctx)
 	return st, err == nil
+}
+
+// KeysEvery is how often a gate that shares its store calls CheckMasterKeys.
+const KeysEvery = time.Minute
+
+// MasterKeys returns until when sessions need each master key. A time in the
+// past means that no session needs it.
+func (s *Service) MasterKeys(ctx context.Context) (map[keyring.ID]time.Time, error) {
+	c := s.cfg.Core
+	recorded, err := c.store.MasterKeys(ctx)
+	if c.asked(reading, err) != nil {
+		return nil, wrap("listing master keys", err)
+	}
+	needs := make(map[keyring.ID]time.Time, len(recorded))
+	for id, until := range recorded {
+		needs[keyring.ID(id)] = until
+	}
+	return needs, nil
+}
+
+// CheckMasterKeys returns an error when the key ring lacks a master key that
+// live sessions need, since their users would be logged out. It only reads. A
+// gate calls it before its first request; where gates share the store, it calls
+// it from time to time, since another gate may sign with another key.
+//
+// The error wraps ErrKeyMissing and names the keys and the cures, or wraps
+// ErrUnavailable.
+func (s *Service) CheckMasterKeys(ctx context.Context) error {
+	needs, err := s.MasterKeys(ctx)
+	if err != nil {
+		return wrap("checking key ring", err)
+	}
+	var missing []string
+	for id, until := range needs {
+		if until.After(time.Now()) && !s.cfg.Keys.Has(id) {
+			at := until.UTC().Format(time.RFC3339)
+			missing = append(missing, fmt.Sprintf("%s (needed until %s)", id, at))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	return fmt.Errorf("checking key ring: %w: %s; put it back behind the new one in seal_key; "+
+		"to be rid of it at once, put it back and revoke all sessions; "+
+		"if it is lost, move the session store away, which logs every user out",
+		ErrKeyMissing, strings.Join(missing, ", "))
 }
 
 // Backup writes a consistent copy of the store to w and returns its size in

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -122,33 +121,6 @@ func TestOwnSessions_Live_NewestFirst(t *testing.T) {
 	if list, err := g.OwnSessions(t.Context(), alice); !errors.Is(err, session.ErrInvalid) {
 		t.Errorf("after Forget: %v, %v", list, err)
 	}
-	g.store.SetDown(true)
-	_, err = g.OwnSessions(t.Context(), alice)
-	unavailable(t, err)
-}
-
-func TestUsersByUnionID_AllMiniPrograms(t *testing.T) {
-	g := newGate(t)
-	g.login("alice/union")
-	g.login("other/union", inApp(appB))
-	g.login("bob/another")
-	g.login("carol")
-	users, err := g.UsersByUnionID(t.Context(), person("union"))
-	g.must(err)
-	var got []string
-	for _, u := range users {
-		got = append(got, fmt.Sprint(u.AppID, u.OpenID, u.UnionID, len(u.Sessions)))
-	}
-	slices.Sort(got)
-	if want := []string{appA + "aliceunion1", appB + "otherunion1"}; !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	for _, nobody := range []string{"", "unio", "nobody"} {
-		if users, err := g.UsersByUnionID(t.Context(), person(nobody)); err != nil ||
-			len(users) != 0 {
-			t.Errorf("%q: %v, %v", nobody, users, err)
-		}
-	}
 }
 
 func TestEndByID_Prefix_EndsOneSession(t *testing.T) {
@@ -212,111 +184,6 @@ func TestEndByID_TwoMatch_EndsNeither(t *testing.T) {
 	}
 }
 
-// TestP3_RevokeUnionID_AllMiniPrograms: at once, and no other user.
-func TestP3_RevokeUnionID_AllMiniPrograms(t *testing.T) {
-	ctx := context.Background()
-	g := newGate(t)
-	elsewhere := func(who string) string { return g.login(who, inApp(appB)).Token }
-	gone := []string{g.cached("alice/union"), g.cached("alice"), elsewhere("other/union")}
-	keep := []string{g.cached("bob/another"), g.cached("carol"), elsewhere("alice")}
-	for _, nobody := range []string{"", "unio"} {
-		if n, err := g.RevokeUnionID(ctx, person(nobody), endRevoked); n != 0 || err != nil {
-			t.Errorf("%q: %d, %v", nobody, n, err)
-		}
-	}
-	for _, token := range gone {
-		g.accept(token)
-	}
-	g.settle()
-	if n, err := g.RevokeUnionID(ctx, person("union"), endRevoked); n != 2 || err != nil {
-		t.Fatalf("%d users, %v", n, err)
-	}
-	for _, token := range gone {
-		g.refuse(token, session.ErrRevoked)
-	}
-	for _, token := range keep {
-		g.accept(token)
-	}
-}
-
-// TestForgetUnionID_AllMiniPrograms: and no other user.
-func TestForgetUnionID_AllMiniPrograms(t *testing.T) {
-	ctx := t.Context()
-	g := newGate(t)
-	gone := []string{g.login("alice/union").Token, g.login("other/union", inApp(appB)).Token}
-	keep := g.login("bob/another").Token
-	if n, err := g.ForgetUnionID(ctx, person("union"), endForgotten); n != 2 || err != nil {
-		t.Fatalf("%d users, %v", n, err)
-	}
-	for _, token := range gone {
-		g.refuse(token, session.ErrInvalid)
-	}
-	g.accept(keep)
-	for _, id := range []store.UserID{alice, {AppID: appB, OpenID: "other"}} {
-		if u, err := g.User(ctx, id); !errors.Is(err, session.ErrUnknownUser) {
-			t.Errorf("known is %+v, %v", u, err)
-		}
-	}
-	if u, err := g.User(ctx, user("bob")); err != nil || u.UnionID != "another" {
-		t.Errorf("known of somebody else is %+v, %v", u, err)
-	}
-	for _, unionID := range []string{"union", "nobody", ""} {
-		if n, err := g.ForgetUnionID(ctx, person(unionID), endForgotten); n != 0 || err != nil {
-			t.Errorf("%q: %d users, %v", unionID, n, err)
-		}
-	}
-}
-
-// TestRevokeUnionID_OneFails_OthersEnd: and the caller hears of it.
-func TestRevokeUnionID_OneFails_OthersEnd(t *testing.T) {
-	g := newGate(t)
-	g.login("alice/union")
-	g.login("other/union", inApp(appB))
-	failed := false
-	g.store.Before = func(_ context.Context, op string) error {
-		if op != "RevokeUser" || failed {
-			return nil
-		}
-		failed = true
-		return store.ErrUnavailable
-	}
-	n, err := g.RevokeUnionID(t.Context(), person("union"), endRevoked)
-	if unavailable(t, err); n != 1 {
-		t.Errorf("%d users", n)
-	}
-	if n, err := g.RevokeUnionID(t.Context(), person("union"), endRevoked); n != 2 || err != nil {
-		t.Errorf("again: %d users, %v", n, err)
-	}
-}
-
-// TestP4_Operator_StoreDown_IsUnavailable: never unknown.
-func TestP4_Operator_StoreDown_IsUnavailable(t *testing.T) {
-	ctx := context.Background()
-	g := newGate(t)
-	l := g.login("alice")
-	g.accept(l.Token)
-	g.settle()
-	g.store.SetDown(true)
-	one, all := person("u"), person("union")
-	for name, call := range map[string]func() error{
-		"User":           func() error { _, err := g.User(ctx, alice); return err },
-		"UsersByUnionID": func() error { _, err := g.UsersByUnionID(ctx, all); return err },
-		"EndByID":        func() error { return g.EndByID(ctx, alice, idOf(l), endRevoked) },
-		"RevokeUnionID":  func() error { _, err := g.RevokeUnionID(ctx, one, 0); return err },
-		"Stats":          func() error { _, err := g.Stats(ctx); return err },
-		"StoreHealth":    func() error { return g.StoreHealth(ctx) },
-		"StoreIdentity":  func() error { _, err := g.StoreIdentity(ctx); return err },
-	} {
-		t.Run(name, func(t *testing.T) { unavailable(t, call()) })
-	}
-	st, err := g.Stats(ctx)
-	if err == nil || !st.StoreDown || st.CacheEntries != 1 || st.CacheMax != 1<<12 {
-		t.Errorf("%+v, %v", st, err)
-	}
-	g.store.SetDown(false)
-	g.accept(l.Token)
-}
-
 func TestStats_Counts(t *testing.T) {
 	g := newGate(t, with(func(c *session.Config) { c.Replay = time.Hour }))
 	g.cached("alice")
@@ -327,9 +194,16 @@ func TestStats_Counts(t *testing.T) {
 	if err != nil || st.Store.Sessions != 3 || st.Store.Users != 2 || st != want {
 		t.Errorf("%+v, %v", st, err)
 	}
-	g.must(g.StoreHealth(t.Context()))
+	if answered, err := g.Ready(t.Context()); err != nil || !answered {
+		t.Errorf("ready: %v, %v", answered, err)
+	}
 	if i, err := g.StoreIdentity(t.Context()); err != nil || i.ID == "" {
 		t.Errorf("%+v, %v", i, err)
+	}
+	g.store.SetDown(true)
+	st, err = g.Stats(t.Context())
+	if unavailable(t, err); !st.StoreDown || st.CacheEntries != 2 || st.CacheMax != 1<<12 {
+		t.Errorf("store down: %+v", st)
 	}
 }
 

@@ -135,25 +135,22 @@ func (o *revocations) allow(ttl time.Duration) {
 // where an outage needs them.
 func (o *revocations) record(r revocation, groups *Groups, why Reason, err error) {
 	now := time.Now()
+	taken := takenRevocation{
+		revocation: r, groups: groups, why: why, at: now, before: o.core.clock(now),
+	}
 	if errors.Is(err, ErrUnavailable) {
-		before := o.core.clock(now)
+		late := taken
 		if o.core.shared != nil {
-			before = before.Add(clockSkew)
+			late.before = late.before.Add(clockSkew)
 		}
-		taken := takenRevocation{
-			revocation: r, groups: groups, why: why, at: now, before: before,
-		}
-		if o.add(false, taken) {
+		if o.add(false, late) {
 			return
 		}
 	}
 	o.core.mark(r)
 	if err == nil {
 		o.settle(r)
-		before := o.core.clock(now)
-		o.remember(takenRevocation{
-			revocation: r, groups: groups, why: why, at: now, before: before,
-		})
+		o.remember(taken)
 	}
 }
 

@@ -26,7 +26,7 @@ const (
 )
 
 // observed makes a gate log to memory.
-func observed() (func(*session.CoreConfig, *session.Config), *observer.ObservedLogs) {
+func observed() (option, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.DebugLevel)
 	return withCore(func(c *session.CoreConfig) { c.Logger = zap.New(core) }), logs
 }

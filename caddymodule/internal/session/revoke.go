@@ -6,9 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/keyring"
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
+)
+
+// Reason says why sessions end.
+type Reason = store.Reason
+
+// The reasons that callers give; those of the gate itself are in package store.
+const (
+	EndLogout    = store.EndLogout    // the user logged out
+	EndRevoked   = store.EndRevoked   // the operator ended it
+	EndByApp     = store.EndByApp     // the app ended it
+	EndBlocked   = store.EndBlocked   // the operator blocked the user
+	EndForgotten = store.EndForgotten // the operator or the app had the user forgotten
+	EndCancelled = store.EndCancelled // WeChat said that the user cancelled the account
+	EndWithdrawn = store.EndWithdrawn // WeChat said that the user withdrew consent
 )
 
 // Logout ends the session of a token. A session that is already gone is no
@@ -106,42 +124,71 @@ func (c *Core) revoke(doing string, r revocation, why Reason, call func() error)
 	return wrap(doing, err)
 }
 
-// RevokeUnionID ends every session of the users with a unionid, in all mini
-// programs of its group, and returns how many users that were. When one fails it goes on
-// with the others. The caller repeats a call that returned an error.
-func (s *Service) RevokeUnionID(
-	ctx context.Context, who Person, why Reason,
-) (users int, err error) {
-	return s.eachWith(ctx, who, "revoking unionid", why, s.RevokeUser)
+// ended logs how a session ended, once for all gates that share the store.
+func (c *Core) ended(e store.Ended) {
+	c.audit.Info("session ended", zap.String("appid", e.User.AppID),
+		zap.String("openid", e.User.OpenID), zap.Stringer("session", e.Session),
+		zap.Stringer("reason", e.Reason), zap.Time("at", e.At))
 }
 
-// ForgetUnionID is Forget for the users with a unionid, as RevokeUnionID is
-// RevokeUser.
-func (s *Service) ForgetUnionID(
-	ctx context.Context, who Person, why Reason,
-) (users int, err error) {
-	return s.eachWith(ctx, who, "forgetting unionid", why, s.Forget)
+// lapses are the sessions that were found to have ended when a client presented their
+// token. Each is put on record once: by this process, and by the record itself for all
+// gates.
+type lapses struct {
+	mu    sync.Mutex
+	known map[store.Digest]bool
+	now   int // being put on record
 }
 
-func (s *Service) eachWith(
-	ctx context.Context, who Person, doing string, why Reason,
-	end func(context.Context, User, Reason) error,
-) (users int, err error) {
-	c, all := s.cfg.Core, revocation{kind: ofUnionID, person: who}
-	ids, err := c.usersOf(ctx, who, s.cfg.Groups)
-	if err != nil {
-		c.revocations.record(all, s.cfg.Groups, why, err)
-		return 0, wrap(doing, err)
+const (
+	maxLapses  = 1 << 12 // known ones; more begin anew, which costs a write each
+	maxWriting = 16      // at the same time; more come with their next request
+)
+
+// lapse puts on record why a judgement found a session to be over, if time ended it.
+func (s *Service) lapse(e *entry, judged error, at time.Time) {
+	if judged != ErrExpired {
+		return
 	}
-	for _, id := range ids {
-		if failed := end(ctx, id, why); failed != nil {
-			err = failed
-			continue
-		}
-		users++
+	switch now, until := s.cfg.Core.clock(at).UnixMilli(), e.usedUntil.Load(); {
+	case now >= e.expires:
+		s.cfg.Core.lapsed(e.user(), e.digest, e.created, e.expires, store.EndExpired)
+	case s.idle(until, now):
+		ended := until - s.touchEvery + s.cfg.Idle.Milliseconds()
+		s.cfg.Core.lapsed(e.user(), e.digest, e.created, ended, store.EndIdle)
 	}
-	if err == nil {
-		c.revocations.settle(all)
+}
+
+// lapsed puts the end of a session on record, in the background.
+func (c *Core) lapsed(u User, d store.Digest, created, at int64, why Reason) {
+	l := &c.lapses
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known[d] || l.now >= maxWriting {
+		return
 	}
-	return users, err
+	if l.known == nil || len(l.known) >= maxLapses {
+		l.known = make(map[store.Digest]bool)
+	}
+	e := store.End{
+		Session: d.ID(), Created: time.UnixMilli(created), At: time.UnixMilli(at), Reason: why,
+	}
+	if c.background(func() { c.record(u, d, e) }) {
+		l.known[d] = true
+		l.now++
+	}
+}
+
+func (c *Core) record(u User, d store.Digest, e store.End) {
+	ctx, cancel := context.WithTimeout(c.closing, storeTimeout)
+	defer cancel()
+	_, err := survive(c, func() (store.Amended, error) {
+		return c.store.Amend(ctx, u, store.Amendment{End: e})
+	})
+	c.lapses.mu.Lock()
+	defer c.lapses.mu.Unlock()
+	c.lapses.now--
+	if errors.Is(err, ErrUnavailable) {
+		delete(c.lapses.known, d)
+	}
 }

@@ -1,3 +1,14 @@
+// Package session turns a wx.login code into a 3rd_session token, and a token
+// into an identity.
+//
+// It owns logins, the cache in front of the store and the judgement whether a
+// session still holds. It declares what it needs of WeChat (Exchanger, Caller)
+// and works on any store.Store. It does not know HTTP, Caddy, how a request
+// carries its token, nor how a store keeps things.
+//
+// State lives in two places. A Core holds what outlives a configuration: store,
+// cache, logins under way. A Service is one configuration's view of it: mini
+// programs, limits, master keys.
 package session
 
 import (
@@ -409,11 +420,6 @@ func (s *Service) vouchAgain(e *entry, rec *store.Record) error {
 		rec.UnionID = ""
 	}
 	return nil
-}
-
-// proven reports whether a gate wrote a unionid of a user. None is not proven.
-func (s *Service) proven(u User, unionID string, p store.Proof) bool {
-	return unionID != "" && s.cfg.Keys.Proves(keyring.Proof(p), keyring.User(u), unionID)
 }
 
 // foreign counts and logs a record that the store has from elsewhere than a gate.

@@ -47,7 +47,7 @@ type streams struct {
 	shards [64]streamShard
 	start  sync.Once // of the sweeps
 	long   atomic.Int64
-	opened interface{ Add(n int64) int64 }
+	opened Gauge
 	closed Counter
 }
 
@@ -95,9 +95,6 @@ func (st *Stream) Done() {
 	}
 	st.entry = nil
 }
-
-// Streams returns how many requests of valid sessions have gone on for a while.
-func (c *Core) Streams() int64 { return c.streams.long.Load() }
 
 func (s *streams) count(n int64) {
 	s.long.Add(n)
@@ -175,7 +172,7 @@ func (c *Core) reread(stale []staleEntry) {
 	slots := make(chan struct{}, maxRereads)
 	for _, e := range stale {
 		slots <- struct{}{}
-		if c.outage.Down() && len(slots) > 1 || c.closing.Err() != nil {
+		if c.outage.isDown() && len(slots) > 1 || c.closing.Err() != nil {
 			return
 		}
 		reads.Go(func() {

@@ -150,7 +150,9 @@ func TestP10_Done_IsNotEnded(t *testing.T) {
 // TestIdle_OpenStream_IsAUse: the session of an open stream does not become idle.
 func TestIdle_OpenStream_IsAUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = 8*time.Hour, 5*time.Minute })).steady()
+		g := newGate(t, with(func(c *session.Config) {
+			c.TTL, c.Idle = 8*time.Hour, 5*time.Minute
+		})).steady()
 		token, other := g.login("alice").Token, g.login("bob").Token
 		s := g.open(token)
 		time.Sleep(25 * time.Minute)

@@ -93,7 +93,8 @@ func TestIdle_InUse_LivesToTheEnd(t *testing.T) {
 		{2 * time.Minute, 4 * time.Second, 900 * time.Millisecond, time.Second},
 	} {
 		bubble(t, tt.idle.String()+" "+tt.pace.String(), func(t *testing.T) {
-			g := newGate(t, with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle })).steady()
+			limits := with(func(c *session.Config) { c.TTL, c.Idle = tt.ttl, tt.idle })
+			g := newGate(t, limits).steady()
 			token := g.login("alice").Token
 			for d := tt.pace; d < tt.ttl; d += tt.pace {
 				time.Sleep(tt.pace)

@@ -71,6 +71,16 @@ func (p *platform) count(op string) int {
 	return p.calls[op]
 }
 
+// asked returns how many calls there were.
+func (p *platform) asked() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, of := range p.calls {
+		n += of
+	}
+	return n
+}
+
 func (p *platform) answer(ctx context.Context, op string, args ...any) error {
 	p.mu.Lock()
 	p.calls[op]++
@@ -159,7 +169,7 @@ func (p *platform) PluginOpenPID(
 }
 
 // on makes a gate use the platform.
-func on(p *platform) func(*session.CoreConfig, *session.Config) {
+func on(p *platform) option {
 	return with(func(c *session.Config) { c.WeChat, c.Calls = p, p })
 }
 

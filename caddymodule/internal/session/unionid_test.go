@@ -3,10 +3,13 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/session"
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 	"github.com/wxgate/wxgate/caddymodule/internal/weixin"
 )
 
@@ -140,5 +143,87 @@ func TestP3_Groups_PendingRevocation_StaysWithin(t *testing.T) {
 			check(a)
 			check(b)
 		})
+	}
+}
+
+// TestP3_UnionID_AllMiniPrograms: a unionid finds the users of all mini programs, and
+// ends their sessions at once. Forget leaves nothing of them. No other user notices.
+func TestP3_UnionID_AllMiniPrograms(t *testing.T) {
+	for name, end := range map[string]func(
+		*session.Service, context.Context, session.Person, session.Reason,
+	) (int, error){
+		"revoke": (*session.Service).RevokeUnionID, "forget": (*session.Service).ForgetUnionID,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, g := t.Context(), newGate(t)
+			elsewhere := func(who string) string { return g.login(who, inApp(appB)).Token }
+			gone := []string{g.cached("alice/union"), g.cached("alice"), elsewhere("other/union")}
+			keep := []string{g.cached("bob/another"), g.cached("carol"), elsewhere("alice")}
+			for _, nobody := range []string{"", "unio", "nobody"} {
+				users, err := g.UsersByUnionID(ctx, person(nobody))
+				if len(users) != 0 || err != nil {
+					t.Errorf("%q: %v, %v", nobody, users, err)
+				}
+				n, err := end(g.Service, ctx, person(nobody), endRevoked)
+				if n != 0 || err != nil {
+					t.Errorf("%q: %d, %v", nobody, n, err)
+				}
+			}
+			for _, token := range gone {
+				g.accept(token)
+			}
+			g.settle()
+			var found []string
+			users, err := g.UsersByUnionID(ctx, person("union"))
+			g.must(err)
+			for _, u := range users {
+				found = append(found, fmt.Sprint(u.AppID, u.OpenID, u.UnionID, len(u.Sessions)))
+			}
+			slices.Sort(found)
+			want := []string{appA + "aliceunion2", appB + "otherunion1"}
+			if !slices.Equal(found, want) {
+				t.Errorf("found %v, want %v", found, want)
+			}
+			if n, err := end(g.Service, ctx, person("union"), endRevoked); n != 2 || err != nil {
+				t.Fatalf("%d users, %v", n, err)
+			}
+			for _, token := range gone {
+				g.refuse(token, session.ErrInvalid)
+			}
+			for _, token := range keep {
+				g.accept(token)
+			}
+			for _, id := range []session.User{alice, {AppID: appB, OpenID: "other"}} {
+				_, err := g.User(ctx, id)
+				if errors.Is(err, session.ErrUnknownUser) != (name == "forget") {
+					t.Errorf("%v: %v", id, err)
+				}
+			}
+			if u, err := g.User(ctx, user("bob")); err != nil || u.UnionID != "another" {
+				t.Errorf("known of somebody else is %+v, %v", u, err)
+			}
+		})
+	}
+}
+
+// TestRevokeUnionID_OneFails_OthersEnd: and the caller hears of it.
+func TestRevokeUnionID_OneFails_OthersEnd(t *testing.T) {
+	g := newGate(t)
+	g.login("alice/union")
+	g.login("other/union", inApp(appB))
+	failed := false
+	g.store.Before = func(_ context.Context, op string) error {
+		if op != "RevokeUser" || failed {
+			return nil
+		}
+		failed = true
+		return store.ErrUnavailable
+	}
+	n, err := g.RevokeUnionID(t.Context(), person("union"), endRevoked)
+	if unavailable(t, err); n != 1 {
+		t.Errorf("%d users", n)
+	}
+	if n, err := g.RevokeUnionID(t.Context(), person("union"), endRevoked); n != 2 || err != nil {
+		t.Errorf("again: %d users, %v", n, err)
 	}
 }
