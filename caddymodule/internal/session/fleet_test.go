@@ -434,3 +434,24 @@ func TestP4_TwoOutages_KeepTheCache(t *testing.T) {
 		a.accept(good)
 	})
 }
+
+// TestThreat17_Doubted_SameCacheKey_OtherIdentity: in the second of two outages, too, an
+// entry serves the token of its whole digest only.
+func TestThreat17_Doubted_SameCacheKey_OtherIdentity(t *testing.T) {
+	gates, links := newFleet(t, 1)
+	g, link := gates[0], links[0]
+	victim, mallory := g.cached("alice"), g.login("mallory").Token
+	cache := g.core.Entries()
+	key := func(token string) uint64 { return session.DigestKey(session.DigestOf(token)) }
+	e, ok := cache.Get(key(victim))
+	if !ok {
+		t.Fatal("the victim is not cached")
+	}
+	cache.SetWithTTL(key(mallory), e, 1, time.Minute)
+	g.settle()
+	link.SetReports(memstore.Lost)
+	link.Reconnect()
+	link.SetDown(true)
+	g.accept(victim)
+	g.refuse(mallory, session.ErrUnavailable)
+}
