@@ -90,7 +90,8 @@ func launch(tb testing.TB, out *output, dir string, env []string, args ...string
 		childEnv + "=1", "HOME=" + dir, "XDG_DATA_HOME=" + filepath.Join(dir, "data"),
 		"XDG_CONFIG_HOME=" + filepath.Join(dir, "config"),
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "GOCOVERDIR=" + dir, "NO_COLOR=1",
-		"GOGC=400", // half of what a start costs is collecting what the start keeps
+		// Half of what a start costs is collecting what the start keeps.
+		"GOGC=off", "GOMEMLIMIT=128MiB",
 	}, env...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
 	if out.direct != nil {

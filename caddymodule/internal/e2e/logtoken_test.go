@@ -10,38 +10,44 @@ import (
 // only.
 func TestP6_LogFormatInPlace(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
+	s := mixed
+	// With an upstream that is down, for the error log.
+	s.site = "\tlog\n\thandle /app/down/* {\n\t\treverse_proxy 127.0.0.1:1\n\t}"
+	w := newWorld(t, s)
+	formats := []struct {
 		name, log string
 		shown     bool
+		token     string
 	}{
-		{"format wechat", "\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat\n\t}", false},
-		{
-			"wrapped",
-			"\tlog {\n\t\tlevel DEBUG\n\t\tformat wechat {\n\t\t\twrap console\n\t\t}\n\t}", false,
-		},
-		{"no format", "\tlog {\n\t\tlevel DEBUG\n\t}", true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s := mixed
-			s.options = tt.log
-			// With an upstream that is down, for the error log.
-			s.site = "\tlog\n\thandle /app/down {\n\t\treverse_proxy 127.0.0.1:1\n\t}"
-			w := newWorld(t, s)
-			token := w.login(t, "ada")
-			if r := w.call(t, "GET", "/app/x", "", "X-3rd-Session: "+token); r.status != 200 {
+		{name: "wechat", log: "\t\tformat wechat\n"},
+		{name: "wrapped", log: "\t\tformat wechat {\n\t\t\twrap console\n\t\t}\n"},
+		{name: "none", shown: true},
+	}
+	for i, f := range formats {
+		s.options = "\tlog {\n\t\tlevel DEBUG\n" + f.log + "\t}"
+		w.mustReload(t, s)
+		token := w.login(t, "ada")
+		for path, want := range map[string]int{"/app/x/": 200, "/app/down/": 502} {
+			r := w.call(t, "GET", path+f.name, "", "X-3rd-Session: "+token)
+			if r.status != want {
 				t.Fatal(r)
 			}
-			if r := w.call(t, "GET", "/app/down", "", "X-3rd-Session: "+token); r.status != 502 {
-				t.Fatal(r)
+		}
+		formats[i].token = token
+	}
+	w.gate.stop(t)
+	printed := w.out.String()
+	for _, f := range formats {
+		if shown := strings.Contains(printed, f.token); shown != f.shown {
+			t.Errorf("format %s: the token is shown: %v", f.name, shown)
+		}
+		for _, path := range []string{"/app/x/", "/app/down/"} {
+			if !strings.Contains(printed, path+f.name) {
+				t.Errorf("format %s: %s is not in the log", f.name, path)
 			}
-			w.gate.stop(t)
-			if shown := strings.Contains(w.out.String(), token); shown != tt.shown {
-				t.Errorf("the token is shown: %v", shown)
-			}
-			if !strings.Contains(w.out.String(), "X-3rd-Session") {
-				t.Error("there is no access log")
-			}
-		})
+		}
+	}
+	if !strings.Contains(printed, "X-3rd-Session") {
+		t.Error("there is no access log")
 	}
 }
