@@ -11,17 +11,17 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/wxgate/wxgate/caddymodule/wechatapp"
-
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/apptest"
 	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 	"github.com/wxgate/wxgate/caddymodule/internal/gate"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
+	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
+
+func TestMain(m *testing.M) { caddytest.Main(m) }
 
 // world is an app whose WeChat is away, for a wechat_api.
 type world struct{ *apptest.World }
@@ -269,14 +269,7 @@ func TestAPIMetrics(t *testing.T) {
 			t.Errorf("%s grew by %v, want %v", name, got, want)
 		}
 	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	problems, err := promlint.NewWithMetricFamilies(families).Lint()
-	if err != nil || len(problems) > 0 {
-		t.Errorf("lint: %v, %v", problems, err)
-	}
+	caddytest.LintMetrics(t, metrics.register, 2)
 }
 
 // FuzzUserCall: every user call reads whatever comes, answers as the gate

@@ -45,17 +45,11 @@ type code struct {
 // may renew the user's session_key (Config.KeyRefresh). Earlier codes stay
 // good. An appid that is not in Config.Apps gets MockCode.
 func (s *Simulator) Code(appid, user string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.apps[appid]
-	if a == nil {
-		return MockCode
-	}
-	now := s.cfg.Now()
-	u := a.user(user)
-	s.login(u, now)
-	value := "0" + randomText(31, alphanumeric)
-	return s.mint(now, &code{value: value, kind: loginCode, app: a, user: u})
+	return s.mint(appid, func(a *app, now time.Time) *code {
+		u := a.user(user)
+		s.login(u, now)
+		return &code{value: "0" + randomText(31, alphanumeric), kind: loginCode, user: u}
+	})
 }
 
 // PhoneCode does what a getPhoneNumber button does: it returns a new code, 64
@@ -63,13 +57,9 @@ func (s *Simulator) Code(appid, user string) string {
 // mainland China; one of another country is written "852-51230000". An appid
 // that is not in Config.Apps gets MockCode.
 func (s *Simulator) PhoneCode(appid, phone string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.apps[appid]
-	if a == nil {
-		return MockCode
-	}
-	return s.mint(s.cfg.Now(), &code{value: randomHex(32), kind: phoneCode, app: a, phone: phone})
+	return s.mint(appid, func(*app, time.Time) *code {
+		return &code{value: randomHex(32), kind: phoneCode, phone: phone}
+	})
 }
 
 // PluginCode does what wx.pluginLogin does inside a plugin while it runs in a
@@ -77,20 +67,23 @@ func (s *Simulator) PhoneCode(appid, phone string) string {
 // the plugin's own server exchanges under the plugin's appid. A plugin that is
 // not in Config.Apps gets MockCode; the host need not be there.
 func (s *Simulator) PluginCode(plugin, host, user string) string {
+	return s.mint(plugin, func(*app, time.Time) *code {
+		openpid := OpenPID(plugin, host, user)
+		return &code{value: randomHex(32), kind: pluginCode, openpid: openpid}
+	})
+}
+
+// mint files a new code of a mini program and forgets the expired codes, which are then
+// answered like unknown ones.
+func (s *Simulator) mint(appid string, newCode func(*app, time.Time) *code) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.apps[plugin]
+	a, now := s.apps[appid], s.cfg.Now()
 	if a == nil {
 		return MockCode
 	}
-	c := &code{value: randomHex(32), kind: pluginCode, app: a}
-	c.openpid = OpenPID(plugin, host, user)
-	return s.mint(s.cfg.Now(), c)
-}
-
-// mint files c and forgets the expired codes, which are then answered like
-// unknown ones.
-func (s *Simulator) mint(now time.Time, c *code) string {
+	c := newCode(a, now)
+	c.app = a
 	for len(s.minted) > 0 && !now.Before(s.minted[0].expires) {
 		delete(s.codes, s.minted[0].value)
 		s.minted = s.minted[1:]

@@ -321,16 +321,11 @@ func (s *Simulator) ExpireTokens() {
 // WeChat does when the operator changes the address of the pushes: calls with the old one
 // are answered 61023, and the list has the new ones.
 func (s *Simulator) LoseRefreshTokens(component string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.platforms[component]
-	if p == nil {
-		return unknownComponent(component)
-	}
-	for _, m := range p.merchants {
-		m.refresh = newRefresh()
-	}
-	return nil
+	return s.onPlatform(component, func(p *platform) {
+		for _, m := range p.merchants {
+			m.refresh = newRefresh()
+		}
+	})
 }
 
 func newRefresh() string { return "refreshtoken@@@" + randomText(43, alphanumeric) }
@@ -345,28 +340,28 @@ func textCode(path string, code int) any {
 
 func unknownComponent(appid string) error { return fmt.Errorf("unknown component %q", appid) }
 
-// SetEventsURL changes where the pushes of a platform go; none do while it is empty.
-func (s *Simulator) SetEventsURL(component, to string) error {
+// onPlatform runs f on a platform, under the lock.
+func (s *Simulator) onPlatform(component string, f func(*platform)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.platforms[component]
 	if p == nil {
 		return unknownComponent(component)
 	}
-	p.EventsURL = to
+	f(p)
 	return nil
+}
+
+// SetEventsURL changes where the pushes of a platform go; none do while it is empty.
+func (s *Simulator) SetEventsURL(component, to string) error {
+	return s.onPlatform(component, func(p *platform) { p.EventsURL = to })
 }
 
 // Ticket returns a new component_verify_ticket of a platform, for a test that has no
 // receiver of pushes.
 func (s *Simulator) Ticket(component string) (ticket string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.platforms[component]
-	if p == nil {
-		return "", unknownComponent(component)
-	}
-	return p.ticket(s.cfg.Now()), nil
+	err = s.onPlatform(component, func(p *platform) { ticket = p.ticket(s.cfg.Now()) })
+	return ticket, err
 }
 
 func (p *platform) ticket(now time.Time) string {
@@ -391,13 +386,8 @@ func (s *Simulator) AuthorizationCode(component, appid string) (code string, err
 	if err := s.checkApp(appid); err != nil {
 		return "", err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.platforms[component]
-	if p == nil {
-		return "", unknownComponent(component)
-	}
-	return p.authorize(appid, s.cfg.Now()), nil
+	err = s.onPlatform(component, func(p *platform) { code = p.authorize(appid, s.cfg.Now()) })
+	return code, err
 }
 
 // authorize returns the code of a new authorisation.

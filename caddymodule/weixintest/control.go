@@ -192,15 +192,11 @@ func (s *Simulator) checkApp(appid string) error {
 
 // describe tells what a test needs to know of a user, "" throughout for an
 // unknown appid.
-func (s *Simulator) describe(w who) userAnswer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.apps[w.AppID]
-	if a == nil {
-		return userAnswer{}
-	}
-	u := a.user(w.User)
-	return userAnswer{u.openid, u.unionID(), s.key(u)}
+func (s *Simulator) describe(w who) (out userAnswer) {
+	s.onUser(w.AppID, w.User, func(u *user) {
+		out = userAnswer{u.openid, u.unionID(), s.key(u)}
+	})
+	return out
 }
 
 // duration is a time.Duration written as "1m30s".

@@ -88,28 +88,29 @@ func (s *Simulator) SetUser(appid, user string, o UserOptions) {
 
 // SessionKey returns the user's current session_key, 24 characters of base64,
 // and makes one for a user who has none. It is empty for an unknown appid.
-func (s *Simulator) SessionKey(appid, user string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.apps[appid]
-	if a == nil {
-		return ""
-	}
-	return s.key(a.user(user))
+func (s *Simulator) SessionKey(appid, name string) (key string) {
+	s.onUser(appid, name, func(u *user) { key = s.key(u) })
+	return key
 }
 
 // RotateKey gives the user another session_key at once and returns it; the old
 // one is dead. It returns "" for an unknown appid.
-func (s *Simulator) RotateKey(appid, user string) string {
+func (s *Simulator) RotateKey(appid, name string) (key string) {
+	s.onUser(appid, name, func(u *user) {
+		u.setKey(newKey(), s.cfg.Now())
+		key = u.key
+	})
+	return key
+}
+
+// onUser runs f on a user of a mini program, under the lock. It does nothing when the
+// appid is unknown.
+func (s *Simulator) onUser(appid, name string, f func(*user)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.apps[appid]
-	if a == nil {
-		return ""
+	if a := s.apps[appid]; a != nil {
+		f(a.user(name))
 	}
-	u := a.user(user)
-	u.setKey(newKey(), s.cfg.Now())
-	return u.key
 }
 
 // user returns the named user and makes the user known to WeChat.
@@ -179,21 +180,16 @@ type payment struct {
 
 // Pay lets the user pay in a mini program, which opens getPaidUnionId for 5
 // minutes. It returns the zero Payment for an unknown appid.
-func (s *Simulator) Pay(appid, user string) Payment {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := s.apps[appid]
-	if a == nil {
-		return Payment{}
-	}
-	const digits = "0123456789"
-	p := Payment{
-		TransactionID: "42000" + randomText(23, digits),
-		MchID:         "1900000109",
-		OutTradeNo:    randomText(20, digits),
-	}
-	u := a.user(user)
-	u.payments = append(u.payments, payment{p, s.cfg.Now()})
+func (s *Simulator) Pay(appid, name string) (p Payment) {
+	s.onUser(appid, name, func(u *user) {
+		const digits = "0123456789"
+		p = Payment{
+			TransactionID: "42000" + randomText(23, digits),
+			MchID:         "1900000109",
+			OutTradeNo:    randomText(20, digits),
+		}
+		u.payments = append(u.payments, payment{p, s.cfg.Now()})
+	})
 	return p
 }
 

@@ -3,6 +3,7 @@ package component
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -126,24 +127,17 @@ func (p *Platform) endSessions(ctx context.Context, h hub) error {
 			}
 		}
 		_, err := p.editHub(ctx, func(h *hub) bool {
-			before := len(h.Ending)
-			h.Ending = deleteOne(h.Ending, appID)
-			return len(h.Ending) != before
+			i := slices.Index(h.Ending, appID)
+			if i >= 0 {
+				h.Ending = slices.Delete(h.Ending, i, i+1)
+			}
+			return i >= 0
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func deleteOne(list []string, one string) (out []string) {
-	for _, x := range list {
-		if x != one {
-			out = append(out, x)
-		}
-	}
-	return out
 }
 
 // exchange exchanges the codes that wait.
@@ -268,14 +262,10 @@ func (p *Platform) settlePending(ctx context.Context, x pending) error {
 	p.unpause("code " + x.AppID)
 	_, err := p.editHub(ctx, func(h *hub) bool {
 		before := len(h.Pending)
-		var rest []pending
-		for _, y := range h.Pending {
-			if y.AppID != x.AppID || y.Code != x.Code {
-				rest = append(rest, y)
-			}
-		}
-		h.Pending = rest
-		return len(rest) != before
+		h.Pending = slices.DeleteFunc(h.Pending, func(y pending) bool {
+			return y.AppID == x.AppID && y.Code == x.Code
+		})
+		return len(h.Pending) != before
 	})
 	return err
 }

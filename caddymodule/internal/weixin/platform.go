@@ -167,18 +167,14 @@ func (c *Client) MerchantToken(
 func (c *Client) Authorizers(
 	ctx context.Context, platform Credentials, token string, offset int,
 ) (page []Authorizer, total int, err error) {
-	type answered struct {
-		page  []Authorizer
-		total int
-	}
-	got, err := ladder(ctx, c,
+	page, err = ladder(ctx, c,
 		call{path: "api_get_authorizer_list", op: opList, limit: maxList}, platform, token,
 		map[string]any{"offset": offset, "count": ListPage},
-		func(a answer) (got answered, e *Error) {
-			got.page, got.total, e = decodeAuthorizers(a)
-			return got, e
+		func(a answer) (page []Authorizer, e *Error) {
+			page, total, e = decodeAuthorizers(a)
+			return page, e
 		})
-	return got.page, got.total, err
+	return page, total, err
 }
 
 // PreAuthCode returns a code for the page on which a mini program authorises the

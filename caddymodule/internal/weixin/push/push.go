@@ -90,12 +90,6 @@ func CheckToken(token string) error {
 	return nil
 }
 
-// CheckKey refuses a text that is no EncodingAESKey.
-func CheckKey(text string) error {
-	_, err := parseKey(text)
-	return err
-}
-
 // parseKey reads an EncodingAESKey. Its last character holds two spare bits, which
 // WeChat's own samples set.
 func parseKey(text string) (key, error) {

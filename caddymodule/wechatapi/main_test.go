@@ -1,9 +1,0 @@
-package wechatapi
-
-import (
-	"testing"
-
-	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
-)
-
-func TestMain(m *testing.M) { caddytest.Main(m) }
