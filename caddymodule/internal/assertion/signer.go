@@ -58,7 +58,7 @@ func (s *Signer) Token(keys *Keys, u User) (string, error) {
 			return m.token, nil
 		}
 	}
-	token, err := s.sign(set, u, now)
+	token, err := s.sign(set, u, now, nil)
 	if err == nil {
 		sh.put(u, made{now.UnixMilli(), token})
 	}
@@ -84,11 +84,8 @@ type eventClaims struct {
 	Digest string `json:"body_sha256"` // base64url
 }
 
-func (s *Signer) sign(set *set, u User, now time.Time) (string, error) {
-	return s.serialize(set, u, now, nil)
-}
-
-func (s *Signer) serialize(set *set, u User, now time.Time, e *eventClaims) (string, error) {
+// sign serializes an assertion, of an event unless e is nil.
+func (s *Signer) sign(set *set, u User, now time.Time, e *eventClaims) (string, error) {
 	return jwt.Signed(set.signs(now).signer).Claims(claims{
 		Issuer: s.issuer, Audience: s.audience,
 		Subject: u.OpenID, AppID: u.AppID, UnionID: u.UnionID,
@@ -105,7 +102,7 @@ func (s *Signer) Event(keys *Keys, u User, event, id string, body []byte) (strin
 		return "", err
 	}
 	sum := sha256.Sum256(body)
-	return s.serialize(set, u, now, &eventClaims{
+	return s.sign(set, u, now, &eventClaims{
 		ID: id, Event: event, Digest: base64.RawURLEncoding.EncodeToString(sum[:]),
 	})
 }

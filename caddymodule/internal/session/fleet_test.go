@@ -455,3 +455,36 @@ func TestThreat17_Doubted_SameCacheKey_OtherIdentity(t *testing.T) {
 	g.accept(victim)
 	g.refuse(mallory, session.ErrUnavailable)
 }
+
+// reporting is a shared store whose reports a test can make.
+type reporting struct {
+	*memstore.Shared
+	report func(store.Change)
+}
+
+func (r *reporting) Watch(report func(store.Change)) {
+	r.report = report
+	r.Shared.Watch(report)
+}
+
+// TestP3_AnythingChanged_CacheIsStale: a store that was emptied, or cannot tell what
+// changed, leaves nothing in the cache.
+func TestP3_AnythingChanged_CacheIsStale(t *testing.T) {
+	for what, replaced := range map[store.ChangeKind]int64{
+		store.AllChanged: 0, store.RecordsReplaced: 1,
+	} {
+		var counted counter
+		r := new(reporting)
+		gates, _ := newFleet(t, 1, withCore(func(c *session.CoreConfig) {
+			r.Shared = c.Store.(*memstore.Shared)
+			c.Store, c.Replaced = r, &counted
+		}))
+		g := gates[0]
+		token := g.login("alice").Token
+		cacheAt(g, token)
+		r.report(store.Change{What: what})
+		if n := g.asks(func() { g.accept(token) }); n != 1 || counted.Load() != replaced {
+			t.Errorf("%v: the store was asked %d times, %d counted", what, n, counted.Load())
+		}
+	}
+}
