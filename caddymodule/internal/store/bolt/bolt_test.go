@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		openChild(path)
 		return
 	}
+	bolt.UseMemoryForFiles()
 	goleak.VerifyTestMain(m)
 }
 
@@ -109,6 +110,7 @@ func TestOpen_RelativePath_MadeAbsolute(t *testing.T) {
 }
 
 func TestOpen_SecondProcess_RefusedFirstGoesOn(t *testing.T) {
+	t.Parallel() // waits for the lock
 	path := newPath(t)
 	first := open(t, bolt.Config{Path: path})
 	l := login(t, first, "o", 1, time.Hour)

@@ -146,7 +146,13 @@ func TestP2_RestoreSteps(t *testing.T) {
 	const restored = filled / 2
 	from := newPath(t)
 	must(t, Fill(from, restored, filling))
+	Trim(t, from)
 	saved, err := os.ReadFile(from)
+	must(t, err)
+	before := newPath(t)
+	must(t, Fill(before, filled, filling))
+	Trim(t, before)
+	old, err := os.ReadFile(before)
 	must(t, err)
 	var tmp string
 	copied := func(n int) func(string) error {
@@ -166,17 +172,17 @@ func TestP2_RestoreSteps(t *testing.T) {
 	type steps []func(path string) error
 	for _, tt := range []struct {
 		name  string
-		there int // logins in the store that is there; -1: there is none
+		there bool // a store
 		steps steps
 		want  int
 	}{
-		{"copy begun", filled, steps{copied(3 * 4096)}, filled},
-		{"copy whole", filled, steps{copied(len(saved))}, filled},
-		{"old one linked", filled, steps{copied(len(saved)), link}, filled},
-		{"exchanged", filled, steps{copied(len(saved)), link, rename}, restored},
-		{"copy begun where there was none", -1, steps{copied(3 * 4096)}, 0},
-		{"copy whole where there was none", -1, steps{copied(len(saved))}, 0},
-		{"put where there was none", -1, steps{copied(len(saved)), put}, restored},
+		{"copy begun", true, steps{copied(3 * 4096)}, filled},
+		{"copy whole", true, steps{copied(len(saved))}, filled},
+		{"old one linked", true, steps{copied(len(saved)), link}, filled},
+		{"exchanged", true, steps{copied(len(saved)), link, rename}, restored},
+		{"copy begun where there was none", false, steps{copied(3 * 4096)}, 0},
+		{"copy whole where there was none", false, steps{copied(len(saved))}, 0},
+		{"put where there was none", false, steps{copied(len(saved)), put}, restored},
 	} {
 		for _, marker := range []bool{false, true} {
 			name := tt.name
@@ -185,12 +191,8 @@ func TestP2_RestoreSteps(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				path := newPath(t)
-				var old []byte
-				if tt.there > 0 {
-					must(t, Fill(path, tt.there, filling))
-					if old, err = os.ReadFile(path); err != nil {
-						t.Fatal(err)
-					}
+				if tt.there {
+					must(t, os.WriteFile(path, old, 0o600))
 				}
 				if marker {
 					must(t, putMarker(path))

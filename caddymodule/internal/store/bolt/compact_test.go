@@ -88,6 +88,7 @@ func size(t testing.TB, path string) int64 {
 
 // Open compacts a file of which more than half is free.
 func TestCompact_MostlyFree_SmallAndWhole(t *testing.T) {
+	t.Parallel() // waits for the lock
 	for name, tt := range map[string]struct {
 		grow, keep int
 		want       bool
@@ -154,7 +155,7 @@ func TestCompact_MostlyFree_SmallAndWhole(t *testing.T) {
 // The next Open removes the leftovers of a compaction that died, and no file of
 // another program.
 func TestCompact_Leftovers_RemovedButNoOtherFile(t *testing.T) {
-	path := bloated(t, 20*mib, 0)
+	path := bloated(t, 17*mib, 0)
 	old := readFile(t, path)
 	open(t, bolt.Config{Path: path}).Close()
 	compacted := readFile(t, path)
@@ -216,8 +217,11 @@ func TestP2_KilledWhileCompacting(t *testing.T) {
 	path := bloated(t, 20*mib, 0)
 	old := readFile(t, path)
 	took := killedWhileOpening(t, path, time.Minute)
-	early, late := 0, 0
-	for range 12 {
+	early, late, kills := 0, 0, 12
+	if testing.Short() {
+		kills = 3
+	}
+	for range kills {
 		must(t, os.WriteFile(path, old, 0o600))
 		killedWhileOpening(t, path, rand.N(took))
 		if size(t, path) > int64(len(old)/2) {

@@ -81,7 +81,11 @@ func TestBackup_UnderLoad_HasAllAcknowledgedLogins(t *testing.T) {
 			mu.Unlock()
 		}
 	})
-	for range 5 {
+	rounds := 5
+	if testing.Short() {
+		rounds = 2
+	}
+	for range rounds {
 		time.Sleep(20 * time.Millisecond) // for some logins; how many does not matter
 		mu.Lock()
 		want := acked
@@ -130,6 +134,7 @@ func (s *slow) Write(p []byte) (int, error) {
 // Neither logins nor Close wait for the reader, who gets a whole copy. A second
 // backup is refused meanwhile.
 func TestBackup_SlowReader_HoldsUpNothing(t *testing.T) {
+	t.Parallel() // the second backup waits
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	fill(t, s, 100)

@@ -20,6 +20,7 @@ func TestDumpContract(t *testing.T) {
 }
 
 func TestSnapshot_File_Unchanged(t *testing.T) {
+	t.Parallel() // waits for the lock
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})
 	kept, gone := login(t, s, "ada", 1, time.Hour), login(t, s, "bob", 1, time.Hour)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -247,4 +248,25 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// UseMemoryForFiles puts the files of the tests into memory where there is room:
+// these tests kill processes, not machines.
+func UseMemoryForFiles() {
+	const dir, room = "/dev/shm", 2 << 30
+	if free, ok := freeRoom(dir); ok && free > room {
+		os.Setenv("TMPDIR", dir)
+	}
+}
+
+// Trim takes the free room out of a closed file: bbolt makes it grow by 16 MiB, and
+// a test would copy that each time.
+func Trim(t testing.TB, path string) {
+	t.Helper()
+	src, err := bolt.Open(path, 0, &bolt.Options{Timeout: lockWait, ReadOnly: true})
+	must(t, err)
+	dst, err := bolt.Open(path+".small", 0o600, &bolt.Options{NoFreelistSync: true})
+	must(t, err)
+	must(t, errors.Join(bolt.Compact(dst, src, 0), dst.Close(), src.Close(),
+		os.Rename(path+".small", path)))
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
@@ -32,6 +33,10 @@ func smallDisk(t *testing.T, size string) (dir string) {
 // find room, however long it lasts; the log has two lines.
 func TestP4_RealDiskFull_NoCodeIsSpent(t *testing.T) {
 	dir := smallDisk(t, "24m")
+	synctest.Test(t, func(t *testing.T) { testDiskFull(t, dir) })
+}
+
+func testDiskFull(t *testing.T, dir string) {
 	s, logs := openTest(t, filepath.Join(dir, "sessions.db"))
 	logins, spent := 0, 0
 	login := func() {

@@ -100,6 +100,9 @@ func childUser(pid, w, n int) store.UserID {
 // and no session whose end was acknowledged.
 func TestP2_KilledLosesNothing(t *testing.T) {
 	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
 	if v := os.Getenv(roundsEnv); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 {

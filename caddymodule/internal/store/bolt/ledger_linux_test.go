@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -47,6 +48,10 @@ func counted(t *testing.T, s *Store, when string) {
 // that failed.
 func TestStats_AnyChanges_EqualAWalk(t *testing.T) {
 	path := newPath(t)
+	synctest.Test(t, func(t *testing.T) { testStats(t, path) })
+}
+
+func testStats(t *testing.T, path string) {
 	s, _ := openTest(t, path)
 	r := rand.New(rand.NewPCG(1, 2))
 	userOf := func() store.UserID {
@@ -96,6 +101,7 @@ func TestStats_AnyChanges_EqualAWalk(t *testing.T) {
 			eventually(t, func() bool { return s.Health(t.Context()) == nil })
 			counted(t, s, "after a full disk")
 		case i%100 == 99:
+			time.Sleep(2 * time.Second) // for a sweep
 			counted(t, s, "after changes")
 			must(t, s.Close())
 			s, _ = openTest(t, path)
@@ -194,6 +200,7 @@ func TestReopen_OverwrittenFile(t *testing.T) {
 // A commit that panics keeps bbolt's locks for ever. The store can be opened again
 // nevertheless.
 func TestReopen_LocksLost(t *testing.T) {
+	t.Parallel() // waits for the lost lock
 	s, _ := openTest(t, newPath(t))
 	l := mustLogin(t, s, 1)
 	tx, err := s.open.Load().db.Begin(true) // never ends

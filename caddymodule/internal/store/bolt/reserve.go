@@ -1,9 +1,10 @@
 package bolt
 
 import (
-	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -62,8 +63,10 @@ func (s *Store) room(f *fault) error {
 // makeReserve writes a large row and removes it, which leaves its pages free.
 func (s *Store) makeReserve(o *opening) error {
 	put := func(tx *bolt.Tx) (rows, error) {
+		var seed [32]byte
+		binary.LittleEndian.PutUint64(seed[:], rand.Uint64())
 		b := make([]byte, reserveBytes)
-		rand.Read(b) // a file system may keep zeros without room
+		_, _ = rand.NewChaCha8(seed).Read(b) // a file system may keep zeros without room
 		return rows{}, tx.Bucket(bucketNames[meta]).Put(keyProbe, b)
 	}
 	remove := func(tx *bolt.Tx) (rows, error) {

@@ -204,6 +204,7 @@ type broken struct{}
 func (broken) Read([]byte) (int, error) { return 0, errors.New("cut off") }
 
 func TestRestore_GateRuns_Refused(t *testing.T) {
+	t.Parallel() // waits for the lock
 	saved := backup(t, 20)
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,31 +22,20 @@ import (
 func TestP2_Upgrade(t *testing.T) {
 	const users = 10_050 // more than one transaction's worth
 	path := newPath(t)
-	s := open(t, bolt.Config{Path: path})
 	now := time.UnixMilli(time.Now().UnixMilli())
-	var wg sync.WaitGroup
-	for w := range 64 {
-		wg.Go(func() {
-			for i := w; i < users; i += 64 {
-				l := store.Login{
-					User:       userOf(fmt.Sprint("u", i)),
-					Digest:     digest("u", i),
-					Created:    now,
-					Expires:    now.Add(time.Hour),
-					MaxPerUser: 10,
-				}
-				if i%3 != 0 {
-					l.UnionID = fmt.Sprint("union", i/3)
-				}
-				if _, err := s.Login(t.Context(), l); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	s.Close()
+	must(t, bolt.Fill(path, users, func(i int) store.Login {
+		l := store.Login{
+			User:       userOf(fmt.Sprint("u", i)),
+			Digest:     digest("u", i),
+			Created:    now,
+			Expires:    now.Add(time.Hour),
+			MaxPerUser: 10,
+		}
+		if i%3 != 0 {
+			l.UnionID = fmt.Sprint("union", i/3)
+		}
+		return l
+	}))
 	edit(t, path, func(tx *bbolt.Tx) error {
 		return errors.Join(
 			tx.DeleteBucket([]byte("union")),
@@ -65,7 +53,7 @@ func TestP2_Upgrade(t *testing.T) {
 	}
 	snap.Close()
 	for range 2 { // the second time there is nothing to do
-		s = open(t, bolt.Config{Path: path})
+		s := open(t, bolt.Config{Path: path})
 		for i := range users / 3 {
 			ids, err := s.ByUnionID(t.Context(), fmt.Sprint("union", i))
 			if err != nil || len(ids) != 2 {

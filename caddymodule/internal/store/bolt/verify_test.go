@@ -34,6 +34,7 @@ func unclean(t *testing.T, path string, users int) []byte {
 	if _, err := os.Stat(path + ".dirty"); err == nil {
 		t.Fatal("Close left the marker")
 	}
+	bolt.Trim(t, path)
 	must(t, os.WriteFile(path+".dirty", nil, 0o600))
 	b, err := os.ReadFile(path)
 	must(t, err)
@@ -291,6 +292,10 @@ func TestOpen_DamagedInlineBucket_SetAside(t *testing.T) {
 	put32 := func(at int, v uint32) func([]byte) {
 		return func(b []byte) { binary.NativeEndian.PutUint32(b[at:], v) }
 	}
+	sound := newPath(t)
+	open(t, bolt.Config{Path: sound}).Close()
+	bolt.Trim(t, sound)
+	id, size := rootPage(t, sound)
 	for name, damage := range map[string]struct{ element, value func([]byte) }{
 		"cut":           {element: put32(12, 16)},
 		"cut to a root": {element: put32(12, 8)},
@@ -303,10 +308,7 @@ func TestOpen_DamagedInlineBucket_SetAside(t *testing.T) {
 		"long key":      {value: put32(40, 1<<31)},
 	} {
 		for _, unclean := range []bool{false, true} {
-			path := newPath(t)
-			open(t, bolt.Config{Path: path}).Close()
-			id, size := rootPage(t, path)
-			b := readFile(t, path)
+			path, b := newPath(t), readFile(t, sound)
 			page, hit := b[id*size:], false
 			for i := range int(binary.NativeEndian.Uint16(page[10:])) {
 				e := page[16+16*i:]
