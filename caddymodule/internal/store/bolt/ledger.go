@@ -1,11 +1,17 @@
 package bolt
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
 
 // ledger knows what the file has to be, without reading it: the number of the last
@@ -115,3 +121,26 @@ func (o *opening) freePages() int {
 	st := o.db.Stats()
 	return st.FreePageN + st.PendingPageN
 }
+
+// Stats implements store.Store. It reads the ledger and one row.
+func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
+	return read(ctx, s, func(t *tables) (store.Stats, error) {
+		o := t.opening
+		pages, page := t.tx.Size(), int64(o.db.Info().PageSize)
+		st := store.Stats{
+			Sessions: o.sessions.Load(), Users: o.users.Load(),
+			Bytes: pages, LastExpiry: t.lastExpiry(),
+		}
+		if v := t.bucket(meta).Get(keyBackup); len(v) == 8 {
+			st.LastBackup = time.UnixMilli(int64(binary.LittleEndian.Uint64(v)))
+		}
+		if info, err := os.Stat(s.path); err == nil {
+			st.Bytes = info.Size() // with the room that the file has ahead
+		}
+		st.FreeBytes = max(0, st.Bytes-pages) + int64(o.freePages())*page
+		return st, nil
+	})
+}
+
+// KeepsCount implements store.Counting.
+func (s *Store) KeepsCount() {}

@@ -242,3 +242,73 @@ func SyncDir(dir string) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// Locate returns the absolute path of the file that path names, symbolic links
+// followed. Copies and markers belong beside the file, not beside a link.
+func Locate(path string) (string, error) {
+	_, at, err := locate(path)
+	return at, err
+}
+
+// locate returns path made absolute, and the place where it leads.
+func locate(path string) (named, at string, err error) {
+	if named, err = filepath.Abs(path); err != nil {
+		return "", "", err
+	}
+	at, err = follow(named)
+	return named, at, err
+}
+
+// follow resolves symbolic links. The file and its folder may be missing.
+func follow(path string) (string, error) {
+	at, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return at, err
+	}
+	to, err := os.Readlink(path)
+	if err != nil { // not a link: the file is missing, or its folder
+		if filepath.Dir(path) == path {
+			return path, nil
+		}
+		dir, err := follow(filepath.Dir(path))
+		return filepath.Join(dir, filepath.Base(path)), err
+	}
+	if !filepath.IsAbs(to) {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		to = filepath.Join(dir, to)
+	}
+	return follow(to)
+}
+
+// awaitPause is the pause between two looks at the lock.
+const awaitPause = 20 * time.Millisecond
+
+// awaitFree waits until no other process has the file open, at most for d, and
+// logs the wait in one line. It touches nothing: with the marker of a process
+// that lives on, Open would verify the whole file.
+func awaitFree(path string, d time.Duration, log *zap.Logger) {
+	began := time.Now()
+	for told := false; time.Since(began) < d && InUse(path); time.Sleep(awaitPause) {
+		if !told {
+			log.Info("session database is in use; waiting for its process to end",
+				zap.Duration("at_most", d))
+			told = true
+		}
+	}
+}
+
+// InUse reports whether another process has the file open for writing. It touches
+// nothing.
+func InUse(path string) bool {
+	err := protect(func() error {
+		db, err := bolt.Open(path, 0, &bolt.Options{Timeout: 1, ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+	return errors.Is(err, berrors.ErrTimeout)
+}

@@ -1,6 +1,8 @@
 package bolt
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -290,3 +292,37 @@ func splitExpKey(k []byte) (time.Time, store.Digest, bool) {
 }
 
 func appKey(appID string) []byte { return append([]byte("a"), appID...) }
+
+// Identity implements store.Identified. The file is as old as its identity, or
+// was made by a release that gave none.
+func (s *Store) Identity(ctx context.Context) (store.Identity, error) {
+	return read(ctx, s, func(t *tables) (store.Identity, error) {
+		id := t.bucket(meta).Get(keyIdentity)
+		if id == nil && s.open.Load().old.Load() {
+			return store.Identity{}, nil // the upgrade gives it one
+		}
+		return store.ParseIdentity(string(id))
+	})
+}
+
+// factKey names a fact in the bucket meta, so that files keep their schema.
+func factKey(name string) []byte { return []byte("fact " + name) }
+
+// Fact implements store.Store.
+func (s *Store) Fact(ctx context.Context, name string) (value []byte, err error) {
+	err = s.read(ctx, func(t *tables) error {
+		value = bytes.Clone(t.bucket(meta).Get(factKey(name)))
+		return nil
+	})
+	return value, err
+}
+
+// SetFact implements store.Store.
+func (s *Store) SetFact(ctx context.Context, name string, was, value []byte) ([]byte, error) {
+	return write(ctx, s, func(t *tables) ([]byte, error) {
+		if now := t.bucket(meta).Get(factKey(name)); !bytes.Equal(now, was) {
+			return bytes.Clone(now), nil
+		}
+		return value, t.bucket(meta).Put(factKey(name), value)
+	})
+}

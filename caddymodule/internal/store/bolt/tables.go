@@ -1,8 +1,10 @@
 package bolt
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -188,4 +190,31 @@ func randomEpoch() uint64 {
 	var b [8]byte
 	rand.Read(b[:]) // never fails
 	return binary.LittleEndian.Uint64(b[:])
+}
+
+// read runs f in a read transaction and returns its result.
+func read[T any](ctx context.Context, s *Store, f func(*tables) (T, error)) (res T, err error) {
+	err = s.read(ctx, func(t *tables) error {
+		res, err = f(t)
+		return err
+	})
+	return res, err
+}
+
+// read runs f in a read transaction. Readers and the committer do not wait for
+// each other, and reads go on when the store cannot be written to.
+func (s *Store) read(ctx context.Context, f func(*tables) error) error {
+	const doing = "reading session store"
+	if err := ctx.Err(); err != nil {
+		return unavailable(doing, context.Cause(ctx))
+	}
+	o := s.open.Load()
+	err := o.view(func(tx *bolt.Tx) error { return f(s.tables(o, tx)) })
+	switch {
+	case err == nil, errors.Is(err, store.ErrNotFound):
+		return err
+	case isPanic(err), errors.Is(err, errOverwritten):
+		s.settle(o, err)
+	}
+	return unavailable(doing, err)
 }

@@ -5,34 +5,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-
-	bolt "go.etcd.io/bbolt"
+	"time"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/store"
 )
-
-// Lookup implements store.Store.
-func (s *Store) Lookup(ctx context.Context, d store.Digest) (store.Record, error) {
-	return read(ctx, s, func(t *tables) (rec store.Record, err error) {
-		ses, ok1 := t.getSession(d)
-		if !ok1 {
-			return rec, store.ErrNotFound
-		}
-		u, ok1 := t.getUser(ses.User)
-		global, ok2 := t.getEpoch(keyGlobal)
-		app, ok3 := t.getEpoch(appKey(ses.User.AppID))
-		if !ok1 || !ok2 || !ok3 {
-			return rec, store.ErrNotFound
-		}
-		return store.Record{
-			Session: ses,
-			UnionID: u.UnionID,
-			Proof:   u.Proof,
-			Phone:   u.Phone,
-			Current: store.Epochs{Global: global, App: app, User: u.Epoch},
-		}, nil
-	})
-}
 
 // User implements store.Store.
 func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
@@ -43,6 +19,52 @@ func (s *Store) User(ctx context.Context, id store.UserID) (store.User, error) {
 		}
 		return u, nil
 	})
+}
+
+// Amend implements store.Store. After an error that comes from ctx, the change
+// may have been made.
+func (s *Store) Amend(
+	ctx context.Context, id store.UserID, a store.Amendment,
+) (store.Amended, error) {
+	res, err := write(ctx, s, func(t *tables) (*store.Amended, error) {
+		u, ok := t.getUser(id)
+		if !ok {
+			return nil, nil // an error would fail the other operations of the commit
+		}
+		before := u
+		res := u.Amend(a)
+		err := t.indexUnion(before, u)
+		return &res, errors.Join(err, t.putUser(u))
+	})
+	switch {
+	case err != nil:
+		return store.Amended{}, err
+	case res == nil:
+		return store.Amended{}, store.ErrNotFound
+	}
+	return *res, nil
+}
+
+// Forget implements store.Store. The epoch goes, too: a new record begins with a
+// random one.
+func (s *Store) Forget(ctx context.Context, id store.UserID, why store.Reason) error {
+	return s.write(ctx, func(t *tables) error {
+		if u, ok := t.getUser(id); ok {
+			if err := t.deleteSessions(digests(u.Sessions)); err != nil {
+				return err
+			}
+			if err := t.unindexUnion(u); err != nil {
+				return err
+			}
+			t.ended = append(t.ended, u.Forgotten(why, time.Now())...)
+		}
+		return t.deleteUser(id)
+	})
+}
+
+func (t *tables) deleteUser(id store.UserID) error {
+	h := id.Hash()
+	return t.remove(user, h[:])
 }
 
 // ByUnionID implements store.Store.
@@ -120,31 +142,4 @@ func unionRow(u store.User) []byte {
 func unionPrefix(unionID string) []byte {
 	sum := sha256.Sum256([]byte(unionID))
 	return append(make([]byte, 0, 32), sum[:16]...)
-}
-
-// read runs f in a read transaction and returns its result.
-func read[T any](ctx context.Context, s *Store, f func(*tables) (T, error)) (res T, err error) {
-	err = s.read(ctx, func(t *tables) error {
-		res, err = f(t)
-		return err
-	})
-	return res, err
-}
-
-// read runs f in a read transaction. Readers and the committer do not wait for
-// each other, and reads go on when the store cannot be written to.
-func (s *Store) read(ctx context.Context, f func(*tables) error) error {
-	const doing = "reading session store"
-	if err := ctx.Err(); err != nil {
-		return unavailable(doing, context.Cause(ctx))
-	}
-	o := s.open.Load()
-	err := o.view(func(tx *bolt.Tx) error { return f(s.tables(o, tx)) })
-	switch {
-	case err == nil, errors.Is(err, store.ErrNotFound):
-		return err
-	case isPanic(err), errors.Is(err, errOverwritten):
-		s.settle(o, err)
-	}
-	return unavailable(doing, err)
 }
