@@ -21,7 +21,7 @@ func TestSweep_Expired_RemovedWithTraces(t *testing.T) {
 		s, err := bolt.Open(bolt.Config{Path: path})
 		must(t, err)
 		defer s.Close()
-		const users, sessions = 25, 250 // more than a batch
+		const users, sessions = 50, 500 // five batches
 		for i := range sessions {
 			login(t, s, fmt.Sprint("o", i%users), i, time.Minute)
 		}
@@ -50,13 +50,13 @@ func TestSweep_Expired_RemovedWithTraces(t *testing.T) {
 			u.Sessions[0].Digest != keep.Digest {
 			t.Errorf("user: %+v, %v", u, err)
 		}
-		u, err := s.User(t.Context(), userOf("o24"))
+		u, err := s.User(t.Context(), userOf("o49"))
 		if err != nil || len(u.Sessions) != 0 || u.UnionID != "union" {
 			t.Errorf("user without sessions: %+v, %v", u, err)
 		}
 	})
 	// The first row of exp of the replaced session stays until its time.
-	if n := count(t, path); n["sess"] != 1 || n["exp"] != 2 || n["user"] != 26 {
+	if n := count(t, path); n["sess"] != 1 || n["exp"] != 2 || n["user"] != 51 {
 		t.Errorf("rows left: %v", n)
 	}
 }
@@ -101,7 +101,7 @@ func TestSweep_WrongIndex_SessionDecides(t *testing.T) {
 
 // A user is stale 180 days after the last login, without a session.
 func TestSweep_StaleUsers_RemovedWithTraces(t *testing.T) {
-	const gone = 1100 // more than are looked at in one go
+	const gone = 1500 // more than are looked at in one go, and removed in 12
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s, err := bolt.Open(bolt.Config{Path: path, SweepEvery: 6 * time.Hour})
