@@ -19,6 +19,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/wxgate/wxgate/cmd/internal/webtest"
 )
 
 const patience = 20 * time.Second
@@ -134,29 +136,6 @@ func (p *product) shell() string {
 	return string(b)
 }
 
-// ask sends one request and returns status and body.
-func ask(t *testing.T, url string, headers ...string) (int, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
-}
-
 // startApp runs the sample app. An addr of port 0 takes a free one.
 func startApp(t *testing.T, addr string) *http.Server {
 	t.Helper()
@@ -200,15 +179,15 @@ func TestDev_AppRestarts_SessionStays(t *testing.T) {
 	app := startApp(t, "127.0.0.1:0")
 	p := startDev(t, "--upstream", "http://"+app.Addr)
 	url, token := p.find(`curl (\S+) -H`), p.find(`-H '(.*)'`)
-	if status, body := ask(t, url, token); status != http.StatusOK {
+	if status, _, body := webtest.Ask(t, "GET", url, "", token); status != http.StatusOK {
 		t.Errorf("with the app: %d %s", status, body)
 	}
 	app.Close()
-	if status, body := ask(t, url, token); status != http.StatusBadGateway {
+	if status, _, body := webtest.Ask(t, "GET", url, "", token); status != http.StatusBadGateway {
 		t.Errorf("without the app: %d %s", status, body)
 	}
 	startApp(t, app.Addr)
-	if status, body := ask(t, url, token); status != http.StatusOK {
+	if status, _, body := webtest.Ask(t, "GET", url, "", token); status != http.StatusOK {
 		t.Errorf("with the app again: %d %s", status, body)
 	}
 }
@@ -234,7 +213,7 @@ func TestDev_Keep_TokensOutliveDev(t *testing.T) {
 	token, openID := p.find(`-H '(.*)'`), p.find(`has the openid (\S+)`)
 	p.stop()
 	p = startDev(t, app.Addr, "--keep", dir)
-	status, body := ask(t, p.find(`curl (\S+) -H`), token)
+	status, _, body := webtest.Ask(t, "GET", p.find(`curl (\S+) -H`), "", token)
 	if status != http.StatusOK || !strings.Contains(body, openID) {
 		t.Errorf("%d %s, want the user %s", status, body, openID)
 	}
@@ -323,7 +302,7 @@ func TestDev_Caddyfile_RunsOnLoopback(t *testing.T) {
 		{p.find(`without a gate +(\S+)   for www\.example\.org`) + "/x", "A: b", 200, "no gate /x"},
 		{api + "&openid=" + openID, "A: b", http.StatusOK, "errcode"},
 	} {
-		status, body := ask(t, tt.url, tt.header)
+		status, _, body := webtest.Ask(t, "GET", tt.url, "", tt.header)
 		if status != tt.status || !strings.Contains(body, tt.holds) {
 			t.Errorf(
 				"%s, %s: %d %s, want %d %s",
@@ -411,9 +390,15 @@ func TestDev_BadCommand_SaysWhatToChange(t *testing.T) {
 	}
 }
 
+// demoCommand returns the command demo as Caddy makes it. No parallel test may call it.
+func demoCommand() *cobra.Command {
+	cmd := &cobra.Command{SilenceErrors: true, SilenceUsage: true}
+	caddycmd.Commands()["demo"].CobraFunc(cmd)
+	return cmd
+}
+
 // TestReference_DevFlags_Exist compares the flags with their table.
 func TestReference_DevFlags_Exist(t *testing.T) {
-	t.Parallel()
 	b, err := os.ReadFile("../../caddymodule/docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
@@ -424,8 +409,7 @@ func TestReference_DevFlags_Exist(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^. `--([a-z-]+)").FindAllStringSubmatch(section, -1) {
 		want = append(want, m[1])
 	}
-	cmd := &cobra.Command{}
-	caddycmd.Commands()["demo"].CobraFunc(cmd)
+	cmd := demoCommand()
 	usage := cmd.Flags().FlagUsages()
 	for _, m := range regexp.MustCompile("(?m)^ +--([a-z-]+)").FindAllStringSubmatch(usage, -1) {
 		got = append(got, m[1])
@@ -436,25 +420,34 @@ func TestReference_DevFlags_Exist(t *testing.T) {
 	}
 }
 
-// TestDemo_BadFlags_Process holds that no flag is passed over.
-func TestDemo_BadFlags_Process(t *testing.T) {
-	t.Parallel()
+// TestDemo_BadFlags_Refused holds that no flag is passed over.
+func TestDemo_BadFlags_Refused(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		want string
 	}{
-		{[]string{"demo", "--user", "alice"}, "--user needs"},
-		{[]string{"dev", "--keep", "x"}, "--keep needs"},
-		{[]string{"dev", "127.0.0.1:1", "--upstream", "127.0.0.1:2"}, "given twice"},
-		{[]string{"dev", "127.0.0.1:1", "127.0.0.1:2"}, "at most 1 arg"},
-		{[]string{"sim", "-listen", ":8750"}, "needs -allow-remote"},
+		{[]string{"--user", "alice"}, "--user needs"},
+		{[]string{"--keep", "x"}, "--keep needs"},
+		{[]string{"127.0.0.1:1", "--upstream", "127.0.0.1:2"}, "given twice"},
+		{[]string{"127.0.0.1:1", "127.0.0.1:2"}, "at most 1 arg"},
 	} {
-		cmd := exec.Command(os.Args[0], tt.args...)
-		cmd.Env = []string{childEnv + "=1", "HOME=" + t.TempDir()}
-		b, err := cmd.CombinedOutput()
-		if _, exited := err.(*exec.ExitError); !exited || !strings.Contains(string(b), tt.want) {
-			t.Errorf("%q: %v, %s, want %q", tt.args, err, b, tt.want)
+		cmd := demoCommand()
+		cmd.SetArgs(tt.args)
+		err := cmd.ExecuteContext(t.Context())
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: %v, want %q", tt.args, err, tt.want)
 		}
+	}
+}
+
+func TestSim_BadFlags_Process(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "sim", "-listen", ":8750")
+	cmd.Env = []string{childEnv + "=1", "HOME=" + t.TempDir()}
+	b, err := cmd.CombinedOutput()
+	if _, exited := err.(*exec.ExitError); !exited ||
+		!strings.Contains(string(b), "needs -allow-remote") {
+		t.Errorf("%v, %s", err, b)
 	}
 }
 

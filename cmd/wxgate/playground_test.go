@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wxgate/wxgate/cmd/internal/webtest"
 )
 
 // pageApp is an app that answers with what a page must not take for markup, that takes
@@ -122,19 +124,9 @@ func TestDev_Playground_OwnApp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, page+"/api/exchange",
-			strings.NewReader(string(in)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Origin", page)
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if err := json.NewDecoder(resp.Body).Decode(&x); err != nil {
+		_, _, answer := webtest.Ask(t, "POST", page+"/api/exchange", string(in),
+			"Origin: "+page, "Content-Type: application/json")
+		if err := json.Unmarshal([]byte(answer), &x); err != nil {
 			t.Fatal(err)
 		}
 		return x

@@ -47,9 +47,10 @@ var house = map[string]row{
 		foreign: []string{anyModule},
 	},
 	"cmd/internal/playground": {ours: []string{"caddymodule/weixintest"}},
-	"cmd/wxsim":          {ours: []string{"cmd/internal/wxsim"}},
-	"cmd/internal/wxsim": {ours: []string{"caddymodule/weixintest"}},
-	"cmd/wxbuild":        {foreign: []string{"github.com/caddyserver/xcaddy"}},
+	"cmd/internal/webtest":    {},
+	"cmd/wxsim":               {ours: []string{"cmd/internal/wxsim"}},
+	"cmd/internal/wxsim":      {ours: []string{"caddymodule/weixintest"}},
+	"cmd/wxbuild":             {foreign: []string{"github.com/caddyserver/xcaddy"}},
 
 	"caddymodule": {ours: []string{
 		"caddymodule/admin", "caddymodule/command", "caddymodule/logformat",

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wxgate/wxgate/cmd/internal/webtest"
 )
 
 // exchangeCode asks the simulator for the user of a code.
@@ -207,7 +209,7 @@ func TestTap_OtherClients_LeaveNoTrace(t *testing.T) {
 			t.Error("the body is wrapped")
 		}
 	}))
-	if status, _, _ := ask(t, http.MethodPost, gate+"/x", "hello"); status != 200 {
+	if status, _, _ := webtest.Ask(t, http.MethodPost, gate+"/x", "hello"); status != 200 {
 		t.Errorf("status %d", status)
 	}
 	http.DefaultClient.CloseIdleConnections()
@@ -293,7 +295,7 @@ func TestWeChat_Modes_ControlAPIWorks(t *testing.T) {
 		if post(t, base, "wechat", map[string]string{"mode": mode}, &out); out.Mode != mode {
 			t.Fatalf("%s: %+v", mode, out)
 		}
-		if status, _, body := ask(t, "GET", api.URL+"/_sim/calls", ""); status != 200 {
+		if status, _, body := webtest.Ask(t, "GET", api.URL+"/_sim/calls", ""); status != 200 {
 			t.Errorf("%s: the control API answers %d %s", mode, status, body)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -3,7 +3,6 @@ package playground
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wxgate/wxgate/caddymodule/weixintest"
+	"github.com/wxgate/wxgate/cmd/internal/webtest"
 )
 
 func TestMain(m *testing.M) {
@@ -49,33 +49,6 @@ func startPage(t *testing.T, gate string) (s *Server, base string) {
 	return s, "http://" + l.Addr().String()
 }
 
-// ask sends one request. An empty value removes a header that Go would send.
-func ask(t *testing.T, method, url, body string, headers ...string) (int, http.Header, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		if name == "Host" {
-			req.Host = value
-		} else {
-			req.Header.Add(name, value)
-		}
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, resp.Header, string(b)
-}
-
 // post calls the page's API as the page does.
 func post(t *testing.T, base, name string, in any, out any) int {
 	t.Helper()
@@ -83,7 +56,7 @@ func post(t *testing.T, base, name string, in any, out any) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, _, text := ask(t, http.MethodPost, base+"/api/"+name, string(body),
+	status, _, text := webtest.Ask(t, http.MethodPost, base+"/api/"+name, string(body),
 		"Origin: "+base, "Content-Type: application/json")
 	if err := json.Unmarshal([]byte(text), out); err != nil {
 		t.Fatalf("%s: %d %s: %v", name, status, text, err)
@@ -136,7 +109,7 @@ func TestThreat31_Page_OtherPages_Refused(t *testing.T) {
 		"out of folder": {"GET /..%2fguard.go", nil, 404},
 	} {
 		method, path, _ := strings.Cut(tt.request, " ")
-		status, h, body := ask(t, method, base+path, "{}", tt.headers...)
+		status, h, body := webtest.Ask(t, method, base+path, "{}", tt.headers...)
 		if status != tt.status {
 			t.Errorf("%s: %d %s, want %d", name, status, body, tt.status)
 		}

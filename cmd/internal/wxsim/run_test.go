@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/wxgate/wxgate/cmd/internal/webtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -126,20 +128,8 @@ func curl(t *testing.T, line string) string {
 	if m[2] != "" {
 		method = http.MethodPost
 	}
-	r, err := http.NewRequestWithContext(t.Context(), method, m[1], strings.NewReader(m[2]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Body.Close()
-	b, err := io.ReadAll(a.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	_, _, answer := webtest.Ask(t, method, m[1], m[2])
+	return answer
 }
 
 func TestGreeting_Commands_Work(t *testing.T) {

@@ -1,4 +1,4 @@
-package caddymodule_test
+package command_test
 
 import (
 	"encoding/json"
@@ -13,8 +13,6 @@ import (
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 	"github.com/wxgate/wxgate/caddymodule/wechatauth"
 )
-
-func TestMain(m *testing.M) { caddytest.Main(m) }
 
 // TestAdapt_Golden holds what each Caddyfile becomes.
 func TestAdapt_Golden(t *testing.T) { caddytest.RunGolden(t) }
