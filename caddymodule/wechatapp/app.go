@@ -187,7 +187,7 @@ type App struct {
 
 	keyMissing atomic.Bool // another gate signs with a master key that this one lacks
 	platforms  []componentSetup
-	keyWatch   keyWatch
+	background background
 	assertions bool // a site signs
 }
 
@@ -523,7 +523,7 @@ func (a *App) Close() {
 
 // stepDown ends the background work of the App.
 func (a *App) stepDown() {
-	a.keyWatch.stop()
+	a.background.stop()
 	was := Current()
 	started.remove(a)
 	if now := Current(); now != was && now != nil {

@@ -65,7 +65,7 @@ func (a *App) watchAssertions() {
 	if live.Assertions == nil {
 		return
 	}
-	a.keyWatch.every(assertion.Every, func(ctx context.Context) error {
+	a.background.every(assertion.Every, func(ctx context.Context) error {
 		return live.Assertions.Load(ctx, a.assertionBox(live.Core), false)
 	}, logNoAssertions)
 }

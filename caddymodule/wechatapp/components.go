@@ -214,7 +214,7 @@ func (l *Live) endSessions(ctx context.Context, appID string) error {
 // runPlatforms does the work of the platforms until stepDown.
 func (a *App) runPlatforms() {
 	for _, p := range a.live.Load().platforms {
-		a.keyWatch.run(p.Run)
+		a.background.run(p.Run)
 	}
 }
 

@@ -64,7 +64,7 @@ func (a *App) watchPushes() {
 	if len(a.DeliverPaths(a.AppIDs())) == 0 {
 		return
 	}
-	a.keyWatch.every(pushEvery, func(ctx context.Context) error {
+	a.background.every(pushEvery, func(ctx context.Context) error {
 		return a.deliverPushes(ctx, live)
 	}, func(err error) {
 		Logger("").Error("kept pushes are lost", zap.Error(err))
