@@ -31,7 +31,7 @@ func TestOutage_EachCause_IsNamedWithItsCure(t *testing.T) {
 		cfg  func(*redistest.Server) Config
 		kind string
 	}{
-		"refused": {nil, func(s *redistest.Server) Config { s.Kill(); return at(s) }, "refused"},
+		"refused": {nil, func(*redistest.Server) Config { return config("127.0.0.1:1") }, "refused"},
 		"no socket": {nil, func(s *redistest.Server) Config {
 			return config(s.Dir + "/no-such-socket")
 		}, "no socket"},
@@ -67,12 +67,8 @@ func TestOutage_EachCause_IsNamedWithItsCure(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			opt := test.opt
-			if opt == nil {
-				opt = func(*redistest.Server) {}
-			}
 			core, logs := observer.New(zap.InfoLevel)
-			cfg := test.cfg(redistest.Start(t, opt))
+			cfg := test.cfg(serverWith(t, test.opt))
 			cfg.Logger = zap.New(core)
 			s, err := Open(cfg)
 			must(t, err)

@@ -242,7 +242,7 @@ func TestP4_CallsFail_IsLoggedOnce(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	p := redistest.StartProxy(t, redistest.Shared(t).Addr)
 	cfg := config(p.Addr)
-	cfg.Logger, cfg.ReadTimeout = zap.New(core), 200*time.Millisecond
+	cfg.Logger, cfg.ReadTimeout, cfg.pace = zap.New(core), 200*time.Millisecond, brisk
 	s := mustOpen(t, cfg)
 	check := func(want int) {
 		t.Helper()

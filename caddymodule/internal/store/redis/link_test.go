@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/x509"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -136,11 +135,7 @@ func TestLink_EachWay_Connects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			opt := test.opt
-			if opt == nil {
-				opt = func(*redistest.Server) {}
-			}
-			g := openLink(t, test.cfg(redistest.Start(t, opt)))
+			g := openLink(t, test.cfg(serverWith(t, test.opt)))
 			g.awaitUp(t)
 			must(t, g.set(t, "k"))
 			if g.logged("in contact") != 1 {
@@ -157,13 +152,15 @@ func TestLink_EachWay_Connects(t *testing.T) {
 	}
 }
 
+// TestLink_WrongConfiguration_SaysWhatIsWrong has the mistakes beside those of
+// TestOutage_EachCause_IsNamedWithItsCure.
 func TestLink_WrongConfiguration_SaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	plain := redistest.Shared(t)
 	locked := redistest.Start(t, redistest.Password("open-sesame"))
 	secure := redistest.Start(t, redistest.WithTLS())
-	noCert, noCA := secure.TLS.Clone(), secure.TLS.Clone()
-	noCert.Certificates, noCA.RootCAs = nil, x509.NewCertPool()
+	noCert := secure.TLS.Clone()
+	noCert.Certificates = nil
 	const secret = "secret-word"
 	locked.Do("ACL", "SETUSER", "guest", "on", ">"+secret, "~*", "-@all")
 	node := redistest.StartNode(t)
@@ -175,14 +172,8 @@ func TestLink_WrongConfiguration_SaysWhatIsWrong(t *testing.T) {
 		cfg  Config
 		says string
 	}{
-		"no password":         {locked.Addr, Config{}, "NOAUTH"},
-		"wrong password":      {locked.Addr, Config{Password: secret}, "WRONGPASS"},
 		"user without rights": {locked.Addr, guest, "client|tracking"},
-		"no TLS":              {secure.Addr, Config{}, ""},
-		"unknown CA":          {secure.Addr, Config{TLS: noCA}, "signed by unknown authority"},
-		"TLS where is none":   {plain.Addr, Config{TLS: secure.TLS}, ""},
 		"no certificate":      {secure.Addr, Config{TLS: noCert}, "certificate"},
-		"no server":           {"127.0.0.1:1", Config{}, ":1: connect: connection refused"},
 		"a cluster":           {node.Addr, Config{}, "node of a cluster"},
 		"no cluster":          {plain.Addr, Config{Cluster: true}, "cluster"},
 		"a sentinel":          {sentinel.Addr, Config{}, ""},
@@ -192,9 +183,7 @@ func TestLink_WrongConfiguration_SaysWhatIsWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test.cfg.Addresses = []string{test.at}
-			if test.says != "" {
-				test.cfg.DialTimeout = 10 * time.Second
-			}
+			test.cfg.DialTimeout = 10 * time.Second
 			g := openLink(t, test.cfg)
 			const line = "no contact with redis"
 			await(t, "it is logged", func() bool { return g.logged(line) > 0 })

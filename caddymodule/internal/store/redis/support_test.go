@@ -160,6 +160,15 @@ func fixtureAt(t testing.TB, srv *redistest.Server, edit ...func(*Config)) *fixt
 	return &fixture{Store: mustOpen(t, cfg), t: t, srv: srv, cfg: cfg, c: raw(t, srv.Addr)}
 }
 
+// serverWith is a server with the option, or the shared one without.
+func serverWith(t testing.TB, opt redistest.Option) *redistest.Server {
+	t.Helper()
+	if opt == nil {
+		return redistest.Shared(t)
+	}
+	return redistest.Start(t, opt)
+}
+
 // do sends a command that must succeed, beside the store.
 func (f *fixture) do(args ...string) rueidis.RedisResult {
 	f.t.Helper()
