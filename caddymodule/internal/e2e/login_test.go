@@ -14,11 +14,29 @@ import (
 // mixed is a site with every kind of route.
 var mixed = setup{auth: "\t\tpublic /public/* /healthz\n\t\toptional /optional/*"}
 
-// TestLogin_WholeWay is the life of one session (docs/design.md#wire).
-func TestLogin_WholeWay(t *testing.T) {
+// TestLogin logs in and uses the sessions, through one gate.
+func TestLogin(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, mixed)
+	for _, tt := range []struct {
+		name string
+		run  func(*testing.T, *world)
+	}{
+		{"the whole way", wholeWay},
+		{"the app answers", appAnswers},
+		{"real clients", realClients},
+		{"a presented session ends soon", presentedSession},
+		{"other credentials", otherCredentials},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w.wechat.Reset()
+			tt.run(t, w)
+		})
+	}
+}
 
+// wholeWay is the life of one session (docs/design.md#wire).
+func wholeWay(t *testing.T, w *world) {
 	w.call(t, "GET", "/hello", "").problem(t, 401, "session_missing")
 
 	r := w.tryLogin(t, "ada")
@@ -70,11 +88,8 @@ func TestLogin_WholeWay(t *testing.T) {
 	w.post(t, "/wx/logout", "").problem(t, 401, "session_missing")
 }
 
-// TestLogin_AppAnswers passes the app's answers on unchanged, its own 401
-// included.
-func TestLogin_AppAnswers(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
+// appAnswers passes the app's answers on unchanged, its own 401 included.
+func appAnswers(t *testing.T, w *world) {
 	token := w.login(t, "ada")
 	r := w.call(t, "GET", "/hello?status=401", "", bearer(token))
 	if r.status != 401 || r.fromGate() || !r.fromApp() || r.header.Get("WWW-Authenticate") != "" {
@@ -86,10 +101,8 @@ func TestLogin_AppAnswers(t *testing.T) {
 	}
 }
 
-// TestLogin_RealClients accepts what real clients of wx.request send.
-func TestLogin_RealClients(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
+// realClients accepts what real clients of wx.request send.
+func realClients(t *testing.T, w *world) {
 	post := func(t *testing.T, body string, headers ...string) reply {
 		return w.call(t, "POST", "/wx/login", body, headers...)
 	}
@@ -119,11 +132,9 @@ func TestLogin_RealClients(t *testing.T) {
 	}
 }
 
-// TestLogin_PresentedSession_EndsSoon: the session sent along with a login, and no
-// other, goes on for its calls under way and no longer.
-func TestLogin_PresentedSession_EndsSoon(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
+// presentedSession: the session sent along with a login, and no other, goes on
+// for its calls under way and no longer.
+func presentedSession(t *testing.T, w *world) {
 	ada := w.who(appA, "ada")
 	phone, tablet := w.login(t, "ada"), w.login(t, "ada")
 	w.checkAlive(t, phone, ada)
@@ -162,11 +173,8 @@ func (w *world) expiresIn(tb testing.TB, token string) int64 {
 	return s.ExpiresIn
 }
 
-// TestLogin_OtherCredentials leaves credentials that do not begin with wxs_ to
-// the app.
-func TestLogin_OtherCredentials(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, mixed)
+// otherCredentials leaves credentials that do not begin with wxs_ to the app.
+func otherCredentials(t *testing.T, w *world) {
 	token := w.login(t, "ada")
 	for _, foreign := range []string{
 		"Bearer eyJhbGciOiJub25lIn0.e30.", "Basic YTpi", "Bearer", "bearer  x", "Digest a=\"wxs_\"",

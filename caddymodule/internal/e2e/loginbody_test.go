@@ -42,12 +42,12 @@ func TestThreat24_MalformedLogin(t *testing.T) {
 		}
 	}
 	w.post(t, "/wx/login", good).session(t)
+	framing(t, w)
 }
 
-// TestThreat24_Framing reads a body however it is cut into pieces.
-func TestThreat24_Framing(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, setup{})
+// framing has the gate read a body however it is cut into pieces.
+func framing(t *testing.T, w *world) {
+	w.wechat.Reset()
 	head := func(lines ...string) string {
 		return "POST /wx/login HTTP/1.1\r\nHost: " + w.addr + "\r\n" + strings.Join(append(lines,
 			"Connection: close"),

@@ -59,6 +59,13 @@ func (w *world) audited(tb testing.TB, message string, n int) {
 func TestUserCalls(t *testing.T) {
 	t.Parallel()
 	w, api := apiWorld(t, setup{}, "")
+	t.Run("payment", func(t *testing.T) { paidCalls(t, w, api) })
+	t.Run("session_key", func(t *testing.T) { keyCalls(t, w, api) })
+	t.Run("refused", func(t *testing.T) { refusedCalls(t, w, api) })
+}
+
+// keyCalls is the life of a user whose key is reset, rotated and forgotten.
+func keyCalls(t *testing.T, w *world, api string) {
 	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{NoUnionID: true})
 	token := w.login(t, "ada")
 	openid := w.wechat.OpenID(appA, "ada")
@@ -122,15 +129,13 @@ func TestUserCalls(t *testing.T) {
 	w.audited(t, "user forgotten by the app", 1)
 }
 
-// TestUserCalls_Payment binds the unionid that a payment brings.
-func TestUserCalls_Payment(t *testing.T) {
-	t.Parallel()
-	w, api := apiWorld(t, setup{}, "")
-	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{NoUnionID: true})
-	token := w.login(t, "ada")
-	openid := w.wechat.OpenID(appA, "ada")
-	w.wechat.SetUser(appA, "ada", weixintest.UserOptions{UnionID: "u-paid"})
-	p := w.wechat.Pay(appA, "ada")
+// paidCalls binds the unionid that a payment brings.
+func paidCalls(t *testing.T, w *world, api string) {
+	w.wechat.SetUser(appA, "pia", weixintest.UserOptions{NoUnionID: true})
+	token := w.login(t, "pia")
+	openid := w.wechat.OpenID(appA, "pia")
+	w.wechat.SetUser(appA, "pia", weixintest.UserOptions{UnionID: "u-paid"})
+	p := w.wechat.Pay(appA, "pia")
 
 	userCall(t, api, "getpaidunionid",
 		map[string]any{"openid": openid, "transaction_id": "0"}).problem(t, 422, "order_invalid")
@@ -147,14 +152,12 @@ func TestUserCalls_Payment(t *testing.T) {
 	w.audited(t, "unionid bound", 1)
 }
 
-// TestUserCalls_Refused answers calls that it cannot serve with their codes.
+// refusedCalls answers calls that it cannot serve with their codes.
 // FuzzUserCall and TestUserCallsRefused have the rest.
-func TestUserCalls_Refused(t *testing.T) {
-	t.Parallel()
-	w, api := apiWorld(t, setup{}, "")
-	w.login(t, "ada")
-	openid := w.wechat.OpenID(appA, "ada")
-	ada := map[string]any{"openid": openid}
+func refusedCalls(t *testing.T, w *world, api string) {
+	w.login(t, "bob")
+	openid := w.wechat.OpenID(appA, "bob")
+	bob := map[string]any{"openid": openid}
 	for _, name := range []string{
 		"checksession", "resetusersessionkey", "getuserencryptkey", "decrypt", "getpaidunionid",
 	} {
@@ -187,10 +190,10 @@ func TestUserCalls_Refused(t *testing.T) {
 	} {
 		tt.fault.Path = "/wxa/checksession"
 		w.wechat.Inject(tt.fault)
-		userCall(t, api, "checksession", ada).problem(t, tt.status, tt.code)
+		userCall(t, api, "checksession", bob).problem(t, tt.status, tt.code)
 		w.wechat.Reset()
 	}
-	if got := userCall(t, api, "checksession", ada).object(t); got["valid"] != true {
+	if got := userCall(t, api, "checksession", bob).object(t); got["valid"] != true {
 		t.Errorf("after all that: %v", got)
 	}
 	for _, name := range []string{"revoke", "forget"} {
