@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) == "" {
 		// The tests wait for processes most of the time. -parallel overrides this.
 		flag.Set("test.parallel", "6")
+		debug.SetGCPercent(400)
 		os.Exit(m.Run())
 	}
 	go func() {
@@ -286,7 +288,7 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 		select {
 		case <-ctx.Done():
 			tb.Fatalf("it never comes about: %s", what)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
