@@ -31,6 +31,7 @@ func TestThreat35_ErrorRoutes_NoForgery(t *testing.T) {
 	}
 	chunked := "Transfer-Encoding: chunked\r\nTrailer: X-Note\r\n\r\n" +
 		"2\r\nhi\r\n0\r\nX-Note: 1\r\nX-Wx-Openid: victim\r\n"
+	servers := make(map[string]*server) // by their Caddyfile: several requests have one
 	for _, tt := range []struct{ name, lines, request string }{
 		{"empty host", "", strings.Replace(get("/orders", forged), "{host}", "", 1)},
 		{"dots as host", "", strings.Replace(get("/orders", forged), "{host}", "...", 1)},
@@ -45,9 +46,12 @@ func TestThreat35_ErrorRoutes_NoForgery(t *testing.T) {
 		{"trailer", "error /orders 418", get("/orders", forged+chunked)},
 	} {
 		for name, site := range sites {
+			site = strings.Replace(site, "LINES", tt.lines, 1)
+			if servers[site] == nil {
+				servers[site] = newServer(t, site)
+			}
 			t.Run(tt.name+"/"+name, func(t *testing.T) {
-				s := newServer(t, strings.Replace(site, "LINES", tt.lines, 1))
-				_, _, got := s.send(tt.request)
+				_, _, got := servers[site].send(tt.request)
 				if !strings.Contains(got, "X-Request-Id: 1\n") {
 					t.Fatalf("the error route does not answer:\n%s", got)
 				}
@@ -73,6 +77,7 @@ func TestThreat35_ErrorRoutes_AppDown(t *testing.T) {
 		"error /fail/* 418\nrewrite /moved /public/x\nhandle {\nerror 502\n}\n" +
 		"handle_errors {\nGATE\necho\n}\n}\n"
 	alice := "user <alice>\n"
+	servers := make(map[string]*server) // by the gate of the error routes
 	for _, tt := range []struct {
 		gate, path, token string
 		want              string // a part of what the app gets, or the code of the refusal
@@ -89,13 +94,15 @@ func TestThreat35_ErrorRoutes_AppDown(t *testing.T) {
 		{"wechat_auth", "/fail/x", "wxs_" + strings.Repeat("A", 41), "session_invalid"},
 		{"wechat_auth", "/fail/x", "{token}", alice},
 	} {
+		if servers[tt.gate] == nil {
+			servers[tt.gate] = newServer(t, strings.Replace(site, "GATE", tt.gate, 1))
+		}
 		t.Run(tt.gate+tt.path, func(t *testing.T) {
-			s := newServer(t, strings.Replace(site, "GATE", tt.gate, 1))
 			auth := ""
 			if tt.token != "" {
 				auth = "Authorization: Bearer " + tt.token + "\r\n"
 			}
-			_, _, got := s.send(get(tt.path, "X-Wx-Openid: victim\r\n"+auth))
+			_, _, got := servers[tt.gate].send(get(tt.path, "X-Wx-Openid: victim\r\n"+auth))
 			if code(got) != tt.want && !strings.Contains(got, tt.want) {
 				t.Errorf("got\n%s\nwant %q", got, tt.want)
 			}

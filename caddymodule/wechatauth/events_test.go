@@ -44,9 +44,6 @@ func eventServer(t *testing.T, site string) (s *server, app chan told) {
 		}
 	}))
 	t.Cleanup(upstream.Close)
-	t.Setenv("WX_SECRET", caddytest.Canary)
-	t.Setenv("WX_PUSH_TOKEN", caddytest.PushToken)
-	t.Setenv("WX_PUSH_KEY", caddytest.PushKey)
 	const keys = "token {env.WX_PUSH_TOKEN}\naes_key {env.WX_PUSH_KEY}\n"
 	out, _, err := caddytest.Adapt(fmt.Sprintf(
 		"{\nwechat {\napp %s {env.WX_SECRET} {\npush {\n"+keys+"events_to /events\n}\n}\n"+
@@ -102,10 +99,27 @@ func next(t *testing.T, app chan told, path string) told {
 
 const eventSite = "assertion {\naudience orders\n}"
 
-// TestP12_Events_AppIsTold: in order for a user, each at least once, and provably by the
-// gate, whatever made it happen.
+// TestP12_Events_AppIsTold runs both at once, since they wait for retries most of the
+// time. Caddy provisions proxies only one after the other.
 func TestP12_Events_AppIsTold(t *testing.T) {
-	s, app := eventServer(t, eventSite)
+	t.Setenv("WX_SECRET", caddytest.Canary)
+	t.Setenv("WX_PUSH_TOKEN", caddytest.PushToken)
+	t.Setenv("WX_PUSH_KEY", caddytest.PushKey)
+	for name, told := range map[string]func(*testing.T, *server, chan told){
+		"mini program": toldOfUsers, "third-party platform": toldOfMerchants,
+	} {
+		s, app := eventServer(t, eventSite)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s.T = t
+			told(t, s, app)
+		})
+	}
+}
+
+// toldOfUsers: in order for a user, each at least once, and provably by the gate,
+// whatever made it happen.
+func toldOfUsers(t *testing.T, s *server, app chan told) {
 	s.wechat("/events", nil, `{}`, 404)
 	s.wechat("/merchants/events", nil, `{}`, 404)
 	wechat := pushReceiver(t, caddytest.AppID)
@@ -150,10 +164,9 @@ func TestP12_Events_AppIsTold(t *testing.T) {
 	}
 }
 
-// TestComponent_Deliver: the app gets the pushes of merchants, under their AppID, and
+// toldOfMerchants: the app gets the pushes of merchants, under their AppID, and
 // what befell their users; the tickets of the platform it never gets.
-func TestComponent_Deliver_AppGetsMerchantsPushes(t *testing.T) {
-	s, app := eventServer(t, eventSite)
+func toldOfMerchants(t *testing.T, s *server, app chan told) {
 	w := &platformWorld{wechat: pushReceiver(t, apptest.PlatformID)}
 	const path = "/wx/component/" + apptest.PlatformID
 	q, body := w.notice(push.Authorized, "<AuthorizerAppid>"+merchant+

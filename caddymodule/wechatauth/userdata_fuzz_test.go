@@ -1,6 +1,7 @@
 package wechatauth
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -8,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/wxgate/wxgate/caddymodule/internal/apptest"
-	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 	"github.com/wxgate/wxgate/caddymodule/internal/reply"
 	"github.com/wxgate/wxgate/caddymodule/wechatapp"
 )
@@ -104,29 +104,23 @@ func FuzzUserData(f *testing.F) {
 // members reads a flat object of distinct names by the standard library alone;
 // nil when b is none.
 func members(b []byte) map[string]any {
-	names, values, ok := caddytest.Members(b)
-	if !ok {
+	decoder := func() *json.Decoder {
+		dec := json.NewDecoder(bytes.NewReader(b))
+		dec.UseNumber() // one may be beyond float64
+		return dec
+	}
+	var m map[string]any
+	if !json.Valid(b) || decoder().Decode(&m) != nil || m == nil {
 		return nil
 	}
-	m := make(map[string]any)
-	for i, name := range names {
-		var v any
-		if values[i][0] == '{' || values[i][0] == '[' {
-			return nil
+	tokens := 0
+	for dec := decoder(); ; tokens++ {
+		if _, err := dec.Token(); err != nil {
+			break
 		}
-		if values[i][0] != '-' &&
-			// numbers may be beyond float64, and are of no use here
-			(values[i][0] < '0' || values[i][0] > '9') {
-			if json.Unmarshal(values[i], &v) != nil {
-				return nil
-			}
-		} else {
-			v = json.Number(values[i])
-		}
-		if _, twice := m[name]; twice {
-			return nil
-		}
-		m[name] = v
+	}
+	if tokens != len("{}")+2*len(m) { // a name comes twice, or a value is nested
+		return nil
 	}
 	return m
 }

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 )
 
 func TestResolveSecret(t *testing.T) {
@@ -18,10 +16,10 @@ func TestResolveSecret(t *testing.T) {
 		}
 		return "{file." + path + "}"
 	}
-	t.Setenv("WX_SET", caddytest.Canary)
+	const secret = "canary5ecret0123456789abcdef0123"
+	t.Setenv("WX_SET", secret)
 	t.Setenv("WX_BRACES", "a{env.WX_SET}b")
-	t.Setenv("WX_SPACES", "  "+caddytest.Canary+"\n")
-	const secret = caddytest.Canary
+	t.Setenv("WX_SPACES", "  "+secret+"\n")
 	crlf, newlines := file("crlf", secret+"\r\n"), file("newlines", secret+"\n\n")
 	for _, c := range []struct {
 		name, value, want string

@@ -262,31 +262,6 @@ func Gathered(t testing.TB, reg *prometheus.Registry) map[string]float64 {
 	return got
 }
 
-// Members returns the members of a JSON object in order, duplicates included, as the
-// standard library reads them.
-func Members(b []byte) (names []string, values []json.RawMessage, ok bool) {
-	var raw map[string]json.RawMessage
-	if json.Unmarshal(b, &raw) != nil || raw == nil {
-		return nil, nil, false
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if _, err := dec.Token(); err != nil {
-		return nil, nil, false
-	}
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, nil, false
-		}
-		var v json.RawMessage
-		if dec.Decode(&v) != nil {
-			return nil, nil, false
-		}
-		names, values = append(names, name.(string)), append(values, v)
-	}
-	return names, values, true
-}
-
 // NewMasterKeys returns master keys that may be in one ring: one pair in 64 may not.
 func NewMasterKeys(n int) (masters []string) {
 	for len(masters) < n {

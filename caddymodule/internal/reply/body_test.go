@@ -9,8 +9,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-
-	"github.com/wxgate/wxgate/caddymodule/internal/caddytest"
 )
 
 func TestReadObjectHeaders(t *testing.T) {
@@ -234,7 +232,7 @@ func FuzzBody(f *testing.F) {
 		if err != nil || len(trimJSON(b)) == 0 {
 			return
 		}
-		names, values, ok := caddytest.Members(b)
+		names, values, ok := members(b)
 		if !ok {
 			t.Fatalf("accepted what encoding/json does not take as an object: %q", b)
 		}
@@ -259,4 +257,29 @@ func FuzzBody(f *testing.F) {
 			t.Fatalf("%q is %v, but %q is %v (%v)", b, obj, back.Bytes(), again, err)
 		}
 	})
+}
+
+// members returns the members of a JSON object in order, duplicates included, as the
+// standard library reads them.
+func members(b []byte) (names []string, values []json.RawMessage, ok bool) {
+	var raw map[string]json.RawMessage
+	if json.Unmarshal(b, &raw) != nil || raw == nil {
+		return nil, nil, false
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if _, err := dec.Token(); err != nil {
+		return nil, nil, false
+	}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, nil, false
+		}
+		var v json.RawMessage
+		if dec.Decode(&v) != nil {
+			return nil, nil, false
+		}
+		names, values = append(names, name.(string)), append(values, v)
+	}
+	return names, values, true
 }
