@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"maps"
 	mathrand "math/rand/v2"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -125,19 +124,9 @@ func TestP6_NoSecretIsShown(t *testing.T) {
 	// Configurations that are refused, by the adapter and by the module.
 	said := new(strings.Builder)
 	refuse := func(text, contentType string) {
-		req, err := http.NewRequest("POST", "http://"+w.admin+"/load", strings.NewReader(text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", contentType)
-		req.Close = true // each configuration replaces the admin endpoint
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Write(said)
-		resp.Body.Close()
-		if resp.StatusCode == 200 {
+		status, answer := w.load(t, contentType, text)
+		said.WriteString(answer)
+		if status == 200 {
 			t.Error("a configuration with a literal secret is accepted")
 		}
 	}
