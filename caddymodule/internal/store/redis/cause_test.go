@@ -31,7 +31,9 @@ func TestOutage_EachCause_IsNamedWithItsCure(t *testing.T) {
 		cfg  func(*redistest.Server) Config
 		kind string
 	}{
-		"refused": {nil, func(*redistest.Server) Config { return config("127.0.0.1:1") }, "refused"},
+		"refused": {nil, func(*redistest.Server) Config {
+			return config("127.0.0.1:1")
+		}, "refused"},
 		"no socket": {nil, func(s *redistest.Server) Config {
 			return config(s.Dir + "/no-such-socket")
 		}, "no socket"},
