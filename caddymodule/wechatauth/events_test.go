@@ -102,6 +102,9 @@ const eventSite = "assertion {\naudience orders\n}"
 // TestP12_Events_AppIsTold runs both at once, since they wait for retries most of the
 // time. Caddy provisions proxies only one after the other.
 func TestP12_Events_AppIsTold(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries; run without -short")
+	}
 	t.Setenv("WX_SECRET", caddytest.Canary)
 	t.Setenv("WX_PUSH_TOKEN", caddytest.PushToken)
 	t.Setenv("WX_PUSH_KEY", caddytest.PushKey)

@@ -30,6 +30,7 @@ func silence(t *testing.T) (addr string) {
 // command ends by itself, and the line of each hop says whether that was reached.
 func TestCheck_NothingAnswers_NamesEachHop(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	hole, gone := silence(t), freeAddr(t)
 	w := prepareWorld(t, setup{
 		base:   "https://" + hole,

@@ -107,6 +107,7 @@ func (w *world) turn(t *testing.T, said string) {
 // all of it goes on, and a kill then loses nothing.
 func TestP4_DiskFullThroughTheGate(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	w := prepareWorld(t, mixed)
 	w.env = append(w.env, diskEnv+"="+w.database())
 	w.start(t)

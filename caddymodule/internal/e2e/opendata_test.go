@@ -165,6 +165,7 @@ func TestOpenData_Phone(t *testing.T) {
 // logins, to clients and in the log, with one line a transition.
 func TestOpenData_WeChatAPIOutage(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	s := mixed
 	s.timeout = "1s"
 	w := newWorld(t, s)

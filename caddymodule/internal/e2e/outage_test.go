@@ -59,6 +59,7 @@ func TestP5_WeChatHangs(t *testing.T) {
 // its cause, that they burn few codes, and that a hanging WeChat is no rate limit.
 func TestP5_WrongAnswers_AreTold(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	w := newWorld(t, setup{
 		timeout: "3s", wechat: "\t\tlogin_rate off {\n\t\t\tin_flight 4\n\t\t}",
 	})

@@ -123,6 +123,7 @@ func TestP7_StateIsKept(t *testing.T) {
 // TestP7_OtherCommands runs commands beside a running gate, which goes on.
 func TestP7_OtherCommands(t *testing.T) {
 	t.Parallel()
+	slow(t)
 	w := newWorld(t, mixed)
 	token, who := w.login(t, "ada"), w.who(appA, "ada")
 	w.checkAlive(t, token, who)

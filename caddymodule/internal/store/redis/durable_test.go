@@ -95,6 +95,7 @@ func loginsUntil(t *testing.T, s store.Store, n int, kill func()) []store.Digest
 // each answered revocation. A busy machine may delay the replica; the log says so.
 func TestRevocation_Answered_IsAtReplica(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	w := redistest.StartReplicaWithSentinel(t, 1)
 	cfg := config("")
 	cfg.Addresses, cfg.Sentinel = w.Addresses(), &Sentinel{Master: w.Master}

@@ -129,6 +129,7 @@ func checkErr(t *testing.T, err error) {
 // sessions: an answered call has ended them, and later logins hold.
 func TestRevocation_RequestLost_IsMade(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	p, s, beside := newLossy(t)
 	id := userOf("oAlice")
 	h := id.Hash()
@@ -209,6 +210,7 @@ func TestSpend_RequestLost_TakesOneAtMost(t *testing.T) {
 // change made once; after another change the result may miss it.
 func TestAmend_RequestLost_IsMadeOnce(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	p, s, beside := newLossy(t)
 	fresh := store.SealedKey{Tag: [8]byte{7, 7}, Box: []byte("fresh")}
 	users := 0

@@ -85,6 +85,7 @@ func lists(u store.User, l store.Login) bool {
 // client retries, and all is as if nothing had been lost.
 func TestLogin_RequestLost_IsMade(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	p, s, beside := newLossy(t)
 	users := 0
 	n := losses(t, p, s, false, func(t *testing.T, l *loss) (func(), func(*testing.T)) {

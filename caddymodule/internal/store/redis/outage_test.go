@@ -140,6 +140,7 @@ func TestP4_WritesRefused_IsKnown(t *testing.T) {
 // A server that loads its data answers, but not with data.
 func TestP4_Loading_IsAnOutage(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	s := redistest.Start(t, redistest.With("key-load-delay 5000"), // in µs
 		redistest.With("loading-process-events-interval-bytes 1024"))
 	s.Do("EVAL", "for i = 1, 4000 do redis.call('SET', 'k' .. i, string.rep(i, 50)) end", "0")
@@ -320,6 +321,7 @@ func TestP4_SomeCallsFail_IsOneOutage(t *testing.T) {
 // and costs no gate its cache.
 func TestP4_ShortPause_CostsNoCache(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	s := redistest.Start(t)
 	p := patient
 	p.overdue = defaultPace.overdue

@@ -257,6 +257,7 @@ func TestP6_CommandUnknown_ErrorShowsNoRecord(t *testing.T) {
 // engine is unavailable.
 func TestP4_EngineHangs_CallsAreBounded(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	f := fixtureAt(t, redistest.Start(t))
 	l := mustLogin(t, f, newLogin(userOf("oAlice")))
 	cfg := f.cfg
@@ -274,6 +275,7 @@ func TestP4_EngineHangs_CallsAreBounded(t *testing.T) {
 // TestTouch_Outage_IsWrittenAfterIt: notes wait in an outage, as far as there is room.
 func TestTouch_Outage_IsWrittenAfterIt(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	short := func(c *Config) { c.WriteTimeout = time.Second } // of the trial write
 	f := fixtureAt(t, redistest.Start(t, redistest.With("appendonly yes")), short)
 	var all []store.Login

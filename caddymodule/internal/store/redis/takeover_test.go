@@ -114,6 +114,7 @@ func TestRenew_PasswordChanged_IsTakenUp(t *testing.T) {
 // password is taken up as soon as the server has it.
 func TestRenew_PasswordRefused_IsSaidAndTriedAgain(t *testing.T) {
 	t.Parallel()
+	notShort(t)
 	r := newRenewable(t)
 	r.cfg.Password = newPassword
 	err := r.Renew(r.cfg)
