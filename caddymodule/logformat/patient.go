@@ -103,7 +103,7 @@ const (
 
 	// writePatience is how long the writer of a line waits while the reader is well:
 	// then no line is lost when the process ends.
-	writePatience = 50 * time.Millisecond
+	writePatience = 200 * time.Millisecond
 )
 
 var dropped atomic.Int64
