@@ -435,6 +435,42 @@ func TestP4_TwoOutages_KeepTheCache(t *testing.T) {
 	})
 }
 
+type patientShared struct{ *memstore.Shared }
+
+func (patientShared) Patience() (check, lookup time.Duration) { return time.Second, time.Minute }
+
+// TestP4_LookupLateAfterOutage_CacheServes: when contact is made again and the first
+// look-ups are as late as a check may wait, each check is answered from the cache, be it
+// from the entry in doubt or from the one that the look-up has just put in its place.
+func TestP4_LookupLateAfterOutage_CacheServes(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		gates, links := newFleet(t, 1, withCore(func(c *session.CoreConfig) {
+			c.Store = patientShared{c.Store.(*memstore.Shared)}
+		}))
+		g, link := gates[0], links[0]
+		token := g.cached("alice")
+		link.Before = at("Lookup", func(context.Context) error {
+			time.Sleep(time.Second)
+			return nil
+		})
+		for range 100 {
+			link.SetReports(memstore.Lost)
+			link.Reconnect()
+			var checks sync.WaitGroup
+			for range 8 {
+				checks.Go(func() {
+					if _, err := g.Authenticate(t.Context(), token); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			checks.Wait()
+			synctest.Wait()
+			g.settle()
+		}
+	})
+}
+
 // TestThreat17_Doubted_SameCacheKey_OtherIdentity: in the second of two outages, too, an
 // entry serves the token of its whole digest only.
 func TestThreat17_Doubted_SameCacheKey_OtherIdentity(t *testing.T) {
