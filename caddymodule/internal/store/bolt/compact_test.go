@@ -88,6 +88,9 @@ func size(t testing.TB, path string) int64 {
 
 // Open compacts a file of which more than half is free.
 func TestCompact_MostlyFree_SmallAndWhole(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a lock or writes megabytes; run without -short")
+	}
 	t.Parallel() // waits for the lock
 	for name, tt := range map[string]struct {
 		grow, keep int

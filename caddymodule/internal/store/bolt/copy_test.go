@@ -134,6 +134,9 @@ func (s *slow) Write(p []byte) (int, error) {
 // Neither logins nor Close wait for the reader, who gets a whole copy. A second
 // backup is refused meanwhile.
 func TestBackup_SlowReader_HoldsUpNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a lock or writes megabytes; run without -short")
+	}
 	t.Parallel() // the second backup waits
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})

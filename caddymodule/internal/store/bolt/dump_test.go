@@ -20,6 +20,9 @@ func TestDumpContract(t *testing.T) {
 }
 
 func TestSnapshot_File_Unchanged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a lock or writes megabytes; run without -short")
+	}
 	t.Parallel() // waits for the lock
 	path := newPath(t)
 	s := open(t, bolt.Config{Path: path})

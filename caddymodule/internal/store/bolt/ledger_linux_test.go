@@ -200,6 +200,9 @@ func TestReopen_OverwrittenFile(t *testing.T) {
 // A commit that panics keeps bbolt's locks for ever. The store can be opened again
 // nevertheless.
 func TestReopen_LocksLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a lock or writes megabytes; run without -short")
+	}
 	t.Parallel() // waits for the lost lock
 	s, _ := openTest(t, newPath(t))
 	l := mustLogin(t, s, 1)

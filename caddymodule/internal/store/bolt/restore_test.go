@@ -204,6 +204,9 @@ type broken struct{}
 func (broken) Read([]byte) (int, error) { return 0, errors.New("cut off") }
 
 func TestRestore_GateRuns_Refused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a lock or writes megabytes; run without -short")
+	}
 	t.Parallel() // waits for the lock
 	saved := backup(t, 20)
 	path := newPath(t)
