@@ -26,9 +26,7 @@ func (c *cleaner) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 				caddyhttp.SetVar(r.Context(), tokenVar, takenToken(token))
 			}
 		}
-		repl := replacer(r)
-		repl.DeleteByPrefix(userPrefix)
-		repl.Map(func(name string) (any, bool) { // until a gate sets its own
+		provideUser(r, func(name string) (any, bool) { // until a gate sets its own
 			if isJudged(r) {
 				return nil, false
 			}

@@ -28,9 +28,7 @@ func placeholder(r *http.Request, name string) string {
 // know become empty: an earlier handler, such as basic_auth, may have set them, and an
 // unknown placeholder would reach the app as its own name. Map costs less than Set.
 func setPlaceholders(r *http.Request, openID, unionID, appID string) {
-	repl := replacer(r)
-	repl.DeleteByPrefix(userPrefix)
-	repl.Map(func(name string) (any, bool) {
+	provideUser(r, func(name string) (any, bool) {
 		switch name {
 		case userOpenID:
 			return openID, true
@@ -39,15 +37,18 @@ func setPlaceholders(r *http.Request, openID, unionID, appID string) {
 		case userAppID:
 			return appID, true
 		}
-		return "", strings.HasPrefix(name, userPrefix)
+		return noUser(name)
 	})
 }
 
 // clearPlaceholders makes all placeholders of a user empty. It allocates nothing.
-func clearPlaceholders(r *http.Request) {
+func clearPlaceholders(r *http.Request) { provideUser(r, noUser) }
+
+// provideUser makes provide the source of the placeholders of a user.
+func provideUser(r *http.Request, provide caddy.ReplacerFunc) {
 	repl := replacer(r)
 	repl.DeleteByPrefix(userPrefix)
-	repl.Map(noUser)
+	repl.Map(provide)
 }
 
 func noUser(name string) (any, bool) { return "", strings.HasPrefix(name, userPrefix) }

@@ -27,7 +27,7 @@ func (g *Rules) Clean(r *http.Request) (f Found, err error) {
 	for name, values := range r.Header {
 		k, canonical := g.names.classify(name)
 		if k != credential && !f.Token {
-			f.Token = g.holdToken(values)
+			f.Token = g.anyToken(values)
 		}
 		switch k {
 		case owned, h2cSettings:

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ func (g *Rules) Stray(r *http.Request, f Found) (found string) {
 		return ""
 	}
 	for name, values := range r.Header {
-		if !g.holdToken(values) {
+		if !g.anyToken(values) {
 			continue
 		}
 		found = name
@@ -47,7 +48,7 @@ func (g *Rules) Stray(r *http.Request, f Found) (found string) {
 // Credential.
 func (g *Rules) tokenLeft(r *http.Request) bool {
 	for i := range g.sources {
-		if g.holdToken(r.Header[g.sources[i].name]) {
+		if g.anyToken(r.Header[g.sources[i].name]) {
 			return true
 		}
 	}
@@ -58,21 +59,16 @@ func (g *Rules) tokenLeft(r *http.Request) bool {
 // that a configured header replaces, or "".
 func (g *Rules) Unread(r *http.Request) string {
 	for _, s := range g.sources {
-		if !s.used && g.holdToken(r.Header[s.name]) {
+		if !s.used && g.anyToken(r.Header[s.name]) {
 			return s.name
 		}
 	}
 	return ""
 }
 
-// holdToken reports whether one of the values of a header has a token in it.
-func (g *Rules) holdToken(values []string) bool {
-	for _, v := range values {
-		if len(v) > minToken && g.HoldsToken(v) {
-			return true
-		}
-	}
-	return false
+// anyToken reports whether one of the values of a header has a token in it.
+func (g *Rules) anyToken(values []string) bool {
+	return slices.ContainsFunc(values, g.HoldsToken)
 }
 
 // HoldsToken reports whether a text has a token in it, percent-encoded or not.
