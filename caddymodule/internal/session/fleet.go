@@ -67,17 +67,17 @@ func (ds *doubts) add(m *marks, lost time.Time) {
 
 // trusted returns the entry of a session that the store cannot be asked for, or nil.
 func (c *Core) trusted(d *store.Digest, now time.Time, maxStaleness time.Duration) *entry {
-	list := c.doubts.list.Load() // before the marks, as add changes them in turn
-	if list == nil || maxStaleness <= 0 {
-		return nil
+	var list []doubt
+	if all := c.doubts.list.Load(); all != nil { // before the marks, as add changes them in turn
+		list = *all
 	}
 	e := c.cache.getDoubted(d)
 	if e == nil {
 		return nil
 	}
-	for _, one := range *list {
+	for _, one := range list {
 		if e.readAt < one.before {
-			if now.Sub(one.lost) <= maxStaleness {
+			if maxStaleness > 0 && now.Sub(one.lost) <= maxStaleness {
 				return e
 			}
 			return nil
